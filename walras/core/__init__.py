@@ -1,0 +1,1 @@
+"""Money, quantities, the seam for time and ids, errors. Pure."""

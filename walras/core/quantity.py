@@ -1,0 +1,75 @@
+"""Kubernetes quantities (apimachinery `resource.Quantity`) and durations as integers."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Final
+
+from walras.core.errors import Invalid
+
+_SUFFIX: Final = {
+    "n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1000), "": Fraction(1),
+    "k": Fraction(10**3), "M": Fraction(10**6), "G": Fraction(10**9), "T": Fraction(10**12),
+    "P": Fraction(10**15), "E": Fraction(10**18),
+    "Ki": Fraction(2**10), "Mi": Fraction(2**20), "Gi": Fraction(2**30), "Ti": Fraction(2**40),
+    "Pi": Fraction(2**50), "Ei": Fraction(2**60),
+}  # fmt: skip
+_QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d{1,3})|([numkMGTPE]|[KMGTPE]i)?)", re.ASCII)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
+_UNIT_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+LENGTH_MAX: Final = 64
+
+
+def _parse(text: str | int | float) -> Fraction:
+    text = str(text)
+    match = _QUANTITY.fullmatch(text) if len(text) <= LENGTH_MAX else None
+    if match is None:
+        raise Invalid(
+            f'"{text[:LENGTH_MAX]}" is not a quantity; it must match '
+            r"^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$"
+        )
+    number, exponent, suffix = match.groups()
+    scale = Fraction(10) ** int(exponent[1:]) if exponent else _SUFFIX[suffix or ""]
+    return Fraction(number) * scale
+
+
+def parse_quantity(text: str | int | float) -> int:
+    """Whole units, rounded up as Kubernetes' `Value()` does ("100m" is 1, "1Ki" 1024). Raises Invalid."""
+    value = _parse(text)
+    return -((-value.numerator) // value.denominator)
+
+
+def parse_milli(text: str | int | float) -> int:
+    """Thousandths, rounded up as `MilliValue()` does ("100m" is 100, "2" 2000). Raises Invalid."""
+    value = _parse(text) * 1000
+    return -((-value.numerator) // value.denominator)
+
+
+def parse_mib(text: str | int | float) -> int:
+    """Mebibytes, rounded up ("10Gi" is 10240). Raises Invalid."""
+    return -(-parse_quantity(text) // 2**20)
+
+
+def format_mib(mib: int) -> str:
+    """A quantity for mebibytes: "10Gi" where it is whole, else "512Mi"."""
+    return f"{mib // 1024}Gi" if mib and mib % 1024 == 0 else f"{mib}Mi"
+
+
+def parse_duration_ms(text: str) -> int:
+    """Milliseconds of a Go-like duration such as "90s", "1h30m" or "250ms". Raises Invalid."""
+    parts = _DURATION.findall(text) if len(text) <= LENGTH_MAX else []
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise Invalid(f'"{text[:LENGTH_MAX]}" is not a duration; write one such as "90s", "10m" or "1h30m"')
+    return int(sum(Fraction(number) * _UNIT_MS[unit] for number, unit in parts))
+
+
+def format_duration(ms: int) -> str:
+    """The largest units that say it exactly: "10m", "1h30m", "250ms"."""
+    if ms == 0:
+        return "0s"
+    text = ""
+    for unit in ("d", "h", "m", "s", "ms"):
+        number, ms = divmod(ms, _UNIT_MS[unit])
+        text += f"{number}{unit}" if number else ""
+    return text

@@ -1,0 +1,1 @@
+"""Who spent what on which device: allocation of ledger entries."""

@@ -1,0 +1,1 @@
+"""GPU models, fractions and placement. Pure."""

@@ -1,0 +1,1 @@
+"""The live auctioneer: demand, ticks, leases, nodes, meters, settlement."""

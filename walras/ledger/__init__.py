@@ -1,0 +1,1 @@
+"""Double-entry accounts, two-phase transfers, budgets with income. Pure."""

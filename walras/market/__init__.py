@@ -1,0 +1,1 @@
+"""Bids, winner determination, prices and explanations. Pure: a snapshot in, an outcome out."""

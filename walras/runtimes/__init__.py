@@ -1,0 +1,1 @@
+"""What runs behind a node, and how its share is enforced."""

@@ -1,0 +1,1 @@
+"""One process: certificates, clock, store, API server, controllers, exchange, runtime."""

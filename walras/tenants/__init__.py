@@ -1,0 +1,1 @@
+"""An agent's control plane: its cluster, controllers and scheduler."""
