@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from walras.core.errors import NotFound
 from walras.kube.schema import Schema
 
 CORE_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
@@ -30,6 +31,10 @@ class Resource:
     subresources: tuple[str, ...] = ()
     # A CRD's additionalPrinterColumns; None where the type has printers of its own.
     printer_columns: tuple[Mapping[str, Any], ...] | None = None
+    # A CRD's selectableFields as dotted paths ("spec.color"), and its scale subresource's paths.
+    selectable_fields: tuple[str, ...] = ()
+    scale: Mapping[str, str] | None = None
+    # False for a CRD's kind and for Walras' own: pruned, defaulted and checked by its own schema.
     builtin: bool = True
 
     @property
@@ -52,3 +57,74 @@ class Resource:
     @property
     def has_status(self) -> bool:
         return "status" in self.subresources
+
+
+class Registry:
+    """The resources of a cluster: a base that all clusters share, and the cluster's own additions.
+
+    What the base serves cannot be replaced: a cluster's CRD of the same group and plural is not seen.
+    """
+
+    __slots__ = ("_base", "_by_key", "_by_kind", "_by_path")
+
+    def __init__(self, resources: Iterable[Resource], base: Registry | None = None) -> None:
+        self._base = base
+        self._by_key: dict[str, Resource] = {}
+        self._by_path: dict[tuple[str, str, str], Resource] = {}
+        self._by_kind: dict[tuple[str, str, str], Resource] = {}
+        for resource in resources:
+            if base is not None and base.by_key(resource.key) is not None:
+                continue
+            self._by_key[resource.key] = resource
+            self._by_path[resource.group, resource.version, resource.plural] = resource
+            self._by_kind[resource.group, resource.version, resource.kind] = resource
+
+    def with_crds(self, resources: Iterable[Resource]) -> Registry:
+        """The shared base with exactly these additions; earlier additions are left out."""
+        base = self if self._base is None else self._base
+        mine = tuple(resources)
+        return Registry(mine, base) if mine else base
+
+    def find(self, group: str, version: str, plural: str) -> Resource | None:
+        found = self._by_path.get((group, version, plural))
+        return self._base.find(group, version, plural) if found is None and self._base else found
+
+    def by_key(self, key: str) -> Resource | None:
+        """The resource addressed "pods", "jobs.batch", "bids.walras.dev"."""
+        found = self._by_key.get(key)
+        return self._base.by_key(key) if found is None and self._base else found
+
+    def by_kind(self, group: str, version: str, kind: str) -> Resource | None:
+        found = self._by_kind.get((group, version, kind))
+        return self._base.by_kind(group, version, kind) if found is None and self._base else found
+
+    def __getitem__(self, key: str) -> Resource:
+        """Raises NotFound, with Kubernetes' words, for a resource that is not served."""
+        found = self.by_key(key)
+        if found is None:
+            raise NotFound("the server could not find the requested resource")
+        return found
+
+    def __contains__(self, key: str) -> bool:
+        return self.by_key(key) is not None
+
+    def __iter__(self) -> Iterator[Resource]:
+        if self._base is not None:
+            yield from self._base
+        yield from self._by_key.values()
+
+    def __len__(self) -> int:
+        return len(self._by_key) + (len(self._base) if self._base is not None else 0)
+
+    @property
+    def additions(self) -> tuple[Resource, ...]:
+        """What this cluster has beyond the shared base."""
+        return tuple(self._by_key.values()) if self._base is not None else ()
+
+    def group_versions(self) -> tuple[tuple[str, str], ...]:
+        """Every (group, version) served, in the order of first mention, core first."""
+        return tuple(dict.fromkeys((resource.group, resource.version) for resource in self))
+
+    def of(self, group: str, version: str) -> tuple[Resource, ...]:
+        """The resources of one group version; empty when it is not served."""
+        return tuple(r for r in self if r.group == group and r.version == version)
