@@ -89,8 +89,8 @@ def test_a_value_that_no_label_can_have_is_refused_with_the_rule() -> None:
         parse_labels("app=-web")
     assert refused.value.message == (
         'unable to parse requirement: values[0][app]: Invalid value: "-web": a valid label must be an empty '
-        "string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
-        "character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
+        "string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
+        "alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
         "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
     )
 
