@@ -29,11 +29,9 @@ class GpuRequest:
         return self.devices * self.milli_gpu
 
 
-def from_resources(resources: Mapping[str, Any]) -> tuple[int, int]:
-    """(milli-GPU, memory MiB) of a resource list such as a node's allocatable or a container's limits."""
-    milli = parse_quantity(resources.get(WHOLE, 0)) * WHOLE_GPU_MILLI + parse_quantity(
-        resources.get(MILLI, 0)
-    )
+def capacity(resources: Mapping[str, Any]) -> tuple[int, int]:
+    """(milli-GPU, memory MiB) of a node's capacity or allocatable, which may say the same in both units."""
+    milli = max(parse_quantity(resources.get(WHOLE, 0)) * WHOLE_GPU_MILLI, parse_quantity(resources.get(MILLI, 0)))
     return milli, parse_quantity(resources.get(MEMORY, 0))
 
 

@@ -1,0 +1,180 @@
+"""The bidder: pending pods that no node fits become bids, at what their manifests or the agent's policy say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from walras.core.errors import NotFound, WalrasError
+from walras.core.quantity import format_mib, parse_duration_ms
+from walras.devices.request import gpu_request
+from walras.kube.api import API, Object
+from walras.tenants.events import Recorder
+
+FLEET: Final = "fleet"
+PODS: Final = "pods"
+BIDS: Final = "bids.walras.dev"
+AGENTS: Final = "agents.walras.dev"
+PRIORITY_CLASSES: Final = "priorityclasses.scheduling.k8s.io"
+DEFAULT_MAX_PRICE: Final = "1.00"
+DEFAULT_TERM: Final = "1m"
+FINISHED: Final = ("Succeeded", "Failed")
+
+
+class Bidder:
+    """Reconciles one pod's bid: none for a pod that needs none, one for a pod that waits, an ended one after."""
+
+    def __init__(self, api: API, recorder: Recorder) -> None:
+        self._api = api
+        self._recorder = recorder
+
+    async def reconcile(self, cluster: str, namespace: str, name: str) -> int | None:
+        if cluster == FLEET:
+            return None
+        pod = self._api.find(cluster, PODS, namespace, name)
+        bid = self._api.find(cluster, BIDS, namespace, name)
+        if bid is not None and not _owned_by_pod(bid, name):
+            return None
+        if pod is None or (bid is not None and not _owned_by(bid, pod["metadata"]["uid"])):
+            # The bid of a pod that is gone, perhaps with a new pod of the same name in its place.
+            if bid is not None:
+                await self._delete(cluster, bid)
+            return None if pod is None else 0
+        if _is_over(pod):
+            await self._end(cluster, bid)
+        elif bid is None and _waits(pod):
+            await self._place(cluster, pod)
+        elif bid is not None and pod["spec"].get("nodeName") and not bid.get("status", {}).get("lease"):
+            # It found a place on a node that the agent had already.
+            await self._delete(cluster, bid)
+        return None
+
+    async def _place(self, cluster: str, pod: Object) -> None:
+        try:
+            spec = bid_spec(self._api, cluster, pod)
+        except WalrasError as error:
+            self._recorder.event(cluster, pod, "Warning", "InvalidRequest", error.message)
+            return
+        if spec is None:
+            return
+        metadata = pod["metadata"]
+        await self._api.create(
+            cluster,
+            BIDS,
+            {
+                "apiVersion": "walras.dev/v1alpha1",
+                "kind": "Bid",
+                "metadata": {
+                    "name": metadata["name"],
+                    "namespace": metadata["namespace"],
+                    "labels": dict(metadata.get("labels") or {}),
+                    "ownerReferences": [
+                        {
+                            "apiVersion": "v1",
+                            "kind": "Pod",
+                            "name": metadata["name"],
+                            "uid": metadata["uid"],
+                            "controller": True,
+                        }
+                    ],
+                },
+                "spec": spec,
+                "status": {"phase": "Pending"},
+            },
+        )
+
+    async def _end(self, cluster: str, bid: Object | None) -> None:
+        if bid is None or bid.get("status", {}).get("phase") == "Ended":
+            return
+        metadata = bid["metadata"]
+
+        def ended(latest: Object) -> None:
+            latest.setdefault("status", {})["phase"] = "Ended"
+
+        await self._api.edit(cluster, BIDS, metadata["namespace"], metadata["name"], ended)
+
+    async def _delete(self, cluster: str, bid: Object) -> None:
+        metadata = bid["metadata"]
+        try:
+            await self._api.delete(cluster, BIDS, metadata["namespace"], metadata["name"])
+        except NotFound:
+            return
+
+
+def bid_spec(api: API, cluster: str, pod: Object) -> Object | None:
+    """The `spec` of the bid for a pod, or None when it asks for no GPU. Raises Invalid."""
+    request = gpu_request(pod["spec"])
+    if request is None:
+        return None
+    said = _said(api, cluster, pod)
+    package: Object = {
+        "pool": said.get("walras.dev/pool", "default"),
+        "devices": request.devices,
+        "milliGPU": request.milli_gpu,
+        "term": said.get("walras.dev/term", DEFAULT_TERM),
+        "maxPrice": said.get("walras.dev/max-price") or _policy_price(api, cluster),
+    }
+    parse_duration_ms(package["term"])
+    if request.memory_mib:
+        package["memory"] = format_mib(request.memory_mib)
+    if "walras.dev/selector" in said:
+        package["selector"] = said["walras.dev/selector"]
+    spec: Object = {"class": said.get("walras.dev/class") or _class_of(pod), "packages": [package]}
+    if "walras.dev/restart-cost" in said:
+        spec["restartCost"] = said["walras.dev/restart-cost"]
+    if "walras.dev/deadline" in said:
+        spec["deadline"] = said["walras.dev/deadline"]
+    return spec
+
+
+def _said(api: API, cluster: str, pod: Object) -> Mapping[str, str]:
+    """What the pod says of its worth: its PriorityClass' annotations, its labels, its own annotations over them."""
+    said: dict[str, str] = {}
+    priority_class = pod["spec"].get("priorityClassName")
+    if priority_class:
+        found = api.find(cluster, PRIORITY_CLASSES, "", priority_class)
+        said.update((found or {}).get("metadata", {}).get("annotations") or {})
+    metadata = pod["metadata"]
+    said.update(metadata.get("labels") or {})
+    said.update(metadata.get("annotations") or {})
+    return said
+
+
+def _policy_price(api: API, cluster: str) -> str:
+    agent = api.find(FLEET, AGENTS, "", cluster) or {}
+    market: Mapping[str, Any] = agent.get("spec", {}).get("market") or {}
+    return str(market.get("maxPrice") or DEFAULT_MAX_PRICE)
+
+
+def _class_of(pod: Object) -> str:
+    owners = {owner.get("kind") for owner in pod["metadata"].get("ownerReferences") or () if owner.get("controller")}
+    if "Job" in owners:
+        return "batch"
+    return "latency" if "ReplicaSet" in owners else "standard"
+
+
+def _waits(pod: Object) -> bool:
+    """Pending in its cluster because the scheduler found no node that fits."""
+    if pod["spec"].get("nodeName") or pod["metadata"].get("deletionTimestamp"):
+        return False
+    return any(
+        condition.get("type") == "PodScheduled"
+        and condition.get("status") == "False"
+        and condition.get("reason") == "Unschedulable"
+        for condition in pod.get("status", {}).get("conditions") or ()
+    )
+
+
+def _is_over(pod: Object) -> bool:
+    return pod.get("status", {}).get("phase") in FINISHED
+
+
+def _owned_by_pod(bid: Object, name: str) -> bool:
+    return any(
+        owner.get("kind") == "Pod" and owner.get("name") == name
+        for owner in bid["metadata"].get("ownerReferences") or ()
+    )
+
+
+def _owned_by(bid: Object, uid: str) -> bool:
+    return any(owner.get("uid") == uid for owner in bid["metadata"].get("ownerReferences") or ())

@@ -1,0 +1,128 @@
+"""What the exchange knows of a lease: one row of its own table, of which the GPULease object is the projection."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from walras.core.clock import rfc3339
+from walras.core.money import charge, format_credits
+from walras.core.quantity import format_mib
+from walras.kube.api import Object
+from walras.market import types as market
+
+LEASES: Final = "gpuleases.walras.dev"
+LEASE_LABEL: Final = "walras.dev/lease"
+BID_LABEL: Final = "walras.dev/bid"
+
+Phase = Literal["Reserved", "Active", "Draining", "Ended"]
+_STATES: Final[dict[str, Literal["reserved", "active", "draining"]]] = {
+    "Reserved": "reserved",
+    "Active": "active",
+    "Draining": "draining",
+}
+
+
+class Holding(msgspec.Struct, kw_only=True):
+    """A lease and its money. Times are epoch milliseconds, prices micro-credits a GPU-hour of a whole device."""
+
+    id: str
+    agent: str
+    namespace: str
+    name: str
+    node: str
+    bid: str
+    job_class: market.JobClass
+    pool: str
+    shares: tuple[market.Share, ...]
+    price_micros: int
+    # What the holder declared the share to be worth, locked until its next lease.
+    worth_micros: int
+    restart_cost_micros: int
+    term_ms: int
+    enforcement: str
+    phase: Phase
+    start_ms: int
+    end_ms: int
+    hold: str
+    # The present term began here; what was captured of its hold so far.
+    term_start_ms: int
+    captured_micros: int = 0
+    # Over all terms of the lease.
+    charged_micros: int = 0
+    metered_ms: int = 0
+    metered_until_ms: int = 0
+    # Time of the present term that was not served (the server was down) and is not charged.
+    gap_ms: int = 0
+    drains_at_ms: int = 0
+    reason: str = ""
+    message: str = ""
+    pod: str = ""
+    terms: int = 1
+
+    @property
+    def milli(self) -> int:
+        """Thousandths of a device over all shares."""
+        return sum(share.milli for share in self.shares)
+
+    def cost_of_term(self) -> int:
+        """What a full term costs, rounded up so that no settlement can pass the hold."""
+        return charge(self.price_micros, self.milli, self.term_ms) + 1 if self.price_micros else 0
+
+    def due(self, now_ms: int) -> int:
+        """Micros of the present term that are owed at `now_ms` and not yet captured."""
+        served = max(0, min(now_ms, self.end_ms) - self.term_start_ms - self.gap_ms)
+        return charge(self.price_micros, self.milli, served) - self.captured_micros
+
+    def as_market(self) -> market.Lease:
+        return market.Lease(
+            id=self.id,
+            agent=self.agent,
+            job_class=self.job_class,
+            max_price_micros=self.worth_micros,
+            restart_cost_micros=self.restart_cost_micros,
+            shares=self.shares,
+            price_micros=self.price_micros,
+            start_ms=self.start_ms,
+            end_ms=self.end_ms,
+            term_ms=self.term_ms,
+            state=_STATES[self.phase],
+            drains_at_ms=self.drains_at_ms,
+        )
+
+    def spec(self) -> Object:
+        """The `spec` of its GPULease."""
+        return {
+            "bid": self.bid,
+            "class": self.job_class,
+            "price": format_credits(self.price_micros),
+            "start": rfc3339(self.start_ms),
+            "end": rfc3339(self.end_ms),
+            "devices": [
+                {
+                    "pool": self.pool,
+                    "device": share.device,
+                    "milliGPU": share.milli,
+                    "memory": format_mib(share.memory_mib),
+                    "enforcement": self.enforcement,
+                }
+                for share in self.shares
+            ],
+        }
+
+    def status(self) -> Object:
+        """The `status` of its GPULease."""
+        status: Object = {
+            "phase": self.phase,
+            "meteredSeconds": self.metered_ms // 1000,
+            "charged": format_credits(self.charged_micros),
+        }
+        if self.phase in ("Active", "Draining"):
+            status["node"] = self.node
+        if self.phase == "Draining":
+            status["drainsAt"] = rfc3339(self.drains_at_ms)
+        for key, value in (("reason", self.reason), ("message", self.message), ("pod", self.pod)):
+            if value:
+                status[key] = value
+        return status

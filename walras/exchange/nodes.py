@@ -1,0 +1,115 @@
+"""A lease as a Node of the agent's cluster, with exactly the capacity that was won."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from walras.core.clock import rfc3339
+from walras.core.money import WHOLE_GPU_MILLI
+from walras.devices.request import MEMORY, MILLI, WHOLE
+from walras.exchange.holding import BID_LABEL, LEASE_LABEL, Holding
+from walras.exchange.supply import Supply
+from walras.kube.api import Object
+
+NODES: Final = "nodes"
+DEVICES_ANNOTATION: Final = "walras.dev/devices"
+DRAIN_TAINT: Final = "walras.dev/draining"
+PODS_PER_LEASE: Final = 16
+
+
+def cpu_milli(holding: Holding, supply: Supply) -> int:
+    """Thousandths of a host core that go with the lease."""
+    return max(1, supply.cpu_milli_per_device * holding.milli // WHOLE_GPU_MILLI)
+
+
+def lease_node(holding: Holding, supply: Supply, now_ms: int) -> Object:
+    """The Node for a lease that begins now."""
+    by_id = {device.id: device for device in supply.devices}
+    memory_mib = sum(share.memory_mib for share in holding.shares)
+    whole = all(share.milli == WHOLE_GPU_MILLI for share in holding.shares)
+    capacity = {
+        "cpu": f"{cpu_milli(holding, supply)}m",
+        "memory": f"{max(64, supply.memory_mib_per_device * holding.milli // WHOLE_GPU_MILLI)}Mi",
+        "pods": str(PODS_PER_LEASE),
+        MILLI: str(holding.milli),
+        MEMORY: str(memory_mib),
+    }
+    if whole:
+        # The same capacity in the vendor's unit: a pod may ask for it in either.
+        capacity[WHOLE] = str(len(holding.shares))
+    devices = [
+        {
+            "device": share.device,
+            "index": by_id[share.device].index,
+            "milliGPU": share.milli,
+            "memoryMiB": share.memory_mib,
+            "enforcement": holding.enforcement,
+        }
+        for share in holding.shares
+    ]
+    now = rfc3339(now_ms)
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": holding.node,
+            "labels": {
+                "kubernetes.io/hostname": holding.node,
+                "kubernetes.io/os": "linux",
+                "node.kubernetes.io/instance-type": "walras-lease",
+                "walras.dev/pool": holding.pool,
+                LEASE_LABEL: holding.name,
+                BID_LABEL: holding.bid,
+                "walras.dev/enforcement": holding.enforcement,
+                "nvidia.com/gpu.product": by_id[holding.shares[0].device].model.replace(" ", "-"),
+            },
+            "annotations": {
+                DEVICES_ANNOTATION: msgspec.json.encode(devices).decode(),
+                "walras.dev/lease-namespace": holding.namespace,
+            },
+        },
+        "spec": {"providerID": f"walras://{holding.pool}/{holding.id}"},
+        "status": {
+            "capacity": capacity,
+            "allocatable": dict(capacity),
+            "conditions": [
+                {
+                    "type": "Ready",
+                    "status": "True",
+                    "reason": "LeaseActive",
+                    "message": f"lease {holding.name} is active",
+                    "lastHeartbeatTime": now,
+                    "lastTransitionTime": now,
+                }
+            ],
+            "addresses": [
+                {"type": "Hostname", "address": holding.node},
+                {"type": "InternalIP", "address": "127.0.0.1"},
+            ],
+            "nodeInfo": {
+                "machineID": "",
+                "systemUUID": "",
+                "bootID": "",
+                "kernelVersion": "",
+                "osImage": "Walras lease",
+                "containerRuntimeVersion": "process://1",
+                "kubeletVersion": "v1.37.0-walras",
+                "kubeProxyVersion": "",
+                "operatingSystem": "linux",
+                "architecture": "amd64",
+            },
+        },
+    }
+
+
+def drain(node: Object) -> None:
+    """Mark a Node as going away: nothing more is bound to it and its pods are told to leave."""
+    node.setdefault("spec", {})["unschedulable"] = True
+    taints = node["spec"].setdefault("taints", [])
+    if not any(taint.get("key") == DRAIN_TAINT for taint in taints):
+        taints.append({"key": DRAIN_TAINT, "effect": "NoExecute"})
+    for condition in node.get("status", {}).get("conditions", ()):
+        if condition["type"] == "Ready":
+            condition.update(reason="LeaseDraining", message="the lease ends; pods are drained")
