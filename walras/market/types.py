@@ -1,0 +1,246 @@
+"""What the market is told and what it answers. All amounts are integers; all messages are frozen.
+
+Prices are micro-credits per GPU-hour of a whole device. Times are milliseconds since the Unix epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from walras.core.money import charge
+
+JobClass = Literal["latency", "standard", "batch"]
+LeaseState = Literal["reserved", "active", "draining"]
+DisplacementReason = Literal["outbid", "price", "funds"]
+
+
+class Reason(StrEnum):
+    """Why a bid was refused."""
+
+    OUTBID = "Outbid"  # a higher price would have won
+    NO_CAPACITY = (
+        "NoCapacity"  # no price wins now: what it needs is under leases that may not be displaced yet
+    )
+    BELOW_RESERVE = "BelowReserve"  # under the least price at which the pool sells
+    INSUFFICIENT_FUNDS = "InsufficientFunds"  # the agent cannot pay its own price for the term
+    TOO_LARGE = "TooLarge"  # more than the pool's eligible devices have when they are all empty
+    NO_DEVICE = "NoDevice"  # no device of the pool is eligible
+    EXPIRED = "Expired"  # the deadline is over
+
+
+class Constraint(StrEnum):
+    """What was tightest when a bid was refused."""
+
+    MILLI_GPU = "milliGPU"
+    MEMORY = "memory"
+    DEVICES = "devices"
+    FUNDS = "funds"
+    PRICE = "price"
+    DEADLINE = "deadline"
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of one device."""
+
+    device: str
+    milli: int
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device on offer; `id` is unique within the pool, `index` is its number on its node."""
+
+    id: str
+    node: str
+    model: str
+    index: int
+    memory_mib: int
+    milli: int = 1000
+    attributes: Mapping[str, str | int | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One shape that would satisfy a bid: the same share of `devices` distinct devices, all or nothing.
+
+    `price_micros` is the most it pays per GPU-hour of a whole device. `eligible` names the devices that its
+    selector takes; None takes every device of the pool.
+    """
+
+    devices: int
+    milli_gpu: int
+    memory_mib: int
+    term_ms: int
+    price_micros: int
+    eligible: frozenset[str] | None = None
+
+    @property
+    def total_milli(self) -> int:
+        return self.devices * self.milli_gpu
+
+    @property
+    def cost_max_micros(self) -> int:
+        """What the whole term costs at the package's own price."""
+        return charge(self.price_micros, self.total_milli, self.term_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Bid:
+    """A pending demand: any one of its packages (XOR).
+
+    `funds_micros` is what its agent can still pay (the available balance). It belongs to the agent, not to
+    the bid: all bids and leases of one agent in a snapshot name the same amount and share it.
+    """
+
+    id: str
+    agent: str
+    job_class: JobClass
+    packages: tuple[Package, ...]
+    restart_cost_micros: int
+    submitted_ms: int
+    funds_micros: int
+    deadline_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Capacity that is taken, with the facts of the bid that won it.
+
+    reserved: waits for capacity that is draining; active: runs; draining: its holder is warned and it ends
+    at `drains_at_ms`. `price_micros` is locked until `end_ms`, `max_price_micros` is what the bid would pay.
+    `funds_micros` is as in Bid: what the agent can pay beyond what is held already.
+    """
+
+    id: str
+    bid: str
+    agent: str
+    job_class: JobClass
+    shares: tuple[Share, ...]
+    price_micros: int
+    max_price_micros: int
+    restart_cost_micros: int
+    term_ms: int
+    start_ms: int
+    end_ms: int
+    funds_micros: int
+    state: LeaseState = "active"
+    drains_at_ms: int | None = None
+
+    @property
+    def total_milli(self) -> int:
+        return sum(share.milli for share in self.shares)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """A pool's rules. A bid must be worth (100 + epsilon_percent)% of what it displaces."""
+
+    reserve_micros: int = 100_000
+    epsilon_percent: int = 10
+    quantum_ms: int = 5_000
+    notice_ms: int = 2_000
+    tick_ms: int = 1_000
+    mechanism: str = "auction"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One pool at one moment. `price_micros` is the posted price: that of the last clearing."""
+
+    now_ms: int
+    rules: Rules
+    devices: tuple[Device, ...]
+    leases: tuple[Lease, ...]
+    bids: tuple[Bid, ...]
+    price_micros: int
+
+
+@dataclass(frozen=True, slots=True)
+class Award:
+    """A bid won the package of that index, on these shares, at a price that is locked for the term.
+
+    starts_now False: capacity is draining; the lease is reserved and starts when `placement.startable` says
+    so. The winner pays `restart_costs_micros` to the holders that it displaces, beside `cost_micros`.
+    """
+
+    bid: str
+    package: int
+    shares: tuple[Share, ...]
+    price_micros: int
+    term_ms: int
+    starts_now: bool
+    displaces: tuple[str, ...] = ()
+    restart_costs_micros: int = 0
+
+    @property
+    def total_milli(self) -> int:
+        return sum(share.milli for share in self.shares)
+
+    @property
+    def cost_micros(self) -> int:
+        """What to hold for the whole term."""
+        return charge(self.price_micros, self.total_milli, self.term_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a bid was refused and what would change that.
+
+    clearing_price_micros: the pool's price of this clearing. winning_price_micros: a price with which package
+    `package` wins this very clearing (the clearing was run again with it), or None when no price that the
+    agent can pay wins. position: place in the order of the pending bids from 1, or 0 when it has none.
+    """
+
+    reason: Reason
+    constraint: Constraint
+    clearing_price_micros: int
+    winning_price_micros: int | None
+    position: int
+    message: str
+    package: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    bid: str
+    explanation: Explanation
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A lease goes on at this price until `end_ms`, one term after its old end (or after now if that is over)."""
+
+    lease: str
+    price_micros: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Displacement:
+    """A lease must end at `drains_at_ms`.
+
+    by: the bid that takes its place and pays `restart_cost_micros` to its holder, or None when it was not
+    renewed, because the price rose above what it pays (price) or its agent cannot pay the next term (funds).
+    """
+
+    lease: str
+    by: str | None
+    drains_at_ms: int
+    reason: DisplacementReason
+    restart_cost_micros: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Every bid of the snapshot is in exactly one of awards and refusals (express: only the one asked for)."""
+
+    awards: tuple[Award, ...]
+    refusals: tuple[Refusal, ...]
+    renewals: tuple[Renewal, ...]
+    displacements: tuple[Displacement, ...]
+    price_micros: int
