@@ -18,6 +18,9 @@ _SUFFIX: Final = {
 _QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d{1,3})|([numkMGTPE]|[KMGTPE]i)?)", re.ASCII)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 _UNIT_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DECIMAL: Final = ("E", "P", "T", "G", "M", "k", "", "m", "u", "n")
+_BINARY: Final = ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki", "")
+_CAP: Final = Fraction(2**63 - 1)  # Kubernetes caps amounts silently
 LENGTH_MAX: Final = 64
 
 
@@ -44,6 +47,34 @@ def parse_milli(text: str | int | float) -> int:
     """Thousandths, rounded up as `MilliValue()` does ("100m" is 100, "2" 2000). Raises Invalid."""
     value = _parse(text) * 1000
     return -((-value.numerator) // value.denominator)
+
+
+def canonical(text: str) -> str:
+    """The quantity in canonical form: no fraction, the largest suffix that is exact, in the family of
+    suffixes that it was written in ("1000m" is "1", "0.5" is "500m", "1024Mi" is "1Gi"). Raises Invalid.
+    """
+    value = max(-_CAP, min(_parse(text), _CAP))
+    written = _QUANTITY.fullmatch(text)
+    assert written is not None
+    _, exponent, suffix = written.groups()
+    if value == 0:
+        return "0"
+    if (suffix or "").endswith("i") and abs(value) >= 1024 and value.denominator == 1:
+        return _scaled(value, _BINARY)
+    # Beyond nano, Kubernetes rounds away from zero.
+    nano = value * 10**9
+    if nano.denominator != 1:
+        value = Fraction(-(-abs(nano.numerator) // nano.denominator), 10**9) * (1 if value > 0 else -1)
+    if exponent:
+        power = max(e for e in range(-9, 19, 3) if (value / Fraction(10) ** e).denominator == 1)
+        return f"{value / Fraction(10) ** power}" + (f"e{power}" if power else "")
+    return _scaled(value, _DECIMAL)
+
+
+def _scaled(value: Fraction, suffixes: tuple[str, ...]) -> str:
+    """`value` with the first of `suffixes`, largest first, that divides it."""
+    suffix = next(s for s in suffixes if (value / _SUFFIX[s]).denominator == 1)
+    return f"{value / _SUFFIX[suffix]}{suffix}"
 
 
 def parse_mib(text: str | int | float) -> int:

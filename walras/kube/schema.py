@@ -23,12 +23,22 @@ def definitions() -> Mapping[str, RawSchema]:
 
 
 _REF: Final = "#/$defs/"
+_QUANTITY: Final = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+_INT_OR_STRING: Final = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+_MICRO_TIME: Final = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime"
+_SCALARS: Final = frozenset(("string", "integer", "boolean", "number"))
+# Nodes behind a reference, by the identity of the referring part of the definitions, which live for ever.
+# Types refer to each other in circles, so a node of its own for each path would have no end.
+_SHARED: Final[dict[int, Schema]] = {}
 
 
 class Schema:
-    """One node of a schema. References are followed when a node is made, so `raw` is never a `$ref`."""
+    """One node of a schema. References are followed when a node is made, so `raw` is never a `$ref`.
 
-    __slots__ = ("raw", "ref")
+    Nodes below are made once, on the first walk, and shared.
+    """
+
+    __slots__ = ("_children", "_form", "_items", "_values", "raw", "ref")
 
     def __init__(self, raw: RawSchema, ref: str = "") -> None:
         outer = raw
@@ -39,11 +49,15 @@ class Schema:
         extras = {key: value for key, value in outer.items() if key != "$ref"} if outer is not raw else {}
         self.raw: RawSchema = {**raw, **extras} if extras else raw
         self.ref = ref
+        self._children: dict[str, Schema] = {}
+        self._items: Schema | None = None
+        self._values: Schema | None = None
+        self._form = ""
 
     @classmethod
     def named(cls, name: str) -> Schema:
         """The definition of a built-in type. Raises KeyError."""
-        return cls(definitions()[name], name)
+        return _named(name)
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -53,23 +67,64 @@ class Schema:
         return tuple(kind for kind in every if kind != "null")
 
     @property
+    def form(self) -> str:
+        """How a value is decoded: "struct", "map", "list", "string", "integer", "boolean", "number",
+        "bytes", "time", "microtime", "quantity", "int-or-string", or "any" for what is kept as it is."""
+        if not self._form:
+            self._form = self._find_form()
+        return self._form
+
+    def _find_form(self) -> str:
+        special = {_QUANTITY: "quantity", _INT_OR_STRING: "int-or-string", _MICRO_TIME: "microtime"}
+        if self.ref in special:
+            return special[self.ref]
+        if self.int_or_string:
+            return "int-or-string"
+        kind = self.types[0] if len(self.types) == 1 else ""
+        if kind == "string":
+            # Only in built-in types do these formats change the value; elsewhere they are checked.
+            formats = {"byte": "bytes", "date-time": "time"}
+            return formats.get(str(self.raw.get("format")), "string")
+        if kind in _SCALARS:
+            return kind
+        if kind == "array":
+            return "list"
+        if self.properties:
+            return "struct"
+        return "map" if self.is_map else "any"
+
+    @property
     def properties(self) -> Mapping[str, RawSchema]:
         return self.raw.get("properties") or {}
 
     def child(self, name: str) -> Schema | None:
         """The field's schema, or the value schema of a map; None when the field is unknown."""
+        node = self._children.get(name)
+        if node is not None:
+            return node
         known = self.properties.get(name)
         if known is not None:
-            return Schema(known)
-        extra = self.raw.get("additionalProperties")
-        if isinstance(extra, Mapping):
-            return Schema(extra)
-        return Schema({}) if extra is True or self.preserves_unknown else None
+            node = self._children[name] = _node(known)
+            return node
+        return self.values
+
+    @property
+    def values(self) -> Schema | None:
+        """The schema of what is under a key that no field declares; None when there must be none."""
+        if self._values is None:
+            extra = self.raw.get("additionalProperties")
+            if isinstance(extra, Mapping):
+                self._values = _node(extra)
+            elif extra is True or self.preserves_unknown:
+                self._values = ANYTHING
+        return self._values
 
     @property
     def items(self) -> Schema | None:
-        raw = self.raw.get("items")
-        return Schema(raw) if isinstance(raw, Mapping) else None
+        if self._items is None:
+            raw = self.raw.get("items")
+            self._items = _node(raw) if isinstance(raw, Mapping) else None
+        return self._items
 
     @property
     def is_map(self) -> bool:
@@ -114,3 +169,22 @@ class Schema:
     @property
     def required(self) -> tuple[str, ...]:
         return tuple(self.raw.get("required") or ())
+
+
+ANYTHING: Final = Schema({})
+
+
+@cache
+def _named(name: str) -> Schema:
+    return Schema(definitions()[name], name)
+
+
+def _node(raw: RawSchema) -> Schema:
+    if "$ref" not in raw:
+        return Schema(raw)
+    if len(raw) == 1:
+        return _named(raw["$ref"].removeprefix(_REF))
+    shared = _SHARED.get(id(raw))
+    if shared is None:
+        shared = _SHARED[id(raw)] = Schema(raw)
+    return shared

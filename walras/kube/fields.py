@@ -1,0 +1,280 @@
+"""Decoding by schema: what Kubernetes' own Go types make of a JSON document, and what they refuse.
+
+Built-in types are decoded as client-go's structs are: unknown fields dropped, nulls and empty optional lists
+left out, quantities and times in canonical form, a value of the wrong type refused. Custom resources are
+pruned by their structural schema; their types are validation's business, save for their metadata.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Any, Final
+
+from walras.core.clock import parse_rfc3339, rfc3339, rfc3339_micro
+from walras.core.errors import BadRequest, Invalid
+from walras.core.quantity import canonical
+from walras.kube.schema import Schema
+
+Object = dict[str, Any]
+
+# As many faults as Kubernetes reports of one document.
+UNKNOWN_MAX: Final = 100
+_ALWAYS: Final = frozenset(("apiVersion", "kind", "metadata"))
+_UTC_SECONDS: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
+_UTC_MICROS: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
+_INT_MAX: Final = {"int32": 2**31 - 1, "int64": 2**63 - 1}
+_ZERO: Final[dict[str, Any]] = {"string": "", "integer": 0, "boolean": False, "number": 0, "quantity": "0"}
+
+_QUANTITY_CHARACTERS: Final = re.compile(r"[+-]?[0-9.]+[eEinumkKMGTP]*[-+]?[0-9]*", re.ASCII)
+
+# Where the walk is: the way back up, each step a field name, a list index or (a map's key,).
+_Path = tuple[Any, "str | int | tuple[str]"] | None
+
+
+def decode(schema: Schema, obj: Object) -> tuple[Object, list[str]]:
+    """A new object as the server holds it, and the paths of the fields that its type does not know.
+
+    Raises BadRequest, in Kubernetes' words, for a value that the type cannot hold.
+    """
+    walk = _Walk()
+    try:
+        if schema.ref:
+            return walk.struct(schema, obj, None), walk.unknown
+        return walk.structural(schema, obj, None, root=True), walk.unknown
+    except _CannotDecode as error:
+        api_version, kind = obj.get("apiVersion"), obj.get("kind") or schema.ref.rpartition(".")[2]
+        version = str(api_version or schema.ref.split(".")[-2:-1][0]).rpartition("/")[2]
+        raise BadRequest(f'{kind} in version "{version}" cannot be handled as a {kind}: {error}') from None
+
+
+def check(schema: Schema, obj: Object) -> list[str]:
+    """The paths of fields that the type does not know ("spec.containers[0].img"). Raises BadRequest."""
+    return decode(schema, obj)[1]
+
+
+def prune(schema: Schema, obj: Object) -> Object:
+    """The object without unknown fields, in the form in which it is stored. Raises BadRequest."""
+    return decode(schema, obj)[0]
+
+
+class _CannotDecode(Exception):
+    pass
+
+
+class _Walk:
+    __slots__ = ("unknown",)
+
+    def __init__(self) -> None:
+        self.unknown: list[str] = []
+
+    def note(self, path: _Path) -> None:
+        if len(self.unknown) < UNKNOWN_MAX:
+            self.unknown.append(_text(path))
+
+    def struct(self, schema: Schema, value: Any, path: _Path) -> Object:
+        result: Object = {}
+        name = schema.ref.rpartition(".")[2]
+        for key, item in value.items():
+            below: _Path = (path, key)
+            node = schema.child(key)
+            if node is None:
+                self.note(below)
+            elif item is not None:
+                decoded = self.value(node, item, below, name)
+                if decoded or not _empty(decoded) or key in schema.required:
+                    result[key] = decoded
+        return result
+
+    def value(self, schema: Schema, value: Any, path: _Path, struct: str) -> Any:
+        """One value of a built-in type; `struct` is the Go struct that it is a field of, for messages."""
+        form = schema.form
+        if form == "any":
+            return value
+        if form == "struct":
+            if not isinstance(value, dict):
+                raise _mismatch(value, schema, path, struct)
+            return self.struct(schema, value, path)
+        if form == "list":
+            return self.list(schema, value, path, struct)
+        if form == "map":
+            if not isinstance(value, dict):
+                raise _mismatch(value, schema, path, struct)
+            node = schema.values
+            assert node is not None
+            return {
+                key: _zero(node) if item is None else self.value(node, item, (path, (key,)), struct)
+                for key, item in value.items()
+            }
+        return _scalar(form, schema, value, path, struct)
+
+    def list(self, schema: Schema, value: Any, path: _Path, struct: str) -> list[Any]:
+        node = schema.items
+        if not isinstance(value, list):
+            raise _mismatch(value, schema, path, struct)
+        if node is None:
+            return value
+        return [
+            _zero(node) if item is None else self.value(node, item, (path, index), struct)
+            for index, item in enumerate(value)
+        ]
+
+    def structural(self, schema: Schema, value: Any, path: _Path, root: bool = False) -> Any:
+        """A custom resource's value, pruned. A value of another type than the schema's is left alone."""
+        if schema.ref:
+            return self.value(schema, value, path, "") if isinstance(value, dict) else value
+        if isinstance(value, list):
+            node = schema.items
+            if node is None:
+                return value
+            return [self.structural(node, item, (path, index)) for index, item in enumerate(value)]
+        if not isinstance(value, dict) or schema.int_or_string or not (root or schema.raw):
+            return value
+        result: Object = {}
+        embedded = root or bool(schema.raw.get("x-kubernetes-embedded-resource"))
+        for key, item in value.items():
+            below: _Path = (path, key)
+            node = schema.child(key)
+            if node is not None and not (embedded and key == "metadata" and not node.raw):
+                result[key] = self.structural(node, item, below)
+            elif embedded and key in _ALWAYS:
+                result[key] = self.structural(object_meta(), item, below) if key == "metadata" else item
+            else:
+                self.note(below)
+        return result
+
+
+def object_meta() -> Schema:
+    """ObjectMeta, which every type has however little its own schema says of it."""
+    return Schema.named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
+
+
+def _empty(value: Any) -> bool:
+    return isinstance(value, list | dict)
+
+
+def _zero(schema: Schema) -> Any:
+    return {} if schema.form in ("struct", "map") else _ZERO.get(schema.form)
+
+
+def _text(path: _Path) -> str:
+    steps: list[str] = []
+    while path is not None:
+        path, step = path[0], path[1]
+        steps.append(
+            f"[{step}]" if isinstance(step, int) else f".{step if isinstance(step, str) else step[0]}"
+        )
+    return "".join(reversed(steps)).removeprefix(".")
+
+
+def _scalar(form: str, schema: Schema, value: Any, path: _Path, struct: str) -> Any:
+    if form == "string":
+        if not isinstance(value, str):
+            raise _mismatch(value, schema, path, struct)
+        return value
+    if form == "boolean":
+        if not isinstance(value, bool):
+            raise _mismatch(value, schema, path, struct)
+        return value
+    if form == "integer":
+        limit = _INT_MAX.get(str(schema.raw.get("format")), _INT_MAX["int64"])
+        if type(value) is not int or not -limit - 1 <= value <= limit:
+            raise _mismatch(value, schema, path, struct)
+        return value
+    if form == "number":
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _mismatch(value, schema, path, struct)
+        return value
+    if form == "int-or-string":
+        if isinstance(value, str) or (type(value) is int and abs(value) <= _INT_MAX["int32"]):
+            return value
+        raise _CannotDecode(f"json: cannot unmarshal {_json_type(value)} into Go value of type int32")
+    if form == "quantity":
+        return _quantity(value)
+    if form == "bytes":
+        return _bytes(value, schema, path, struct)
+    return _time(value, micro=form == "microtime")
+
+
+def _quantity(value: Any) -> str:
+    text = str(value).strip() if isinstance(value, str | int | float) else ""
+    try:
+        return canonical(text)
+    except Invalid:
+        if _QUANTITY_CHARACTERS.fullmatch(text):
+            raise _CannotDecode("unable to parse quantity's suffix") from None
+        raise _CannotDecode(
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+        ) from None
+
+
+def _bytes(value: Any, schema: Schema, path: _Path, struct: str) -> str:
+    if not isinstance(value, str):
+        raise _mismatch(value, schema, path, struct)
+    # Go's decoder skips line breaks, which a key file wrapped by `base64` has.
+    text = value.replace("\n", "").replace("\r", "")
+    try:
+        base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        bad = next((i for i, char in enumerate(text) if not (char.isalnum() or char in "+/")), len(text))
+        raise _CannotDecode(f"illegal base64 data at input byte {bad}") from None
+    return text
+
+
+def _time(value: Any, *, micro: bool) -> str:
+    if not isinstance(value, str):
+        raise _CannotDecode(f"json: cannot unmarshal {_json_type(value)} into Go value of type string")
+    if (_UTC_MICROS if micro else _UTC_SECONDS).fullmatch(value):
+        return value
+    layout = "2006-01-02T15:04:05.000000Z07:00" if micro else "2006-01-02T15:04:05Z07:00"
+    try:
+        if "T" not in value:
+            raise ValueError(value)
+        at_ms = parse_rfc3339(value)
+    except (ValueError, OverflowError):
+        raise _CannotDecode(
+            f'parsing time "{value}" as "{layout}": cannot parse "{value}" as "2006"'
+        ) from None
+    return rfc3339_micro(at_ms) if micro else rfc3339(at_ms)
+
+
+def _json_type(value: Any) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int | float):
+        return "number"
+    if isinstance(value, str):
+        return "string"
+    return "array" if isinstance(value, list) else "object"
+
+
+def _go_type(schema: Schema) -> str:
+    form, items, values = schema.form, schema.items, schema.values
+    if form == "list" and items is not None:
+        return f"[]{_go_type(items)}"
+    if form == "map" and values is not None:
+        return f"map[string]{_go_type(values)}"
+    if form == "integer":
+        return str(schema.raw.get("format") or "int64")
+    simple = {"boolean": "bool", "number": "float64", "bytes": "[]uint8", "string": "string"}
+    if form in simple:
+        return simple[form]
+    package, _, name = schema.ref.rpartition(".")
+    return f"{package.rpartition('.')[2]}.{name}"
+
+
+def _mismatch(value: Any, schema: Schema, path: _Path, struct: str) -> _CannotDecode:
+    """Go's `json.UnmarshalTypeError`: the innermost struct's name, then field names without list indices."""
+    names: list[str] = []
+    node = path
+    while node is not None:
+        node, step = node[0], node[1]
+        if isinstance(step, str):
+            names.append(step)
+    said = _json_type(value)
+    if said == "number" and schema.form == "integer":
+        said = f"number {value}"
+    field = ".".join(reversed(names))
+    where = f"Go struct field {struct}.{field}" if struct else "Go value"
+    return _CannotDecode(f"json: cannot unmarshal {said} into {where} of type {_go_type(schema)}")
