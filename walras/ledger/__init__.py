@@ -1,1 +1,1 @@
-"""Double-entry accounts, two-phase transfers, budgets with income. Pure."""
+"""Accounts, two-phase transfers, budgets with income. Pure."""

@@ -213,7 +213,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """A lease goes on at this price until `end_ms`, one term after its old end (or after now if that is over)."""
+    """A lease goes on at this price until `end_ms`: a term after its old end, or after now if that is over."""
 
     lease: str
     price_micros: int
@@ -237,7 +237,7 @@ class Displacement:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Every bid of the snapshot is in exactly one of awards and refusals (express: only the one asked for)."""
+    """Every bid of the snapshot is in one of awards and refusals (express: only the one asked for)."""
 
     awards: tuple[Award, ...]
     refusals: tuple[Refusal, ...]
