@@ -288,7 +288,8 @@ _FIELDS: Final[dict[str, tuple[str, ...]]] = {
 
 
 def _pod_ip(pod: Mapping[str, Any]) -> str:
-    ips = (pod.get("status") or {}).get("podIPs") or [{}]
+    status = pod.get("status") or {}
+    ips = status.get("podIPs") or [{"ip": status.get("podIP", "")}]
     return str(ips[0].get("ip", ""))
 
 

@@ -1,0 +1,87 @@
+"""meta.k8s.io/v1 Table and PartialObjectMetadata: what `kubectl get` asks for and prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from walras.core.errors import BadRequest
+from walras.kube.registry import Resource
+from walras.kube.tables import custom, plain, workloads
+from walras.kube.tables.columns import Printer
+from walras.kube.tables.nodes import NODES
+from walras.kube.tables.pods import PODS
+
+Object = dict[str, Any]
+
+META_VERSION: Final = "meta.k8s.io/v1"
+
+_PRINTERS: Final[Mapping[str, Printer]] = {
+    "pods": PODS,
+    "nodes": NODES,
+    "namespaces": plain.NAMESPACES,
+    "configmaps": plain.CONFIG_MAPS,
+    "secrets": plain.SECRETS,
+    "serviceaccounts": plain.SERVICE_ACCOUNTS,
+    "services": plain.SERVICES,
+    "events": plain.EVENTS,
+    "persistentvolumeclaims": plain.CLAIMS,
+    "jobs.batch": workloads.JOBS,
+    "deployments.apps": workloads.DEPLOYMENTS,
+    "replicasets.apps": workloads.REPLICA_SETS,
+    "leases.coordination.k8s.io": plain.LEASES,
+    "priorityclasses.scheduling.k8s.io": plain.PRIORITY_CLASSES,
+    "resourceslices.resource.k8s.io": plain.RESOURCE_SLICES,
+}
+
+
+def _printer(resource: Resource) -> Printer:
+    if resource.builtin:
+        return _PRINTERS.get(resource.key, plain.OTHERS)
+    return custom.printer(resource)
+
+
+def partial(obj: Mapping[str, Any]) -> Object:
+    """The object's metadata alone, as a PartialObjectMetadata. Shares it with `obj`."""
+    return {
+        "kind": "PartialObjectMetadata",
+        "apiVersion": META_VERSION,
+        "metadata": obj.get("metadata") or {},
+    }
+
+
+def table(
+    resource: Resource,
+    items: Sequence[Object],
+    *,
+    now_ms: int,
+    include_object: str = "Metadata",
+    headers: bool = True,
+) -> Object:
+    """A Table of the items, wide columns too, ages as of `now_ms`; list metadata is the caller's to fill.
+
+    `include_object` is "Metadata" (or ""), "Object" or "None"; BadRequest for another. Without `headers` the
+    column definitions are left out, as in all but the first event of a watch.
+    """
+    if include_object not in ("", "Metadata", "Object", "None"):
+        raise BadRequest(f'unrecognized includeObject value: "{include_object}"')
+    printer = _printer(resource)
+    definitions = [column.definition() for column in printer.columns] if headers else []
+    return {
+        "kind": "Table",
+        "apiVersion": META_VERSION,
+        "metadata": {},
+        "columnDefinitions": definitions,
+        "rows": [_row(printer, item, now_ms, include_object) for item in items],
+    }
+
+
+def _row(printer: Printer, item: Object, now_ms: int, include_object: str) -> Object:
+    row: Object = {"cells": printer.cells(item, now_ms)}
+    if printer.conditions and (conditions := printer.conditions(item)):
+        row["conditions"] = conditions
+    if include_object == "None":
+        row["object"] = None
+    else:
+        row["object"] = item if include_object == "Object" else partial(item)
+    return row

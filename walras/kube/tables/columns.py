@@ -1,0 +1,152 @@
+"""What all printers share: column definitions, ages, and the texts that several kinds show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+from walras.core.clock import parse_rfc3339
+from walras.kube.schema import definitions
+
+Object = dict[str, Any]
+
+UNKNOWN: Final = "<unknown>"
+NONE: Final = "<none>"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A `TableColumnDefinition`. `priority` 1 shows only with `-o wide`.
+
+    What it means is told by `about`, or by `doc`, a field of a built-in type: "core.v1.PodStatus.podIP".
+    """
+
+    name: str
+    type: str = "string"
+    priority: int = 0
+    doc: str = ""
+    about: str = ""
+    format: str = ""
+
+    def definition(self) -> Object:
+        return {
+            "name": self.name,
+            "type": self.type,
+            "format": self.format,
+            "description": self.about or _documentation(self.doc),
+            "priority": self.priority,
+        }
+
+
+@cache
+def _documentation(doc: str) -> str:
+    """Upstream's description of a built-in type's field."""
+    kind, _, field = doc.rpartition(".")
+    package = "io.k8s.apimachinery.pkg.apis." if kind.startswith("meta.") else "io.k8s.api."
+    return str(definitions()[package + kind]["properties"][field].get("description", ""))
+
+
+NAME: Final = Column("Name", doc="meta.v1.ObjectMeta.name", format="name")
+AGE: Final = Column("Age", doc="meta.v1.ObjectMeta.creationTimestamp")
+
+
+@dataclass(frozen=True, slots=True)
+class Printer:
+    """How a kind looks in a table: `cells(object, now_ms)` gives one value a column."""
+
+    columns: tuple[Column, ...]
+    cells: Callable[[Object, int], list[Any]]
+    conditions: Callable[[Object], list[Object]] | None = None
+
+
+def human_duration(ms: int) -> str:
+    """A duration as kubectl shows it: at most two units, the coarser the longer it is."""
+    seconds = int(ms / 1000)
+    minutes, hours = seconds // 60, seconds // 3600
+    if seconds < -1:
+        return "<invalid>"
+    if seconds < 120:
+        return f"{max(seconds, 0)}s"
+    if minutes < 10:
+        return _two(minutes, "m", seconds % 60, "s")
+    if minutes < 180:
+        return f"{minutes}m"
+    if hours < 8:
+        return _two(hours, "h", minutes % 60, "m")
+    if hours < 48:
+        return f"{hours}h"
+    if hours < 24 * 8:
+        return _two(hours // 24, "d", hours % 24, "h")
+    days = hours // 24
+    if days < 365 * 2:
+        return f"{days}d"
+    if days < 365 * 8:
+        return _two(days // 365, "y", days % 365, "d")
+    return f"{days // 365}y"
+
+
+def _two(big: int, big_unit: str, small: int, small_unit: str) -> str:
+    return f"{big}{big_unit}{small}{small_unit}" if small else f"{big}{big_unit}"
+
+
+def since(timestamp: str | None, now_ms: int) -> str:
+    """How long ago a time was, "<unknown>" where there is none."""
+    if not timestamp:
+        return UNKNOWN
+    try:
+        return human_duration(now_ms - parse_rfc3339(timestamp))
+    except ValueError:
+        return "<invalid>"
+
+
+def age(obj: Mapping[str, Any], now_ms: int) -> str:
+    return since((obj.get("metadata") or {}).get("creationTimestamp"), now_ms)
+
+
+def name(obj: Mapping[str, Any]) -> str:
+    return str((obj.get("metadata") or {}).get("name", ""))
+
+
+def spec(obj: Mapping[str, Any]) -> Mapping[str, Any]:
+    return obj.get("spec") or {}
+
+
+def status(obj: Mapping[str, Any]) -> Mapping[str, Any]:
+    return obj.get("status") or {}
+
+
+def condition(of: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    """The status' condition of that type, empty where there is none."""
+    return next((held for held in of.get("conditions") or () if held.get("type") == kind), {})
+
+
+def containers(workload: Mapping[str, Any]) -> tuple[str, str]:
+    """Names and images of the containers in a workload's pod template."""
+    template = (spec(workload).get("template") or {}).get("spec") or {}
+    held: Sequence[Mapping[str, Any]] = template.get("containers") or ()
+    return ",".join(c.get("name", "") for c in held), ",".join(c.get("image", "") for c in held)
+
+
+def labels_text(labels: Mapping[str, str] | None) -> str:
+    return ",".join(sorted(f"{key}={value}" for key, value in (labels or {}).items())) or NONE
+
+
+def selector_text(selector: Mapping[str, Any] | None) -> str:
+    """A label selector as it would be typed after `-l`, sorted by key; "" selects everything."""
+    if selector is None:
+        return ""
+    terms = [(key, f"{key}={value}") for key, value in (selector.get("matchLabels") or {}).items()]
+    for term in selector.get("matchExpressions") or ():
+        key, values = term.get("key", ""), ",".join(sorted(term.get("values") or ()))
+        match term.get("operator"):
+            case "In":
+                terms.append((key, f"{key} in ({values})"))
+            case "NotIn":
+                terms.append((key, f"{key} notin ({values})"))
+            case "Exists":
+                terms.append((key, key))
+            case _:
+                terms.append((key, f"!{key}"))
+    return ",".join(text for _, text in sorted(terms, key=lambda term: term[0]))
