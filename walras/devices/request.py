@@ -31,7 +31,9 @@ class GpuRequest:
 
 def capacity(resources: Mapping[str, Any]) -> tuple[int, int]:
     """(milli-GPU, memory MiB) of a node's capacity or allocatable, which may say the same in both units."""
-    milli = max(parse_quantity(resources.get(WHOLE, 0)) * WHOLE_GPU_MILLI, parse_quantity(resources.get(MILLI, 0)))
+    milli = max(
+        parse_quantity(resources.get(WHOLE, 0)) * WHOLE_GPU_MILLI, parse_quantity(resources.get(MILLI, 0))
+    )
     return milli, parse_quantity(resources.get(MEMORY, 0))
 
 

@@ -29,6 +29,7 @@ class Reason(StrEnum):
     TOO_LARGE = "TooLarge"  # more than the pool's eligible devices have when they are all empty
     NO_DEVICE = "NoDevice"  # no device of the pool is eligible
     EXPIRED = "Expired"  # the deadline is over
+    INVALID = "Invalid"  # no devices, no share or no term
 
 
 class Constraint(StrEnum):
@@ -68,7 +69,8 @@ class Device:
 class Package:
     """One shape that would satisfy a bid: the same share of `devices` distinct devices, all or nothing.
 
-    `price_micros` is the most it pays per GPU-hour of a whole device. `eligible` names the devices that its
+    `memory_mib` 0 means the share's part of each device's memory. `price_micros` is the most it pays per
+    GPU-hour of a whole device. `eligible` names the devices that its
     selector takes; None takes every device of the pool.
     """
 
@@ -164,7 +166,7 @@ class Snapshot:
 class Award:
     """A bid won the package of that index, on these shares, at a price that is locked for the term.
 
-    starts_now False: capacity is draining; the lease is reserved and starts when `placement.startable` says
+    starts_now False: capacity is draining; the lease is reserved and starts when `capacity.startable` says
     so. The winner pays `restart_costs_micros` to the holders that it displaces, beside `cost_micros`.
     """
 
@@ -213,7 +215,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """A lease goes on at this price until `end_ms`: a term after its old end, or after now if that is over."""
+    """A lease goes on at this price until `end_ms`: a term after its old end, or after now if later."""
 
     lease: str
     price_micros: int
