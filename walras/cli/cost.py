@@ -1,0 +1,94 @@
+"""`walras cost` and `walras ledger`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from walras.cli.client import Client
+from walras.cli.options import EVERY, with_client, with_scope
+from walras.cli.output import Column, Object, emit, output_option, show
+from walras.cli.target import FLEET
+from walras.core.errors import Invalid
+from walras.core.quantity import parse_duration_ms
+
+
+def _duration(_: click.Context, __: click.Parameter, value: str) -> str:
+    try:
+        parse_duration_ms(value)
+    except Invalid as error:
+        raise click.BadParameter(error.message) from None
+    return value
+
+
+def columns_of(rows: Sequence[Object]) -> list[Column]:
+    """A column for every plain field of the rows, in the order of the first: gpuSeconds is GPU SECONDS."""
+    names = dict.fromkeys(
+        name for row in rows for name, value in row.items() if not isinstance(value, (dict, list))
+    )
+    return [Column(_heading(name), name) for name in names]
+
+
+def _heading(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).upper()
+
+
+def _balance(found: Object) -> int | None:
+    """Says whether the books balance; returns the exit code 1 when they do not."""
+    if found.get("balanced") is False:
+        click.echo("Error: ledger, meters and cost do not agree; stop the server and keep its data", err=True)
+        return 1
+    return None
+
+
+@click.command()
+@with_client
+@with_scope
+@click.option(
+    "--by",
+    type=click.Choice(["agent", "pod", "device"]),
+    default="agent",
+    show_default=True,
+    help="What to sum up by.",
+)
+@click.option(
+    "--since",
+    default="1h",
+    show_default=True,
+    callback=_duration,
+    metavar="DURATION",
+    help="How far to look back, such as 30m, 1h or 7d.",
+)
+@output_option
+def cost(client: Client, cluster: str, by: str, since: str, output: str) -> int | None:
+    """Show what was spent on GPU time, in credits, and whether it agrees with the ledger."""
+    found = client.get("walras/v1/cost", cluster=FLEET if cluster == EVERY else cluster, by=by, since=since)
+    if not emit(found, output):
+        rows = found["rows"]
+        if rows:
+            show(columns_of(rows), rows, output)
+            click.echo("")
+        click.echo(f"Total of the last {since}: {found['total']}{_agreement(found)}")
+    return _balance(found)
+
+
+def _agreement(found: Object) -> str:
+    if found.get("balanced") is None:
+        return ""
+    return f"; ledger: {found.get('ledger', '-')}; {'they agree' if found['balanced'] else 'THEY DIFFER'}"
+
+
+@click.command()
+@with_client
+@output_option
+def ledger(client: Client, output: str) -> int | None:
+    """Show every account of the double-entry ledger and whether the books balance (operator only)."""
+    found = client.get("walras/v1/ledger", cluster=FLEET)
+    if not emit(found, output):
+        accounts: list[dict[str, Any]] = found["accounts"]
+        show(columns_of(accounts), accounts, output)
+        click.echo("\nThe books balance." if found["balanced"] else "\nThe books do not balance.")
+    return _balance(found)

@@ -1,0 +1,134 @@
+"""`walras bids` and `walras leases`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import click
+
+from walras.cli.client import CLUSTER_ANNOTATION, WALRAS, Client
+from walras.cli.options import EVERY, namespace_option, watch_option, with_client, with_scope
+from walras.cli.output import Column, Object, age, dig, emit, output_option, show, until
+from walras.cli.watching import follow
+
+
+def agent_of(item: Object) -> str:
+    """The logical cluster that an item of a list across clusters is in."""
+    annotations = item["metadata"].get("annotations") or {}
+    return str(annotations.get(CLUSTER_ANNOTATION, ""))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _of_devices(field: str) -> Callable[[Object], str]:
+    def text(item: Object) -> str:
+        return ",".join(str(device.get(field, "")) for device in dig(item, "spec.devices") or [])
+
+    return text
+
+
+def _age(item: Object) -> str:
+    return age(dig(item, "metadata.creationTimestamp"), _now_ms())
+
+
+def _ends(item: Object) -> str:
+    stamp = dig(item, "status.drainsAt") or dig(item, "spec.end")
+    return "" if dig(item, "status.phase") == "Ended" else until(stamp, _now_ms())
+
+
+AGENT: Final = Column("AGENT", agent_of)
+BIDS: Final = (
+    Column("NAMESPACE", "metadata.namespace"),
+    Column("NAME", "metadata.name"),
+    Column("CLASS", "spec.class"),
+    Column("GPUS", "status.asks"),
+    Column("MAX", "status.maxPrice"),
+    Column("PHASE", "status.phase"),
+    Column("REASON", "status.explanation.reason"),
+    Column("CLEARING", "status.explanation.clearingPrice", wide=True),
+    Column("WINNING", "status.explanation.winningPrice", wide=True),
+    Column("POSITION", "status.explanation.position", wide=True),
+    Column("LEASE", "status.lease"),
+    Column("AGE", _age),
+)
+LEASES: Final = (
+    Column("NAMESPACE", "metadata.namespace"),
+    Column("NAME", "metadata.name"),
+    Column("PHASE", "status.phase"),
+    Column("CLASS", "spec.class"),
+    Column("PRICE", "spec.price"),
+    Column("DEVICES", _of_devices("device")),
+    Column("MILLIGPU", _of_devices("milliGPU")),
+    Column("NODE", "status.node"),
+    Column("CHARGED", "status.charged"),
+    Column("ENDS", _ends),
+    Column("BID", "spec.bid", wide=True),
+    Column("POD", "status.pod", wide=True),
+    Column("ENFORCEMENT", _of_devices("enforcement"), wide=True),
+    Column("AGE", _age),
+)
+
+
+def listed(client: Client, resource: str, cluster: str, namespace: str) -> Object:
+    """The list of one of Walras' kinds, of one agent or of all ("*")."""
+    within = f"namespaces/{namespace}/" if namespace and cluster != EVERY else ""
+    found = client.get(f"{WALRAS}/{within}{resource}", cluster=cluster)
+    if namespace and not within:
+        found["items"] = [item for item in found["items"] if item["metadata"].get("namespace") == namespace]
+    return found
+
+
+def _print(
+    client: Client,
+    resource: str,
+    columns: Sequence[Column],
+    *,
+    cluster: str,
+    namespace: str,
+    watch: bool,
+    output: str,
+) -> None:
+    if cluster == EVERY:
+        columns = (AGENT, *columns)
+    if watch:
+        follow(
+            lambda: listed(client, resource, cluster, namespace)["items"],
+            columns,
+            output,
+            key=lambda item: (agent_of(item), str(dig(item, "metadata.uid"))),
+            version=lambda item: dig(item, "metadata.resourceVersion"),
+        )
+        return
+    found = listed(client, resource, cluster, namespace)
+    if emit(found, output):
+        return
+    if found["items"]:
+        show(columns, found["items"], output)
+    else:
+        click.echo(f"No {resource.replace('gpuleases', 'leases')} found.", err=True)
+
+
+@click.command()
+@with_client
+@with_scope
+@namespace_option
+@watch_option
+@output_option
+def bids(client: Client, cluster: str, namespace: str, watch: bool, output: str) -> None:
+    """List what agents would pay for GPU time, and what became of it."""
+    _print(client, "bids", BIDS, cluster=cluster, namespace=namespace, watch=watch, output=output)
+
+
+@click.command()
+@with_client
+@with_scope
+@namespace_option
+@watch_option
+@output_option
+def leases(client: Client, cluster: str, namespace: str, watch: bool, output: str) -> None:
+    """List who holds which share of which device, at what price, until when."""
+    _print(client, "gpuleases", LEASES, cluster=cluster, namespace=namespace, watch=watch, output=output)

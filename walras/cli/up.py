@@ -1,0 +1,122 @@
+"""`walras up`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import click
+import msgspec
+import uvloop
+
+from walras.cli.options import data_option
+from walras.cli.target import default_data
+from walras.server.app import Options, Ready, serve
+
+
+def parse_listen(value: str) -> tuple[str, int]:
+    """Host and port of "HOST:PORT", "[IPv6]:PORT" or ":PORT"; port 0 is any free one. Raises ValueError."""
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f'"{value}" is not HOST:PORT such as 127.0.0.1:7443')
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f'"{value}": an IPv6 address goes in brackets, such as [::1]:7443')
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def _listen(_: click.Context, __: click.Parameter, value: str) -> tuple[str, int]:
+    try:
+        return parse_listen(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command()
+@data_option
+@click.option(
+    "--listen",
+    default="127.0.0.1:7443",
+    show_default=True,
+    metavar="HOST:PORT",
+    callback=_listen,
+    help="Where to serve; port 0 takes a free one.",
+)
+@click.option(
+    "--gpus",
+    default="auto",
+    show_default=True,
+    metavar="auto|emulated:N[:MODEL]",
+    help="This machine's NVIDIA GPUs, or emulated ones if it has none; or N emulated ones.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON once it is ready.")
+def up(data: Path | None, listen: tuple[str, int], gpus: str, as_json: bool) -> None:
+    """Start everything on this machine: API servers, market, ledger and runtime, in one process.
+
+    Ctrl-C drains what runs and exits 0; a second one exits at once. Start it again on the same data and it
+    goes on where it was.
+    """
+    host, port = listen
+    chosen = (data or default_data()).expanduser().absolute()
+    options = Options(data=chosen, host=host, port=port, gpus=gpus)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(options, as_json))
+
+
+async def _run(options: Options, as_json: bool) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, partial(_on_signal, stop, number))
+    await serve(options, announce_json if as_json else announce, stop)
+
+
+def _on_signal(stop: asyncio.Event, number: signal.Signals) -> None:
+    if stop.is_set() and number is signal.SIGINT:
+        os._exit(130)
+    if not stop.is_set():
+        with suppress(OSError):
+            click.echo("Stopping; Ctrl-C again exits at once.", err=True)
+    stop.set()
+
+
+def announce_json(ready: Ready) -> None:
+    """One line for programs."""
+    line = {
+        "url": ready.url,
+        "ca_file": str(ready.ca_file),
+        "kubeconfig": str(ready.kubeconfig),
+        "data": str(ready.data),
+        "devices": ready.devices,
+    }
+    click.echo(msgspec.json.encode(line).decode())
+
+
+def announce(ready: Ready) -> None:
+    """What there is and how to go on, for people."""
+    click.echo(f"\n{click.style('Walras is up', bold=True)} at {ready.url}")
+    for line in [*inventory(ready.devices), *ready.notes]:
+        click.echo(f"  {line}")
+    click.echo(f"  data in {ready.data}\n\nIn another terminal:\n")
+    if Path(ready.data) != default_data():
+        click.echo(f"  export WALRAS_DATA={ready.data}")
+    for command in (
+        "walras agent create search --income 12/h --balance 10",
+        "walras connect search -- kubectl get nodes",
+        "walras prices -w",
+    ):
+        click.echo(f"  {command}")
+    click.echo("\nCtrl-C stops it.")
+
+
+def inventory(devices: list[dict[str, object]]) -> list[str]:
+    """A line for each kind of device, such as "2 x H100, 81559 MiB each, shared by mps"."""
+    kinds = Counter((device["model"], device["memory_mib"], device["enforcement"]) for device in devices)
+    return [
+        f"{count} x {model}, {memory} MiB each, shares by {enforcement}"
+        for (model, memory, enforcement), count in kinds.items()
+    ]
