@@ -1,1 +1,1 @@
-"""The store port and its SQLite implementation."""
+"""The durable store behind every cluster: a port, and SQLite behind it."""

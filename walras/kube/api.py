@@ -1,0 +1,215 @@
+"""The API of every cluster, in process: reads from memory, writes that return when they are durable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from walras.core.clock import Clock, Ids
+from walras.kube import objects
+from walras.kube.committer import Committer, Pending
+from walras.kube.record import Key, Object
+from walras.kube.registry import Registry
+from walras.kube.registry_builtin import for_agents, for_fleet
+from walras.kube.state import ChangeType, Effect, State, Write
+from walras.kube.store.base import Batch, Params, Store
+from walras.kube.transaction import Transaction
+from walras.kube.watch import Hub, Matcher, Watch, past, too_old
+
+FLEET: Final = "fleet"
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A committed change of one object, for subscribers. The objects are shared: never mutate them."""
+
+    cluster: str
+    type: ChangeType
+    object: Object
+    old: Object | None
+    resource: str
+
+
+Handler = Callable[[Change], None]
+Objects = list[Object]
+Names = list[str]
+
+
+class API:
+    """Trusted access to every cluster. Belongs to the one thread that runs the event loop."""
+
+    def __init__(self, store: Store, clock: Clock, ids: Ids) -> None:
+        self.store = store
+        self.clock = clock
+        self.ids = ids
+        self.state = State(store.clusters(), store.current())
+        self.hub = Hub()
+        self._committer = Committer(store, self.state, self._publish)
+        self._handlers: dict[str, list[Handler]] = {}
+        self._creating: set[str] = set()
+
+    # Clusters
+
+    def clusters(self) -> Names:
+        """Names, sorted."""
+        return sorted(name for name, cluster in self.state.clusters.items() if not cluster.dropping)
+
+    def has_cluster(self, name: str) -> bool:
+        cluster = self.state.clusters.get(name)
+        return cluster is not None and not cluster.dropping
+
+    async def create_cluster(self, name: str) -> None:
+        """An empty cluster. Raises AlreadyExists."""
+        if name in self.state.clusters or name in self._creating:
+            raise objects.already_exists("clusters", name)
+        self._creating.add(name)
+        try:
+            await self._committer.submit(Batch(clusters_created=(name,)), [])
+        finally:
+            self._creating.discard(name)
+
+    async def delete_cluster(self, name: str) -> None:
+        """Removes a cluster with everything in it; subscribers see every object DELETED. Raises NotFound."""
+        self.state.cluster(name).dropping = True
+        await self._committer.submit(Batch(clusters_dropped=(name,)), [])
+
+    def registry(self, cluster: str) -> Registry:
+        """What the cluster serves. Raises NotFound."""
+        self.state.cluster(cluster)
+        return for_fleet() if cluster == FLEET else for_agents()
+
+    # Reads
+
+    def find(self, cluster: str, resource: str, namespace: str, name: str) -> Object | None:
+        record = self.state.visible(Key(cluster, resource, namespace, name))
+        return record.object if record else None
+
+    def get(self, cluster: str, resource: str, namespace: str, name: str) -> Object:
+        """Raises NotFound."""
+        found = self.find(cluster, resource, namespace, name)
+        if found is None:
+            self.state.cluster(cluster)
+            raise objects.not_found(resource, name)
+        return found
+
+    def list(self, cluster: str, resource: str, namespace: str = "") -> Objects:
+        """Objects of one namespace, or of all for "", by (namespace, name)."""
+        collection = self.state.collection(cluster, resource)
+        return [record.object for record in collection.listed(namespace)] if collection else []
+
+    def everywhere(self, resource: str) -> Iterator[tuple[str, Object]]:
+        """(cluster, object) over all clusters, by cluster, namespace and name."""
+        for cluster, collection in self.state.everywhere(resource):
+            for record in collection.listed():
+                yield cluster, record.object
+
+    def subscribe(self, resource: str, handler: Handler) -> Callable[[], None]:
+        """Calls `handler` for every existing object of all clusters as ADDED, now, then for each change.
+
+        A handler that raises is logged and called again for the next change. Returns what ends it.
+        """
+        for cluster, obj in self.everywhere(resource):
+            _call(handler, Change(cluster, "ADDED", obj, None, resource))
+        self._handlers.setdefault(resource, []).append(handler)
+
+        def unsubscribe() -> None:
+            if handler in self._handlers.get(resource, ()):
+                self._handlers[resource].remove(handler)
+
+        return unsubscribe
+
+    def watch(
+        self, cluster: str, resource: str, namespace: str, matches: Matcher | None, after: int
+    ) -> Watch:
+        """Changes beyond revision `after`. Raises Expired when they are not known any more."""
+        counters = self.state.cluster(cluster)
+        if after < counters.compacted:
+            raise too_old(after, counters.compacted)
+        start = []
+        if after < counters.revision:
+            replays = self.store.history(cluster, resource, after, counters.revision)
+            start = past(replays, namespace, matches)
+        live = max(after, counters.revision)
+        return self.hub.open(cluster, resource, start=start, after=live, namespace=namespace, matches=matches)
+
+    # Writes
+
+    def transaction(self) -> Transaction:
+        return Transaction(self)
+
+    async def create(self, cluster: str, resource: str, obj: Object) -> Object:
+        """The new object. Raises AlreadyExists."""
+        transaction = self.transaction()
+        created = transaction.create(cluster, resource, obj)
+        await transaction.commit()
+        return created
+
+    async def edit(
+        self, cluster: str, resource: str, namespace: str, name: str, change: Callable[[Object], Any]
+    ) -> Object:
+        """`change` mutates a private copy of the latest state; what changes nothing writes nothing."""
+        transaction = self.transaction()
+        edited = transaction.edit(cluster, resource, namespace, name, change)
+        await transaction.commit()
+        return edited
+
+    async def delete(
+        self,
+        cluster: str,
+        resource: str,
+        namespace: str,
+        name: str,
+        *,
+        grace_seconds: int | None = None,
+        propagation: str = "Background",
+    ) -> None:
+        """Deletes, or marks an object that finalizers or a grace period keep. Raises NotFound."""
+        transaction = self.transaction()
+        transaction.delete(
+            cluster, resource, namespace, name, grace_seconds=grace_seconds, propagation=propagation
+        )
+        await transaction.commit()
+
+    def submit(
+        self, writes: Sequence[Write], statements: Sequence[tuple[str, Sequence[Params]]]
+    ) -> asyncio.Future[None]:
+        """Stages and sends to the disk; see Transaction.commit."""
+        asyncio.get_running_loop()
+        rows, effects = self.state.stage(writes)
+        return self._committer.submit(Batch(rows, tuple(statements)), effects)
+
+    def _publish(self, group: Sequence[Pending]) -> None:
+        """Everything of a group becomes visible, then everybody is told, in order."""
+        effects: list[Effect] = []
+        for pending in group:
+            for name in pending.batch.clusters_created:
+                self.state.add_cluster(name)
+            for name in pending.batch.clusters_dropped:
+                effects += self.state.drop_cluster(name)
+                self.hub.end(name)
+            self.state.publish(pending.effects)
+            effects += pending.effects
+        self.hub.dispatch(effects)
+        handlers = {resource: tuple(them) for resource, them in self._handlers.items()}
+        for effect in effects:
+            for handler in handlers.get(effect.record.key.resource, ()):
+                _call(handler, _change(effect))
+
+
+def _change(effect: Effect) -> Change:
+    key, previous = effect.record.key, effect.previous
+    return Change(
+        key.cluster, effect.type, effect.record.object, previous.object if previous else None, key.resource
+    )
+
+
+def _call(handler: Handler, change: Change) -> None:
+    try:
+        handler(change)
+    except Exception:
+        log.exception("subscriber failed", cluster=change.cluster, resource=change.resource)

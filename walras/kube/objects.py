@@ -1,0 +1,110 @@
+"""The metadata that the server, not the client, is in charge of, and Kubernetes' words about objects."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from walras.core.clock import Ids, rfc3339
+from walras.core.errors import AlreadyExists, Conflict, NotFound
+from walras.kube.record import Object
+from walras.kube.registry import Resource
+
+CRDS: Final = "customresourcedefinitions.apiextensions.k8s.io"
+NAMESPACES: Final = "namespaces"
+PODS: Final = "pods"
+# Built-in types whose metadata.generation counts changes of the spec.
+_GENERATION: Final = frozenset(
+    (PODS, "deployments.apps", "replicasets.apps", "jobs.batch", CRDS,
+     "priorityclasses.scheduling.k8s.io", "resourceslices.resource.k8s.io")
+)  # fmt: skip
+# A prefix is cut so that five random characters fit into a name of at most 63.
+_PREFIX_MAX: Final = 58
+_OWN: Final = ("uid", "creationTimestamp", "name", "namespace", "generateName", "selfLink")
+
+
+def details(resource: str, name: str) -> dict[str, Any]:
+    """`Status.details` of an error about one object, by `Resource.key`."""
+    plural, _, group = resource.partition(".")
+    return {"name": name, **({"group": group} if group else {}), "kind": plural}
+
+
+def not_found(resource: str, name: str) -> NotFound:
+    return NotFound(f'{resource} "{name}" not found', details=details(resource, name))
+
+
+def already_exists(resource: str, name: str) -> AlreadyExists:
+    return AlreadyExists(f'{resource} "{name}" already exists', details=details(resource, name))
+
+
+def conflict(resource: str, name: str, why: str = "") -> Conflict:
+    why = why or "the object has been modified; please apply your changes to the latest version and try again"
+    return Conflict(
+        f'Operation cannot be fulfilled on {resource} "{name}": {why}', details=details(resource, name)
+    )
+
+
+def generated_name(prefix: str, ids: Ids) -> str:
+    """A name for `metadata.generateName`."""
+    return prefix[:_PREFIX_MAX] + ids.suffix()
+
+
+def counts_generation(resource: Resource) -> bool:
+    return not resource.builtin or resource.key in _GENERATION
+
+
+def initialise(resource: Resource, obj: Object, now_ms: int, ids: Ids) -> None:
+    """Fills in place what a new object gets from the server; the name is there already."""
+    obj["apiVersion"], obj["kind"] = resource.api_version, resource.kind
+    metadata = obj["metadata"]
+    metadata["uid"] = ids.uid()
+    metadata["creationTimestamp"] = rfc3339(now_ms)
+    for name in (
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "resourceVersion",
+        "generation",
+    ):
+        metadata.pop(name, None)
+    if not resource.namespaced:
+        metadata.pop("namespace", None)
+    if counts_generation(resource):
+        metadata["generation"] = 1
+    if resource.key == NAMESPACES:
+        obj["spec"] = {**(obj.get("spec") or {})}
+        obj["spec"].setdefault("finalizers", ["kubernetes"])
+        obj["status"] = {"phase": "Active"}
+        metadata["labels"] = {
+            **(metadata.get("labels") or {}),
+            "kubernetes.io/metadata.name": metadata["name"],
+        }
+
+
+def _substance(resource: Resource, obj: Object) -> Object:
+    """What a generation counts: the spec, or everything but metadata where a type has no status."""
+    has_status = resource.builtin or resource.has_status
+    skipped = ("metadata", "status") if has_status else ("metadata",)
+    return {name: value for name, value in obj.items() if name not in skipped}
+
+
+def preserve(resource: Resource, old: Object, new: Object) -> None:
+    """Restores in place what no write may change, and counts the generation."""
+    new["apiVersion"], new["kind"] = old["apiVersion"], old["kind"]
+    before, after = old["metadata"], new["metadata"]
+    for name in (*_OWN, "resourceVersion", "generation"):
+        if name in before:
+            after[name] = before[name]
+        else:
+            after.pop(name, None)
+    if counts_generation(resource) and _substance(resource, old) != _substance(resource, new):
+        after["generation"] = int(before.get("generation", 0)) + 1
+
+
+def is_done(resource: Resource, obj: Object) -> bool:
+    """Whether a deletion has nothing left to wait for: no finalizer and no grace period."""
+    metadata = obj["metadata"]
+    if "deletionTimestamp" not in metadata or metadata.get("finalizers"):
+        return False
+    if resource.key == NAMESPACES and (obj.get("spec") or {}).get("finalizers"):
+        return False
+    return not metadata.get("deletionGracePeriodSeconds")

@@ -1,0 +1,158 @@
+"""Staging of writes: synchronous, private to the transaction until it commits, then all or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from walras.core.clock import Clock, Ids
+from walras.core.errors import BadRequest, InternalError
+from walras.kube import deletion, objects
+from walras.kube.record import Key, Object, Record, copy
+from walras.kube.registry import Registry, Resource
+from walras.kube.state import State, Write
+from walras.kube.store.base import Params
+
+_NAME_ATTEMPTS = 8
+
+
+class Engine(Protocol):
+    """What a transaction needs of the API."""
+
+    state: State
+    clock: Clock
+    ids: Ids
+
+    def registry(self, cluster: str) -> Registry: ...
+
+    def submit(
+        self, writes: Sequence[Write], statements: Sequence[tuple[str, Sequence[Params]]]
+    ) -> Awaitable[None]: ...
+
+
+class Transaction:
+    """Writes as a trusted caller: whole objects, no schema, no policy.
+
+    Each call sees what this transaction has staged before. Commit in the same turn of the loop: where another
+    transaction changed an object in between, `commit` raises Conflict and writes nothing. The objects
+    returned are the transaction's own, to be read only; they get their resourceVersion at the commit.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writes: list[Write] = []
+        self._staged: dict[Key, Object | None] = {}
+        self._statements: list[tuple[str, Sequence[Params]]] = []
+        self._over = False
+
+    def _resource(self, cluster: str, resource: str) -> Resource:
+        return self._engine.registry(cluster)[resource]
+
+    def _base(self, key: Key) -> Record | None:
+        return self._engine.state.latest(key)
+
+    def peek(self, cluster: str, resource: str, namespace: str, name: str) -> Object | None:
+        """The latest state, with what is staged here or on its way to the disk; never to be mutated."""
+        key = Key(cluster, resource, namespace, name)
+        if key in self._staged:
+            return self._staged[key]
+        record = self._base(key)
+        return record.object if record else None
+
+    def _latest(self, key: Key) -> Object:
+        obj = self.peek(*key)
+        if obj is None:
+            raise objects.not_found(key.resource, key.name)
+        return obj
+
+    def _private(self, key: Key, latest: Object) -> Object:
+        record = None if key in self._staged else self._base(key)
+        return record.fresh() if record else copy(latest)
+
+    def _put(self, key: Key, obj: Object, *, deleted: bool = False) -> None:
+        assert not self._over, "the transaction is over"
+        self._writes.append(Write(key, self._base(key), obj, deleted))
+        self._staged[key] = None if deleted else obj
+
+    def create(self, cluster: str, resource: str, obj: Object) -> Object:
+        """The new object, with uid, creationTimestamp and, from generateName, its name. AlreadyExists."""
+        kind = self._resource(cluster, resource)
+        fresh = copy(obj)
+        metadata = fresh.setdefault("metadata", {})
+        namespace = str(metadata.get("namespace") or "") if kind.namespaced else ""
+        if kind.namespaced and not namespace:
+            raise BadRequest(
+                f"{kind.kind}: an empty namespace may not be set when a resource name is provided"
+            )
+        metadata["name"] = self._name(cluster, resource, namespace, metadata)
+        key = Key(cluster, resource, namespace, metadata["name"])
+        if self.peek(*key) is not None:
+            raise objects.already_exists(resource, key.name)
+        objects.initialise(kind, fresh, self._engine.clock.now_ms(), self._engine.ids)
+        self._put(key, fresh)
+        return fresh
+
+    def _name(self, cluster: str, resource: str, namespace: str, metadata: Object) -> str:
+        if metadata.get("name"):
+            return str(metadata["name"])
+        prefix = metadata.get("generateName")
+        if not prefix:
+            raise BadRequest("name or generateName is required")
+        for _ in range(_NAME_ATTEMPTS):
+            name = objects.generated_name(prefix, self._engine.ids)
+            if self.peek(cluster, resource, namespace, name) is None:
+                return name
+        raise objects.already_exists(resource, prefix)
+
+    def edit(
+        self, cluster: str, resource: str, namespace: str, name: str, change: Callable[[Object], Any]
+    ) -> Object:
+        """`change` mutates a private copy of the latest state. Writes nothing when nothing changes.
+
+        An object whose deletion waits for nothing any more is removed; its last state is returned.
+        """
+        kind = self._resource(cluster, resource)
+        key = Key(cluster, resource, namespace, name)
+        old = self._latest(key)
+        new = self._private(key, old)
+        change(new)
+        objects.preserve(kind, old, new)
+        if new == old:
+            return old
+        self._put(key, new, deleted=objects.is_done(kind, new))
+        return new
+
+    def delete(
+        self,
+        cluster: str,
+        resource: str,
+        namespace: str,
+        name: str,
+        *,
+        grace_seconds: int | None = None,
+        propagation: str = "Background",
+    ) -> Object:
+        """The object, marked, when a finalizer or its grace period keeps it; else its last state."""
+        kind = self._resource(cluster, resource)
+        key = Key(cluster, resource, namespace, name)
+        old = self._latest(key)
+        new = self._private(key, old)
+        gone = deletion.begin(kind, new, self._engine.clock.now_ms(), grace_seconds, propagation)
+        if gone or new != old:
+            self._put(key, new, deleted=gone)
+        return new
+
+    def execute(self, sql: str, rows: Sequence[Params]) -> None:
+        """One SQL statement for each of `rows`, in the same database transaction."""
+        self._statements.append((sql, rows))
+
+    async def commit(self) -> None:
+        """Returns when everything staged is on the disk and visible.
+
+        Raises StorageError when the disk refuses it, Conflict when it was overtaken; then nothing is written.
+        """
+        if self._over:
+            raise InternalError("the transaction was committed before")
+        self._over = True
+        if self._writes or self._statements:
+            await self._engine.submit(self._writes, self._statements)
