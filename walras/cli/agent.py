@@ -23,8 +23,8 @@ from walras.core.money import parse_credits, parse_rate
 
 PATH: Final = f"{WALRAS}/agents"
 DEADLINE_S: Final = 30.0
-# A DNS label (RFC 1123), short enough for the names that are made of it.
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,51}[a-z0-9])?", re.ASCII)
+# A DNS label (RFC 1123).
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 
 
 @click.group()
@@ -35,7 +35,7 @@ def agent() -> None:
 def _checked_name(_: click.Context, __: click.Parameter, value: str) -> str:
     if not _NAME.fullmatch(value):
         raise click.BadParameter(
-            f'"{value}" is not a name; use lower-case letters, digits and "-", at most 53, '
+            f'"{value}" is not a name; use lower-case letters, digits and "-", at most 63, '
             "with a letter or digit at both ends"
         )
     if value == FLEET:

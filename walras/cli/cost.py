@@ -18,22 +18,29 @@ from walras.core.quantity import parse_duration_ms
 
 def _duration(_: click.Context, __: click.Parameter, value: str) -> str:
     try:
-        parse_duration_ms(value)
+        if value:
+            parse_duration_ms(value)
     except Invalid as error:
         raise click.BadParameter(error.message) from None
     return value
 
 
 def columns_of(rows: Sequence[Object]) -> list[Column]:
-    """A column for every plain field of the rows, in the order of the first: gpuSeconds is GPU SECONDS."""
+    """A column for every plain field of the rows, in their order; gpuSeconds is headed GPU-SECONDS.
+
+    Exact amounts in micros are for programs and stand beside the readable ones.
+    """
     names = dict.fromkeys(
-        name for row in rows for name, value in row.items() if not isinstance(value, (dict, list))
+        name
+        for row in rows
+        for name, value in row.items()
+        if not isinstance(value, (dict, list)) and not name.endswith("Micros")
     )
     return [Column(_heading(name), name) for name in names]
 
 
 def _heading(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).upper()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).upper()
 
 
 def _balance(found: Object) -> int | None:
@@ -49,29 +56,32 @@ def _balance(found: Object) -> int | None:
 @with_scope
 @click.option(
     "--by",
-    type=click.Choice(["agent", "pod", "device"]),
+    type=click.Choice(["agent", "workload", "pod", "device", "lease"]),
     default="agent",
     show_default=True,
-    help="What to sum up by.",
+    help="What to sum up by; a workload is the Job or ReplicaSet of a pod.",
 )
 @click.option(
     "--since",
-    default="1h",
-    show_default=True,
+    default="",
     callback=_duration,
     metavar="DURATION",
-    help="How far to look back, such as 30m, 1h or 7d.",
+    help="How far to look back, such as 30m, 1h or 7d, in whole minutes. [default: everything]",
 )
 @output_option
 def cost(client: Client, cluster: str, by: str, since: str, output: str) -> int | None:
-    """Show what was spent on GPU time, in credits, and whether it agrees with the ledger."""
-    found = client.get("walras/v1/cost", cluster=FLEET if cluster == EVERY else cluster, by=by, since=since)
+    """Show what was spent on GPU time, in credits.
+
+    Without --since it is compared with the ledger, to the last micro-credit.
+    """
+    query = {"by": by, "since": since} if since else {"by": by}
+    found = client.get("walras/v1/cost", cluster=FLEET if cluster == EVERY else cluster, **query)
     if not emit(found, output):
         rows = found["rows"]
         if rows:
             show(columns_of(rows), rows, output)
             click.echo("")
-        click.echo(f"Total of the last {since}: {found['total']}{_agreement(found)}")
+        click.echo(f"Total{f' of the last {since}' if since else ''}: {found['total']}{_agreement(found)}")
     return _balance(found)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 
 from walras.cli.client import Client
-from walras.cli.market import agent_of, listed
+from walras.cli.market import agent_of, asks, listed, max_price
 from walras.cli.options import EVERY, namespace_option, with_client, with_scope
 from walras.cli.output import Object, age, dig, emit, facts, output_option
 from walras.core.errors import Conflict, Forbidden, NotFound
@@ -89,8 +89,8 @@ def summary(bid: Object, agent: str, events: list[Object]) -> Object:
         "namespace": bid["metadata"].get("namespace", ""),
         "name": bid["metadata"]["name"],
         "class": dig(bid, "spec.class"),
-        "asks": status.get("asks"),
-        "maxPrice": status.get("maxPrice"),
+        "asks": asks(bid),
+        "maxPrice": max_price(bid),
         "phase": status.get("phase") or "Pending",
         "lease": status.get("lease"),
         **{
@@ -123,7 +123,8 @@ def _print(result: Object) -> None:
             ("Bound by", result["constraint"]),
             ("Clearing price", result["clearingPrice"]),
             ("Would have won at", result["winningPrice"]),
-            ("Place in the order", result["position"]),
+            # 0 stands for a bid that has no place, such as one that fits no device.
+            ("Place in the order", result["position"] or None),
             ("Lease", result["lease"]),
         )
     )

@@ -40,13 +40,26 @@ def _ends(item: Object) -> str:
     return "" if dig(item, "status.phase") == "Ended" else until(stamp, _now_ms())
 
 
+def asks(bid: Object) -> str:
+    """What a bid's packages ask for: "250m" is a quarter of a device, "2x1000m" two whole ones; or "|"."""
+    packages: list[Object] = dig(bid, "spec.packages") or []
+    sizes = ((package.get("devices", 1), package.get("milliGPU", 1000)) for package in packages)
+    return "|".join(f"{devices}x{milli}m" if devices > 1 else f"{milli}m" for devices, milli in sizes)
+
+
+def max_price(bid: Object) -> str:
+    """The most that each of a bid's packages pays a GPU-hour."""
+    packages: list[Object] = dig(bid, "spec.packages") or []
+    return "|".join(str(package.get("maxPrice", "")) for package in packages)
+
+
 AGENT: Final = Column("AGENT", agent_of)
 BIDS: Final = (
     Column("NAMESPACE", "metadata.namespace"),
     Column("NAME", "metadata.name"),
     Column("CLASS", "spec.class"),
-    Column("GPUS", "status.asks"),
-    Column("MAX", "status.maxPrice"),
+    Column("GPUS", asks),
+    Column("MAX", max_price),
     Column("PHASE", "status.phase"),
     Column("REASON", "status.explanation.reason"),
     Column("CLEARING", "status.explanation.clearingPrice", wide=True),
