@@ -166,7 +166,7 @@ class Snapshot:
 class Award:
     """A bid won the package of that index, on these shares, at a price that is locked for the term.
 
-    starts_now False: capacity is draining; the lease is reserved and starts when `capacity.startable` says
+    starts_now False: capacity is draining; the lease is reserved and starts when `placement.startable` says
     so. The winner pays `restart_costs_micros` to the holders that it displaces, beside `cost_micros`.
     """
 

@@ -1,0 +1,318 @@
+"""One pass of the auction: bids in order of density, each placed, waiting, or in the place of another."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from walras.core.money import HOUR_MS, WHOLE_GPU_MILLI, charge
+from walras.devices.placement import Shape, place
+from walras.market.eviction import Eviction, evict
+from walras.market.placement import Board
+from walras.market.prepared import Option, Prepared, term_cost, value
+from walras.market.types import DisplacementReason, Lease, Share
+
+# Restart costs are micros; values are micros x milli x milliseconds, so that nothing is rounded.
+VALUE_PER_MICRO = WHOLE_GPU_MILLI * HOUR_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """Clear as if a package named this price; `funded` as if its agent could pay anything."""
+
+    bid: str
+    package: int
+    price_micros: int
+    funded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Win:
+    """A bid that was placed; what it pays is known when all are. `victims` are displaced by it."""
+
+    option: Option
+    density: int
+    shares: tuple[Share, ...]
+    starts_now: bool
+    victims: tuple[Lease, ...] = ()
+
+    @property
+    def restart_costs_micros(self) -> int:
+        """What it pays to others for starting again."""
+        agent = self.option.bid.agent
+        return sum(lease.restart_cost_micros for lease in self.victims if lease.agent != agent)
+
+
+@dataclass(slots=True)
+class Pass:
+    """What one pass decides. `given_up` are leases that end because a bid with more density takes over."""
+
+    wins: list[Win] = field(default_factory=list)
+    lost: list[tuple[int, Option]] = field(default_factory=list)  # the best funded package of each loser
+    unfunded: list[str] = field(default_factory=list)
+    order: list[str] = field(default_factory=list)
+    given_up: dict[str, Lease] = field(default_factory=dict)
+    displaced: dict[str, Lease] = field(default_factory=dict)
+    ended: dict[str, DisplacementReason] = field(default_factory=dict)  # not renewed, whoever bids
+    support: list[tuple[int, frozenset[str]]] = field(default_factory=list)  # win, leases it needs given up
+
+
+class Clearing:
+    """Runs one pass over a prepared snapshot.
+
+    kept: leases up for renewal that no bid may take over; broke: those that end because their agents cannot
+    pay; only: decide this bid alone and renew nothing; floor: the least price that counts.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        *,
+        kept: frozenset[str] = frozenset(),
+        broke: frozenset[str] = frozenset(),
+        override: Override | None = None,
+        only: str | None = None,
+        floor_micros: int = 0,
+    ) -> None:
+        self._prepared = prepared
+        self._now = prepared.snapshot.now_ms
+        self._rules = prepared.snapshot.rules
+        self._kept = kept
+        self._override = override
+        self._only = only
+        self._floor = max(floor_micros, self._rules.reserve_micros)
+        self._board = Board(prepared.capacity, prepared.snapshot.leases)
+        self._purse = dict(prepared.funds)
+        self._result = Pass()
+        self._renewing: dict[str, Lease] = {}
+        self._given_up_on: dict[str, set[str]] = {}
+        for lease in () if only else prepared.due:
+            self._begin_renewal(lease, broke=lease.id in broke)
+
+    def run(self) -> Pass:
+        """Decide every bid, best density first; on equal density latency first, then the older one."""
+        heap: list[tuple[int, int, int, str, int]] = []
+        packages: dict[str, list[Option]] = {}
+        for bid_id, options in self._prepared.options.items():
+            bid = self._prepared.bids[bid_id]
+            expired = bid.deadline_ms is not None and bid.deadline_ms <= self._now
+            worth = [] if expired or self._only not in (None, bid_id) else self._worth(options)
+            if worth:
+                packages[bid_id] = worth
+                heapq.heappush(heap, self._rank(worth[0], 0))
+        self._result.order = self._ranking(packages)
+        while heap:
+            *_, bid_id, at = heapq.heappop(heap)
+            options_left = packages[bid_id]
+            if self._try_placing(options_left[at]):
+                continue
+            if at + 1 < len(options_left):
+                heapq.heappush(heap, self._rank(options_left[at + 1], at + 1))
+            elif not self._try_displacing(options_left):
+                self._lose(options_left)
+        return self._result
+
+    @property
+    def renewing(self) -> tuple[Lease, ...]:
+        """Leases up for renewal that are neither given up nor displaced nor ended."""
+        return tuple(self._renewing.values())
+
+    def _begin_renewal(self, lease: Lease, *, broke: bool) -> None:
+        cost = term_cost(lease, self._renewal_estimate(lease))
+        if lease.max_price_micros < self._rules.reserve_micros:
+            self._result.ended[lease.id] = "price"
+        elif broke or cost > self._purse[lease.agent]:
+            self._result.ended[lease.id] = "funds"
+        else:
+            self._renewing[lease.id] = lease
+            self._purse[lease.agent] -= cost
+            return
+        self._board.drain(lease)
+
+    def price(self, option: Option) -> int:
+        """What a package offers, as overridden."""
+        override = self._override
+        if override and (override.bid, override.package) == (option.bid.id, option.index):
+            return override.price_micros
+        return option.package.price_micros
+
+    def _density(self, option: Option) -> int:
+        return option.density(self.price(option))
+
+    def _worth(self, options: tuple[Option, ...]) -> list[Option]:
+        """Packages that offer the floor, by surplus over the posted price, best first."""
+        posted = self._prepared.snapshot.price_micros
+        worth = [option for option in options if self.price(option) >= self._floor]
+        return sorted(
+            worth,
+            key=lambda each: (-value(self.price(each) - posted, each.package.total_milli), each.index),
+        )
+
+    def _rank(self, option: Option, at: int) -> tuple[int, int, int, str, int]:
+        bid = option.bid
+        return (-self._density(option), int(bid.job_class != "latency"), bid.submitted_ms, bid.id, at)
+
+    def _ranking(self, packages: dict[str, list[Option]]) -> list[str]:
+        best = [min(self._rank(option, 0) for option in options) for options in packages.values()]
+        return [bid_id for *_, bid_id, _ in sorted(best)]
+
+    def _renewal_estimate(self, lease: Lease) -> int:
+        """What to put aside for a renewal before the price is known."""
+        posted = max(self._prepared.snapshot.price_micros, self._rules.reserve_micros)
+        return min(posted, lease.max_price_micros)
+
+    def _funded(self, option: Option, restart_costs: int = 0) -> bool:
+        override = self._override
+        if override and override.funded and override.bid == option.bid.id:
+            return True
+        return self._cost_max(option) + restart_costs <= self._purse[option.bid.agent]
+
+    def _cost_max(self, option: Option) -> int:
+        package = option.package
+        return charge(self.price(option), package.total_milli, package.term_ms)
+
+    def _lose(self, options: list[Option]) -> None:
+        funded = [option for option in options if self._funded(option)]
+        if funded:
+            best = max(funded, key=self._density)
+            self._result.lost.append((self._density(best), best))
+        else:
+            self._result.unfunded.append(options[0].bid.id)
+
+    def _try_placing(self, option: Option) -> bool:
+        """Free capacity now, or free once drains are over, or that of renewals which are worth less."""
+        if not self._funded(option):
+            return False
+        board, package = self._board, option.package
+        for room, now in ((board.room_now, True), (board.room_later, False)):
+            rooms = {device: room(device) for device in option.needs}
+            devices = place(option.needs, rooms, package.devices, self._prepared.demand)
+            if devices is not None:
+                self._win(option, devices, now=now)
+                return True
+        density = self._density(option)
+        weaker = [
+            lease
+            for lease in self._renewing.values()
+            if lease.id not in self._kept and self._prepared.densities[lease.id] < density
+        ]
+        found = self._evict(option, weaker, lambda lease: value(lease.max_price_micros, lease.total_milli))
+        if found is None:
+            return False
+        for lease in found.victims:
+            self._give_up(lease)
+        self._win(option, found.devices, now=False)
+        return True
+
+    def _evict(self, option: Option, leases: list[Lease], cost: Callable[[Lease], int]) -> Eviction | None:
+        return evict(option.needs, option.package.devices, self._board, leases, cost) if leases else None
+
+    def _give_up(self, lease: Lease) -> None:
+        self._board.drain(lease)
+        del self._renewing[lease.id]
+        self._result.given_up[lease.id] = lease
+        for share in lease.shares:
+            self._given_up_on.setdefault(share.device, set()).add(lease.id)
+
+    def _try_displacing(self, options: list[Option]) -> bool:
+        """For a latency bid: end running leases that are worth enough less, and pay for their restart."""
+        if options[0].bid.job_class != "latency":
+            return False
+        for option in options:
+            found = self.displaceable(option, self.price(option)) if self._funded(option) else None
+            if found is None or found.cost > self.displacing_value(option, self.price(option)):
+                continue
+            others = (lease for lease in found.victims if lease.agent != option.bid.agent)
+            if self._funded(option, sum(lease.restart_cost_micros for lease in others)):
+                for lease in found.victims:
+                    self._board.drain(lease)
+                    self._renewing.pop(lease.id, None)
+                    self._result.displaced[lease.id] = lease
+                self._win(option, found.devices, now=False, victims=found.victims)
+                return True
+        return False
+
+    def displaceable(self, option: Option, price_micros: int) -> Eviction | None:
+        """The cheapest leases whose place a latency bid of that price could take, cost as `displacing_value`.
+
+        A lease of the latency class, or of the bid's own agent, goes only for a higher price than its own.
+        """
+        result = self._result
+        taken = result.displaced.keys() | result.given_up.keys() | result.ended.keys()
+        term_ms, percent = option.package.term_ms, 100 + self._rules.epsilon_percent
+
+        def interruptible(lease: Lease) -> bool:
+            if lease.state != "active" or lease.id in taken:
+                return False
+            if self._now - lease.start_ms < self._rules.quantum_ms:
+                return False
+            lower = lease.max_price_micros < price_micros
+            return lower or (lease.job_class != "latency" and lease.agent != option.bid.agent)
+
+        def cost(lease: Lease) -> int:
+            worth = value(lease.max_price_micros, lease.total_milli) * term_ms
+            return worth * percent + 100 * lease.restart_cost_micros * VALUE_PER_MICRO
+
+        leases = [lease for lease in self._prepared.snapshot.leases if interruptible(lease)]
+        return self._evict(option, leases, cost)
+
+    @staticmethod
+    def displacing_value(option: Option, price_micros: int) -> int:
+        """What a bid sets against the cost of those that it displaces: its value over its own term."""
+        return 100 * value(price_micros, option.package.total_milli) * option.package.term_ms
+
+    def _win(
+        self, option: Option, devices: tuple[str, ...], *, now: bool, victims: tuple[Lease, ...] = ()
+    ) -> None:
+        shares = tuple(Share(device, *option.needs[device]) for device in devices)
+        win = Win(option, self._density(option), shares, now, victims)
+        given_up = self._needed_given_up(shares)
+        self._board.take(shares, now=now)
+        agent = option.bid.agent
+        self._purse[agent] -= self._cost_max(option) + win.restart_costs_micros
+        if given_up:
+            self._result.support.append((len(self._result.wins), given_up))
+        self._result.wins.append(win)
+
+    def _needed_given_up(self, shares: tuple[Share, ...]) -> frozenset[str]:
+        """The leases whose giving up these shares rest on: without it they would not fit."""
+        needed: set[str] = set()
+        for share in shares:
+            given_up = self._given_up_on.get(share.device)
+            if given_up:
+                back = _room_before(
+                    self._board.room_later(share.device), share.device, self._result, given_up
+                )
+                if not Shape(share.milli, share.memory_mib).fits(back):
+                    needed |= given_up
+        return frozenset(needed)
+
+
+def _room_before(room: Shape, device: str, result: Pass, given_up: set[str]) -> Shape:
+    """The room if the leases given up there had stayed."""
+    for lease_id in given_up:
+        for share in result.given_up[lease_id].shares:
+            if share.device == device:
+                room -= Shape(share.milli, share.memory_mib)
+    return room
+
+
+def unworthy(result: Pass, price: Callable[[Option], int]) -> frozenset[str]:
+    """Leases given up for bids that are, together, worth less an hour than those leases."""
+    groups: list[tuple[set[int], set[str]]] = []
+    for win, leases in result.support:
+        wins, members = {win}, set(leases)
+        for group in [group for group in groups if group[1] & members]:
+            groups.remove(group)
+            wins |= group[0]
+            members |= group[1]
+        groups.append((wins, members))
+    bad: set[str] = set()
+    for wins, members in groups:
+        options = [result.wins[win].option for win in wins]
+        gained = sum(value(price(option), option.package.total_milli) for option in options)
+        given = [result.given_up[lease] for lease in members]
+        if gained < sum(value(lease.max_price_micros, lease.total_milli) for lease in given):
+            bad |= members
+    return frozenset(bad)
