@@ -11,10 +11,12 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from walras import __version__
 from walras.cli.main import COMMANDS, main
+from walras.devices.request import GpuRequest, gpu_request
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted([*DOCS.glob("concepts/*.md"), *DOCS.glob("how-to/*.md"), *DOCS.glob("reference/cli.md")])
@@ -150,3 +152,17 @@ def test_commands_complete_with_their_descriptions() -> None:
     environment = {"_WALRAS_COMPLETE": "bash_complete", "COMP_WORDS": "walras co", "COMP_CWORD": "1"}
     result = CliRunner().invoke(main, [], env=environment)
     assert result.output.split() == ["plain,connect", "plain,cost", "plain,completion"]
+
+
+def test_manifests_in_the_documentation_are_whole_and_ask_for_gpus_that_there_can_be() -> None:
+    blocks = [
+        block
+        for page in PAGES
+        for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    ]
+    requests = set()
+    for manifest in map(yaml.safe_load, blocks):
+        assert {"apiVersion", "kind", "metadata", "spec"} <= set(manifest)
+        spec = manifest["spec"]
+        requests.add(gpu_request(spec.get("template", manifest)["spec"]))
+    assert GpuRequest(1, 250, 4096) in requests and GpuRequest(1, 1000) in requests
