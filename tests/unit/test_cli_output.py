@@ -8,6 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from walras.cli import watching
 from walras.cli.output import Column, age, dig, emit, facts, output_option, plain, show, span, until
 
 
@@ -95,3 +96,26 @@ def test_an_unknown_output_is_refused_with_those_there_are() -> None:
 
     assert CliRunner().invoke(command, []).output == "table\n"
     assert "'table', 'wide', 'json', 'yaml'" in CliRunner().invoke(command, ["-o", "xml"]).output
+
+
+def test_a_live_table_shows_the_latest_until_interrupted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prices = iter(["1.00", "2.00"])
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(watching, "pause", pause)
+    watching.live(
+        lambda: [{"name": "default", "price": next(prices)}],
+        [Column("POOL", "name"), Column("PRICE", "price")],
+    )
+    assert pauses == [1.0, 1.0]
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["POOL", "PRICE"],
+        ["default", "2.00"],
+    ]

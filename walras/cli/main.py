@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from importlib import import_module
@@ -84,10 +83,6 @@ def _report(error: Exception) -> int:
             return _fail("interrupted", 130)
         case WalrasError():
             return _fail(error.message)
-        case OSError(errno=errno.EPIPE):
-            # The reader of a pipe such as `| head` has gone; nothing more can be said to it.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
         case OSError():
             place = f"{error.filename}: " if error.filename else ""
             return _fail(f"{place}{error.strerror or error}")
