@@ -30,10 +30,10 @@ class Resource:
     # Of "status", "scale", "log", "binding", "token", "proxy", ... each with its own verbs.
     subresources: tuple[str, ...] = ()
     # A CRD's additionalPrinterColumns; None where the type has printers of its own.
-    printer_columns: tuple[Mapping[str, Any], ...] | None = None
+    printer_columns: tuple[Mapping[str, Any], ...] | None = field(default=None, hash=False)
     # A CRD's selectableFields as dotted paths ("spec.color"), and its scale subresource's paths.
     selectable_fields: tuple[str, ...] = ()
-    scale: Mapping[str, str] | None = None
+    scale: Mapping[str, str] | None = field(default=None, hash=False)
     # False for a CRD's kind and for Walras' own: pruned, defaulted and checked by its own schema.
     builtin: bool = True
 

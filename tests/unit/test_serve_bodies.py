@@ -1,0 +1,124 @@
+"""Request bodies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from walras.core.errors import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
+from walras.kube.serve import bodies
+from walras.kube.serve.bodies import BODY_BYTES_MAX, Body, ClientGone
+
+
+def decode(text: str | bytes, media: str = "application/json") -> Body:
+    return asyncio.run(bodies.decode(text.encode() if isinstance(text, str) else text, media))
+
+
+def receiving(*messages: Mapping[str, Any]) -> bodies.Receive:
+    left = list(messages)
+
+    async def receive() -> Mapping[str, Any]:
+        return left.pop(0)
+
+    return receive
+
+
+def part(body: bytes, more: bool = False) -> dict[str, Any]:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+def test_json_and_yaml_give_the_same_object() -> None:
+    assert decode('{"kind":"A","spec":{"n":1}}').value == {"kind": "A", "spec": {"n": 1}}
+    assert decode("kind: A\nspec: {n: 1}", "application/yaml; charset=utf-8").value == {
+        "kind": "A",
+        "spec": {"n": 1},
+    }
+
+
+def test_yaml_dates_stay_text_and_keys_become_text() -> None:
+    assert decode("at: 2026-01-01\n1: one\ntrue: yes", "application/yaml").value == {
+        "at": "2026-01-01",
+        "1": "one",
+        "true": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "media"),
+    [
+        ('{"a":1,"b":{"c":1,"c":2},"d":[{"e":1},{"e":1,"e":2}]}', "application/json"),
+        ("a: 1\nb:\n  c: 1\n  c: 2\nd:\n- e: 1\n- e: 1\n  e: 2\n", "application/yaml"),
+    ],
+)
+def test_fields_given_twice_are_told_with_their_paths_and_the_last_one_counts(text: str, media: str) -> None:
+    found = decode(text, media)
+    assert found.duplicates == ("b.c", "d[1].e")
+    assert found.value == {"a": 1, "b": {"c": 2}, "d": [{"e": 1}, {"e": 2}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "media"),
+    [
+        ("", "application/json"),
+        ("{", "application/json"),
+        ("[]", "application/json"),
+        ("null", "application/json"),
+        ('{"a":NaN}', "application/json"),
+        (b'{"a":"\xff"}', "application/json"),
+        ('{"a":"\\ud800"}', "application/json"),
+        ('{"a":123456789012345678901234567890}', "application/json"),
+        ('{"a":' + "[" * 500 + "]" * 500 + "}", "application/json"),
+        ('{"a":' * 3000 + "1" + "}" * 3000, "application/json"),
+        ("a: [", "application/yaml"),
+        ("- a", "application/yaml"),
+        ("a: &x [1]\nb: *x", "application/yaml"),
+        ("[" * 3000 + "]" * 3000, "application/yaml"),
+        ("? [a, b]\n: c", "application/yaml"),
+        ("a: !!python/object:os.system x", "application/yaml"),
+        ("a: 1\n---\nb: 2", "application/yaml"),
+        (b"a: \xff\xfe", "application/yaml"),
+    ],
+)
+def test_what_cannot_be_an_object_is_a_bad_request(text: str | bytes, media: str) -> None:
+    with pytest.raises(BadRequest):
+        decode(text, media)
+
+
+def test_other_media_types_are_not_supported() -> None:
+    with pytest.raises(UnsupportedMediaType, match=r"application/vnd\.kubernetes\.protobuf"):
+        decode("{}", "application/cbor")
+
+
+@given(
+    st.binary(max_size=80),
+    st.sampled_from(["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"]),
+)
+def test_no_body_is_a_crash(body: bytes, media: str) -> None:
+    with suppress(BadRequest):
+        assert isinstance(decode(body, media).value, dict)
+
+
+def test_a_body_in_parts_is_put_together() -> None:
+    receive = receiving(part(b"ab", True), part(b"cd", True), part(b""))
+    assert asyncio.run(bodies.read(receive, None)) == b"abcd"
+
+
+def test_a_body_over_the_limit_is_refused_by_its_declared_length_before_it_is_read() -> None:
+    with pytest.raises(RequestEntityTooLarge):
+        asyncio.run(bodies.read(receiving(), str(BODY_BYTES_MAX + 1).encode()))
+
+
+def test_a_body_over_the_limit_is_refused_while_it_is_read() -> None:
+    with pytest.raises(RequestEntityTooLarge):
+        asyncio.run(bodies.read(receiving(part(b"x" * BODY_BYTES_MAX, True), part(b"x", True)), None))
+
+
+def test_a_client_that_leaves_in_the_middle_is_noticed() -> None:
+    with pytest.raises(ClientGone):
+        asyncio.run(bodies.read(receiving(part(b"x", True), {"type": "http.disconnect"}), None))

@@ -1,0 +1,46 @@
+"""What a handler gives back: a whole body, or a stream of chunks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+JSON = b"application/json"
+TEXT = b"text/plain; charset=utf-8"
+encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response whose body is known."""
+
+    body: bytes
+    status: int = 200
+    content_type: bytes = JSON
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A response that goes on until its chunks end, the client goes away or the server closes.
+
+    The chunks are closed (`aclose`) in each of these cases.
+    """
+
+    chunks: AsyncGenerator[bytes, None]
+    status: int = 200
+    content_type: bytes = JSON
+    headers: Headers = ()
+
+
+def json_answer(value: Mapping[str, Any], status: int = 200, headers: Headers = ()) -> Answer:
+    return Answer(encode(value), status, JSON, headers)
+
+
+def text_answer(text: str, status: int = 200) -> Answer:
+    return Answer(text.encode(), status, TEXT)

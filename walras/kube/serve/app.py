@@ -1,0 +1,312 @@
+"""The API server as an application: who is asking, for which cluster, and what for.
+
+The interface is ASGI, not granian's RSGI: only there does sending to a client that does not read wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+import structlog
+
+import walras
+from walras.core.clock import Clock
+from walras.core.errors import (
+    Forbidden,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    ServiceUnavailable,
+    TooManyRequests,
+    Unauthorized,
+    WalrasError,
+)
+from walras.kube import openapi
+from walras.kube.context import EVERY_CLUSTER, Identity
+from walras.kube.registry import Registry
+from walras.kube.registry_builtin import for_all
+from walras.kube.serve import discovery, paths, status
+from walras.kube.serve.answers import Answer, Stream, json_answer, text_answer
+from walras.kube.serve.bodies import ClientGone, Receive
+from walras.kube.serve.paths import Route
+from walras.kube.serve.ports import Authenticator, Extra, PodAccess
+from walras.kube.serve.requests import Request, parse_query
+from walras.kube.serve.resources import Resources
+from walras.kube.verbs import Verbs
+
+log = structlog.get_logger(__name__)
+
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+# The Kubernetes release whose behaviour is followed; clients compare their own with it.
+KUBERNETES_MINOR: Final = "36"
+STREAMS_PER_USER_MAX: Final = 1000
+# A client that takes nothing of its stream for this long has lost it.
+_STALLED_S: Final = 60
+_ANONYMOUS: Final = Identity("system:anonymous", ("system:unauthenticated",), " ")
+
+
+class Application:
+    """An ASGI application over the request verbs.
+
+    `pods` (log and proxy of pods) may be set later, as may `extra`, which answers
+    /clusters/NAME/walras/v1/PATH; until then these are 503 and 404.
+    """
+
+    def __init__(
+        self,
+        verbs: Verbs,
+        auth: Authenticator,
+        clock: Clock,
+        *,
+        pods: PodAccess | None = None,
+        extra: Extra | None = None,
+    ) -> None:
+        self._verbs = verbs
+        self._auth = auth
+        self._resources = Resources(verbs, clock)
+        self.pods = pods
+        self.extra = extra
+        self._streams: dict[asyncio.Task[None], str] = {}
+        self._closing = False
+
+    @property
+    def pods(self) -> PodAccess | None:
+        return self._resources.pods
+
+    @pods.setter
+    def pods(self, pods: PodAccess | None) -> None:
+        self._resources.pods = pods
+
+    async def close(self) -> None:
+        """Ends every stream, each with a proper last chunk; new streams are refused."""
+        self._closing = True
+        tasks = list(self._streams)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        user = ""
+        try:
+            request = self._request(scope, receive)
+            user = request.identity.user
+            outcome = await self._answer(request)
+        except ClientGone:
+            return
+        except WalrasError as error:
+            outcome = status.answer(error)
+        except Exception:
+            log.exception("request failed", method=scope["method"], path=scope["path"])
+            outcome = status.answer(InternalError("an internal error occurred; the server's log has it"))
+        if isinstance(outcome, Answer):
+            await _send(send, outcome, head_only=scope["method"] == "HEAD")
+        else:
+            await self._stream(outcome, user, receive, send)
+
+    # Who and where
+
+    def _request(self, scope: Mapping[str, Any], receive: Receive) -> Request:
+        headers = dict(scope["headers"])
+        raw_path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+        query = scope["query_string"]
+        route = paths.parse(raw_path)
+        identity = self._identify(route, headers.get(b"authorization", b""))
+        return Request(
+            scope["method"], route, parse_query(query), query.decode("latin-1"), headers, receive, identity
+        )
+
+    def _identify(self, route: Route, authorization: bytes) -> Identity:
+        """Raises Unauthorized without a valid token, Forbidden for a cluster that is not the caller's."""
+        if route.place in ("health", "version"):
+            return _ANONYMOUS
+        scheme, _, token = authorization.decode("latin-1").partition(" ")
+        identity = self._auth.identify(token.strip()) if scheme.lower() == "bearer" else None
+        if identity is None:
+            raise Unauthorized("Unauthorized")
+        if identity.cluster and route.cluster != identity.cluster:
+            # The same words whether the cluster exists or not.
+            raise Forbidden(
+                f'clusters "{route.cluster}" is forbidden: User "{identity.user}" may open only '
+                f'the cluster "{identity.cluster}"',
+                details={"name": route.cluster, "kind": "clusters"},
+            )
+        return identity
+
+    # What
+
+    async def _answer(self, request: Request) -> Answer | Stream:
+        route = request.route
+        if route.place == "resource":
+            registry = self._registry(route.cluster)
+            resource = registry.find(route.group, route.version, route.plural)
+            if resource is None:
+                return _unknown(registry, route)
+            return await self._resources.handle(request, resource, registry)
+        if route.place in ("health", "version", "unknown"):
+            return self._public(request)
+        registry = self._registry(route.cluster)
+        if request.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
+        if route.place == "openapi":
+            return _openapi(registry, request)
+        if route.place == "walras":
+            return await self._extra(request)
+        return _discovery(registry, request)
+
+    def _registry(self, cluster: str) -> Registry:
+        if cluster == EVERY_CLUSTER:
+            return for_all()
+        if not self._verbs.api.has_cluster(cluster):
+            raise NotFound(f'clusters "{cluster}" not found', details={"name": cluster, "kind": "clusters"})
+        return self._verbs.api.registry(cluster)
+
+    def _public(self, request: Request) -> Answer:
+        match request.route.place:
+            case "version":
+                return json_answer(version())
+            case "health":
+                if self._closing and request.route.name == "readyz":
+                    raise ServiceUnavailable("the server is shutting down")
+                return text_answer("ok")
+        return discovery.not_found()
+
+    async def _extra(self, request: Request) -> Answer:
+        if self.extra is None:
+            raise NotFound(status.NOT_SERVED)
+        route = request.route
+        found = await self.extra(request.identity, route.cluster, route.rest, request.query)  # noqa: S610
+        return json_answer(found)
+
+    # Streams
+
+    async def _stream(self, stream: Stream, user: str, receive: Receive, send: Send) -> None:
+        """Sends the chunks until they end, the client goes or the server closes."""
+        if self._closing or sum(each == user for each in self._streams.values()) >= STREAMS_PER_USER_MAX:
+            await stream.chunks.aclose()
+            await _send(send, self._no_stream(), head_only=False)
+            return
+        pump = asyncio.create_task(_pump(stream, send))
+        gone = asyncio.create_task(_gone(receive))
+        self._streams[pump] = user
+        try:
+            await asyncio.wait((pump, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            left = gone.done()
+            gone.cancel()
+            pump.cancel()
+            await asyncio.wait((pump,))
+            del self._streams[pump]
+        if not left:
+            with suppress(Exception):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _no_stream(self) -> Answer:
+        if self._closing:
+            return status.answer(ServiceUnavailable("the server is shutting down", retry_after_s=1))
+        return status.answer(
+            TooManyRequests(f"more than {STREAMS_PER_USER_MAX} open streams; close some", retry_after_s=5)
+        )
+
+
+def version() -> dict[str, str]:
+    """`/version`: the Kubernetes release whose behaviour is followed."""
+    return {
+        "major": "1",
+        "minor": KUBERNETES_MINOR,
+        "gitVersion": f"v1.{KUBERNETES_MINOR}.0+walras.{walras.__version__}",
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "CPython",
+        "platform": f"{platform.system().lower()}/{platform.machine()}",
+    }
+
+
+def _unknown(registry: Registry, route: Route) -> Answer:
+    """A Status for a resource that a served group version lacks, plain text for the rest."""
+    if registry.of(route.group, route.version):
+        raise NotFound(status.NOT_SERVED)
+    return discovery.not_found()
+
+
+def _discovery(registry: Registry, request: Request) -> Answer:
+    route = request.route
+    match route.place:
+        case "root":
+            return discovery.root(registry)
+        case "api" | "apis":
+            core = route.place == "api"
+            wanted = discovery.wants_aggregated(request.header(b"accept"))
+            if wanted:
+                return discovery.aggregated(registry, core, wanted, request.header(b"if-none-match"))
+            return discovery.api_versions() if core else discovery.group_list(registry)
+        case "group":
+            return discovery.group(registry, route.group) or discovery.not_found()
+        case "resources":
+            if not any(group == route.group for group, _ in registry.group_versions()):
+                return discovery.not_found()
+            return discovery.resource_list(registry, route.group, route.version)
+    return discovery.not_found()
+
+
+def _openapi(registry: Registry, request: Request) -> Answer:
+    match request.route.rest.split("/"):
+        case ["v3"]:
+            return Answer(openapi.index(registry))
+        case ["v3", "api", version]:
+            group = ""
+        case ["v3", "apis", group, version]:
+            pass
+        case _:
+            return discovery.not_found()
+    if not registry.of(group, version):
+        return discovery.not_found()
+    body = openapi.document(registry, (group, version))
+    # The index names a document by its hash, so what was read under one never changes.
+    fresh: tuple[tuple[bytes, bytes], ...] = ()
+    if request.query.get("hash"):
+        fresh = ((b"cache-control", b"public, immutable"), (b"vary", b"Accept"))
+    return Answer(body, headers=fresh)
+
+
+async def _send(send: Send, answer: Answer, *, head_only: bool) -> None:
+    headers = [(b"content-type", answer.content_type), *answer.headers]
+    if answer.status not in (204, 304):
+        headers.append((b"content-length", b"%d" % len(answer.body)))
+    body = b"" if head_only else answer.body
+    with suppress(Exception):
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+async def _pump(stream: Stream, send: Send) -> None:
+    headers = [(b"content-type", stream.content_type), (b"cache-control", b"no-cache, private")]
+    headers += stream.headers
+    try:
+        await send({"type": "http.response.start", "status": stream.status, "headers": headers})
+        # Headers go out with the first chunk only; a watch may have none for hours.
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        async for chunk in stream.chunks:
+            async with asyncio.timeout(_STALLED_S):
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    except asyncio.CancelledError:
+        pass
+    except Exception as error:
+        log.info("stream ended early", error=repr(error))
+    finally:
+        await stream.chunks.aclose()
+
+
+async def _gone(receive: Receive) -> None:
+    """Returns when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

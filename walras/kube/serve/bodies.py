@@ -1,0 +1,182 @@
+"""Request bodies: read with a limit, decoded from JSON, YAML or protobuf."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import yaml
+
+from walras.core.errors import BadRequest, RequestEntityTooLarge, Timeout, UnsupportedMediaType
+from walras.kube import protobuf
+
+Object = dict[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+
+BODY_BYTES_MAX: Final = 3 * 2**20
+DEPTH_MAX: Final = 100
+_READ_TIMEOUT_S: Final = 60
+# Longer YAML is read in a thread: a megabyte takes a second.
+_YAML_INLINE_BYTES: Final = 16 * 1024
+PROTOBUF_MAGIC: Final = b"k8s\x00"
+
+
+class ClientGone(Exception):
+    """The client left before its request was whole; there is nobody to answer."""
+
+
+async def read(receive: Receive, declared: bytes | None) -> bytes:
+    """The whole body, at most BODY_BYTES_MAX bytes. Raises RequestEntityTooLarge, Timeout, ClientGone."""
+    if declared is not None and declared.isdigit() and int(declared) > BODY_BYTES_MAX:
+        raise _too_large()
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(_READ_TIMEOUT_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                chunk = message.get("body") or b""
+                size += len(chunk)
+                if size > BODY_BYTES_MAX:
+                    raise _too_large()
+                chunks.append(chunk)
+                if not message.get("more_body"):
+                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    except TimeoutError:
+        raise Timeout("the request's body did not arrive in time") from None
+
+
+def _too_large() -> RequestEntityTooLarge:
+    return RequestEntityTooLarge(f"Request entity too large: limit is {BODY_BYTES_MAX}")
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A decoded object, and the paths of the fields that were given more than once."""
+
+    value: Object
+    duplicates: tuple[str, ...] = ()
+
+
+async def decode(body: bytes, content_type: str) -> Body:
+    """The object in a body. Raises BadRequest, UnsupportedMediaType.
+
+    Duplicate fields are told, not refused: what becomes of them is up to the request's fieldValidation.
+    """
+    media = content_type.partition(";")[0].strip().lower() or "application/json"
+    if media == "application/vnd.kubernetes.protobuf" or body.startswith(PROTOBUF_MAGIC):
+        return Body(_checked(protobuf.decode(body)))
+    if media in ("application/json", "application/x-www-form-urlencoded"):
+        return _json(body)
+    if media == "application/yaml":
+        if len(body) > _YAML_INLINE_BYTES:
+            return await asyncio.to_thread(_yaml, body)
+        return _yaml(body)
+    raise UnsupportedMediaType(
+        "the body of the request was in an unknown format - accepted media types include: "
+        "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+    )
+
+
+def _json(body: bytes) -> Body:
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise BadRequest(f"the object provided is unrecognized (must be JSON): {error}") from None
+    checked = _checked(value)
+    repeated: dict[int, str] = {}
+
+    def note(pairs: list[tuple[str, Any]]) -> Object:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            seen: set[str] = set()
+            repeated[id(found)] = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        return found
+
+    again = json.loads(body, object_pairs_hook=note)
+    return Body(checked, tuple(_paths(again, repeated)) if repeated else ())
+
+
+def _paths(root: Any, marked: Mapping[int, str]) -> list[str]:
+    """Dotted paths of the keys marked by their object's id."""
+    found, stack = [], [("", root)]
+    while stack:
+        path, value = stack.pop()
+        if isinstance(value, dict):
+            if id(value) in marked:
+                found.append(f"{path}.{marked[id(value)]}".removeprefix("."))
+            stack += [(f"{path}.{key}", child) for key, child in reversed(value.items())]
+        elif isinstance(value, list):
+            stack += [(f"{path}[{i}]", value[i]) for i in reversed(range(len(value)))]
+    return found
+
+
+def _checked(value: Any) -> Object:
+    """The value, when it is an object that can be walked and stored. Raises BadRequest."""
+    if not isinstance(value, dict):
+        raise BadRequest("the object provided is unrecognized (must be an object)")
+    level: list[Any] = [value]
+    for _ in range(DEPTH_MAX):
+        inner: list[Any] = []
+        for node in level:
+            inner += node.values() if isinstance(node, dict) else node
+        level = [node for node in inner if isinstance(node, (dict, list))]
+        if any(type(node) is int and not -(2**63) <= node < 2**64 for node in inner):
+            raise BadRequest("the object provided holds an integer that 64 bits cannot hold")
+        if not level:
+            return value
+    raise BadRequest(f"the object provided is nested deeper than {DEPTH_MAX} levels")
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML as Kubernetes reads it: dates stay text, keys become text, repeated keys are noted."""
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__(text)
+        self.repeated: dict[int, str] = {}
+        self.kept: list[Object] = []
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> Object:
+    found: Object = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable) or isinstance(key, tuple):
+            raise yaml.constructor.ConstructorError(None, None, "a key is not a scalar", key_node.start_mark)
+        text = key if isinstance(key, str) else json.dumps(key)
+        if text in found:
+            loader.repeated[id(found)] = text
+            loader.kept.append(found)
+        found[text] = loader.construct_object(value_node, deep=True)
+    return found
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in pairs if not tag.endswith((":timestamp", ":merge"))]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _yaml(body: bytes) -> Body:
+    try:
+        # An alias may stand for itself or for a billion others; no client needs one.
+        depth = 0
+        for event in yaml.parse(body, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            if isinstance(event, yaml.AliasEvent):
+                raise BadRequest("YAML aliases are not accepted")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEPTH_MAX:
+                raise BadRequest(f"the object provided is nested deeper than {DEPTH_MAX} levels")
+        loader = _Loader(body)
+        value = loader.get_single_data()
+        # By way of JSON, so that YAML's own types (!!binary, !!set) become what JSON has.
+        checked = _checked(msgspec.json.decode(msgspec.json.encode(value)))
+    except (yaml.YAMLError, UnicodeError, ValueError, TypeError, OverflowError) as error:
+        raise BadRequest(f"error converting YAML to JSON: {error}") from None
+    return Body(checked, tuple(_paths(value, loader.repeated)) if loader.repeated else ())

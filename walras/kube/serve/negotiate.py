@@ -1,0 +1,120 @@
+"""Content negotiation: what the Accept header asks for, and objects in that representation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, Literal
+
+import yaml
+
+from walras.core.errors import NotAcceptable
+from walras.kube import tables
+from walras.kube.registry import Resource
+from walras.kube.serve.answers import JSON, encode
+
+Object = dict[str, Any]
+As = Literal["", "Table", "PartialObjectMetadata", "PartialObjectMetadataList"]
+
+YAML: Final = b"application/yaml"
+_MEDIA: Final = {
+    "application/json": JSON,
+    "application/*": JSON,
+    "*/*": JSON,
+    "application/yaml": YAML,
+}
+_META_VERSIONS: Final = {
+    "Table": ("v1", "v1beta1"),
+    "PartialObjectMetadata": ("v1", "v1beta1"),
+    "PartialObjectMetadataList": ("v1", "v1beta1"),
+}
+_DUMPER: Final = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+@dataclass(frozen=True, slots=True)
+class Representation:
+    """A media type and, for meta.k8s.io, what the objects are turned into."""
+
+    content_type: bytes = JSON
+    as_: As = ""
+
+    def encode(self, value: Any) -> bytes:
+        if self.content_type is JSON:
+            return encode(value)
+        text: bytes = yaml.dump(value, Dumper=_DUMPER, sort_keys=False, encoding="utf-8")
+        return text
+
+
+PLAIN: Final = Representation()
+
+
+def clauses(accept: str) -> list[tuple[str, dict[str, str]]]:
+    """The media types of an Accept header with their parameters, the most wanted first."""
+    found = []
+    for index, clause in enumerate(accept.split(",")):
+        media, *parameters = (part.strip() for part in clause.split(";"))
+        options = dict(part.partition("=")[::2] for part in parameters)
+        try:
+            quality = float(options.pop("q", "1"))
+        except ValueError:
+            quality = 0.0
+        if media and quality > 0:
+            found.append((-quality, index, media.lower(), options))
+    return [(media, options) for _, _, media, options in sorted(found, key=lambda each: each[:2])]
+
+
+@lru_cache(maxsize=512)
+def representation(accept: str) -> Representation:
+    """The first representation of the header that is served. Raises NotAcceptable."""
+    if not accept:
+        return PLAIN
+    for media, options in clauses(accept):
+        content_type, kind = _MEDIA.get(media), options.get("as", "")
+        if content_type is None:
+            continue
+        if not kind:
+            return Representation(content_type)
+        meta = options.get("g") == "meta.k8s.io" and options.get("v") in _META_VERSIONS.get(kind, ())
+        if meta:
+            return Representation(content_type, kind)  # type: ignore[arg-type]
+    raise NotAcceptable("only the following media types are accepted: application/json, application/yaml")
+
+
+def one(
+    resource: Resource, obj: Object, shape: Representation, include_object: str, now: Callable[[], int]
+) -> bytes:
+    """A single object, or a Status, as the representation has it."""
+    if obj.get("kind") == "Status" and obj.get("apiVersion") == "v1":
+        return shape.encode(obj)
+    match shape.as_:
+        case "Table":
+            return shape.encode(tables.table(resource, [obj], now_ms=now(), include_object=include_object))
+        case "PartialObjectMetadata" | "PartialObjectMetadataList":
+            return shape.encode(tables.partial(obj))
+        case _:
+            return shape.encode(obj)
+
+
+def many(
+    resource: Resource,
+    items: list[Object],
+    metadata: Object,
+    shape: Representation,
+    include_object: str,
+    now: Callable[[], int],
+) -> bytes:
+    """A list as the representation has it."""
+    match shape.as_:
+        case "Table":
+            table = tables.table(resource, items, now_ms=now(), include_object=include_object)
+            return shape.encode({**table, "metadata": metadata})
+        case "PartialObjectMetadata" | "PartialObjectMetadataList":
+            kind, version, items = (
+                "PartialObjectMetadataList",
+                "meta.k8s.io/v1",
+                [*map(tables.partial, items)],
+            )
+        case _:
+            kind, version = resource.list_kind, resource.api_version
+    return shape.encode({"kind": kind, "apiVersion": version, "metadata": metadata, "items": items})

@@ -1,0 +1,122 @@
+"""The path grammar of the Kubernetes API below /clusters/NAME, read by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+from urllib.parse import unquote
+
+from walras.core.errors import BadRequest
+
+Place = Literal[
+    "health",
+    "version",
+    "root",
+    "api",
+    "apis",
+    "group",
+    "resources",
+    "openapi",
+    "resource",
+    "walras",
+    "unknown",
+]
+HEALTH: Final = ("healthz", "livez", "readyz")
+# What stands behind a namespace's name is another resource, but for the namespace's own subresources.
+_NAMESPACE_SUBRESOURCES: Final = ("status", "finalize")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a request goes. `rest` is the undecoded tail of openapi, proxy and walras paths."""
+
+    place: Place
+    cluster: str = ""
+    group: str = ""
+    version: str = ""
+    namespace: str = ""
+    plural: str = ""
+    name: str = ""
+    subresource: str = ""
+    rest: str = ""
+
+
+_UNKNOWN: Final = Route("unknown")
+
+
+def parse(raw_path: str) -> Route:
+    """The route of an undecoded request path; place "unknown" when nothing of the kind is served.
+
+    Raises BadRequest for a segment that no name can be.
+    """
+    head, *tail = raw_path.removeprefix("/").split("/")
+    if head != "clusters":
+        return _within("", head, tail, raw_path)
+    if not tail or not tail[0]:
+        return _UNKNOWN
+    cluster, inside = _decode(tail[0]), tail[1:]
+    if not inside:
+        return Route("root", cluster)
+    prefix = len("/clusters/") + len(tail[0])
+    return _within(cluster, inside[0], inside[1:], raw_path[prefix:])
+
+
+def _within(cluster: str, head: str, tail: list[str], path: str) -> Route:
+    if tail and tail[-1] == "":
+        tail = tail[:-1]
+    if head in HEALTH:
+        return Route("health", cluster, name=head)
+    if head == "" and not tail:
+        return Route("root", cluster)
+    if head == "version" and not tail:
+        return Route("version", cluster)
+    if head == "openapi" and tail:
+        return Route("openapi", cluster, rest="/".join(tail))
+    if head == "walras" and tail and tail[0] == "v1":
+        return Route("walras", cluster, rest="/".join(tail[1:]))
+    if head == "api":
+        return _core(cluster, tail, path)
+    return _groups(cluster, tail, path) if head == "apis" else replace(_UNKNOWN, cluster=cluster)
+
+
+def _core(cluster: str, tail: list[str], path: str) -> Route:
+    if not tail:
+        return Route("api", cluster)
+    return _resource(Route("resources", cluster, "", _decode(tail[0])), tail[1:], path)
+
+
+def _groups(cluster: str, tail: list[str], path: str) -> Route:
+    if not tail:
+        return Route("apis", cluster)
+    group = _decode(tail[0])
+    if len(tail) == 1:
+        return Route("group", cluster, group)
+    return _resource(Route("resources", cluster, group, _decode(tail[1])), tail[2:], path)
+
+
+def _resource(route: Route, segments: list[str], path: str) -> Route:
+    if not segments:
+        return route
+    parts = [_decode(segment) for segment in segments[:5]]
+    namespace = ""
+    if parts[0] == "namespaces" and len(parts) > 2 and parts[2] not in _NAMESPACE_SUBRESOURCES:
+        namespace, parts, segments = parts[1], parts[2:], segments[2:]
+    plural, name, subresource = (*parts, "", "", "")[:3]
+    if len(segments) > 3 and subresource != "proxy":
+        return replace(_UNKNOWN, cluster=route.cluster)
+    return replace(
+        route,
+        place="resource",
+        namespace=namespace,
+        plural=plural,
+        name=name,
+        subresource=subresource,
+        rest=path.partition("/proxy")[2] if subresource == "proxy" else "",
+    )
+
+
+def _decode(segment: str) -> str:
+    text = unquote(segment) if "%" in segment else segment
+    if not text or text in (".", "..") or "/" in text or "\x00" in text:
+        raise BadRequest(f"the path segment {segment[:64]!r} cannot be a name")
+    return text

@@ -1,0 +1,46 @@
+"""What the API server needs of the rest of the program, and gets at its composition."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol
+
+from walras.kube.context import Identity
+
+__all__ = ["Authenticator", "Extra", "Identity", "PodAccess"]
+
+Object = dict[str, Any]
+# (who asks, cluster, path below /clusters/NAME/walras/v1/, query) -> the JSON answer
+Extra = Callable[[Identity, str, str, dict[str, str]], Awaitable[Object]]
+
+
+class Authenticator(Protocol):
+    """Knows the bearer tokens."""
+
+    def identify(self, token: str) -> Identity | None:
+        """Whose token it is; None when it is nobody's."""
+
+
+class PodAccess(Protocol):
+    """The way to the pods of every cluster; the runtime behind the nodes is one."""
+
+    def logs(
+        self,
+        cluster: str,
+        pod: Object,
+        container: str,
+        *,
+        follow: bool,
+        previous: bool,
+        tail_lines: int | None,
+        since_seconds: int | None,
+        timestamps: bool,
+        limit_bytes: int | None,
+    ) -> AsyncIterator[bytes]:
+        """The container's log. Raises BadRequest or NotFound, at the first step at the latest."""
+
+    async def dial(
+        self, cluster: str, pod: Object, port: int
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to a port inside the pod's network. Raises ServiceUnavailable."""

@@ -1,0 +1,171 @@
+"""HTTP/1.1 to a port of a pod: one request forwarded, its answer streamed back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import Any, Final
+
+from walras.core.errors import BadRequest, ServiceUnavailable
+from walras.kube.serve.answers import TEXT, Answer, Headers, Stream
+from walras.kube.serve.ports import PodAccess
+from walras.kube.serve.requests import Request
+
+Object = dict[str, Any]
+
+_CHUNK_BYTES: Final = 64 * 1024
+_ANSWER_TIMEOUT_S: Final = 300
+# Hop by hop (RFC 9110, section 7.6.1), or the caller's business with this server and not the pod's.
+_DROPPED: Final = frozenset(
+    (b"authorization", b"connection", b"content-length", b"expect", b"host", b"keep-alive",
+     b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer",
+     b"transfer-encoding", b"upgrade")
+)  # fmt: skip
+_ODD: Final = (b"\r", b"\n", b"\0")
+
+
+def target(pod_name: str) -> tuple[str, str, str]:
+    """(scheme, pod, port) of `NAME`, `NAME:PORT` or `SCHEME:NAME:PORT`. Raises BadRequest."""
+    parts = pod_name.split(":")
+    match parts:
+        case [name]:
+            found = ("", name, "")
+        case [name, port]:
+            found = ("", name, port)
+        case [scheme, name, port] if scheme in ("", "http", "https"):
+            found = (scheme, name, port)
+        case _:
+            raise BadRequest(f'invalid pod request "{pod_name}"')
+    if found[0] == "https":
+        raise BadRequest("the proxy speaks plain HTTP to pods")
+    return found
+
+
+def port_of(pod: Object, asked: str) -> int:
+    """The port number: a number, the name of a container port, or the first one. Raises BadRequest."""
+    ports = [port for each in pod["spec"].get("containers", ()) for port in each.get("ports") or ()]
+    if not asked:
+        return int(ports[0]["containerPort"]) if ports else 80
+    if asked.isascii() and asked.isdigit() and len(asked) <= 5 and 0 < int(asked) < 65536:
+        return int(asked)
+    for port in ports:
+        if port.get("name") == asked:
+            return int(port["containerPort"])
+    raise BadRequest(f'no port "{asked[:64]}" in pod {pod["metadata"]["name"]}')
+
+
+async def forward(pods: PodAccess, cluster: str, pod: Object, port: int, request: Request) -> Answer | Stream:
+    """The pod's answer. Raises ServiceUnavailable when there is none."""
+    body = await request.body()
+    head = _request_head(request, port, len(body))
+    name = pod["metadata"]["name"]
+    try:
+        reader, writer = await pods.dial(cluster, pod, port)
+    except OSError as error:
+        raise ServiceUnavailable(f"error trying to reach port {port} of pod {name}: {error}") from None
+    try:
+        writer.write(head + body)
+        async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+            await writer.drain()
+            status, headers = await _answer_head(reader)
+    except (OSError, EOFError, ValueError, TimeoutError) as error:
+        writer.close()
+        why = str(error) or type(error).__name__
+        raise ServiceUnavailable(f"error trying to reach port {port} of pod {name}: {why}") from None
+    except BaseException:
+        writer.close()
+        raise
+    if request.method == "HEAD" or status in (204, 304):
+        writer.close()
+        return Answer(b"", status, headers.get(b"content-type", TEXT), _passed(headers, request))
+    chunks = _body(reader, writer, headers)
+    return Stream(chunks, status, headers.get(b"content-type", TEXT), _passed(headers, request))
+
+
+def _request_head(request: Request, port: int, length: int) -> bytes:
+    path = request.route.rest or "/"
+    target = f"{path}?{request.query_string}" if request.query_string else path
+    line = f"{request.method} {target} HTTP/1.1".encode("latin-1", "replace")
+    fields = [(b"host", b"localhost:%d" % port), (b"connection", b"close")]
+    if length or request.method in ("POST", "PUT", "PATCH"):
+        fields.append((b"content-length", b"%d" % length))
+    fields += [(name, value) for name, value in request.headers.items() if name not in _DROPPED]
+    lines = [line, *(b"%b: %b" % field for field in fields)]
+    if any(odd in each for each in lines for odd in _ODD) or line.count(b" ") != 2:
+        raise BadRequest("the request cannot be forwarded")
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+async def _answer_head(reader: asyncio.StreamReader) -> tuple[int, dict[bytes, bytes]]:
+    """Status and headers of the final answer. Raises ValueError, EOFError."""
+    while True:
+        head = await _until_blank(reader)
+        first, *rest = head.split(b"\r\n")
+        version, _, tail = first.partition(b" ")
+        code = tail[:3]
+        if not version.startswith(b"HTTP/1.") or not code.isdigit():
+            raise ValueError("the pod does not speak HTTP/1.1")
+        if int(code) >= 200:
+            break
+        if int(code) == 101:
+            raise ValueError("the pod wants to switch protocols")
+    headers: dict[bytes, bytes] = {}
+    for line in rest:
+        name, colon, value = line.partition(b":")
+        if colon and not any(odd in line for odd in _ODD):
+            headers.setdefault(name.strip().lower(), value.strip())
+    return int(code), headers
+
+
+async def _until_blank(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n")
+    except asyncio.LimitOverrunError:
+        raise ValueError("the head of the answer is too long") from None
+
+
+async def _body(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, headers: dict[bytes, bytes]
+) -> AsyncGenerator[bytes, None]:
+    with suppress(OSError, EOFError, ValueError, asyncio.LimitOverrunError):
+        try:
+            if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
+                while size := int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16):
+                    async for chunk in _exactly(reader, size):
+                        yield chunk
+                    await reader.readexactly(2)
+            elif headers.get(b"content-length", b"").isdigit():
+                async for chunk in _exactly(reader, int(headers[b"content-length"])):
+                    yield chunk
+            else:
+                while chunk := await reader.read(_CHUNK_BYTES):
+                    yield chunk
+        finally:
+            writer.close()
+
+
+async def _exactly(reader: asyncio.StreamReader, size: int) -> AsyncGenerator[bytes, None]:
+    while size > 0:
+        chunk = await reader.read(min(size, _CHUNK_BYTES))
+        if not chunk:
+            raise EOFError
+        size -= len(chunk)
+        yield chunk
+
+
+def _passed(headers: dict[bytes, bytes], request: Request) -> Headers:
+    """The answer's headers for the client; a Location inside the pod becomes one below the proxy."""
+    found = {
+        name: value for name, value in headers.items() if name not in _DROPPED and name != b"content-type"
+    }
+    # Kept, so that an answer the pod breaks off does not pass for a whole one.
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and b"transfer-encoding" not in headers:
+        found[b"content-length"] = length
+    location = found.get(b"location", b"")
+    if location.startswith(b"/") and not location.startswith(b"//"):
+        route = request.route
+        base = f"/clusters/{route.cluster}/api/{route.version}/namespaces/{route.namespace}"
+        found[b"location"] = f"{base}/pods/{route.name}/proxy".encode() + location
+    return tuple(found.items())

@@ -1,0 +1,348 @@
+"""HTTP requests for resources, turned into the request verbs and their outcomes into answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from walras.core.clock import Clock, rfc3339
+from walras.core.errors import (
+    BadRequest,
+    MethodNotAllowed,
+    NotFound,
+    ServiceUnavailable,
+    UnsupportedMediaType,
+)
+from walras.kube import policy
+from walras.kube.context import Context
+from walras.kube.record import Key
+from walras.kube.registry import Registry, Resource
+from walras.kube.serve import negotiate, pods, proxy, reviews, status, watching
+from walras.kube.serve.answers import Answer, Headers, Stream
+from walras.kube.serve.bodies import Body
+from walras.kube.serve.ports import PodAccess
+from walras.kube.serve.requests import Request, delete_options, whole_number
+from walras.kube.verbs import Verbs
+
+Object = dict[str, Any]
+Outcome = Answer | Stream
+
+PATCHES: Final = (
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+)
+_ACTING: Final = ("log", "proxy", "binding", "eviction")
+
+
+class Resources:
+    """The resource paths of every cluster."""
+
+    def __init__(self, verbs: Verbs, clock: Clock) -> None:
+        self._verbs = verbs
+        self._clock = clock
+        self.pods: PodAccess | None = None
+
+    async def handle(self, request: Request, resource: Resource, registry: Registry) -> Outcome:
+        """The answer to a request for `resource`. Raises the errors that become a Status."""
+        route = request.route
+        if route.namespace and not resource.namespaced:
+            raise NotFound(status.NOT_SERVED)
+        if resource.group in reviews.GROUPS:
+            return await self._review(request, resource, registry)
+        if route.subresource in _ACTING and route.subresource in resource.subresources:
+            return await self._act(request, resource)
+        if route.subresource and route.subresource not in resource.subresources:
+            raise _no_such_subresource(resource, route.subresource)
+        if request.method in ("GET", "HEAD"):
+            return self._read(request, resource)
+        write = self._writers().get((request.method, bool(route.name), bool(route.subresource)))
+        # Writes without a namespace would concern all of them; only reads do.
+        if write is None or (resource.namespaced and not route.namespace):
+            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
+        return await write(request, resource)
+
+    def _writers(
+        self,
+    ) -> Mapping[tuple[str, bool, bool], Callable[[Request, Resource], Awaitable[Answer]]]:
+        return {
+            ("POST", False, False): self._create,
+            ("PUT", True, False): self._update,
+            ("PUT", True, True): self._update,
+            ("PATCH", True, False): self._patch,
+            ("PATCH", True, True): self._patch,
+            ("DELETE", True, False): self._delete,
+            ("DELETE", False, False): self._delete_collection,
+        }
+
+    # Reads
+
+    def _read(self, request: Request, resource: Resource) -> Outcome:
+        shape = negotiate.representation(request.header(b"accept"))
+        if pods.flag(request.query, "watch"):
+            return self._watch(request, resource, shape)
+        route, context = request.route, request.context()
+        if not route.name:
+            return self._list(request, resource, shape, context)
+        if resource.namespaced and not route.namespace:
+            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
+        if shape == negotiate.PLAIN and not route.subresource:
+            # As it lies in the store: neither decoded nor encoded.
+            record = self._verbs.api.state.visible(
+                Key(route.cluster, resource.key, route.namespace, route.name)
+            )
+            if record is not None:
+                return Answer(record.raw)
+        obj = self._verbs.get(context, resource, route.namespace, route.name, route.subresource)
+        return self._one(request, resource, shape, obj)
+
+    def _one(
+        self,
+        request: Request,
+        resource: Resource,
+        shape: negotiate.Representation,
+        obj: Object,
+        code: int = 200,
+        headers: Headers = (),
+    ) -> Answer:
+        include = request.query.get("includeObject", "")
+        body = negotiate.one(resource, obj, shape, include, self._clock.now_ms)
+        return Answer(body, code, shape.content_type, headers)
+
+    def _list(
+        self, request: Request, resource: Resource, shape: negotiate.Representation, context: Context
+    ) -> Answer:
+        query = request.query
+        page = self._verbs.list(
+            context,
+            resource,
+            request.route.namespace,
+            label_selector=query.get("labelSelector", ""),
+            field_selector=query.get("fieldSelector", ""),
+            limit=whole_number(query, "limit"),
+            continue_=query.get("continue", ""),
+            resource_version=query.get("resourceVersion", ""),
+            resource_version_match=query.get("resourceVersionMatch", ""),
+        )
+        metadata: Object = {"resourceVersion": page.resource_version}
+        if page.continue_:
+            metadata["continue"] = page.continue_
+        if page.remaining is not None:
+            metadata["remainingItemCount"] = page.remaining
+        include = query.get("includeObject", "")
+        body = negotiate.many(resource, page.items, metadata, shape, include, self._clock.now_ms)
+        return Answer(body, 200, shape.content_type)
+
+    def _watch(self, request: Request, resource: Resource, shape: negotiate.Representation) -> Stream:
+        route, query, context = request.route, request.query, request.context()
+        if shape.content_type is not negotiate.PLAIN.content_type:
+            shape = negotiate.Representation(as_=shape.as_)
+        if route.subresource:
+            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
+        fields = query.get("fieldSelector", "")
+        if route.name:
+            fields = ",".join(filter(None, (fields, f"metadata.name={route.name}")))
+        _check_initial_events(query)
+
+        def open_watch() -> watching.Watching:
+            return self._verbs.watch(
+                context,
+                resource,
+                route.namespace,
+                label_selector=query.get("labelSelector", ""),
+                field_selector=fields,
+                resource_version=query.get("resourceVersion", ""),
+                send_initial_events=pods.flag(query, "sendInitialEvents"),
+                bookmarks=pods.flag(query, "allowWatchBookmarks"),
+            )
+
+        timeout_s = whole_number(query, "timeoutSeconds") or watching.DEFAULT_TIMEOUT_S
+        return Stream(
+            watching.lines(
+                watching.opened(open_watch),
+                resource,
+                shape,
+                query.get("includeObject", ""),
+                self._clock.now_ms,
+                min(timeout_s, watching.TIMEOUT_S_MAX),
+            )
+        )
+
+    # Writes
+
+    async def _create(self, request: Request, resource: Resource) -> Answer:
+        shape = negotiate.representation(request.header(b"accept"))
+        context, body = request.context(), await request.decoded()
+        _note_duplicates(body, context, resource)
+        created = await self._verbs.create(context, resource, request.route.namespace, body.value)
+        return self._one(request, resource, shape, created, 201, _warnings(context))
+
+    async def _update(self, request: Request, resource: Resource) -> Answer:
+        shape, route = negotiate.representation(request.header(b"accept")), request.route
+        context, body = request.context(), await request.decoded()
+        _note_duplicates(body, context, resource)
+        updated = await self._verbs.update(
+            context, resource, route.namespace, route.name, body.value, subresource=route.subresource
+        )
+        return self._one(request, resource, shape, updated, 200, _warnings(context))
+
+    async def _patch(self, request: Request, resource: Resource) -> Answer:
+        shape, route = negotiate.representation(request.header(b"accept")), request.route
+        media = request.header(b"content-type").partition(";")[0].strip().lower()
+        if media not in PATCHES:
+            raise UnsupportedMediaType(
+                "the body of the request was in an unknown format - accepted media types include: "
+                + ", ".join(PATCHES)
+            )
+        context, body = request.context(), await request.body()
+        is_new = self._verbs.api.find(route.cluster, resource.key, route.namespace, route.name) is None
+        patched = await self._verbs.patch(
+            context,
+            resource,
+            route.namespace,
+            route.name,
+            body,
+            media,
+            subresource=route.subresource,
+            force=pods.flag(request.query, "force"),
+        )
+        return self._one(request, resource, shape, patched, 201 if is_new else 200, _warnings(context))
+
+    async def _delete(self, request: Request, resource: Resource) -> Answer:
+        shape, route = negotiate.representation(request.header(b"accept")), request.route
+        context, options = await self._deletion(request)
+        outcome = await self._verbs.delete(context, resource, route.namespace, route.name, options)
+        return self._one(request, resource, shape, outcome, 200, _warnings(context))
+
+    async def _delete_collection(self, request: Request, resource: Resource) -> Answer:
+        if "deletecollection" not in resource.verbs:
+            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
+        context, options = await self._deletion(request)
+        outcome = await self._verbs.delete_collection(
+            context,
+            resource,
+            request.route.namespace,
+            options,
+            label_selector=request.query.get("labelSelector", ""),
+            field_selector=request.query.get("fieldSelector", ""),
+        )
+        return self._one(request, resource, negotiate.PLAIN, outcome, 200, _warnings(context))
+
+    async def _deletion(self, request: Request) -> tuple[Context, Object]:
+        context = request.context()
+        body = (await request.decoded()).value if await _has_body(request) else {}
+        if body.get("dryRun"):
+            context.dry_run = context.dry_run or body["dryRun"] == ["All"]
+        return context, delete_options(request, body)
+
+    # What is done rather than stored
+
+    async def _review(self, request: Request, resource: Resource, registry: Registry) -> Answer:
+        if request.method != "POST" or request.route.name:
+            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
+        shape = negotiate.representation(request.header(b"accept"))
+        identity, cluster = request.identity, request.route.cluster
+
+        def refusal(verb: str, key: str, subresource: str) -> str:
+            return policy.refusal(cluster, verb, key, subresource)
+
+        body = (await request.decoded()).value
+        answered = reviews.review(resource, body, registry, refusal, identity.user, identity.groups)
+        return self._one(request, resource, shape, answered, 201)
+
+    async def _act(self, request: Request, resource: Resource) -> Outcome:
+        match request.route.subresource, request.method:
+            case "log", "GET":
+                access, pod = self._access(), self._pod(request, resource, request.route.name)
+                now_ms = self._clock.now_ms()
+                return await pods.log(access, request.route.cluster, pod, request.query, now_ms)
+            case "proxy", _:
+                access = self._access()
+                _, name, port = proxy.target(request.route.name)
+                pod = self._pod(request, resource, name)
+                number = proxy.port_of(pod, port)
+                return await proxy.forward(access, request.route.cluster, pod, number, request)
+            case "binding", "POST":
+                return await self._bind(request, resource)
+            case "eviction", "POST":
+                return await self._evict(request, resource)
+        raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
+
+    def _access(self) -> PodAccess:
+        if self.pods is None:
+            raise ServiceUnavailable("no runtime is connected to this server yet", retry_after_s=1)
+        return self.pods
+
+    def _pod(self, request: Request, resource: Resource, name: str) -> Object:
+        return self._verbs.get(request.context(), resource, request.route.namespace, name)
+
+    async def _bind(self, request: Request, resource: Resource) -> Answer:
+        route, context = request.route, request.context()
+        body = (await request.decoded()).value
+        annotations = (body.get("metadata") or {}).get("annotations") or {}
+        now = rfc3339(self._clock.now_ms())
+
+        def change(pod: Object) -> None:
+            pods.bind(pod, pods.binding(body, pod), annotations, now)
+
+        pods.binding(body, self._pod(request, resource, route.name))
+        if not context.dry_run:
+            await self._verbs.api.edit(route.cluster, resource.key, route.namespace, route.name, change)
+        return Answer(negotiate.PLAIN.encode(status.success(201)), 201)
+
+    async def _evict(self, request: Request, resource: Resource) -> Answer:
+        route, context = request.route, request.context()
+        body = (await request.decoded()).value
+        options = body.get("deleteOptions") or {}
+        if not isinstance(options, dict):
+            raise BadRequest("deleteOptions: Invalid value: must be an object")
+        await self._verbs.delete(context, resource, route.namespace, route.name, options)
+        return Answer(negotiate.PLAIN.encode(status.success(201)), 201)
+
+
+async def _has_body(request: Request) -> bool:
+    return request.header(b"content-length") not in ("", "0") or b"transfer-encoding" in request.headers
+
+
+def _no_such_subresource(resource: Resource, subresource: str) -> NotFound:
+    if resource.key == "pods" and subresource in ("exec", "attach", "portforward"):
+        return NotFound(f"pods/{subresource} is not served here; pods/proxy reaches the ports of a pod")
+    return NotFound(status.NOT_SERVED)
+
+
+def _check_initial_events(query: Mapping[str, str]) -> None:
+    match = query.get("resourceVersionMatch", "")
+    asked = "sendInitialEvents" in query
+    if asked and match != "NotOlderThan":
+        raise watching.initial_events_error(
+            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch "
+            "to NotOlderThan"
+        )
+    if match and not asked:
+        raise watching.initial_events_error(
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless "
+            "sendInitialEvents is provided"
+        )
+
+
+def _note_duplicates(body: Body, context: Context, resource: Resource) -> None:
+    """Refuses or warns of fields given twice, as fieldValidation says."""
+    if not body.duplicates or context.field_validation == "Ignore":
+        return
+    told = [f'duplicate field "{path}"' for path in body.duplicates]
+    if context.field_validation == "Strict":
+        kind, version = resource.kind, resource.version
+        subject = f'{kind} in version "{version}" cannot be handled as a {kind}: ' if resource.builtin else ""
+        raise BadRequest(f"{subject}strict decoding error: {', '.join(told)}")
+    context.warnings.extend(told)
+
+
+def _warnings(context: Context) -> Headers:
+    """Warning headers (RFC 7234, section 5.5), as client-go prints them."""
+    found = []
+    for text in dict.fromkeys(context.warnings):
+        quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+        value = f'299 - "{quoted}"'.encode("ascii", "replace")
+        found.append((b"warning", bytes(byte for byte in value if byte >= 0x20)))
+    return tuple(found)
