@@ -1,0 +1,262 @@
+"""An Agent of the fleet becomes a cluster with a token, and takes both along when it goes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from walras.core.clock import Clock, Ids, rfc3339
+from walras.core.errors import NotFound
+from walras.kube.api import API, Change
+from walras.kube.transaction import Transaction
+from walras.tenants.controller import Key, Manager
+from walras.tenants.namespaces import account, root_ca
+from walras.tenants.objects import (
+    AGENTS,
+    CONFIG_MAPS,
+    FLEET,
+    NAMESPACES,
+    NODES,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+    Object,
+    deleting,
+    drop_finalizer,
+    finalizers,
+    owner_reference,
+    set_condition,
+    uid,
+)
+from walras.tenants.tokens import (
+    OPERATOR_SECRET,
+    SECRET_PREFIX,
+    SYSTEM_NAMESPACE,
+    decode,
+    encode,
+    kubeconfig,
+)
+
+CONTROL_PLANE: Final = "walras.dev/control-plane"
+EXCHANGE: Final = "walras.dev/exchange"
+AGENT_UID: Final = "walras.dev/agent-uid"
+DEFAULT_NAMESPACES: Final = ("default", "kube-node-lease", "kube-public", "kube-system")
+BASE_NODE: Final = "base"
+BASE_CAPACITY: Final = {"cpu": "2", "memory": "4Gi", "pods": "110"}
+_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def base_node(agent_uid: str, now: str) -> Object:
+    """The node for pods without a GPU, which every agent has. It remembers whose cluster this is."""
+    return {
+        "metadata": {
+            "name": BASE_NODE,
+            "annotations": {AGENT_UID: agent_uid},
+            "labels": {
+                "kubernetes.io/hostname": BASE_NODE,
+                "kubernetes.io/os": "linux",
+                "node.kubernetes.io/instance-type": "walras-base",
+            },
+        },
+        "spec": {"providerID": "walras://base"},
+        "status": {
+            "capacity": dict(BASE_CAPACITY),
+            "allocatable": dict(BASE_CAPACITY),
+            "conditions": [
+                {
+                    "type": "Ready",
+                    "status": "True",
+                    "reason": "WalrasReady",
+                    "message": "the control plane runs pods here",
+                    "lastHeartbeatTime": now,
+                    "lastTransitionTime": now,
+                }
+            ],
+            "addresses": [
+                {"type": "Hostname", "address": BASE_NODE},
+                {"type": "InternalIP", "address": "127.0.0.1"},
+            ],
+        },
+    }
+
+
+def furnish_cluster(transaction: Transaction, cluster: str, ca_pem: str) -> None:
+    """Stages what a new cluster begins with: the default namespaces and what is in each."""
+    for namespace in DEFAULT_NAMESPACES:
+        transaction.create(cluster, NAMESPACES, {"metadata": {"name": namespace}})
+        transaction.create(cluster, SERVICE_ACCOUNTS, account(namespace))
+        transaction.create(cluster, CONFIG_MAPS, root_ca(namespace, ca_pem))
+
+
+class AgentController:
+    """Keys are names of agents, of clusters without one too: those are removed."""
+
+    def __init__(
+        self, api: API, clock: Clock, ids: Ids, manager: Manager, *, endpoint: str, ca_pem: str
+    ) -> None:
+        self._api = api
+        self._clock = clock
+        self._ids = ids
+        self._manager = manager
+        self._endpoint = endpoint.rstrip("/")
+        self._ca_pem = ca_pem
+
+    def watch(self) -> list[Callable[[], None]]:
+        for cluster in self._api.clusters():
+            if cluster != FLEET:
+                self._manager.add(self, Key(FLEET, "", cluster))
+        return [
+            self._api.subscribe(AGENTS, self._agent_changed),
+            self._api.subscribe(SECRETS, self._secret_changed),
+            self._api.subscribe(NODES, self._node_changed),
+        ]
+
+    def _agent_changed(self, change: Change) -> None:
+        self._manager.add(self, Key(FLEET, "", change.object["metadata"]["name"]))
+
+    def _secret_changed(self, change: Change) -> None:
+        metadata = change.object["metadata"]
+        if change.cluster == FLEET and metadata["namespace"] == SYSTEM_NAMESPACE and change.type != "ADDED":
+            name = str(metadata["name"])
+            if name.startswith(SECRET_PREFIX):
+                self._manager.add(self, Key(FLEET, "", name.removeprefix(SECRET_PREFIX)))
+
+    def _node_changed(self, change: Change) -> None:
+        if change.type == "DELETED" and change.object["metadata"]["name"] == BASE_NODE:
+            self._manager.add(self, Key(FLEET, "", change.cluster))
+
+    async def reconcile(self, cluster: str, namespace: str, name: str) -> int | None:
+        del cluster, namespace
+        agent = self._api.find(FLEET, AGENTS, "", name)
+        if agent is None:
+            await self._remove(name)
+        elif deleting(agent):
+            await self._let_go(name, agent)
+        elif name == FLEET or _NAME.fullmatch(name) is None:
+            await self._refuse(name)
+        else:
+            await self._provide(name, agent)
+        return None
+
+    async def _provide(self, name: str, agent: Object) -> None:
+        if self._api.has_cluster(name) and self._is_of_another(name, agent):
+            # An agent of this name was deleted by force; nothing of it is for this one.
+            await self._remove(name)
+        if not self._api.has_cluster(name):
+            await self._api.create_cluster(name)
+        transaction = self._api.transaction()
+        now = rfc3339(self._clock.now_ms())
+        if self._api.find(name, NAMESPACES, "", "kube-system") is None:
+            furnish_cluster(transaction, name, self._ca_pem)
+        if self._api.find(name, NODES, "", BASE_NODE) is None:
+            transaction.create(name, NODES, base_node(uid(agent), now))
+        self._keep_secret(transaction, name, agent)
+        endpoint = f"{self._endpoint}/clusters/{name}"
+
+        def ready(latest: Object) -> None:
+            # An agent that goes before it was held leaves a cluster without an agent, and that goes too.
+            if not deleting(latest) and CONTROL_PLANE not in finalizers(latest):
+                latest["metadata"]["finalizers"] = [*finalizers(latest), CONTROL_PLANE]
+            latest.setdefault("status", {})["endpoint"] = endpoint
+            latest["status"]["observedGeneration"] = latest["metadata"].get("generation", 1)
+            set_condition(
+                latest, "Ready", "True", now,
+                reason="ControlPlaneReady", message="the cluster serves its API",
+            )  # fmt: skip
+
+        transaction.edit(FLEET, AGENTS, "", name, ready)
+        await transaction.commit()
+
+    def _is_of_another(self, name: str, agent: Object) -> bool:
+        node = self._api.find(name, NODES, "", BASE_NODE)
+        owner = (node["metadata"].get("annotations") or {}).get(AGENT_UID) if node is not None else None
+        return owner is not None and owner != uid(agent)
+
+    def _keep_secret(self, transaction: Transaction, name: str, agent: Object) -> None:
+        secret_name = SECRET_PREFIX + name
+        secret = self._api.find(FLEET, SECRETS, SYSTEM_NAMESPACE, secret_name)
+        token = decode(secret, "token") if secret is not None else ""
+        token = token or self._ids.token()
+        data = {
+            "token": encode(token),
+            "kubeconfig": encode(kubeconfig(self._endpoint, self._ca_pem, name, token)),
+        }
+        if secret is None:
+            metadata = {
+                "name": secret_name,
+                "namespace": SYSTEM_NAMESPACE,
+                "labels": {"walras.dev/agent": name},
+                "ownerReferences": [owner_reference(agent)],
+            }
+            transaction.create(
+                FLEET, SECRETS, {"metadata": metadata, "type": "walras.dev/agent", "data": data}
+            )
+        elif secret.get("data") != data and not deleting(secret):
+            transaction.edit(
+                FLEET, SECRETS, SYSTEM_NAMESPACE, secret_name, lambda latest: latest.update(data=data)
+            )
+
+    async def _let_go(self, name: str, agent: Object) -> None:
+        # The token is refused since the deletion was committed; nobody needs its Secret any more.
+        await self._delete_secret(name)
+        if finalizers(agent) == [CONTROL_PLANE]:
+            await self._remove(name)
+            await self._api.edit(
+                FLEET, AGENTS, "", name, lambda latest: drop_finalizer(latest, CONTROL_PLANE)
+            )
+
+    async def _remove(self, name: str) -> None:
+        if name == FLEET:
+            return
+        await self._delete_secret(name)
+        if self._api.has_cluster(name):
+            await self._api.delete_cluster(name)
+
+    async def _delete_secret(self, name: str) -> None:
+        try:
+            await self._api.delete(FLEET, SECRETS, SYSTEM_NAMESPACE, SECRET_PREFIX + name)
+        except NotFound:
+            return
+
+    async def _refuse(self, name: str) -> None:
+        now = rfc3339(self._clock.now_ms())
+        why = (
+            f'"{FLEET}" is the operator\'s cluster'
+            if name == FLEET
+            else f'"{name}" is no DNS label of at most 63 characters'
+        )
+
+        def refuse(latest: Object) -> None:
+            set_condition(
+                latest, "Ready", "False", now,
+                reason="InvalidName", message=f"{why}; delete the agent and choose another name",
+            )  # fmt: skip
+
+        await self._api.edit(FLEET, AGENTS, "", name, refuse)
+
+
+async def prepare_fleet(api: API, ids: Ids, ca_pem: str) -> str:
+    """Makes the operator's cluster if there is none; the operator's token."""
+    if not api.has_cluster(FLEET):
+        await api.create_cluster(FLEET)
+    transaction = api.transaction()
+    if api.find(FLEET, NAMESPACES, "", "kube-system") is None:
+        furnish_cluster(transaction, FLEET, ca_pem)
+    if api.find(FLEET, NAMESPACES, "", SYSTEM_NAMESPACE) is None:
+        transaction.create(FLEET, NAMESPACES, {"metadata": {"name": SYSTEM_NAMESPACE}})
+    secret = api.find(FLEET, SECRETS, SYSTEM_NAMESPACE, OPERATOR_SECRET)
+    token = decode(secret, "token") if secret is not None else ""
+    if not token:
+        token = ids.token()
+        metadata = {"name": OPERATOR_SECRET, "namespace": SYSTEM_NAMESPACE}
+        data = {"token": encode(token)}
+        if secret is None:
+            transaction.create(
+                FLEET, SECRETS, {"metadata": metadata, "type": "walras.dev/operator", "data": data}
+            )
+        else:
+            transaction.edit(
+                FLEET, SECRETS, SYSTEM_NAMESPACE, OPERATOR_SECRET, lambda latest: latest.update(data=data)
+            )
+    await transaction.commit()
+    return token

@@ -1,0 +1,229 @@
+"""The work queue that every controller shares: level-triggered, deduplicated, fair between clusters.
+
+Like controller-runtime's: a change only says which object to look at again; `reconcile` reads the state as
+it is and makes it what it should be. One key is never worked on twice at the same time, a failure comes back
+with exponential delay, and clusters take turns: a flooding one costs the others one turn, not a queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import OrderedDict
+from collections.abc import Coroutine
+from typing import Any, Final, NamedTuple, Protocol
+
+import structlog
+
+from walras.core.clock import Clock
+from walras.core.errors import WalrasError
+
+# Enough for one group commit to carry the writes of many; what waits for its fsync holds one of them.
+IN_FLIGHT_MAX: Final = 64
+RETRY_MS_MIN: Final = 5
+RETRY_MS_MAX: Final = 60_000
+
+_log = structlog.get_logger("walras.tenants")
+
+
+class Key(NamedTuple):
+    """An object by name; what `resource` it is of, the controller knows."""
+
+    cluster: str
+    namespace: str
+    name: str
+
+
+class Reconciler(Protocol):
+    async def reconcile(self, cluster: str, namespace: str, name: str, /) -> int | None:
+        """Makes the state of one object right; milliseconds after which to look again, or None.
+
+        Raises anything: it is tried again with a growing delay.
+        """
+
+
+class Work(NamedTuple):
+    controller: Reconciler
+    key: Key
+
+
+class FairQueue:
+    """Work of many clusters, each in order of arrival, the clusters in turn."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[str, OrderedDict[Work, None]] = OrderedDict()
+        # True: became due again while it was being worked on.
+        self._running: dict[Work, bool] = {}
+
+    def add(self, work: Work) -> None:
+        """Queues work once, however often it is added before its turn."""
+        if work in self._running:
+            self._running[work] = True
+            return
+        self._waiting.setdefault(work.key.cluster, OrderedDict())[work] = None
+
+    def take(self) -> Work | None:
+        """The next work, to be given back to `done`; None when nothing waits."""
+        if not self._waiting:
+            return None
+        cluster, waiting = self._waiting.popitem(last=False)
+        work, _ = waiting.popitem(last=False)
+        if waiting:
+            self._waiting[cluster] = waiting
+        self._running[work] = False
+        return work
+
+    def done(self, work: Work) -> None:
+        if self._running.pop(work):
+            self.add(work)
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        return not self._waiting and not self._running
+
+
+class Manager:
+    """Runs the controllers' work on the event loop, at most IN_FLIGHT_MAX at a time."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.failures: dict[Work, int] = {}
+        self._queue = FairQueue()
+        self._timers: list[tuple[int, int, Work]] = []
+        self._due: dict[Work, int] = {}
+        self._sequence = 0
+        self._alarm: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pump_planned = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._quiet = asyncio.Event()
+
+    def start(self) -> None:
+        """Begins to work; what was added before starts now."""
+        self._loop = asyncio.get_running_loop()
+        self._plan_pump()
+        self._set_alarm()
+
+    async def stop(self) -> None:
+        """Takes no new work and waits for what is under way."""
+        self._loop = None
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def add(self, controller: Reconciler, key: Key, after_ms: int = 0) -> None:
+        """Has the controller look at the object, now or after a while; the earliest of several counts."""
+        work = Work(controller, key)
+        if after_ms > 0:
+            self._delay(work, self.clock.now_ms() + after_ms)
+            return
+        self._queue.add(work)
+        self._plan_pump()
+
+    def retry(self, controller: Reconciler, key: Key, error: Exception) -> None:
+        """Has it looked at again after a failure, later each time; `reconcile` without one ends the row."""
+        work = Work(controller, key)
+        self._delay(work, self.clock.now_ms() + self._failed(work, error))
+
+    def spawn(self, job: Coroutine[Any, Any, None]) -> None:
+        """Runs a coroutine that `stop` and `settle` wait for; it must not raise."""
+        assert self._loop is not None
+        task = self._loop.create_task(job)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    async def settle(self) -> None:
+        """Returns when nothing is left to do at the clock's time. For tests and for a clean start."""
+        while True:
+            self._fire()
+            if self._queue.idle and not self._tasks:
+                return
+            self._quiet.clear()
+            await self._quiet.wait()
+
+    def _delay(self, work: Work, due_ms: int) -> None:
+        if self._due.get(work, due_ms + 1) <= due_ms:
+            return
+        self._due[work] = due_ms
+        self._sequence += 1
+        heapq.heappush(self._timers, (due_ms, self._sequence, work))
+        if self._timers[0][2] is work:
+            self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._loop is not None and self._timers:
+            wait_ms = max(1, self._timers[0][0] - self.clock.now_ms())
+            self._alarm = self._loop.call_later(wait_ms / 1000, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._fire()
+        self._set_alarm()
+
+    def _fire(self) -> None:
+        now_ms = self.clock.now_ms()
+        while self._timers and self._timers[0][0] <= now_ms:
+            due_ms, _, work = heapq.heappop(self._timers)
+            # An entry that an earlier one replaced is stale.
+            if self._due.get(work) == due_ms:
+                del self._due[work]
+                self._queue.add(work)
+        self._plan_pump()
+
+    def _plan_pump(self) -> None:
+        if self._loop is None or self._pump_planned or not self._queue.waiting:
+            return
+        self._pump_planned = True
+        self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_planned = False
+        while self._loop is not None and len(self._tasks) < IN_FLIGHT_MAX:
+            work = self._queue.take()
+            if work is None:
+                break
+            self.spawn(self._work(work))
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("task failed", error=str(error), exc_info=error)
+        self._plan_pump()
+        if not self._tasks:
+            self._quiet.set()
+
+    async def _work(self, work: Work) -> None:
+        try:
+            again_ms = await work.controller.reconcile(*work.key)
+        except Exception as error:
+            again_ms = self._failed(work, error)
+        else:
+            self.failures.pop(work, None)
+        finally:
+            self._queue.done(work)
+        if again_ms is not None:
+            self.add(work.controller, work.key, again_ms)
+
+    def _failed(self, work: Work, error: Exception) -> int:
+        """Counts and tells the failure; milliseconds until the next try."""
+        count = self.failures.get(work, 0) + 1
+        self.failures[work] = count
+        _log.warning(
+            "reconcile failed",
+            controller=type(work.controller).__name__,
+            key="/".join(work.key),
+            tries=count,
+            error=str(error) or type(error).__name__,
+            # What is raised on purpose says enough; anything else is a fault of the program.
+            exc_info=None if isinstance(error, WalrasError) else error,
+        )
+        return min(RETRY_MS_MIN << min(count - 1, 20), RETRY_MS_MAX)

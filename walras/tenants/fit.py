@@ -1,0 +1,328 @@
+"""Which node a pod fits on, and why not on the others. Pure: nodes and usage in, a choice or a refusal out.
+
+Filters and their words follow kube-scheduler's plugins NodeUnschedulable, TaintToleration, NodeAffinity and
+NodeResourcesFit; the score packs a pod where least is left over (its MostAllocated strategy).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from walras.core.errors import WalrasError
+from walras.core.money import WHOLE_GPU_MILLI
+from walras.core.quantity import parse_milli, parse_quantity
+from walras.devices.request import MEMORY, MILLI, WHOLE, GpuRequest, gpu_request
+from walras.kube.selectors import Requirement
+
+LEASE_LABEL: Final = "walras.dev/lease"
+BID_LABEL: Final = "walras.dev/bid"
+DEVICES_ANNOTATION: Final = "walras.dev/devices"
+
+Raw = Mapping[str, Any]
+
+_GPU: Final = frozenset((WHOLE, MILLI, MEMORY))
+_UNSCHEDULABLE_TAINT: Final = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
+
+
+class DeviceShare(NamedTuple):
+    """A lease's part of one device."""
+
+    milli: int
+    memory_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What scheduling looks at in a pod. `requests` is in milli for cpu, in units for all else."""
+
+    name: str
+    requests: Mapping[str, int]
+    gpu: GpuRequest | None
+    node_selector: Mapping[str, str]
+    affinity: Raw
+    tolerations: tuple[Raw, ...]
+
+
+@dataclass(slots=True)
+class Node:
+    """A node as far as scheduling looks at it."""
+
+    name: str
+    labels: Mapping[str, str]
+    taints: tuple[Raw, ...]
+    allocatable: Mapping[str, int]
+    devices: tuple[DeviceShare, ...]
+
+    @property
+    def is_lease(self) -> bool:
+        return LEASE_LABEL in self.labels
+
+    @property
+    def bid(self) -> str:
+        return self.labels.get(BID_LABEL, "")
+
+    @property
+    def gpu_milli(self) -> int:
+        return sum(device.milli for device in self.devices)
+
+
+@dataclass(slots=True)
+class Usage:
+    """What the pods on a node take."""
+
+    pods: int = 0
+    requests: Counter[str] = field(default_factory=Counter)
+    gpus: list[GpuRequest] = field(default_factory=list)
+
+    def add(self, demand: Demand) -> None:
+        self.pods += 1
+        self.requests.update(demand.requests)
+        if demand.gpu is not None:
+            self.gpus.append(demand.gpu)
+
+    def remove(self, demand: Demand) -> None:
+        self.pods -= 1
+        self.requests.subtract(demand.requests)
+        if demand.gpu is not None:
+            self.gpus.remove(demand.gpu)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The node chosen, or None and kube-scheduler's sentence that says why."""
+
+    node: str | None
+    message: str = ""
+
+
+def demand_of(pod: Raw) -> Demand:
+    """Raises Invalid for a GPU request that no node can have, or a quantity that is none."""
+    spec = pod["spec"]
+    return Demand(
+        name=pod["metadata"]["name"],
+        requests=_requests(spec),
+        gpu=gpu_request(spec),
+        node_selector=spec.get("nodeSelector") or {},
+        affinity=(spec.get("affinity") or {}).get("nodeAffinity") or {},
+        tolerations=tuple(spec.get("tolerations") or ()),
+    )
+
+
+def taken_by(pod: Raw) -> Demand:
+    """What a pod that is on a node takes of it, whatever its manifest looks like. Never raises."""
+    try:
+        return demand_of(pod)
+    except WalrasError:
+        return Demand(pod["metadata"]["name"], {}, None, {}, {}, ())
+
+
+def node_of(node: Raw) -> Node:
+    """Raises Invalid for capacity that is no quantity."""
+    spec, metadata = node.get("spec") or {}, node["metadata"]
+    reported = node.get("status") or {}
+    allocatable = reported.get("allocatable") or reported.get("capacity") or {}
+    taints = [taint for taint in spec.get("taints") or () if isinstance(taint, Mapping)]
+    if spec.get("unschedulable"):
+        taints.insert(0, _UNSCHEDULABLE_TAINT)
+    return Node(
+        name=metadata["name"],
+        labels=metadata.get("labels") or {},
+        taints=tuple(taints),
+        allocatable={name: _amount(name, str(value)) for name, value in allocatable.items()},
+        devices=_devices(metadata.get("annotations") or {}, allocatable),
+    )
+
+
+def choose(demand: Demand, nodes: Sequence[tuple[Node, Usage]], held: frozenset[str] = frozenset()) -> Choice:
+    """The best node for the demand. `held`: names of pending pods whose own nodes wait for them."""
+    if not nodes:
+        return Choice(None, "no nodes available to schedule pods")
+    best: tuple[tuple[Any, ...], str] | None = None
+    reasons: Counter[str] = Counter()
+    for node, usage in nodes:
+        refused = refusals(demand, node, usage, held)
+        reasons.update(refused)
+        if not refused:
+            rank = (*_score(demand, node, usage), node.name)
+            best = min(best, (rank, node.name)) if best is not None else (rank, node.name)
+    if best is not None:
+        return Choice(best[1])
+    said = ", ".join(sorted(f"{count} {reason}" for reason, count in reasons.items()))
+    return Choice(None, f"0/{len(nodes)} nodes are available: {said}.")
+
+
+def refusals(demand: Demand, node: Node, usage: Usage, held: frozenset[str] = frozenset()) -> list[str]:
+    """Why the pod cannot go to the node, by the first filter that objects; empty when it can."""
+    for taint in node.taints:
+        if taint.get("effect") in {"NoSchedule", "NoExecute"} and not _tolerated(taint, demand.tolerations):
+            if taint is _UNSCHEDULABLE_TAINT:
+                return ["node(s) were unschedulable"]
+            return [f"node(s) had untolerated taint {{{taint.get('key')}: {taint.get('value', '')}}}"]
+    if not _selected(demand, node):
+        return ["node(s) didn't match Pod's node affinity/selector"]
+    if node.is_lease and demand.gpu is None:
+        return ["node(s) of a lease only take pods that ask for a GPU"]
+    if node.bid != demand.name and node.bid in held:
+        return ["node(s) were won by another pod's bid"]
+    return _shortages(demand, node, usage)
+
+
+def tolerates(taint: Raw, toleration: Raw) -> bool:
+    """As `Toleration.ToleratesTaint` of k8s.io/api/core/v1."""
+    if toleration.get("effect") and toleration["effect"] != taint.get("effect"):
+        return False
+    if toleration.get("key") and toleration["key"] != taint.get("key"):
+        return False
+    if toleration.get("operator", "Equal") == "Exists":
+        return True
+    return bool(toleration.get("key")) and toleration.get("value", "") == taint.get("value", "")
+
+
+def _tolerated(taint: Raw, tolerations: Iterable[Raw]) -> bool:
+    return any(tolerates(taint, toleration) for toleration in tolerations)
+
+
+def _selected(demand: Demand, node: Node) -> bool:
+    if any(node.labels.get(key) != value for key, value in demand.node_selector.items()):
+        return False
+    required = demand.affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
+    if required is None:
+        return True
+    return any(_term_matches(term, node) for term in required.get("nodeSelectorTerms") or ())
+
+
+def _term_matches(term: Raw, node: Node) -> bool:
+    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
+    # A term that says nothing matches nothing.
+    if not expressions and not fields:
+        return False
+    return all(_holds(each, node.labels) for each in expressions) and all(
+        _holds(each, {"metadata.name": node.name}) for each in fields
+    )
+
+
+def _holds(expression: Raw, values: Mapping[str, str]) -> bool:
+    operator, bounds = str(expression.get("operator")), frozenset(expression.get("values") or ())
+    if operator in {"Gt", "Lt"} and len(bounds) != 1:
+        return False
+    return Requirement(str(expression.get("key")), operator, bounds).matches(values)
+
+
+def _shortages(demand: Demand, node: Node, usage: Usage) -> list[str]:
+    short = []
+    if usage.pods + 1 > node.allocatable.get("pods", 0):
+        short.append("Too many pods")
+    for name, asked in demand.requests.items():
+        if asked and usage.requests[name] + asked > node.allocatable.get(name, 0):
+            short.append(f"Insufficient {name}")
+    if demand.gpu is not None and not _packs([*usage.gpus, demand.gpu], node.devices):
+        short.append(f"Insufficient {_gpu_shortage(demand.gpu, node, usage)}")
+    return short
+
+
+def _gpu_shortage(gpu: GpuRequest, node: Node, usage: Usage) -> str:
+    without_memory = [GpuRequest(each.devices, each.milli_gpu) for each in (*usage.gpus, gpu)]
+    boundless = [DeviceShare(share.milli, 0) for share in node.devices]
+    if gpu.memory_mib and _packs(without_memory, boundless):
+        return MEMORY
+    return WHOLE if gpu.milli_gpu == WHOLE_GPU_MILLI else MILLI
+
+
+def _packs(requests: Sequence[GpuRequest], devices: Sequence[DeviceShare]) -> bool:
+    """Whether all requests find room at once: largest first, each on the devices that it fills best.
+
+    May refuse a set that a cleverer packing would place; never accepts one that does not fit.
+    """
+    free = [[share.milli, share.memory_mib] for share in devices]
+    for request in sorted(requests, key=lambda each: (-each.milli_gpu, -each.memory_mib)):
+        room = []
+        for index, (share, left) in enumerate(zip(devices, free, strict=True)):
+            memory = _memory_of(request, share)
+            if left[0] >= request.milli_gpu and left[1] >= memory:
+                room.append((left[0], left[1], index, memory))
+        if len(room) < request.devices:
+            return False
+        for _, _, index, memory in sorted(room)[: request.devices]:
+            free[index][0] -= request.milli_gpu
+            free[index][1] -= memory
+    return True
+
+
+def _memory_of(request: GpuRequest, share: DeviceShare) -> int:
+    """A request that names no memory takes the part that goes with its compute."""
+    return request.memory_mib or (share.memory_mib * request.milli_gpu // share.milli if share.milli else 0)
+
+
+def _score(demand: Demand, node: Node, usage: Usage) -> tuple[float, ...]:
+    """Less is better: not its own lease, taints it would rather avoid, preferences, what is left over."""
+    avoided = sum(
+        taint.get("effect") == "PreferNoSchedule" and not _tolerated(taint, demand.tolerations)
+        for taint in node.taints
+    )
+    preferred = sum(
+        int(term.get("weight", 0))
+        for term in demand.affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
+        if _term_matches(term.get("preference") or {}, node)
+    )
+    left_milli = node.gpu_milli - sum(gpu.total_milli for gpu in usage.gpus)
+    left_over = sum(
+        1 - (usage.requests[name] + demand.requests.get(name, 0)) / node.allocatable[name]
+        for name in ("cpu", "memory")
+        if node.allocatable.get(name)
+    )
+    return (node.bid != demand.name, avoided, -preferred, left_milli, left_over)
+
+
+def _requests(spec: Raw) -> Mapping[str, int]:
+    """Containers and sidecars together, or the largest init container if that is more, and overhead."""
+    running: Counter[str] = Counter()
+    largest: Counter[str] = Counter()
+    for container in spec.get("initContainers") or ():
+        asked = _asked(container)
+        if container.get("restartPolicy") == "Always":
+            running.update(asked)
+            largest |= running
+        else:
+            largest |= Counter(asked) + running
+    for container in spec.get("containers") or ():
+        running.update(_asked(container))
+    total = running | largest
+    total.update({name: _amount(name, str(value)) for name, value in (spec.get("overhead") or {}).items()})
+    return dict(total)
+
+
+def _asked(container: Raw) -> dict[str, int]:
+    resources = container.get("resources") or {}
+    asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    return {name: _amount(name, str(value)) for name, value in asked.items() if name not in _GPU}
+
+
+@lru_cache(maxsize=4096)
+def _amount(resource: str, text: str) -> int:
+    return parse_milli(text) if resource == "cpu" else parse_quantity(text)
+
+
+def _devices(annotations: Mapping[str, str], allocatable: Mapping[str, Any]) -> tuple[DeviceShare, ...]:
+    """A lease's devices as it lists them; without a list one that has all that is allocatable."""
+    listed = annotations.get(DEVICES_ANNOTATION)
+    if listed is not None:
+        try:
+            return tuple(
+                DeviceShare(int(each["milliGPU"]), int(each.get("memoryMiB", 0)))
+                for each in msgspec.json.decode(listed)
+            )
+        except (msgspec.DecodeError, AttributeError, KeyError, TypeError, ValueError):
+            return ()
+    # Both units tell of the same devices.
+    whole = _amount(WHOLE, str(allocatable.get(WHOLE, 0)))
+    memory = _amount(MEMORY, str(allocatable.get(MEMORY, 0)))
+    if whole:
+        return (DeviceShare(WHOLE_GPU_MILLI, memory // whole),) * whole
+    milli = _amount(MILLI, str(allocatable.get(MILLI, 0)))
+    return (DeviceShare(milli, memory),) if milli else ()

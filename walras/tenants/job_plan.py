@@ -1,0 +1,325 @@
+"""What a Job needs next: pods to make or to give up, what to count, conditions. Pure.
+
+Follows Kubernetes' job controller, with one rule of its own: a pod that was displaced (DisruptionTarget) is
+no failure of the job. It is replaced at once and never counts against backoffLimit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from walras.core.clock import rfc3339
+from walras.kube.record import copy
+from walras.tenants.objects import (
+    DISRUPTION_TARGET,
+    Object,
+    condition,
+    deleting,
+    finalizers,
+    finished,
+    is_true,
+    parse_ms,
+    phase,
+    set_condition,
+    status,
+    transition_ms,
+)
+from walras.tenants.workloads import deletion_rank, is_active, is_ready
+
+TRACKING: Final = "batch.kubernetes.io/job-tracking"
+INDEX: Final = "batch.kubernetes.io/job-completion-index"
+BACKOFF_MS_MIN: Final = 10_000
+BACKOFF_MS_MAX: Final = 600_000
+CREATE_MAX: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """An Event to record on the job."""
+
+    type: str
+    reason: str
+    message: str
+
+
+@dataclass(slots=True)
+class Plan:
+    status: Object
+    # Indexes of the pods to make; None for a job whose completions have no index.
+    create: list[int | None] = field(default_factory=list)
+    # To delete without being counted, and to delete as part of the job's failure.
+    give_up: list[Object] = field(default_factory=list)
+    kill: list[Object] = field(default_factory=list)
+    # Counted in `status`, once and for all: their tracking finalizer goes in the same transaction.
+    counted: list[Object] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    again_ms: int | None = None
+    # Past ttlSecondsAfterFinished.
+    expired: bool = False
+
+
+class _Planner:
+    def __init__(self, job: Object, pods: Sequence[Object], now_ms: int) -> None:
+        self.job = job
+        self.spec: Mapping[str, Any] = job["spec"]
+        self.now_ms = now_ms
+        self.now = rfc3339(now_ms)
+        self.pods = pods
+        self.active = [pod for pod in pods if is_active(pod)]
+        self.terminating = [pod for pod in pods if deleting(pod) and not finished(pod)]
+        self.indexed = self.spec.get("completionMode") == "Indexed"
+        # A scratch object, so that conditions can be set as on any other.
+        self.result: Object = {"status": copy(dict(status(job)))}
+        self.status: Object = self.result["status"]
+        self.plan = Plan(self.status)
+
+    def run(self) -> Plan:
+        if is_true(self.job, "Complete") or is_true(self.job, "Failed"):
+            self._after_the_end()
+            return self.plan
+        self._count()
+        failure = self._failure()
+        if failure is not None:
+            self._fail(*failure)
+        elif self._succeeded():
+            self._complete()
+        elif self.spec.get("suspend"):
+            self._suspend()
+        else:
+            self._go_on()
+        self._report()
+        return self.plan
+
+    def _again(self, after_ms: int) -> None:
+        after_ms = max(after_ms, 1)
+        self.plan.again_ms = after_ms if self.plan.again_ms is None else min(self.plan.again_ms, after_ms)
+
+    def _count(self) -> None:
+        """Moves finished pods into the counts. A pod without the finalizer was counted before."""
+        done = parse_indexes(self.status.get("completedIndexes", ""))
+        for pod in self.pods:
+            if TRACKING not in finalizers(pod):
+                continue
+            if phase(pod) == "Succeeded":
+                self.plan.counted.append(pod)
+                if not self.indexed:
+                    self.status["succeeded"] = self.status.get("succeeded", 0) + 1
+                elif (index := index_of(pod)) is not None and index < self.spec.get("completions", 0):
+                    done.add(index)
+            elif self._has_failed(pod):
+                self.plan.counted.append(pod)
+                if not is_true(pod, DISRUPTION_TARGET):
+                    self.status["failed"] = self.status.get("failed", 0) + 1
+        if self.indexed:
+            self.status["completedIndexes"] = format_indexes(done)
+            self.status["succeeded"] = len(done)
+
+    def _has_failed(self, pod: Object) -> bool:
+        if phase(pod) == "Failed":
+            return True
+        # A pod on its way out is as good as failed, unless it shall be replaced only when it is gone.
+        return deleting(pod) and self.spec.get("podReplacementPolicy") != "Failed"
+
+    def _failure(self) -> tuple[str, str] | None:
+        """Reason and message, once the job has failed."""
+        target = condition(self.job, "FailureTarget")
+        if target is not None and target.get("status") == "True":
+            return str(target.get("reason")), str(target.get("message"))
+        limit = self.spec.get("backoffLimit", 6)
+        restarts = sum(restarts_of(pod) for pod in self.pods if phase(pod) in {"Running", "Pending"})
+        on_failure = self.spec["template"]["spec"].get("restartPolicy") == "OnFailure"
+        if self.status.get("failed", 0) > limit or (on_failure and restarts and restarts >= limit):
+            return "BackoffLimitExceeded", "Job has reached the specified backoff limit"
+        deadline_s, started_ms = self.spec.get("activeDeadlineSeconds"), self._started_ms()
+        if deadline_s is not None and started_ms is not None and not self.spec.get("suspend"):
+            left_ms = started_ms + deadline_s * 1000 - self.now_ms
+            if left_ms <= 0:
+                return "DeadlineExceeded", "Job was active longer than specified deadline"
+            self._again(left_ms)
+        return None
+
+    def _started_ms(self) -> int | None:
+        return parse_ms(self.status.get("startTime"))
+
+    def _fail(self, reason: str, message: str) -> None:
+        set_condition(
+            self.result, "FailureTarget", "True", self.now, reason=reason, message=message, probed=True
+        )
+        self.plan.kill = self.active
+        if not self.active and not self.terminating:
+            set_condition(
+                self.result, "Failed", "True", self.now, reason=reason, message=message, probed=True
+            )
+            self.plan.notes.append(Note("Warning", reason, message))
+            self._plan_expiry()
+
+    def _succeeded(self) -> bool:
+        if is_true(self.job, "SuccessCriteriaMet"):
+            return True
+        succeeded, wanted = self.status.get("succeeded", 0), self.spec.get("completions")
+        if wanted is None:
+            # A work queue: one success says that the work is done; the others may end theirs.
+            return bool(succeeded) and not self.active
+        return bool(succeeded >= wanted)
+
+    def _complete(self) -> None:
+        reason, message = "CompletionsReached", "Reached expected number of succeeded pods"
+        set_condition(
+            self.result, "SuccessCriteriaMet", "True", self.now, reason=reason, message=message, probed=True
+        )
+        self.plan.give_up = self.active
+        if not self.active and not self.terminating:
+            set_condition(
+                self.result, "Complete", "True", self.now, reason=reason, message=message, probed=True
+            )
+            self.status["completionTime"] = self.now
+            self.plan.notes.append(Note("Normal", "Completed", "Job completed"))
+            self._plan_expiry()
+
+    def _suspend(self) -> None:
+        self.plan.give_up = self.active
+        if not is_true(self.job, "Suspended"):
+            set_condition(
+                self.result, "Suspended", "True", self.now,
+                reason="JobSuspended", message="Job suspended", probed=True,
+            )  # fmt: skip
+            self.plan.notes.append(Note("Normal", "Suspended", "Job suspended"))
+
+    def _go_on(self) -> None:
+        if is_true(self.job, "Suspended"):
+            set_condition(
+                self.result, "Suspended", "False", self.now,
+                reason="JobResumed", message="Job resumed", probed=True,
+            )  # fmt: skip
+            self.status["startTime"] = self.now
+            self.plan.notes.append(Note("Normal", "Resumed", "Job resumed"))
+        if "startTime" not in self.status:
+            self.status["startTime"] = self.now
+            if self.spec.get("activeDeadlineSeconds") is not None:
+                self._again(self.spec["activeDeadlineSeconds"] * 1000)
+        wanted = self._wanted()
+        extra = len(self.active) - wanted
+        if extra > 0:
+            self.plan.give_up = sorted(self.active, key=deletion_rank)[:extra]
+            return
+        missing = wanted - len(self.active)
+        if self.spec.get("podReplacementPolicy") == "Failed":
+            missing -= len(self.terminating)
+        if missing <= 0:
+            return
+        wait_ms = self._backoff_ms()
+        if wait_ms > 0:
+            self._again(wait_ms)
+            return
+        self.plan.create = self._free_indexes(min(missing, CREATE_MAX))
+        if missing > CREATE_MAX:
+            self._again(1)
+
+    def _wanted(self) -> int:
+        parallelism, completions = self.spec.get("parallelism", 1), self.spec.get("completions")
+        succeeded = self.status.get("succeeded", 0)
+        if completions is None:
+            return min(len(self.active), parallelism) if succeeded else int(parallelism)
+        return int(min(parallelism, completions - succeeded))
+
+    def _free_indexes(self, count: int) -> list[int | None]:
+        if not self.indexed:
+            return [None] * count
+        holding = [*self.active]
+        if self.spec.get("podReplacementPolicy") == "Failed":
+            holding += self.terminating
+        taken = parse_indexes(self.status.get("completedIndexes", ""))
+        taken |= {index for pod in holding if (index := index_of(pod)) is not None}
+        free = (index for index in range(self.spec.get("completions", 0)) if index not in taken)
+        return [index for index, _ in zip(free, range(count), strict=False)]
+
+    def _backoff_ms(self) -> int:
+        """Until the next pod may start: 10 s after the first failure, doubled with each further one."""
+        succeeded = [ended_ms(pod) or 0 for pod in self.pods if phase(pod) == "Succeeded"]
+        since_ms = max(succeeded, default=0)
+        failed = [
+            ended
+            for pod in self.pods
+            if phase(pod) == "Failed"
+            and not is_true(pod, DISRUPTION_TARGET)
+            and (ended := ended_ms(pod)) is not None
+            and ended > since_ms
+        ]
+        if not failed:
+            return 0
+        delay_ms = min(BACKOFF_MS_MIN << min(len(failed) - 1, 10), BACKOFF_MS_MAX)
+        return max(failed) + delay_ms - self.now_ms
+
+    def _report(self) -> None:
+        self.status["active"] = len(self.active)
+        self.status["ready"] = sum(is_ready(pod) for pod in self.active)
+        self.status["terminating"] = len(self.terminating)
+        self.status["uncountedTerminatedPods"] = {}
+        for name in ("active", "succeeded", "failed"):
+            if not self.status.get(name):
+                self.status.pop(name, None)
+
+    def _after_the_end(self) -> None:
+        """Nothing counts any more; what is left is let go of, and the job itself after its time to live."""
+        self.plan.counted = [pod for pod in self.pods if TRACKING in finalizers(pod)]
+        self.plan.give_up = self.active
+        self._plan_expiry()
+
+    def _plan_expiry(self) -> None:
+        ttl_s = self.spec.get("ttlSecondsAfterFinished")
+        if ttl_s is None:
+            return
+        ended_ms = transition_ms(self.result, "Complete") or transition_ms(self.result, "Failed")
+        left_ms = (ended_ms if ended_ms is not None else self.now_ms) + ttl_s * 1000 - self.now_ms
+        if left_ms <= 0 and (is_true(self.job, "Complete") or is_true(self.job, "Failed")):
+            self.plan.expired = True
+        else:
+            self._again(left_ms)
+
+
+def plan(job: Object, pods: Sequence[Object], now_ms: int) -> Plan:
+    """The next step of a job with these pods, all of its own; neither is mutated."""
+    return _Planner(job, pods, now_ms).run()
+
+
+def index_of(pod: Mapping[str, Any]) -> int | None:
+    """The completion index of a pod of an Indexed job."""
+    text = (pod["metadata"].get("annotations") or {}).get(INDEX, "")
+    return int(text) if text.isdecimal() else None
+
+
+def restarts_of(pod: Mapping[str, Any]) -> int:
+    reported = status(pod)
+    containers = (*(reported.get("initContainerStatuses") or ()), *(reported.get("containerStatuses") or ()))
+    return sum(int(each.get("restartCount", 0)) for each in containers)
+
+
+def ended_ms(pod: Mapping[str, Any]) -> int | None:
+    """When the last of its containers ended; None where none tells."""
+    ends = [
+        parse_ms(((each.get("state") or {}).get("terminated") or {}).get("finishedAt"))
+        for each in status(pod).get("containerStatuses") or ()
+    ]
+    return max((end for end in ends if end is not None), default=None)
+
+
+def parse_indexes(text: str) -> set[int]:
+    """The set behind "0-2,4"."""
+    found: set[int] = set()
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
+def format_indexes(indexes: Iterable[int]) -> str:
+    """As in `status.completedIndexes`: "0-2,4"."""
+    ranges: list[list[int]] = []
+    for index in sorted(indexes):
+        if ranges and ranges[-1][1] == index - 1:
+            ranges[-1][1] = index
+        else:
+            ranges.append([index, index])
+    return ",".join(f"{a}" if a == b else f"{a}-{b}" if b > a + 1 else f"{a},{b}" for a, b in ranges)

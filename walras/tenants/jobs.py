@@ -1,0 +1,179 @@
+"""Runs Jobs to completion: carries out what `job_plan` says, counts and finalizers in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from walras.core.clock import Clock
+from walras.core.errors import NotFound
+from walras.kube.api import API, Change
+from walras.kube.transaction import Transaction
+from walras.tenants.controller import Key, Manager
+from walras.tenants.dependents import Dependents
+from walras.tenants.events import Recorder
+from walras.tenants.job_plan import INDEX, TRACKING, Plan, plan
+from walras.tenants.objects import (
+    JOBS,
+    PODS,
+    Object,
+    controller_of,
+    deleting,
+    drop_finalizer,
+    finalizers,
+    uid,
+)
+from walras.tenants.workloads import new_pod, takes_pods
+
+COMPONENT = "job-controller"
+
+
+class JobController:
+    def __init__(
+        self, api: API, clock: Clock, manager: Manager, recorder: Recorder, dependents: Dependents
+    ) -> None:
+        self._api = api
+        self._clock = clock
+        self._manager = manager
+        self._recorder = recorder
+        self._dependents = dependents
+        self._strays = StrayPods(api)
+
+    def watch(self) -> list[Callable[[], None]]:
+        return [
+            self._api.subscribe(JOBS, self._job_changed),
+            self._api.subscribe(PODS, self._pod_changed),
+        ]
+
+    def _job_changed(self, change: Change) -> None:
+        metadata = change.object["metadata"]
+        self._manager.add(self, Key(change.cluster, metadata["namespace"], metadata["name"]))
+        if change.type == "DELETED":
+            for ref, _ in self._dependents.children(change.cluster, uid(change.object), PODS):
+                self._manager.add(self._strays, Key(change.cluster, ref.namespace, ref.name))
+
+    def _pod_changed(self, change: Change) -> None:
+        pod = change.object
+        owner, metadata = controller_of(pod), pod["metadata"]
+        if owner is not None and owner.get("kind") == "Job":
+            self._manager.add(self, Key(change.cluster, metadata["namespace"], str(owner["name"])))
+        if TRACKING in finalizers(pod):
+            self._manager.add(self._strays, Key(change.cluster, metadata["namespace"], metadata["name"]))
+
+    async def reconcile(self, cluster: str, namespace: str, name: str) -> int | None:
+        job = self._api.find(cluster, JOBS, namespace, name)
+        if job is None:
+            return None
+        pods = self._dependents.controlled(cluster, job, PODS)
+        if deleting(job):
+            await self._let_go(cluster, pods)
+            return None
+        planned = plan(job, pods, self._clock.now_ms())
+        if planned.expired:
+            await self._api.delete(cluster, JOBS, namespace, name, propagation="Foreground")
+            return None
+        if not takes_pods(self._api, cluster, namespace):
+            planned.create.clear()
+        transaction = self._api.transaction()
+        try:
+            self._stage(transaction, cluster, job, planned)
+        except NotFound:
+            # Something of it went away meanwhile, and its deletion brings us back.
+            return 1
+        await transaction.commit()
+        return planned.again_ms
+
+    def _stage(self, transaction: Transaction, cluster: str, job: Object, planned: Plan) -> None:
+        namespace = job["metadata"]["namespace"]
+        for pod in planned.counted:
+            transaction.edit(cluster, PODS, namespace, pod["metadata"]["name"], _untrack)
+        for pod in planned.give_up:
+            transaction.edit(cluster, PODS, namespace, pod["metadata"]["name"], _untrack)
+        for pod in (*planned.give_up, *planned.kill):
+            transaction.delete(cluster, PODS, namespace, pod["metadata"]["name"])
+            self._note(transaction, cluster, job, "Normal", "SuccessfulDelete",
+                       f"Deleted pod: {pod['metadata']['name']}")  # fmt: skip
+        for index in planned.create:
+            pod = transaction.create(cluster, PODS, _pod_of(job, index))
+            self._note(transaction, cluster, job, "Normal", "SuccessfulCreate",
+                       f"Created pod: {pod['metadata']['name']}")  # fmt: skip
+        for note in planned.notes:
+            self._note(transaction, cluster, job, note.type, note.reason, note.message)
+
+        def report(latest: Object) -> None:
+            latest["status"] = planned.status
+            # What this very transaction changes is in the counts when it is.
+            active = planned.status.get("active", 0) + len(planned.create)
+            active -= len(planned.give_up) + len(planned.kill)
+            if active > 0:
+                latest["status"]["active"] = active
+            else:
+                latest["status"].pop("active", None)
+
+        transaction.edit(cluster, JOBS, namespace, job["metadata"]["name"], report)
+
+    def _note(
+        self, transaction: Transaction, cluster: str, job: Object, type_: str, reason: str, message: str
+    ) -> None:
+        self._recorder.stage(transaction, cluster, job, type_, reason, message=message, component=COMPONENT)
+
+    async def _let_go(self, cluster: str, pods: list[Object]) -> None:
+        """The job is going: its pods are no longer counted, so nothing keeps them."""
+        transaction = self._api.transaction()
+        for pod in pods:
+            metadata = pod["metadata"]
+            transaction.edit(cluster, PODS, metadata["namespace"], metadata["name"], _untrack)
+        await transaction.commit()
+
+
+class StrayPods:
+    """Frees pods of jobs that are gone: nobody counts them any more."""
+
+    def __init__(self, api: API) -> None:
+        self._api = api
+
+    async def reconcile(self, cluster: str, namespace: str, name: str) -> int | None:
+        pod = self._api.find(cluster, PODS, namespace, name)
+        if pod is None or TRACKING not in finalizers(pod):
+            return None
+        owner = controller_of(pod)
+        if owner is not None and owner.get("kind") == "Job":
+            job = self._api.find(cluster, JOBS, namespace, str(owner["name"]))
+            if job is not None and uid(job) == owner.get("uid"):
+                return None
+        await self._api.edit(cluster, PODS, namespace, name, _untrack)
+        return None
+
+
+def _untrack(pod: Object) -> None:
+    drop_finalizer(pod, TRACKING)
+
+
+def _pod_of(job: Object, index: int | None) -> Object:
+    name, job_uid = job["metadata"]["name"], uid(job)
+    pod = new_pod(job, job["spec"]["template"])
+    metadata = pod["metadata"]
+    metadata["finalizers"] = [*(metadata.get("finalizers") or ()), TRACKING]
+    metadata["labels"] = {
+        **(metadata.get("labels") or {}),
+        "batch.kubernetes.io/controller-uid": job_uid,
+        "batch.kubernetes.io/job-name": name,
+        "controller-uid": job_uid,
+        "job-name": name,
+    }
+    if index is not None:
+        _index(pod, name, index)
+    return pod
+
+
+def _index(pod: Object, job_name: str, index: int) -> None:
+    """Tells the pod of an Indexed job which part is its own."""
+    metadata, spec = pod["metadata"], pod["spec"]
+    metadata["generateName"] = f"{job_name}-{index}-"
+    metadata["labels"][INDEX] = str(index)
+    metadata["annotations"] = {**(metadata.get("annotations") or {}), INDEX: str(index)}
+    spec.setdefault("hostname", f"{job_name}-{index}")
+    variable = {"name": "JOB_COMPLETION_INDEX", "value": str(index)}
+    for container in (*(spec.get("initContainers") or ()), *spec["containers"]):
+        known = {each["name"] for each in container.get("env") or ()}
+        if variable["name"] not in known:
+            container["env"] = [*(container.get("env") or ()), variable]

@@ -1,0 +1,82 @@
+"""All agents' control planes together: controllers, scheduler, tokens and Events over one work queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from walras.core.clock import Clock, Ids
+from walras.kube.api import API
+from walras.tenants.agents import AgentController, prepare_fleet
+from walras.tenants.controller import Manager
+from walras.tenants.dependents import Dependents
+from walras.tenants.deployments import DeploymentController
+from walras.tenants.events import EventExpiry, Recorder
+from walras.tenants.gc import GarbageCollector
+from walras.tenants.jobs import JobController
+from walras.tenants.namespaces import NamespaceController
+from walras.tenants.pods import PodCollector
+from walras.tenants.replicasets import ReplicaSetController
+from walras.tenants.scheduler import Scheduler
+from walras.tenants.tokens import TokenAuthenticator
+from walras.tenants.volumes import ClaimController
+
+
+class Watcher(Protocol):
+    def watch(self) -> list[Callable[[], None]]:
+        """Subscribes to what concerns it; returns the calls that unsubscribe."""
+
+
+class ControlPlanes:
+    """Everything that acts in agents' clusters by itself. It has no state: all of it is in the API.
+
+    `endpoint` is the server's URL as clients reach it, `ca_pem` the certificate by which they know it.
+    `manager` runs the controllers, and may run others' (`manager.add(reconciler, Key(...))`).
+    """
+
+    def __init__(self, api: API, clock: Clock, ids: Ids, *, endpoint: str, ca_pem: str) -> None:
+        self._api = api
+        self._ids = ids
+        self._ca_pem = ca_pem
+        self.manager = Manager(clock)
+        self.dependents = Dependents(api)
+        self.recorder = Recorder(api, clock, self.manager)
+        self.authenticator = TokenAuthenticator(api)
+        self.operator_token = ""
+        manager, recorder, dependents = self.manager, self.recorder, self.dependents
+        # These two learn of every change from the index.
+        GarbageCollector(api, manager, dependents)
+        namespaces = NamespaceController(api, clock, manager, dependents, ca_pem)
+        self._watchers: Sequence[Watcher] = (
+            self.authenticator,
+            AgentController(api, clock, ids, manager, endpoint=endpoint, ca_pem=ca_pem),
+            namespaces,
+            Scheduler(api, clock, manager, recorder),
+            PodCollector(api, clock, manager),
+            JobController(api, clock, manager, recorder, dependents),
+            ReplicaSetController(api, clock, manager, recorder, dependents),
+            DeploymentController(api, clock, manager, recorder, dependents),
+            ClaimController(api, manager),
+            EventExpiry(api, clock, manager),
+        )
+        self._unsubscribe: list[Callable[[], None]] = []
+
+    async def start(self) -> None:
+        """Makes the fleet on the first start; looks at everything that is there, then at every change."""
+        self.operator_token = await prepare_fleet(self._api, self._ids, self._ca_pem)
+        self.dependents.start()
+        for watcher in self._watchers:
+            self._unsubscribe += watcher.watch()
+        self.manager.start()
+
+    async def settle(self) -> None:
+        """Returns when the controllers have nothing left to do at this moment."""
+        await self.manager.settle()
+
+    async def stop(self) -> None:
+        """Ends after the work that is under way."""
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
+        self._unsubscribe.clear()
+        self.dependents.stop()
+        await self.manager.stop()

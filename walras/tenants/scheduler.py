@@ -1,0 +1,236 @@
+"""Binds pods to nodes as soon as there is one that fits, and says on the others why there is none.
+
+What it knows of nodes and of the room on them is a cache of the API, kept by changes and by its own bindings
+that are on their way to disk. One pass binds many pods of a cluster in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from walras.core.clock import Clock, rfc3339
+from walras.core.errors import NotFound, WalrasError
+from walras.kube.api import API, Change
+from walras.kube.transaction import Transaction
+from walras.tenants.controller import Key, Manager
+from walras.tenants.events import Recorder
+from walras.tenants.fit import Choice, Node, Usage, choose, node_of, taken_by
+from walras.tenants.objects import (
+    CLAIMS,
+    NODES,
+    PODS,
+    Object,
+    condition,
+    deleting,
+    finished,
+    set_condition,
+    uid,
+)
+from walras.tenants.view import ClusterView, PodKey, Waiting, waiting_pod
+
+SCHEDULER_NAME: Final = "default-scheduler"
+PASS_MAX: Final = 200
+
+
+class Scheduler:
+    """One for all clusters; keys are whole clusters."""
+
+    def __init__(self, api: API, clock: Clock, manager: Manager, recorder: Recorder) -> None:
+        self._api = api
+        self._clock = clock
+        self._manager = manager
+        self._recorder = recorder
+        self._views: dict[str, ClusterView] = {}
+
+    def watch(self) -> list[Callable[[], None]]:
+        return [
+            self._api.subscribe(NODES, self._node_changed),
+            self._api.subscribe(PODS, self._pod_changed),
+            self._api.subscribe(CLAIMS, self._claim_changed),
+        ]
+
+    async def reconcile(self, cluster: str, namespace: str, name: str) -> int | None:
+        """Starts one pass; the next need not wait until its commit is on disk."""
+        del namespace, name
+        view = self._views.get(cluster)
+        if view is not None:
+            view.paused = False
+            self._manager.spawn(self._pass(cluster, view))
+        return None
+
+    def _node_changed(self, change: Change) -> None:
+        view = self._views.setdefault(change.cluster, ClusterView())
+        name = change.object["metadata"]["name"]
+        before = view.nodes.pop(name, None)
+        if change.type != "DELETED":
+            try:
+                view.nodes[name] = node_of(change.object)
+            except WalrasError:
+                # A node that cannot be read takes no pods.
+                view.nodes.pop(name, None)
+            view.usage.setdefault(name, Usage())
+        elif name in view.usage and not view.usage[name].pods:
+            del view.usage[name]
+        if view.nodes.get(name) != before:
+            view.wake()
+        self._enqueue_if_due(change.cluster, view)
+
+    def _claim_changed(self, change: Change) -> None:
+        view = self._views.get(change.cluster)
+        if view is not None and any(waiting.claims for waiting in view.waiting.values()):
+            view.wake()
+            self._enqueue_if_due(change.cluster, view)
+
+    def _pod_changed(self, change: Change) -> None:
+        view = self._views.setdefault(change.cluster, ClusterView())
+        pod = change.object
+        key = (pod["metadata"]["namespace"], pod["metadata"]["name"])
+        if change.type == "DELETED":
+            self._gone(change.cluster, view, key)
+            return
+        self._take_in(change.cluster, view, key, pod)
+
+    def _take_in(self, cluster: str, view: ClusterView, key: PodKey, pod: Object) -> None:
+        if finished(pod) or (deleting(pod) and not pod["spec"].get("nodeName")):
+            self._gone(cluster, view, key)
+        elif pod["spec"].get("nodeName"):
+            view.assumed.pop(key, None)
+            view.leave(key)
+            placed = view.placed.get(key)
+            if placed is None or placed[::2] != (pod["spec"]["nodeName"], uid(pod)):
+                view.place(key, pod["spec"]["nodeName"], taken_by(pod), uid(pod))
+        elif view.assumed.get(key) != uid(pod) and _is_ours(pod):
+            view.wait(key, waiting_pod(pod))
+        self._enqueue_if_due(cluster, view)
+
+    def _gone(self, cluster: str, view: ClusterView, key: PodKey) -> None:
+        """The pod takes no room any more, and none is kept for it."""
+        view.assumed.pop(key, None)
+        view.leave(key)
+        if view.displace(key):
+            view.wake()
+        self._enqueue_if_due(cluster, view)
+
+    def _enqueue_if_due(self, cluster: str, view: ClusterView) -> None:
+        if view.to_try and not view.paused:
+            self._manager.add(self, Key(cluster, "", ""))
+        elif view.empty:
+            self._views.pop(cluster, None)
+
+    async def _pass(self, cluster: str, view: ClusterView) -> None:
+        transaction = self._api.transaction()
+        nodes = [(node, view.usage[name]) for name, node in view.nodes.items()]
+        tried: list[PodKey] = []
+        while len(tried) < PASS_MAX and (key := view.next()) is not None:
+            tried.append(key)
+            self._schedule(transaction, cluster, view, key, nodes)
+        # What is left takes the cluster's next turn.
+        self._enqueue_if_due(cluster, view)
+        try:
+            await transaction.commit()
+        except WalrasError as error:
+            # Nothing of it happened: what the API says counts again, after a while.
+            view.paused = True
+            for key in tried:
+                self._look_again(cluster, view, key)
+            self._manager.retry(self, Key(cluster, "", ""), error)
+
+    def _look_again(self, cluster: str, view: ClusterView, key: PodKey) -> None:
+        if view.assumed.pop(key, None) is not None:
+            view.displace(key)
+        pod = self._api.find(cluster, PODS, *key) if self._api.has_cluster(cluster) else None
+        if pod is not None:
+            view.leave(key)
+            self._take_in(cluster, view, key, pod)
+
+    def _schedule(
+        self,
+        transaction: Transaction,
+        cluster: str,
+        view: ClusterView,
+        key: PodKey,
+        nodes: list[tuple[Node, Usage]],
+    ) -> None:
+        waiting = view.waiting[key]
+        choice = self._choose(cluster, view, key, waiting, nodes)
+        if choice.node is not None:
+            assert waiting.demand is not None
+            if self._bind(transaction, cluster, key, waiting.uid, choice.node):
+                view.assumed[key] = waiting.uid
+                view.place(key, choice.node, waiting.demand, waiting.uid)
+                view.leave(key)
+        else:
+            self._refuse(transaction, cluster, key, waiting.uid, choice.message)
+
+    def _choose(
+        self, cluster: str, view: ClusterView, key: PodKey, waiting: Waiting, nodes: list[tuple[Node, Usage]]
+    ) -> Choice:
+        if waiting.demand is None:
+            return Choice(None, waiting.fault)
+        for claim in waiting.claims:
+            found = self._api.find(cluster, CLAIMS, key[0], claim)
+            if found is None or deleting(found):
+                fault = "not found" if found is None else "is being deleted"
+                return Choice(
+                    None, f'0/{len(nodes)} nodes are available: persistentvolumeclaim "{claim}" {fault}.'
+                )
+        # A pod whose bid won a node is like no other pod.
+        known = None if key[1] in view.bids else view.refused.get(waiting.kind)
+        if known is not None:
+            return Choice(None, known)
+        choice = choose(waiting.demand, nodes, view.held)
+        if choice.node is None and key[1] not in view.bids:
+            view.refused[waiting.kind] = choice.message
+        return choice
+
+    def _bind(self, transaction: Transaction, cluster: str, key: PodKey, pod_uid: str, node: str) -> bool:
+        now = rfc3339(self._clock.now_ms())
+        bound: list[Object] = []
+
+        def bind(pod: Object) -> None:
+            if uid(pod) == pod_uid and not pod["spec"].get("nodeName") and not deleting(pod):
+                pod["spec"]["nodeName"] = node
+                set_condition(pod, "PodScheduled", "True", now)
+                bound.append(pod)
+
+        try:
+            transaction.edit(cluster, PODS, *key, bind)
+        except NotFound:
+            return False
+        if bound:
+            self._recorder.stage(
+                transaction, cluster, bound[0], "Normal", "Scheduled",
+                message=f"Successfully assigned {key[0]}/{key[1]} to {node}", component=SCHEDULER_NAME,
+            )  # fmt: skip
+        return bool(bound)
+
+    def _refuse(
+        self, transaction: Transaction, cluster: str, key: PodKey, pod_uid: str, message: str
+    ) -> None:
+        pod = self._api.find(cluster, PODS, *key)
+        said = condition(pod, "PodScheduled") if pod is not None else None
+        if said is not None and said.get("status") == "False" and said.get("message") == message:
+            return
+        now = rfc3339(self._clock.now_ms())
+        refused: list[Object] = []
+
+        def refuse(pod: Object) -> None:
+            if uid(pod) == pod_uid and not pod["spec"].get("nodeName"):
+                set_condition(pod, "PodScheduled", "False", now, reason="Unschedulable", message=message)
+                refused.append(pod)
+
+        try:
+            transaction.edit(cluster, PODS, *key, refuse)
+        except NotFound:
+            return
+        if refused:
+            self._recorder.stage(
+                transaction, cluster, refused[0], "Warning", "FailedScheduling",
+                message=message, component=SCHEDULER_NAME,
+            )  # fmt: skip
+
+
+def _is_ours(pod: Object) -> bool:
+    spec = pod["spec"]
+    return spec.get("schedulerName", SCHEDULER_NAME) == SCHEDULER_NAME and not spec.get("schedulingGates")

@@ -1,0 +1,150 @@
+"""What the scheduler remembers of one cluster: nodes, the room on them, and the pods that wait for some."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from walras.core.clock import parse_rfc3339
+from walras.core.errors import WalrasError
+from walras.tenants.fit import Demand, Node, Usage, demand_of
+from walras.tenants.objects import Object, uid
+
+PodKey = tuple[str, str]
+"""Namespace and name."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A pod without a node."""
+
+    uid: str
+    priority: int
+    created_ms: int
+    demand: Demand | None
+    # Why no node can ever take it, when its request is nonsense.
+    fault: str
+    claims: tuple[str, ...]
+    # Pods of equal kind get equal answers.
+    kind: bytes
+
+
+@dataclass(slots=True)
+class ClusterView:
+    nodes: dict[str, Node] = field(default_factory=dict)
+    usage: dict[str, Usage] = field(default_factory=dict)
+    placed: dict[PodKey, tuple[str, Demand, str]] = field(default_factory=dict)
+    waiting: dict[PodKey, Waiting] = field(default_factory=dict)
+    names: Counter[str] = field(default_factory=Counter)
+    # Bound by us, not yet committed: the uid.
+    assumed: dict[PodKey, str] = field(default_factory=dict)
+    to_try: list[tuple[int, int, PodKey]] = field(default_factory=list)
+    queued: set[PodKey] = field(default_factory=set)
+    refused: dict[bytes, str] = field(default_factory=dict)
+    # Between a commit that failed and its next try.
+    paused: bool = False
+
+    def place(self, key: PodKey, node: str, demand: Demand, pod_uid: str) -> None:
+        self.displace(key)
+        self.placed[key] = (node, demand, pod_uid)
+        self.usage.setdefault(node, Usage()).add(demand)
+
+    def displace(self, key: PodKey) -> bool:
+        """Frees what the pod took; whether it took anything."""
+        found = self.placed.pop(key, None)
+        if found is None:
+            return False
+        node, demand, _ = found
+        self.usage[node].remove(demand)
+        if not self.usage[node].pods and node not in self.nodes:
+            del self.usage[node]
+        return True
+
+    def queue(self, key: PodKey) -> None:
+        waiting = self.waiting.get(key)
+        if waiting is not None and key not in self.queued:
+            self.queued.add(key)
+            heapq.heappush(self.to_try, (-waiting.priority, waiting.created_ms, key))
+
+    def wake(self) -> None:
+        """Something got better: every refusal may be out of date."""
+        self.refused.clear()
+        for key in self.waiting:
+            self.queue(key)
+
+    def next(self) -> PodKey | None:
+        while self.to_try:
+            _, _, key = heapq.heappop(self.to_try)
+            self.queued.discard(key)
+            if key in self.waiting:
+                return key
+        return None
+
+    def wait(self, key: PodKey, pod: Waiting) -> None:
+        """Remembers a pod without a node; queues it if it is new or asks for something else."""
+        before = self.waiting.get(key)
+        self.waiting[key] = pod
+        if before is None:
+            self.names[key[1]] += 1
+        if before is None or (before.uid, before.kind) != (pod.uid, pod.kind):
+            self.queue(key)
+
+    def leave(self, key: PodKey) -> None:
+        """The pod waits no more; what was held for it is there for others."""
+        if self.waiting.pop(key, None) is None:
+            return
+        self.names[key[1]] -= 1
+        if not self.names[key[1]]:
+            del self.names[key[1]]
+            if key[1] in self.bids:
+                self.wake()
+
+    @property
+    def bids(self) -> frozenset[str]:
+        """The bids that won the nodes; a bid has the name of its pod."""
+        return frozenset(node.bid for node in self.nodes.values() if node.bid)
+
+    @property
+    def held(self) -> frozenset[str]:
+        """Names of waiting pods that a node was won for."""
+        return frozenset(bid for bid in self.bids if bid in self.names)
+
+    @property
+    def empty(self) -> bool:
+        return not self.nodes and not self.placed and not self.waiting
+
+
+def waiting_pod(pod: Object) -> Waiting:
+    spec: Mapping[str, Any] = pod["spec"]
+    demand, fault = None, ""
+    try:
+        demand = demand_of(pod)
+    except WalrasError as error:
+        fault = error.message
+    claims = (volume.get("persistentVolumeClaim") or {} for volume in spec.get("volumes") or ())
+    return Waiting(
+        uid=uid(pod),
+        priority=int(spec.get("priority") or 0),
+        created_ms=parse_rfc3339(pod["metadata"]["creationTimestamp"]),
+        demand=demand,
+        fault=fault,
+        claims=tuple(claim["claimName"] for claim in claims if "claimName" in claim),
+        kind=_kind(spec),
+    )
+
+
+def _kind(spec: Mapping[str, Any]) -> bytes:
+    """Equal for pods that scheduling cannot tell apart."""
+    return msgspec.json.encode(
+        [
+            [container.get("resources") for container in spec.get("containers") or ()],
+            [[each.get("resources"), each.get("restartPolicy")] for each in spec.get("initContainers") or ()],
+            *(spec.get(name) for name in ("overhead", "nodeSelector", "affinity", "tolerations", "priority")),
+        ],
+        order="sorted",
+    )
