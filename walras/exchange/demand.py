@@ -1,4 +1,4 @@
-"""The bidder: pending pods that no node fits become bids, at what their manifests or the agent's policy say."""
+"""The bidder: pending pods that no node fits become bids, at what manifests or the agent's policy say."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, Final
 from walras.core.errors import NotFound, WalrasError
 from walras.core.quantity import format_mib, parse_duration_ms
 from walras.devices.request import gpu_request
-from walras.kube.api import API, Object
+from walras.kube.api import API
+from walras.kube.record import Object
 from walras.tenants.events import Recorder
 
 FLEET: Final = "fleet"
@@ -22,7 +23,7 @@ FINISHED: Final = ("Succeeded", "Failed")
 
 
 class Bidder:
-    """Reconciles one pod's bid: none for a pod that needs none, one for a pod that waits, an ended one after."""
+    """Reconciles the bid of one pod: none if it needs none, one while it waits, an ended one after."""
 
     def __init__(self, api: API, recorder: Recorder) -> None:
         self._api = api
@@ -128,7 +129,7 @@ def bid_spec(api: API, cluster: str, pod: Object) -> Object | None:
 
 
 def _said(api: API, cluster: str, pod: Object) -> Mapping[str, str]:
-    """What the pod says of its worth: its PriorityClass' annotations, its labels, its own annotations over them."""
+    """What the pod says of its worth: its PriorityClass' annotations, then its labels and annotations."""
     said: dict[str, str] = {}
     priority_class = pod["spec"].get("priorityClassName")
     if priority_class:
@@ -147,7 +148,9 @@ def _policy_price(api: API, cluster: str) -> str:
 
 
 def _class_of(pod: Object) -> str:
-    owners = {owner.get("kind") for owner in pod["metadata"].get("ownerReferences") or () if owner.get("controller")}
+    owners = {
+        owner.get("kind") for owner in pod["metadata"].get("ownerReferences") or () if owner.get("controller")
+    }
     if "Job" in owners:
         return "batch"
     return "latency" if "ReplicaSet" in owners else "standard"

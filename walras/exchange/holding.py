@@ -1,4 +1,4 @@
-"""What the exchange knows of a lease: one row of its own table, of which the GPULease object is the projection."""
+"""What the exchange knows of a lease: a row of its own, of which the GPULease object is the projection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from walras.core.clock import rfc3339
 from walras.core.money import charge, format_credits
 from walras.core.quantity import format_mib
-from walras.kube.api import Object
+from walras.kube.record import Object
 from walras.market import types as market
 
 LEASES: Final = "gpuleases.walras.dev"
@@ -25,7 +25,7 @@ _STATES: Final[dict[str, Literal["reserved", "active", "draining"]]] = {
 
 
 class Holding(msgspec.Struct, kw_only=True):
-    """A lease and its money. Times are epoch milliseconds, prices micro-credits a GPU-hour of a whole device."""
+    """A lease and its money. Times are epoch milliseconds, prices micro-credits a whole GPU-hour."""
 
     id: str
     agent: str
@@ -67,28 +67,30 @@ class Holding(msgspec.Struct, kw_only=True):
         return sum(share.milli for share in self.shares)
 
     def cost_of_term(self) -> int:
-        """What a full term costs, rounded up so that no settlement can pass the hold."""
-        return charge(self.price_micros, self.milli, self.term_ms) + 1 if self.price_micros else 0
+        """What the present term costs when it is served whole."""
+        return charge(self.price_micros, self.milli, self.end_ms - self.term_start_ms)
 
     def due(self, now_ms: int) -> int:
         """Micros of the present term that are owed at `now_ms` and not yet captured."""
         served = max(0, min(now_ms, self.end_ms) - self.term_start_ms - self.gap_ms)
         return charge(self.price_micros, self.milli, served) - self.captured_micros
 
-    def as_market(self) -> market.Lease:
+    def as_market(self, funds_micros: int) -> market.Lease:
         return market.Lease(
             id=self.id,
+            bid=f"{self.agent}/{self.namespace}/{self.bid}",
             agent=self.agent,
             job_class=self.job_class,
-            max_price_micros=self.worth_micros,
-            restart_cost_micros=self.restart_cost_micros,
             shares=self.shares,
             price_micros=self.price_micros,
+            max_price_micros=self.worth_micros,
+            restart_cost_micros=self.restart_cost_micros,
+            term_ms=self.term_ms,
             start_ms=self.start_ms,
             end_ms=self.end_ms,
-            term_ms=self.term_ms,
+            funds_micros=funds_micros,
             state=_STATES[self.phase],
-            drains_at_ms=self.drains_at_ms,
+            drains_at_ms=self.drains_at_ms or None,
         )
 
     def spec(self) -> Object:

@@ -11,7 +11,7 @@ from walras.core.money import WHOLE_GPU_MILLI
 from walras.devices.request import MEMORY, MILLI, WHOLE
 from walras.exchange.holding import BID_LABEL, LEASE_LABEL, Holding
 from walras.exchange.supply import Supply
-from walras.kube.api import Object
+from walras.kube.record import Object
 
 NODES: Final = "nodes"
 DEVICES_ANNOTATION: Final = "walras.dev/devices"

@@ -1,4 +1,4 @@
-"""Which devices a package may use: a CEL expression over DRA-style attributes (KEP-4381, `device` variable)."""
+"""Which devices a package may use: a CEL expression over DRA-style attributes, as in KEP-4381."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-import cel_expr_python.cel as cel
+from cel_expr_python import cel
 
 from walras.core.errors import Invalid
 from walras.exchange.supply import ATTRIBUTE_DOMAIN
@@ -44,7 +44,7 @@ def eligible(expression: str, devices: Sequence[Device]) -> frozenset[str] | Non
         }
         try:
             matches = program.eval(data={"device": facts}).plain_value()
-        except Exception:  # noqa: S112, BLE001  the library raises RuntimeError for whatever goes wrong inside
+        except Exception:  # noqa: S112  the library raises RuntimeError for whatever goes wrong inside
             continue
         if matches is True:
             chosen.add(device.id)

@@ -40,7 +40,9 @@ class Supply:
 def detect(gpus: str, node: str = "local") -> Supply:
     """The supply that `--gpus auto|emulated:N[:MODEL]` asks for. Raises Invalid."""
     if gpus == "auto":
-        return _nvidia(node) or _emulated(2, "", node, "no NVIDIA device answers through NVML; 2 are emulated")
+        return _nvidia(node) or _emulated(
+            2, "", node, "no NVIDIA device answers through NVML; 2 are emulated"
+        )
     match = _SPEC.fullmatch(gpus)
     if match is None:
         raise Invalid(f'--gpus "{gpus}" is neither "auto" nor "emulated:N[:MODEL]", such as emulated:4:A100')

@@ -1,0 +1,465 @@
+"""From demand to money, over a real store: bids, leases, nodes, settlement, notice, restart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from walras.core.clock import SequenceIds, VirtualClock
+from walras.core.errors import StorageError
+from walras.core.money import MICROS, charge
+from walras.cost import usage
+from walras.exchange import supply
+from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS
+from walras.exchange.exchange import POOLS, Exchange
+from walras.exchange.holding import LEASES
+from walras.exchange.nodes import NODES
+from walras.exchange.treasury import differences, journal
+from walras.kube.api import API
+from walras.kube.record import Object
+from walras.kube.store.sqlite import SqliteStore
+from walras.tenants.controller import Manager
+from walras.tenants.events import Recorder
+
+
+@dataclass
+class RecordingRuntime:
+    """The one fake of the runtime port: notes which nodes were stopped, and says what CPU they used."""
+
+    stopped: list[tuple[str, str]] = field(default_factory=list)
+    cpu_ms: int = 0
+
+    async def stop_node(self, cluster: str, node: str) -> None:
+        self.stopped.append((cluster, node))
+
+    def node_cpu_ms(self, cluster: str, node: str) -> int:
+        return self.cpu_ms
+
+
+class World:
+    """A fleet with one emulated device and agents in clusters of their own, in virtual time."""
+
+    def __init__(self, path: Path | str, clock: VirtualClock, devices: int = 1) -> None:
+        self.clock = clock
+        self.ids = SequenceIds()
+        self.store = SqliteStore(path)
+        self.api = API(self.store, clock, self.ids)
+        self.manager = Manager(clock)
+        self.runtime = RecordingRuntime()
+        self.exchange = Exchange(
+            self.api,
+            self.store,
+            clock,
+            self.ids,
+            manager=self.manager,
+            recorder=Recorder(self.api, clock, self.manager),
+            runtime=self.runtime,
+            supply=supply.detect(f"emulated:{devices}"),
+        )
+
+    async def open(self) -> None:
+        if not self.api.has_cluster(FLEET):
+            await self.api.create_cluster(FLEET)
+        self.manager.start()
+        await self.exchange.open()
+        await self.manager.settle()
+
+    async def close(self) -> None:
+        await self.manager.stop()
+        self.store.close()
+
+    async def step(self, ms: int = 0) -> None:
+        """Move time and let everything that is due happen, until nothing changes any more."""
+        self.clock.advance(ms)
+        for _ in range(4):
+            await self.manager.settle()
+            await self.exchange.step()
+            await asyncio.sleep(0)
+
+    async def agent(self, name: str, **budget: str) -> None:
+        await self.api.create_cluster(name)
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}}
+        await self.api.create(name, "namespaces", namespace)
+        await self.api.create(
+            FLEET,
+            AGENTS,
+            {
+                "apiVersion": "walras.dev/v1alpha1",
+                "kind": "Agent",
+                "metadata": {"name": name},
+                "spec": {"budget": {"income": "0/h", "balance": "100", **budget}},
+            },
+        )
+        await self.step()
+
+    async def pod(self, agent: str, name: str, milli: int, price: str, job_class: str = "standard") -> None:
+        """A pod that the agent's scheduler found no node for."""
+        unschedulable = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+        await self.api.create(
+            agent,
+            PODS,
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "name": name,
+                    "namespace": "default",
+                    "annotations": {
+                        "walras.dev/class": job_class,
+                        "walras.dev/max-price": price,
+                        "walras.dev/term": "60s",
+                    },
+                },
+                "spec": {
+                    "containers": [
+                        {"name": "c", "resources": {"limits": {"walras.dev/milligpu": str(milli)}}}
+                    ]
+                },
+                "status": {"phase": "Pending", "conditions": [unschedulable]},
+            },
+        )
+
+    async def bind(self, agent: str, name: str, node: str) -> None:
+        def bound(pod: Object) -> None:
+            pod["spec"]["nodeName"] = node
+            pod["status"] = {"phase": "Running"}
+
+        await self.api.edit(agent, PODS, "default", name, bound)
+
+    def bid(self, agent: str, name: str) -> Object:
+        return self.api.get(agent, BIDS, "default", name)
+
+    def leases(self, agent: str) -> list[Object]:
+        return self.api.list(agent, LEASES)
+
+    def nodes(self, agent: str) -> list[Object]:
+        return self.api.list(agent, NODES)
+
+    def check_money(self) -> None:
+        """The invariants: books balance, journal and accounts agree, cost is what was captured."""
+        ledger = self.exchange.treasury.ledger
+        assert ledger.balanced()
+        entries = journal(self.store)
+        assert differences(ledger, entries) == []
+        captured = sum(entry.amount for entry in entries if entry.kind == "capture")
+        assert usage.report(self.store, by="pod").total_micros == captured
+
+
+Story = Callable[[World], Coroutine[Any, Any, None]]
+
+
+def play(story: Story, devices: int = 1) -> None:
+    async def scene() -> None:
+        world = World(":memory:", VirtualClock(), devices)
+        await world.open()
+        try:
+            await story(world)
+            world.check_money()
+        finally:
+            await world.close()
+
+    asyncio.run(scene())
+
+
+def test_a_pending_pod_becomes_a_bid_a_lease_and_a_node_with_what_was_won() -> None:
+    async def story(world: World) -> None:
+        await world.agent("search")
+        await world.pod("search", "query", 250, "2.00")
+        await world.step(1000)
+        bid = world.bid("search", "query")
+        assert bid["spec"]["class"] == "standard"
+        assert bid["status"]["phase"] == "Leased"
+        (lease,) = world.leases("search")
+        assert lease["status"]["phase"] == "Active"
+        assert lease["spec"]["devices"][0]["milliGPU"] == 250
+        assert lease["spec"]["devices"][0]["enforcement"] == "emulated"
+        (node,) = world.nodes("search")
+        assert node["status"]["capacity"]["walras.dev/milligpu"] == "250"
+        assert node["metadata"]["labels"]["walras.dev/bid"] == "query"
+        # The term is paid for before it starts, at the reserve price because nobody else bids.
+        assert world.exchange.treasury.held("search") == charge(100_000, 250, 60_000)
+
+    play(story)
+
+
+def test_use_is_settled_second_by_second_and_what_is_not_used_is_given_back() -> None:
+    async def story(world: World) -> None:
+        await world.agent("search")
+        await world.pod("search", "query", 500, "2.00")
+        await world.step(1000)
+        await world.bind("search", "query", world.nodes("search")[0]["metadata"]["name"])
+        for _ in range(10):
+            await world.step(1000)
+        paid = charge(100_000, 500, 10_000)
+        assert world.exchange.treasury.balance("search") == 100 * MICROS - paid + _rebated(world, "search")
+        await world.api.edit(
+            "search", PODS, "default", "query", lambda pod: pod["status"].update(phase="Succeeded")
+        )
+        await world.step()
+        assert world.nodes("search") == []
+        assert world.leases("search")[0]["status"]["phase"] == "Ended"
+        assert world.exchange.treasury.held("search") == 0
+        rows = usage.report(world.store, by="pod").rows
+        assert [(row["pod"], row["chargedMicros"], row["gpuSeconds"]) for row in rows] == [
+            ("query", paid, 5.0)
+        ]
+
+    play(story)
+
+
+def _rebated(world: World, agent: str) -> int:
+    return sum(
+        entry.amount
+        for entry in journal(world.store)
+        if entry.ref == "rebate" and entry.credit == f"agent:{agent}"
+    )
+
+
+def test_a_latency_bid_displaces_a_training_lease_at_once_with_notice_to_its_pod() -> None:
+    async def story(world: World) -> None:
+        await world.agent("train")
+        await world.agent("search")
+        await world.pod("train", "epoch", 1000, "0.50", "batch")
+        await world.step(1000)
+        await world.bind("train", "epoch", world.nodes("train")[0]["metadata"]["name"])
+        await world.step(6000)
+        await world.pod("search", "query", 500, "3.00", "latency")
+        await world.step(1)
+        (training,) = world.leases("train")
+        assert training["status"]["phase"] == "Draining"
+        pod = world.api.get("train", PODS, "default", "epoch")
+        assert pod["metadata"]["deletionGracePeriodSeconds"] == 2
+        assert {"DisruptionTarget"} <= {condition["type"] for condition in pod["status"]["conditions"]}
+        assert world.leases("search")[0]["status"]["phase"] == "Reserved"
+        assert world.nodes("search") == []
+        await world.step(2000)
+        assert ("train", training["status"]["node"]) in world.runtime.stopped
+        assert world.leases("search")[0]["status"]["phase"] == "Active"
+        assert len(world.nodes("search")) == 1
+        assert world.nodes("train") == []
+
+    play(story)
+
+
+def test_a_device_is_never_sold_twice_while_a_lease_drains() -> None:
+    async def story(world: World) -> None:
+        for name in ("train", "search", "other"):
+            await world.agent(name)
+        await world.pod("train", "epoch", 1000, "0.50", "batch")
+        await world.step(7000)
+        await world.pod("search", "query", 1000, "3.00", "latency")
+        await world.step(1)
+        await world.pod("other", "late", 100, "9.00", "latency")
+        await world.step(500)
+        active = [
+            lease
+            for agent in ("train", "search", "other")
+            for lease in world.leases(agent)
+            if lease["status"]["phase"] in ("Active", "Draining")
+        ]
+        assert sum(lease["spec"]["devices"][0]["milliGPU"] for lease in active) <= 1000
+
+    play(story)
+
+
+def test_a_refused_bid_says_why_and_what_would_have_won() -> None:
+    async def story(world: World) -> None:
+        await world.agent("train")
+        await world.agent("poor", balance="0.000001")
+        await world.pod("train", "big", 1000, "0.50")
+        await world.step(1000)
+        await world.pod("poor", "wish", 100, "5.00")
+        await world.pod("train", "cheap", 100, "0.01")
+        await world.step(1000)
+        assert world.bid("poor", "wish")["status"]["explanation"]["reason"] == "InsufficientFunds"
+        cheap = world.bid("train", "cheap")["status"]
+        assert cheap["phase"] == "Refused"
+        assert cheap["explanation"]["reason"] == "BelowReserve"
+        assert cheap["explanation"]["clearingPrice"] == "0.10"
+
+    play(story)
+
+
+def test_a_lease_is_renewed_while_its_pod_runs() -> None:
+    async def story(world: World) -> None:
+        await world.agent("search")
+        await world.pod("search", "query", 250, "2.00")
+        await world.step(1000)
+        node = world.nodes("search")[0]["metadata"]["name"]
+        await world.bind("search", "query", node)
+        for _ in range(130):
+            await world.step(1000)
+        (lease,) = world.leases("search")
+        assert lease["status"]["phase"] == "Active"
+        assert lease["status"]["node"] == node
+        assert lease["status"]["meteredSeconds"] >= 125
+
+    play(story)
+
+
+def test_a_price_that_rises_above_a_bid_ends_its_lease_at_the_end_of_its_term() -> None:
+    async def story(world: World) -> None:
+        await world.agent("cheap")
+        await world.agent("dear")
+        await world.pod("cheap", "epoch", 1000, "0.50")
+        await world.step(1000)
+        await world.bind("cheap", "epoch", world.nodes("cheap")[0]["metadata"]["name"])
+        await world.pod("dear", "epoch", 1000, "2.00")
+        for _ in range(50):
+            await world.step(1000)
+        assert world.leases("cheap")[0]["status"]["phase"] == "Active"
+        for _ in range(15):
+            await world.step(1000)
+        assert world.nodes("cheap") == []
+        assert world.leases("dear")[0]["status"]["phase"] == "Active"
+        events = [event for event in world.api.list("cheap", "events") if event["reason"] == "PriceRose"]
+        assert events
+
+    play(story)
+
+
+def test_income_accrues_up_to_the_cap() -> None:
+    async def story(world: World) -> None:
+        await world.agent("saver", income="36/h", balance="0", walletCap="0.05")
+        for _ in range(12):
+            await world.step(1000)
+        assert world.exchange.treasury.available("saver") == 50_000
+
+    play(story)
+
+
+def test_a_deleted_agent_loses_its_leases_and_its_credits_go_back_to_the_mint() -> None:
+    async def story(world: World) -> None:
+        await world.agent("gone")
+        await world.pod("gone", "query", 250, "2.00")
+        await world.step(1000)
+        node = world.nodes("gone")[0]["metadata"]["name"]
+        await world.api.delete(FLEET, AGENTS, "", "gone")
+        await world.step()
+        await world.step()
+        assert ("gone", node) in world.runtime.stopped
+        assert "gone" not in world.exchange.treasury.budgets
+        assert (
+            world.exchange.treasury.ledger.account("mint").balance
+            == -world.exchange.treasury.ledger.account("revenue:default").balance
+        )
+        assert world.api.find(FLEET, AGENTS, "", "gone") is None
+
+    play(story)
+
+
+def test_after_a_crash_leases_go_on_settled_to_the_last_reading_and_the_gap_is_free(tmp_path: Path) -> None:
+    clock = VirtualClock()
+
+    async def before() -> None:
+        world = World(tmp_path / "db", clock)
+        await world.open()
+        await world.agent("search")
+        await world.pod("search", "query", 1000, "2.00")
+        await world.step(1000)
+        await world.bind("search", "query", world.nodes("search")[0]["metadata"]["name"])
+        await world.step(5000)
+        # No clean stop: only what was committed is there afterwards.
+        await world.close()
+
+    async def after() -> None:
+        world = World(tmp_path / "db", clock)
+        await world.open()
+        paid = charge(100_000, 1000, 5_000)
+        assert usage.report(world.store, by="agent").total_micros == paid
+        assert world.leases("search")[0]["status"]["phase"] == "Active"
+        await world.step(3000)
+        assert usage.report(world.store, by="agent").total_micros == charge(100_000, 1000, 8_000)
+        world.check_money()
+        await world.close()
+
+    asyncio.run(before())
+    clock.advance(20_000)
+    asyncio.run(after())
+
+
+def test_a_step_that_the_store_refuses_leaves_money_and_leases_as_they_were() -> None:
+    async def story(world: World) -> None:
+        await world.agent("search")
+        await world.pod("search", "query", 250, "2.00")
+        await world.manager.settle()
+        entries = len(journal(world.store))
+        submit = world.store.submit
+
+        def refuse(group: Any, done: Callable[[Exception | None], None]) -> None:
+            done(StorageError("the disk is full"))
+
+        world.store.submit = refuse  # type: ignore[method-assign]
+        world.clock.advance(1000)
+        with pytest.raises(StorageError):
+            await world.exchange.step()
+        world.store.submit = submit  # type: ignore[method-assign]
+        world.exchange.reload()
+        assert len(journal(world.store)) == entries
+        assert world.exchange.holdings == {}
+        await world.step(1000)
+        assert world.leases("search")[0]["status"]["phase"] == "Active"
+
+    play(story)
+
+
+def test_a_fifo_pool_serves_in_order_of_arrival_and_charges_nothing() -> None:
+    async def story(world: World) -> None:
+        await world.api.edit(
+            FLEET, POOLS, "", "default", lambda pool: pool["spec"].update(mechanism="fifo", sharing="whole")
+        )
+        await world.agent("first")
+        await world.agent("second")
+        await world.pod("first", "long", 250, "0.50")
+        await world.step(1000)
+        await world.pod("second", "urgent", 250, "9.00", "latency")
+        await world.step(7000)
+        assert world.leases("first")[0]["spec"]["devices"][0]["milliGPU"] == 1000
+        assert world.leases("second") == []
+        assert world.exchange.treasury.balance("first") == 100 * MICROS
+        assert world.bid("second", "urgent")["status"]["phase"] == "Refused"
+
+    play(story)
+
+
+def test_an_agent_may_bid_for_itself_by_attributes_of_the_device() -> None:
+    async def story(world: World) -> None:
+        await world.agent("expert")
+        package = {"maxPrice": "1.00", "milliGPU": 100, "term": "10s"}
+        wanted = "device.attributes['gpu.nvidia.com'].productName == 'Emulated'"
+        for name, selector in (("fits", wanted), ("none", "device.driver == 'amd.com'"), ("broken", "((")):
+            await world.api.create(
+                "expert",
+                BIDS,
+                {
+                    "apiVersion": "walras.dev/v1alpha1",
+                    "kind": "Bid",
+                    "metadata": {"name": name, "namespace": "default"},
+                    "spec": {"class": "standard", "packages": [package | {"selector": selector}]},
+                },
+            )
+        await world.step(1000)
+        assert world.bid("expert", "fits")["status"]["phase"] == "Leased"
+        assert world.bid("expert", "none")["status"]["explanation"]["reason"] == "NoDevice"
+        assert world.bid("expert", "broken")["status"]["explanation"]["reason"] == "Invalid"
+
+    play(story)
+
+
+def test_spend_an_hour_and_runway_are_shown_on_the_agent() -> None:
+    async def story(world: World) -> None:
+        await world.agent("search", balance="1")
+        await world.pod("search", "query", 1000, "2.00")
+        await world.step(1000)
+        await world.step(2000)
+        status = world.api.get(FLEET, AGENTS, "", "search")["status"]
+        assert status["spendPerHour"] == "0.10"
+        assert status["leases"] == 1
+        assert status["runway"].endswith("h") or "h" in status["runway"]
+
+    play(story)

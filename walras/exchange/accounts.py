@@ -1,0 +1,102 @@
+"""Agents as account holders: opened with their first balance, paid, compensated, closed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+
+from walras.core.errors import InsufficientFunds, WalrasError
+from walras.core.money import HOUR_MS, charge, format_credits, parse_credits, parse_rate
+from walras.core.quantity import format_duration
+from walras.exchange.demand import AGENTS, FLEET
+from walras.exchange.effects import Effects
+from walras.exchange.holding import Holding
+from walras.exchange.treasury import Budget, Treasury, account_of, wallet_cap
+from walras.kube.record import Object
+from walras.market.types import Displacement
+
+FINALIZER: Final = "walras.dev/exchange"
+
+_log = structlog.get_logger("walras.exchange")
+
+
+def take_in(fx: Effects, agent: Object, now_ms: int) -> None:
+    """Stage an account for an agent that has none, or its new terms. The first balance is one hour's income
+    unless the agent names another."""
+    name, uid = agent["metadata"]["name"], agent["metadata"]["uid"]
+    declared = agent["spec"]["budget"]
+    try:
+        rate = parse_rate(declared["income"])
+        balance = parse_credits(declared["balance"]) if "balance" in declared else rate
+        cap = parse_credits(declared["walletCap"]) if "walletCap" in declared else wallet_cap(rate, balance)
+    except WalrasError as error:
+        _log.warning("an agent's budget cannot be read", agent=name, error=error.message)
+        return
+    weight = int(declared.get("weight", 1))
+    current = fx.treasury.budgets.get(name)
+    if current is None:
+        budget = Budget(uid=uid, rate_micros_per_hour=rate, cap_micros=cap, weight=weight, paid_ms=now_ms)
+        fx.treasury.open_agent(name, budget, balance, now_ms)
+        fx.edit(FLEET, AGENTS, "", name, _finalize)
+    elif (current.rate_micros_per_hour, current.cap_micros, current.weight) != (rate, cap, weight):
+        current.rate_micros_per_hour, current.cap_micros, current.weight = rate, cap, weight
+        fx.treasury.set_budget(name, current)
+
+
+def close(fx: Effects, agent: Object, now_ms: int) -> None:
+    """Stage the end of an agent's account, whose leases are over."""
+    name = agent["metadata"]["name"]
+    fx.treasury.close_agent(name, now_ms)
+
+    def release(stored: Object) -> None:
+        finalizers = stored["metadata"].get("finalizers") or []
+        stored["metadata"]["finalizers"] = [each for each in finalizers if each != FINALIZER]
+
+    fx.edit(FLEET, AGENTS, "", name, release)
+
+
+def compensate(fx: Effects, displacement: Displacement, holding: Holding, now_ms: int) -> None:
+    """Stage what the displacing agent pays the displaced one for having to start again."""
+    assert displacement.by is not None
+    payer = displacement.by.split("/", 1)[0]
+    if not displacement.restart_cost_micros or payer == holding.agent:
+        return
+    try:
+        fx.treasury.transfer(
+            f"restart:{holding.id}:{holding.terms}",
+            account_of(payer),
+            account_of(holding.agent),
+            displacement.restart_cost_micros,
+            now_ms,
+            ref=f"restart cost of {holding.namespace}/{holding.name}",
+        )
+    except InsufficientFunds as error:
+        _log.error(
+            "a displacing bid could not pay the restart cost", bid=displacement.by, error=error.message
+        )
+
+
+def status(treasury: Treasury, agent: str, holdings: Sequence[Holding]) -> Object:
+    """The part of an Agent's status that the exchange writes."""
+    available, held = treasury.available(agent), treasury.held(agent)
+    spend = sum(charge(holding.price_micros, holding.milli, HOUR_MS) for holding in holdings)
+    income = treasury.budgets[agent].rate_micros_per_hour
+    shown: Object = {
+        "balance": format_credits(available),
+        "held": format_credits(held),
+        "spendPerHour": format_credits(spend),
+        "leases": len(holdings),
+        "runway": "unlimited",
+    }
+    if spend > income:
+        hours_ms = (available + held) * HOUR_MS // (spend - income)
+        shown["runway"] = format_duration(max(1000, hours_ms // 60_000 * 60_000))
+    return shown
+
+
+def _finalize(stored: Object) -> None:
+    finalizers = stored["metadata"].setdefault("finalizers", [])
+    if FINALIZER not in finalizers:
+        finalizers.append(FINALIZER)

@@ -1,0 +1,150 @@
+"""What one step of the exchange changes: objects, leases, money and usage in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from walras.core.errors import NotFound
+from walras.cost import usage
+from walras.exchange.demand import BIDS, PODS
+from walras.exchange.holding import LEASES, Holding
+from walras.exchange.nodes import NODES
+from walras.exchange.treasury import Treasury
+from walras.kube.api import API
+from walras.kube.record import Object
+from walras.kube.transaction import Transaction
+from walras.tenants.events import Recorder
+
+MIGRATIONS: Final = ("CREATE TABLE leases (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID",)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A Kubernetes Event to record once the step is durable."""
+
+    cluster: str
+    about: Object
+    type: str
+    reason: str
+    message: str
+
+
+@dataclass
+class Effects:
+    """Staged changes. `commit` makes all of them durable at once, or none of them."""
+
+    api: API
+    treasury: Treasury
+    recorder: Recorder
+    tx: Transaction
+    _touched: dict[str, Holding] = field(default_factory=dict)
+    _gone: set[str] = field(default_factory=set)
+    _usage: list[tuple[object, ...]] = field(default_factory=list)
+    _notices: list[Notice] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, api: API, treasury: Treasury, recorder: Recorder) -> Effects:
+        return cls(api, treasury, recorder, api.transaction())
+
+    def keep(self, holding: Holding) -> None:
+        """Store the lease's row as it is at commit."""
+        self._touched[holding.id] = holding
+
+    def forget(self, holding: Holding) -> None:
+        self._gone.add(holding.id)
+
+    def use(self, *row: object) -> None:
+        """Add a row to the usage table; see cost.usage."""
+        self._usage.append(row)
+
+    def tell(
+        self, cluster: str, about: Object | None, reason: str, message: str, *, warn: bool = False
+    ) -> None:
+        if about is not None:
+            self._notices.append(Notice(cluster, about, "Warning" if warn else "Normal", reason, message))
+
+    def project(self, holding: Holding) -> None:
+        """Bring the GPULease object up to date, if it is still there."""
+
+        def change(lease: Object) -> None:
+            spec = holding.spec()
+            resale = lease["spec"].get("resalePrice")
+            lease["spec"] = spec | ({"resalePrice": resale} if resale else {})
+            lease["status"] = holding.status()
+
+        self.edit(holding.agent, LEASES, holding.namespace, holding.name, change)
+
+    def edit(
+        self, cluster: str, resource: str, namespace: str, name: str, change: Callable[[Object], None]
+    ) -> None:
+        """Stage an edit of an object that may have gone."""
+        if self.api.has_cluster(cluster):
+            try:
+                self.tx.edit(cluster, resource, namespace, name, change)
+            except NotFound:
+                return
+
+    def delete(
+        self, cluster: str, resource: str, namespace: str, name: str, grace_seconds: int | None = None
+    ) -> None:
+        """Stage the deletion of an object that may have gone."""
+        if self.api.has_cluster(cluster):
+            try:
+                self.tx.delete(cluster, resource, namespace, name, grace_seconds=grace_seconds)
+            except NotFound:
+                return
+
+    def set_bid(self, cluster: str, namespace: str, name: str, **status: object) -> None:
+        """Stage fields of a Bid's status; None removes one."""
+
+        def change(bid: Object) -> None:
+            current = bid.setdefault("status", {})
+            for key, value in status.items():
+                if value is None:
+                    current.pop(key, None)
+                else:
+                    current[key] = value
+
+        self.edit(cluster, BIDS, namespace, name, change)
+
+    def bid(self, holding: Holding) -> Object | None:
+        return self._find(holding.agent, BIDS, holding.namespace, holding.bid)
+
+    def pods_on(self, holding: Holding) -> list[Object]:
+        """The unfinished pods on the lease's node."""
+        if not self.api.has_cluster(holding.agent):
+            return []
+        return [
+            pod
+            for pod in self.api.list(holding.agent, PODS)
+            if pod["spec"].get("nodeName") == holding.node
+            and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+        ]
+
+    def node(self, holding: Holding) -> Object | None:
+        return self._find(holding.agent, NODES, "", holding.node)
+
+    def _find(self, cluster: str, resource: str, namespace: str, name: str) -> Object | None:
+        return self.api.find(cluster, resource, namespace, name) if self.api.has_cluster(cluster) else None
+
+    async def commit(self) -> None:
+        """Raises StorageError; then nothing of this step happened."""
+        rows = [
+            (holding.id, msgspec.json.encode(holding))
+            for holding in self._touched.values()
+            if holding.id not in self._gone
+        ]
+        if rows:
+            self.tx.execute("INSERT OR REPLACE INTO leases VALUES (?, ?)", rows)
+        if self._gone:
+            self.tx.execute("DELETE FROM leases WHERE id = ?", [(lease,) for lease in self._gone])
+        if self._usage:
+            self.tx.execute(usage.ADD, self._usage)
+        self.treasury.store(self.tx)
+        await self.tx.commit()
+        for notice in self._notices:
+            self.recorder.event(notice.cluster, notice.about, notice.type, notice.reason, notice.message)

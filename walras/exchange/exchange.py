@@ -1,0 +1,540 @@
+"""The live auctioneer: one task that takes in bids, clears the market and keeps leases, money and nodes true.
+
+Every step stages all its effects in one transaction. When the store refuses one, the exchange forgets what it
+knows and reads it back: memory never runs ahead of the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+import structlog
+
+from walras.core.clock import Clock, Ids, rfc3339
+from walras.core.errors import InsufficientFunds, Invalid, NotFound, StorageError, WalrasError
+from walras.core.money import format_credits
+from walras.cost import usage
+from walras.exchange import accounts, effects, leasing
+from walras.exchange.book import DEFAULT_POOL, Pool, bid_id, read_bid, read_pool, submitted_ms
+from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, Bidder
+from walras.exchange.effects import Effects
+from walras.exchange.explaining import Explainer
+from walras.exchange.holding import LEASES, Holding
+from walras.exchange.nodes import NODES
+from walras.exchange.supply import Supply
+from walras.exchange.treasury import Treasury
+from walras.kube.api import API, Change
+from walras.kube.record import Object
+from walras.market import types as market
+from walras.market.auction import Auction
+from walras.market.placement import startable
+from walras.market.fifo import Fifo
+from walras.market.mechanism import Mechanism
+from walras.tenants.controller import Key, Manager
+from walras.tenants.events import Recorder
+
+POOLS: Final = "pools.walras.dev"
+INCOME_PERIOD_MS: Final = 5_000
+STATUS_PERIOD_MS: Final = 2_000
+RETRY_MS: Final = 1_000
+PRICES_KEPT: Final = 3_600
+MECHANISMS: Final[dict[str, Mechanism]] = {"auction": Auction(), "fifo": Fifo()}
+
+_log = structlog.get_logger("walras.exchange")
+
+
+class Database(Protocol):
+    def migrate(self, name: str, steps: Sequence[str]) -> None: ...
+    def query(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]: ...
+
+
+class NodeRuntime(Protocol):
+    """What the exchange asks of whatever runs a node's pods."""
+
+    async def stop_node(self, cluster: str, node: str) -> None:
+        """End everything that runs there; return when it is gone."""
+
+    def node_cpu_ms(self, cluster: str, node: str) -> int:
+        """CPU time that the node's pods have used so far."""
+
+
+class Exchange:
+    """One pool's market over the clusters of all agents."""
+
+    def __init__(
+        self,
+        api: API,
+        database: Database,
+        clock: Clock,
+        ids: Ids,
+        *,
+        manager: Manager,
+        recorder: Recorder,
+        runtime: NodeRuntime,
+        supply: Supply,
+    ) -> None:
+        self._api, self._database, self._clock, self._ids = api, database, clock, ids
+        self._manager, self._recorder, self._runtime, self._supply = manager, recorder, runtime, supply
+        self._bidder = Bidder(api, recorder)
+        self._explainer = Explainer()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._unsubscribe: list[Any] = []
+        self._arrived: dict[str, int] = {}
+        self._urgent: deque[str] = deque()
+        self._stopping: dict[str, asyncio.Task[None]] = {}
+        self._stopped: set[str] = set()
+        self._look: set[str] = set()
+        self._cpu_seen: dict[str, int] = {}
+        self._agents_changed: set[str] = set()
+        self._tick_at_ms = self._income_at_ms = self._status_at_ms = 0
+        self._statuses: dict[str, Object] = {}
+        self.price_micros = 0
+        self.prices: deque[tuple[int, int]] = deque(maxlen=PRICES_KEPT)
+        self.displacements = 0
+        self.treasury: Treasury
+        self.holdings: dict[str, Holding]
+
+    # Life
+
+    async def start(self) -> None:
+        """Open, then tick until stopped. Raises StorageError."""
+        await self.open()
+        self._task = asyncio.create_task(self._run())
+
+    async def open(self) -> None:
+        """Read back what is stored and subscribe to demand. Raises StorageError."""
+        self._database.migrate("leases", effects.MIGRATIONS)
+        self._database.migrate("usage", usage.MIGRATIONS)
+        self.reload()
+        await self._bootstrap()
+        now = self._clock.now_ms()
+        for holding in self.holdings.values():
+            leasing.skip_gap(holding, now)
+        self._unsubscribe = [
+            self._api.subscribe(AGENTS, self._on_agent),
+            self._api.subscribe(BIDS, self._on_bid),
+            self._api.subscribe(PODS, self._on_pod),
+        ]
+        await self._reconcile_projections()
+
+    async def stop(self) -> None:
+        """Settle every running lease up to now and stop; leases go on at the next start."""
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._stopping.values():
+            task.cancel()
+        await asyncio.gather(*self._stopping.values(), return_exceptions=True)
+        fx = self._effects()
+        self._settle_all(fx, self._clock.now_ms())
+        await fx.commit()
+
+    def reload(self) -> None:
+        """Forget what memory holds and take money and leases as they are stored."""
+        self.treasury = Treasury(self._database)
+        self.holdings = {
+            holding.id: holding
+            for (body,) in self._database.query("SELECT body FROM leases")
+            for holding in (msgspec.json.decode(body, type=Holding),)
+        }
+
+    async def _bootstrap(self) -> None:
+        """The default pool and its account, made at the first start."""
+        fx = self._effects()
+        self.treasury.open_pool(DEFAULT_POOL, self._clock.now_ms())
+        if self._api.find(FLEET, POOLS, "", DEFAULT_POOL) is None:
+            fx.tx.create(
+                FLEET,
+                POOLS,
+                {
+                    "apiVersion": "walras.dev/v1alpha1",
+                    "kind": "Pool",
+                    "metadata": {"name": DEFAULT_POOL},
+                    "spec": {
+                        "mechanism": "auction",
+                        "sharing": "fractional",
+                        "tick": "1s",
+                        "reservePrice": "0.10",
+                        "epsilonPercent": 10,
+                        "minimumQuantum": "5s",
+                        "notice": "2s",
+                    },
+                },
+            )
+        await fx.commit()
+
+    async def _reconcile_projections(self) -> None:
+        """Compare nodes and GPULease objects with the leases that there are, and mend what differs."""
+        fx = self._effects()
+        nodes = {(holding.agent, holding.node) for holding in self.holdings.values()}
+        for cluster, node in list(self._api.everywhere(NODES)):
+            name = node["metadata"]["name"]
+            if name.startswith("lease-") and (cluster, name) not in nodes:
+                fx.delete(cluster, NODES, "", name)
+        names = {(holding.agent, holding.namespace, holding.name) for holding in self.holdings.values()}
+        for cluster, lease in list(self._api.everywhere(LEASES)):
+            metadata = lease["metadata"]
+            if (cluster, metadata["namespace"], metadata["name"]) in names:
+                continue
+            if lease.get("status", {}).get("phase") != "Ended":
+                fx.edit(cluster, LEASES, metadata["namespace"], metadata["name"], _mark_ended)
+        for holding in list(self.holdings.values()):
+            fx.keep(holding)
+        await fx.commit()
+
+    def _effects(self) -> Effects:
+        return Effects.begin(self._api, self.treasury, self._recorder)
+
+    # What comes in
+
+    def _on_agent(self, change: Change) -> None:
+        self._agents_changed.add(change.object["metadata"]["name"])
+        self._wake.set()
+
+    def _on_bid(self, change: Change) -> None:
+        identity = bid_id(change.cluster, change.object)
+        metadata = change.object["metadata"]
+        if change.type == "DELETED":
+            self._arrived.pop(identity, None)
+            self._explainer.forget(identity)
+        elif identity not in self._arrived:
+            now = self._clock.now_ms()
+            # The creation time counts seconds; it orders the bids of before a restart, arrival those since.
+            created = submitted_ms(change.object)
+            self._arrived[identity] = created if now - created > 2_000 else now
+            if change.object["spec"].get("class") == "latency" and _is_pending(change.object):
+                self._urgent.append(identity)
+                self._wake.set()
+        if change.type == "DELETED" or change.object.get("status", {}).get("phase") == "Ended":
+            self._look_at_leases(change.cluster, metadata["namespace"], metadata["name"])
+
+    def _on_pod(self, change: Change) -> None:
+        metadata = change.object["metadata"]
+        self._manager.add(self._bidder, Key(change.cluster, metadata["namespace"], metadata["name"]))
+        node = change.object["spec"].get("nodeName", "")
+        if node.startswith("lease-"):
+            for holding in self.holdings.values():
+                if holding.node == node and holding.agent == change.cluster:
+                    self._look.add(holding.id)
+                    self._wake.set()
+
+    def _look_at_leases(self, cluster: str, namespace: str, bid: str) -> None:
+        for holding in self.holdings.values():
+            if (holding.agent, holding.namespace, holding.bid) == (cluster, namespace, bid):
+                self._look.add(holding.id)
+                self._wake.set()
+
+    # The loop
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.step()
+            except StorageError as error:
+                _log.error("the store refused a step; reading back", error=error.message)
+                self.reload()
+                await asyncio.sleep(RETRY_MS / 1000)
+                continue
+            except Exception:
+                _log.exception("a step failed; reading back")
+                self.reload()
+                await asyncio.sleep(RETRY_MS / 1000)
+                continue
+            wait_ms = self._next_ms() - self._clock.now_ms()
+            if wait_ms > 0:
+                try:
+                    async with asyncio.timeout(wait_ms / 1000):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+            self._wake.clear()
+
+    def _next_ms(self) -> int:
+        due = [self._tick_at_ms]
+        due += [
+            holding.drains_at_ms
+            for holding in self.holdings.values()
+            if holding.phase == "Draining" and holding.id not in self._stopping
+        ]
+        return min(due)
+
+    async def step(self) -> None:
+        """Do everything that is due at the clock's time, in one transaction. Raises StorageError."""
+        now = self._clock.now_ms()
+        fx = self._effects()
+        pool = self._pool()
+        self._take_in_agents(fx, now)
+        self._end_what_is_over(fx, now)
+        self._start_reserved(fx, pool, now)
+        while self._urgent:
+            self._decide_express(fx, pool, self._urgent.popleft(), now)
+        if now >= self._tick_at_ms:
+            self._tick_at_ms = now + pool.rules.tick_ms
+            self._settle_all(fx, now)
+            self._clear(fx, pool, now)
+        if now >= self._income_at_ms:
+            self._income_at_ms = now + INCOME_PERIOD_MS
+            self.treasury.pay_income(now)
+            self.treasury.pay_rebate(pool.name, now)
+        if now >= self._status_at_ms:
+            self._status_at_ms = now + STATUS_PERIOD_MS
+            self._write_statuses(fx, pool, now)
+        await fx.commit()
+
+    def _pool(self) -> Pool:
+        stored = self._api.get(FLEET, POOLS, "", DEFAULT_POOL)
+        try:
+            return read_pool(stored, self._supply.devices)
+        except Invalid as error:
+            _log.warning("the pool's spec cannot be read; its defaults are used", error=error.message)
+            return read_pool({"metadata": {"name": DEFAULT_POOL}}, self._supply.devices)
+
+    # Agents
+
+    def _take_in_agents(self, fx: Effects, now: int) -> None:
+        changed, self._agents_changed = self._agents_changed, set()
+        for name in changed:
+            agent = self._api.find(FLEET, AGENTS, "", name)
+            if agent is None:
+                continue
+            if not agent["metadata"].get("deletionTimestamp"):
+                accounts.take_in(fx, agent, now)
+                continue
+            held = [holding for holding in self.holdings.values() if holding.agent == name]
+            if held:
+                # Looked at again when the last of them is over.
+                self._agents_changed.add(name)
+                for holding in held:
+                    self._stop(holding)
+            else:
+                accounts.close(fx, agent, now)
+
+    # Leases
+
+    def _end_what_is_over(self, fx: Effects, now: int) -> None:
+        look, self._look = self._look, set()
+        for identity in look:
+            holding = self.holdings.get(identity)
+            if holding is not None and not fx.pods_on(holding) and self._is_done(fx, holding):
+                self._stop(holding)
+        for holding in list(self.holdings.values()):
+            if holding.phase == "Draining" and now >= holding.drains_at_ms:
+                self._stop(holding)
+        stopped, self._stopped = self._stopped, set()
+        for identity in stopped:
+            task = self._stopping.pop(identity, None)
+            holding = self.holdings.get(identity)
+            if task is None or holding is None:
+                continue
+            if not task.cancelled() and (error := task.exception()) is not None:
+                _log.error("a node could not be stopped; trying again", node=holding.node, error=str(error))
+                continue
+            leasing.end(fx, holding, now, self._cpu_since(holding))
+            del self.holdings[identity]
+            self._cpu_seen.pop(identity, None)
+            self._requeue_bid(fx, holding)
+
+    def _is_done(self, fx: Effects, holding: Holding) -> bool:
+        """Whether nothing will use the lease any more: it drains, or its bid is gone or over."""
+        bid = fx.bid(holding)
+        return holding.phase == "Draining" or bid is None or bid.get("status", {}).get("phase") == "Ended"
+
+    def _stop(self, holding: Holding) -> None:
+        """Have the runtime end what is left on the node; the lease ends when that is confirmed."""
+        if holding.id in self._stopping:
+            return
+
+        async def stop() -> None:
+            if holding.phase != "Reserved":
+                await self._runtime.stop_node(holding.agent, holding.node)
+
+        def stopped(_: asyncio.Task[None]) -> None:
+            self._stopped.add(holding.id)
+            self._wake.set()
+
+        task = asyncio.create_task(stop())
+        self._stopping[holding.id] = task
+        task.add_done_callback(stopped)
+
+    def _requeue_bid(self, fx: Effects, holding: Holding) -> None:
+        """An agent's own bid whose lease was displaced is pending again; a pod's bid goes with its pod."""
+        bid = fx.bid(holding)
+        if bid is None or bid.get("status", {}).get("lease") != holding.name:
+            return
+        if bid["status"].get("phase") == "Displaced" and not bid["metadata"].get("ownerReferences"):
+            fx.set_bid(holding.agent, holding.namespace, holding.bid, phase="Pending", lease=None)
+
+    def _start_reserved(self, fx: Effects, pool: Pool, now: int) -> None:
+        waiting = [holding for holding in self.holdings.values() if holding.phase == "Reserved"]
+        for holding in sorted(waiting, key=lambda holding: (holding.start_ms, holding.id)):
+            if holding.id in self._stopping:
+                continue
+            if startable(holding.as_market(0), self._market_leases(), pool.devices):
+                leasing.activate(fx, holding, self._supply, now)
+
+    def _settle_all(self, fx: Effects, now: int) -> None:
+        for holding in self.holdings.values():
+            if holding.phase != "Reserved":
+                leasing.settle(fx, holding, now, self._cpu_since(holding))
+
+    def _cpu_since(self, holding: Holding) -> int:
+        used = self._runtime.node_cpu_ms(holding.agent, holding.node)
+        seen = self._cpu_seen.get(holding.id, 0)
+        self._cpu_seen[holding.id] = used
+        return max(0, used - seen)
+
+    # The market
+
+    def _market_leases(self) -> tuple[market.Lease, ...]:
+        return tuple(
+            holding.as_market(self.treasury.available(holding.agent)) for holding in self.holdings.values()
+        )
+
+    def _snapshot(self, pool: Pool, bids: Sequence[market.Bid], now: int) -> market.Snapshot:
+        return market.Snapshot(
+            now_ms=now,
+            rules=pool.rules,
+            devices=pool.devices,
+            leases=self._market_leases(),
+            bids=tuple(bids),
+            price_micros=max(self.price_micros, pool.rules.reserve_micros),
+        )
+
+    def _read(self, fx: Effects, cluster: str, bid: Object, pool: Pool) -> market.Bid | None:
+        try:
+            return read_bid(
+                cluster,
+                bid,
+                pool,
+                funds_micros=self.treasury.available(cluster),
+                arrived_ms=self._arrived.get(bid_id(cluster, bid), 0),
+            )
+        except WalrasError as error:
+            self._explainer.unreadable(fx, cluster, bid, error)
+            return None
+
+    def _pending(self, fx: Effects, pool: Pool) -> dict[str, tuple[market.Bid, Object]]:
+        found = {}
+        for cluster, bid in self._api.everywhere(BIDS):
+            if _is_pending(bid) and cluster in self.treasury.budgets:
+                read = self._read(fx, cluster, bid, pool)
+                if read is not None:
+                    found[read.id] = (read, bid)
+        return found
+
+    def _decide_express(self, fx: Effects, pool: Pool, identity: str, now: int) -> None:
+        cluster, namespace, name = identity.split("/")
+        bid = self._api.find(cluster, BIDS, namespace, name) if self._api.has_cluster(cluster) else None
+        if bid is None or not _is_pending(bid) or cluster not in self.treasury.budgets:
+            return
+        read = self._read(fx, cluster, bid, pool)
+        if read is None:
+            return
+        outcome = MECHANISMS[pool.rules.mechanism].express(self._snapshot(pool, [read], now), read.id)
+        self._apply(fx, pool, outcome, {read.id: (read, bid)}, now)
+
+    def _clear(self, fx: Effects, pool: Pool, now: int) -> None:
+        pending = self._pending(fx, pool)
+        snapshot = self._snapshot(pool, [read for read, _ in pending.values()], now)
+        outcome = MECHANISMS[pool.rules.mechanism].clear(snapshot)
+        self.price_micros = outcome.price_micros
+        self.prices.append((now, outcome.price_micros))
+        self._apply(fx, pool, outcome, pending, now)
+
+    def _apply(
+        self,
+        fx: Effects,
+        pool: Pool,
+        outcome: market.Outcome,
+        bids: dict[str, tuple[market.Bid, Object]],
+        now: int,
+    ) -> None:
+        for renewal in outcome.renewals:
+            leasing.renew(fx, self.holdings[renewal.lease], renewal.price_micros, renewal.end_ms, now)
+        for displacement in outcome.displacements:
+            self._displace(fx, displacement, outcome, now)
+        for award in outcome.awards:
+            bid, stored = bids[award.bid]
+            try:
+                holding = leasing.grant(fx, award, bid, stored, pool.name, self._supply, self._ids, now)
+            except (InsufficientFunds, NotFound) as error:
+                self._explainer.unreadable(fx, bid.agent, stored, error)
+                continue
+            self.holdings[holding.id] = holding
+            self._explainer.forget(bid.id)
+        for refusal in outcome.refusals:
+            bid, stored = bids[refusal.bid]
+            self._explainer.refuse(fx, bid.agent, stored, refusal.explanation, now)
+
+    def _displace(
+        self, fx: Effects, displacement: market.Displacement, outcome: market.Outcome, now: int
+    ) -> None:
+        holding = self.holdings[displacement.lease]
+        price = format_credits(outcome.price_micros)
+        worth = format_credits(holding.worth_micros)
+        if displacement.by is not None:
+            self.displacements += 1
+            message = f"displaced by a latency-class bid worth more than {worth} credits per GPU-hour"
+            accounts.compensate(fx, displacement, holding, now)
+            leasing.warn(fx, holding, displacement.drains_at_ms, "Displaced", message, now)
+        elif displacement.reason == "funds":
+            message = "not renewed: the agent's balance does not cover another term"
+            leasing.warn(fx, holding, displacement.drains_at_ms, "OutOfFunds", message, now)
+        else:
+            self.displacements += 1
+            message = f"not renewed: the price is {price} and this bid pays at most {worth}"
+            leasing.warn(fx, holding, displacement.drains_at_ms, "PriceRose", message, now)
+
+    # What it shows
+
+    def _write_statuses(self, fx: Effects, pool: Pool, now: int) -> None:
+        running = [holding for holding in self.holdings.values() if holding.phase != "Reserved"]
+        milli = sum(holding.milli for holding in running)
+        capacity = sum(device.milli for device in pool.devices) or 1
+        waiting = sum(1 for _, bid in self._api.everywhere(BIDS) if _is_pending(bid))
+        status: Object = {
+            "devices": len(pool.devices),
+            "price": format_credits(max(self.price_micros, 0)),
+            "allocated": f"{100 * milli // capacity}%",
+            "bids": waiting,
+            "leases": len(running),
+        }
+        if self._statuses.get(POOLS) != status:
+            self._statuses[POOLS] = dict(status)
+
+            def change(stored: Object) -> None:
+                stored["status"] = status | {
+                    "clearedAt": rfc3339(now),
+                    "observedGeneration": stored["metadata"].get("generation", 1),
+                }
+
+            fx.edit(FLEET, POOLS, "", pool.name, change)
+        for agent in self.treasury.budgets:
+            held = [holding for holding in running if holding.agent == agent]
+            current = accounts.status(self.treasury, agent, held)
+            if self._statuses.get(f"{AGENTS}/{agent}") != current:
+                self._statuses[f"{AGENTS}/{agent}"] = current
+                fx.edit(FLEET, AGENTS, "", agent, lambda stored, s=current: _merge_status(stored, s))  # type: ignore[misc]
+        for holding in running:
+            fx.project(holding)
+
+
+def _merge_status(stored: Object, status: Object) -> None:
+    stored.setdefault("status", {}).update(status)
+
+
+def _mark_ended(lease: Object) -> None:
+    lease.setdefault("status", {})["phase"] = "Ended"
+
+
+def _is_pending(bid: Object) -> bool:
+    return bid.get("status", {}).get("phase", "Pending") in ("Pending", "Refused") and not bid[
+        "metadata"
+    ].get("deletionTimestamp")

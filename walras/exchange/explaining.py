@@ -1,0 +1,61 @@
+"""A refusal as its agent sees it: on the Bid, as an Event, and again only when it says something new."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from walras.core.errors import WalrasError
+from walras.core.money import format_credits
+from walras.exchange.book import bid_id
+from walras.exchange.effects import Effects
+from walras.kube.record import Object
+from walras.market.types import Explanation
+
+# Prices and places move every tick; a status that followed each would be all that the store writes.
+REFRESH_MS: Final = 3_000
+
+
+class Explainer:
+    """Remembers what each refused bid was last told, and when."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[int, Object]] = {}
+
+    def forget(self, identity: str) -> None:
+        self._told.pop(identity, None)
+
+    def refuse(self, fx: Effects, cluster: str, bid: Object, explanation: Explanation, now_ms: int) -> None:
+        """Stage the explanation on the Bid, at once when its reason is new."""
+        shown: Object = {
+            "reason": str(explanation.reason),
+            "message": explanation.message,
+            "constraint": str(explanation.constraint),
+            "clearingPrice": format_credits(explanation.clearing_price_micros),
+            "position": explanation.position,
+        }
+        if explanation.winning_price_micros is not None:
+            shown["winningPrice"] = format_credits(explanation.winning_price_micros)
+        self._show(fx, cluster, bid, shown, now_ms)
+
+    def unreadable(self, fx: Effects, cluster: str, bid: Object, error: WalrasError) -> None:
+        """Stage the refusal of a bid that the market cannot even be told of."""
+        self._show(fx, cluster, bid, {"reason": error.reason, "message": error.message}, 0)
+
+    def _show(self, fx: Effects, cluster: str, bid: Object, shown: Object, now_ms: int) -> None:
+        identity = bid_id(cluster, bid)
+        told_ms, told = self._told.get(identity, (0, {}))
+        is_new = told.get("reason") != shown["reason"]
+        if told == shown or not (is_new or now_ms - told_ms >= REFRESH_MS):
+            return
+        self._told[identity] = (now_ms, shown)
+        metadata = bid["metadata"]
+        fx.set_bid(
+            cluster,
+            metadata["namespace"],
+            metadata["name"],
+            phase="Refused",
+            explanation=shown,
+            observedGeneration=metadata.get("generation", 1),
+        )
+        if is_new:
+            fx.tell(cluster, bid, shown["reason"], shown["message"], warn=True)

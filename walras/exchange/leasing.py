@@ -1,0 +1,252 @@
+"""A lease from award to end: its money, its Node, its notice, its settlement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from walras.core.clock import Ids, rfc3339
+from walras.core.money import format_credits, split
+from walras.core.quantity import format_duration
+from walras.cost.usage import MINUTE_MS
+from walras.exchange.demand import PODS
+from walras.exchange.effects import Effects
+from walras.exchange.holding import BID_LABEL, LEASES, Holding
+from walras.exchange.nodes import NODES, drain, lease_node
+from walras.exchange.supply import Supply
+from walras.exchange.treasury import account_of, revenue_of
+from walras.kube.record import Object
+from walras.market.types import Award, Bid
+
+ENDED_KEPT_MS: Final = 10 * 60_000
+
+
+def grant(
+    fx: Effects, award: Award, bid: Bid, bid_object: Object, pool: str, supply: Supply, ids: Ids, now_ms: int
+) -> Holding:
+    """Stage the lease that a bid won: money on hold, GPULease, and its Node unless it has to wait."""
+    metadata = bid_object["metadata"]
+    suffix = ids.suffix()
+    while fx.api.find(bid.agent, NODES, "", f"lease-{suffix}") is not None:
+        suffix = ids.suffix()
+    holding = Holding(
+        id=ids.uid(),
+        agent=bid.agent,
+        namespace=metadata["namespace"],
+        name=f"{metadata['name'][:240]}-{suffix}",
+        node=f"lease-{suffix}",
+        bid=metadata["name"],
+        job_class=bid.job_class,
+        pool=pool,
+        shares=award.shares,
+        price_micros=award.price_micros,
+        worth_micros=bid.packages[award.package].price_micros,
+        restart_cost_micros=bid.restart_cost_micros,
+        term_ms=award.term_ms,
+        enforcement="exclusive" if _whole(award) and not supply.emulated else supply.enforcement,
+        phase="Reserved",
+        start_ms=now_ms,
+        end_ms=now_ms + award.term_ms,
+        term_start_ms=now_ms,
+        hold="",
+    )
+    holding.hold = f"lease:{holding.id}:{holding.terms}"
+    fx.treasury.hold(
+        holding.hold,
+        account_of(bid.agent),
+        revenue_of(pool),
+        holding.cost_of_term(),
+        now_ms,
+        ref=f"{holding.namespace}/{holding.name}",
+    )
+    fx.tx.create(bid.agent, LEASES, _object(holding, metadata))
+    fx.set_bid(
+        bid.agent,
+        metadata["namespace"],
+        metadata["name"],
+        phase="Leased",
+        lease=holding.name,
+        explanation=None,
+    )
+    if award.starts_now:
+        activate(fx, holding, supply, now_ms)
+    else:
+        fx.keep(holding)
+    fx.tell(
+        bid.agent,
+        bid_object,
+        "Won",
+        f"won {_share_text(holding)} at {format_credits(holding.price_micros)} credits per GPU-hour"
+        + ("" if award.starts_now else "; it starts when the devices are free"),
+    )
+    return holding
+
+
+def activate(fx: Effects, holding: Holding, supply: Supply, now_ms: int) -> None:
+    """Stage the start of a lease whose capacity is free: its term begins now, its Node appears."""
+    holding.phase = "Active"
+    holding.start_ms = holding.term_start_ms = holding.metered_until_ms = now_ms
+    holding.end_ms = now_ms + holding.term_ms
+    fx.tx.create(holding.agent, NODES, lease_node(holding, supply, now_ms))
+    fx.project(holding)
+    fx.keep(holding)
+
+
+def renew(fx: Effects, holding: Holding, price_micros: int, end_ms: int, now_ms: int) -> None:
+    """Stage another term at a new price: the old hold is settled and released, a new one made."""
+    settle(fx, holding, now_ms, cpu_ms=0)
+    fx.treasury.release(holding.hold, now_ms)
+    holding.price_micros = price_micros
+    holding.term_start_ms, holding.end_ms = now_ms, end_ms
+    holding.captured_micros = holding.gap_ms = 0
+    holding.terms += 1
+    holding.hold = f"lease:{holding.id}:{holding.terms}"
+    fx.treasury.hold(
+        holding.hold,
+        account_of(holding.agent),
+        revenue_of(holding.pool),
+        holding.cost_of_term(),
+        now_ms,
+        ref=f"{holding.namespace}/{holding.name}",
+    )
+    fx.project(holding)
+    fx.keep(holding)
+
+
+def warn(fx: Effects, holding: Holding, drains_at_ms: int, reason: str, message: str, now_ms: int) -> None:
+    """Stage the notice: the Node takes no more pods, those on it get SIGTERM and the time until the end."""
+    holding.phase = "Draining"
+    holding.drains_at_ms = min(drains_at_ms, holding.end_ms)
+    holding.reason, holding.message = reason, message
+    grace_ms = max(0, holding.drains_at_ms - now_ms)
+    fx.edit(holding.agent, NODES, "", holding.node, drain)
+    for pod in fx.pods_on(holding):
+        metadata = pod["metadata"]
+        fx.edit(holding.agent, PODS, metadata["namespace"], metadata["name"], _disrupted(message, now_ms))
+        if not metadata.get("deletionTimestamp"):
+            grace_s = -(-grace_ms // 1000)
+            fx.delete(holding.agent, PODS, metadata["namespace"], metadata["name"], grace_seconds=grace_s)
+        fx.tell(
+            holding.agent,
+            pod,
+            reason,
+            f"{message}; {format_duration(grace_ms)} to finish or checkpoint",
+            warn=True,
+        )
+    bid = fx.bid(holding)
+    fx.set_bid(holding.agent, holding.namespace, holding.bid, phase="Displaced")
+    fx.tell(holding.agent, bid, reason, message, warn=True)
+    fx.project(holding)
+    fx.keep(holding)
+
+
+def end(fx: Effects, holding: Holding, now_ms: int, cpu_ms: int) -> None:
+    """Stage the end of a lease whose processes are gone: last settlement, unused money back, Node away."""
+    if holding.phase != "Reserved":
+        settle(fx, holding, now_ms, cpu_ms)
+    fx.treasury.release(holding.hold, now_ms)
+    holding.phase = "Ended"
+    holding.end_ms = min(holding.end_ms, now_ms)
+    fx.delete(holding.agent, NODES, "", holding.node)
+    fx.project(holding)
+    fx.forget(holding)
+
+
+def settle(fx: Effects, holding: Holding, now_ms: int, cpu_ms: int) -> int:
+    """Stage payment for the time since the last reading; returns the micros. Never beyond the lease's end."""
+    until_ms = min(now_ms, holding.end_ms)
+    elapsed_ms = until_ms - holding.metered_until_ms
+    if elapsed_ms <= 0:
+        return 0
+    due = holding.due(until_ms)
+    if due:
+        fx.treasury.capture(f"{holding.hold}:{until_ms}", holding.hold, due, now_ms, ref=holding.pod)
+        holding.captured_micros += due
+        holding.charged_micros += due
+    holding.metered_ms += elapsed_ms
+    pods = fx.pods_on(holding)
+    if pods:
+        holding.pod = pods[0]["metadata"]["name"]
+    namespace = pods[0]["metadata"]["namespace"] if pods else holding.namespace
+    weights = [share.milli for share in holding.shares]
+    parts = zip(holding.shares, split(due, weights), split(cpu_ms, weights), strict=True)
+    for share, micros, cpu in parts:
+        fx.use(
+            holding.metered_until_ms // MINUTE_MS * MINUTE_MS,
+            holding.agent,
+            namespace,
+            holding.pod,
+            _workload(pods[0]) if pods else "",
+            holding.name,
+            share.device,
+            holding.pool,
+            share.milli * elapsed_ms,
+            cpu,
+            micros,
+        )
+    holding.metered_until_ms = until_ms
+    fx.keep(holding)
+    return due
+
+
+def skip_gap(holding: Holding, now_ms: int) -> None:
+    """Charge nothing for the time in which the server was not there to serve it."""
+    if holding.phase == "Reserved":
+        return
+    gap_ms = max(0, min(now_ms, holding.end_ms) - holding.metered_until_ms)
+    holding.gap_ms += gap_ms
+    holding.metered_until_ms += gap_ms
+
+
+def _object(holding: Holding, bid_metadata: Object) -> Object:
+    return {
+        "apiVersion": "walras.dev/v1alpha1",
+        "kind": "GPULease",
+        "metadata": {
+            "name": holding.name,
+            "namespace": holding.namespace,
+            "labels": {BID_LABEL: holding.bid, "walras.dev/pool": holding.pool},
+            "ownerReferences": [
+                {
+                    "apiVersion": "walras.dev/v1alpha1",
+                    "kind": "Bid",
+                    "name": bid_metadata["name"],
+                    "uid": bid_metadata["uid"],
+                }
+            ],
+        },
+        "spec": holding.spec(),
+        "status": holding.status(),
+    }
+
+
+def _disrupted(message: str, now_ms: int) -> Callable[[Object], None]:
+    def change(pod: Object) -> None:
+        conditions = pod.setdefault("status", {}).setdefault("conditions", [])
+        conditions[:] = [condition for condition in conditions if condition.get("type") != "DisruptionTarget"]
+        conditions.append(
+            {
+                "type": "DisruptionTarget",
+                "status": "True",
+                "reason": "DeletionByWalras",
+                "message": message,
+                "lastTransitionTime": rfc3339(now_ms),
+            }
+        )
+
+    return change
+
+
+def _whole(award: Award) -> bool:
+    return all(share.milli == 1000 for share in award.shares)
+
+
+def _share_text(holding: Holding) -> str:
+    return " + ".join(f"{share.milli} milli-GPU of {share.device}" for share in holding.shares)
+
+
+def _workload(pod: Object) -> str:
+    for owner in pod["metadata"].get("ownerReferences") or ():
+        if owner.get("controller"):
+            return f"{owner['kind']}/{owner['name']}"
+    return f"Pod/{pod['metadata']['name']}"

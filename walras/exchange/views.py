@@ -1,0 +1,114 @@
+"""What can be asked beside Kubernetes objects: /clusters/NAME/walras/v1/{prices,cost,ledger}."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from walras.core.clock import Clock
+from walras.core.errors import Forbidden, NotFound
+from walras.core.money import format_credits
+from walras.core.quantity import parse_duration_ms
+from walras.cost import usage
+from walras.exchange.demand import BIDS, FLEET
+from walras.exchange.exchange import POOLS, Database, Exchange
+from walras.exchange.treasury import account_of, differences, journal
+from walras.kube.api import API
+from walras.kube.record import Object
+from walras.kube.serve.ports import Identity
+
+HISTORY_MAX: Final = 300
+
+
+class Views:
+    """Read-only answers. An agent is told of itself, the operator of everybody."""
+
+    def __init__(self, api: API, exchange: Exchange, database: Database, clock: Clock) -> None:
+        self._api, self._exchange, self._database, self._clock = api, exchange, database, clock
+
+    async def __call__(self, identity: Identity, cluster: str, path: str, query: Mapping[str, str]) -> Object:
+        """Raises NotFound, Forbidden, BadRequest."""
+        agent = "" if cluster in (FLEET, "*") else cluster
+        match path:
+            case "prices":
+                return self._prices()
+            case "cost":
+                return self._cost(agent, query)
+            case "ledger":
+                if identity.cluster:
+                    raise Forbidden("the ledger of all accounts is the operator's")
+                return self._ledger()
+        raise NotFound(f'"{path}" is not one of prices, cost, ledger')
+
+    def _prices(self) -> Object:
+        pools = []
+        for cluster, pool in self._api.everywhere(POOLS):
+            if cluster != FLEET:
+                continue
+            spec, status = pool.get("spec", {}), pool.get("status", {})
+            pools.append(
+                {
+                    "name": pool["metadata"]["name"],
+                    "mechanism": spec.get("mechanism", "auction"),
+                    "price": format_credits(self._exchange.price_micros),
+                    "reserve": spec.get("reservePrice", "0.10"),
+                    "devices": status.get("devices", 0),
+                    "allocatedPercent": int(status.get("allocated", "0%").rstrip("%")),
+                    "bids": sum(
+                        1
+                        for _, bid in self._api.everywhere(BIDS)
+                        if bid.get("status", {}).get("phase", "Pending") in ("Pending", "Refused")
+                    ),
+                    "leases": status.get("leases", 0),
+                    "displacements": self._exchange.displacements,
+                    "history": [
+                        [at_ms, format_credits(price)]
+                        for at_ms, price in list(self._exchange.prices)[-HISTORY_MAX:]
+                    ],
+                }
+            )
+        return {"pools": pools}
+
+    def _cost(self, agent: str, query: Mapping[str, str]) -> Object:
+        since = query.get("since", "")
+        since_ms = self._clock.now_ms() - parse_duration_ms(since) if since else 0
+        report = usage.report(self._database, by=query.get("by", "agent"), since_ms=since_ms, agent=agent)
+        shown = report.as_object()
+        shown["since"] = since or "the beginning"
+        if not since:
+            captured = self._captured(agent)
+            shown["ledger"] = format_credits(captured)
+            shown["balanced"] = captured == report.total_micros
+        return shown
+
+    def _captured(self, agent: str) -> int:
+        """Micros that the journal says were paid for leases, by one agent or by all."""
+        sql = "SELECT COALESCE(SUM(amount), 0) FROM ledger_journal WHERE kind = 'capture'"
+        if agent:
+            return int(self._database.query(f"{sql} AND debit = ?", (account_of(agent),))[0][0])
+        return int(self._database.query(sql)[0][0])
+
+    def _ledger(self) -> Object:
+        """Every account, and three proofs: debits equal credits, the journal replays to it, cost agrees."""
+        ledger = self._exchange.treasury.ledger
+        differing = differences(ledger, journal(self._database))
+        spent = usage.report(self._database, by="agent").total_micros
+        captured = self._captured("")
+        return {
+            "accounts": [
+                {
+                    "id": account.id,
+                    "balance": format_credits(account.balance),
+                    "held": format_credits(account.debits_pending),
+                    "available": format_credits(account.available),
+                    "paid": format_credits(account.debits_posted),
+                    "received": format_credits(account.credits_posted),
+                }
+                for account in sorted(ledger.accounts.values(), key=lambda account: account.id)
+            ],
+            "entries": ledger.seq,
+            "captured": format_credits(captured),
+            "metered": format_credits(spent),
+            "journalDiffers": differing,
+            "balanced": ledger.balanced() and not differing and captured == spent,
+        }

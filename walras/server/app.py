@@ -1,0 +1,177 @@
+"""The composition root: every part of Walras in one process, started in order and stopped in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from walras.core.errors import Invalid, StorageError
+from walras.exchange import supply
+from walras.exchange.demand import FLEET
+from walras.exchange.exchange import Exchange
+from walras.exchange.views import Views
+from walras.kube.api import API
+from walras.kube.serve.app import Application
+from walras.kube.serve.server import serve as serve_http
+from walras.kube.store.sqlite import SqliteStore
+from walras.kube.verbs import Verbs
+from walras.runtimes.kubelet import Kubelet
+from walras.runtimes.process import ProcessRuntime
+from walras.server import tls
+from walras.server.system import SystemClock, SystemIds
+from walras.tenants.planes import ControlPlanes
+from walras.tenants.tokens import kubeconfig
+
+OPERATOR_KUBECONFIG: Final = "operator.kubeconfig"
+RESOURCE_SLICES: Final = "resourceslices.resource.k8s.io"
+# How long running pods get to checkpoint when the server is told to stop.
+DRAIN_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `walras up` was told."""
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = 7443
+    gpus: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """How to reach a server that accepts requests."""
+
+    url: str
+    ca_file: Path
+    kubeconfig: Path
+    data: Path
+    devices: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...]
+
+
+async def serve(options: Options, ready: Callable[[Ready], None], stop: asyncio.Event) -> None:
+    """Run until `stop` is set, then drain. Raises WalrasError for what the user can mend: a port or data
+    folder in use, a full disk, devices that cannot be had."""
+    found = supply.detect(options.gpus)
+    port = _free_port(options.host, options.port)
+    async with AsyncExitStack() as stack:
+        ready(await _start(options, port, found, stack))
+        await stop.wait()
+
+
+async def _start(options: Options, port: int, found: supply.Supply, stack: AsyncExitStack) -> Ready:
+    clock, ids = SystemClock(), SystemIds()
+    try:
+        options.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        store = SqliteStore(options.data / "walras.db")
+        stack.callback(store.close)
+        certificates = tls.ensure(options.data / "tls", options.host, clock.now_ms())
+    except OSError as error:
+        raise StorageError(
+            f"the data folder {options.data} cannot be used: {error.strerror or error}"
+        ) from error
+    url = f"https://{_address(options.host)}:{port}"
+
+    api = API(store, clock, ids)
+    if not api.has_cluster(FLEET):
+        await api.create_cluster(FLEET)
+    planes = ControlPlanes(api, clock, ids, endpoint=url, ca_pem=certificates.ca_pem)
+    await stack.enter_async_context(_running(planes))
+    operator_file = _write_kubeconfig(options.data, url, certificates.ca_pem, planes.operator_token)
+    kubelet = Kubelet(api, ProcessRuntime(options.data), clock, planes.recorder, options.data)
+    exchange = Exchange(
+        api,
+        store,
+        clock,
+        ids,
+        manager=planes.manager,
+        recorder=planes.recorder,
+        runtime=kubelet,
+        supply=found,
+    )
+    await _publish_supply(api, found)
+    await kubelet.start()
+    stack.push_async_callback(kubelet.stop, DRAIN_S)
+    await stack.enter_async_context(_running(exchange))
+    application = Application(
+        Verbs(api), planes.authenticator, clock, pods=kubelet, extra=Views(api, exchange, store, clock)
+    )
+    running = await serve_http(application, options.host, port, certificates.cert_file, certificates.key_file)
+    stack.push_async_callback(running.close)
+    return Ready(
+        url,
+        certificates.ca_file,
+        operator_file,
+        options.data,
+        tuple(_shown(device, found) for device in found.devices),
+        found.notes,
+    )
+
+
+@asynccontextmanager
+async def _running(part: Any) -> AsyncIterator[None]:
+    await part.start()
+    try:
+        yield
+    finally:
+        await part.stop()
+
+
+async def _publish_supply(api: API, found: supply.Supply) -> None:
+    """The devices as a ResourceSlice of the fleet, as it is at this start."""
+    wanted = supply.resource_slice(found)
+    name = wanted["metadata"]["name"]
+    if api.find(FLEET, RESOURCE_SLICES, "", name) is None:
+        await api.create(FLEET, RESOURCE_SLICES, wanted)
+    else:
+        await api.edit(FLEET, RESOURCE_SLICES, "", name, lambda stored: stored.update(spec=wanted["spec"]))
+
+
+def _write_kubeconfig(data: Path, url: str, ca_pem: str, token: str) -> Path:
+    path = data / OPERATOR_KUBECONFIG
+    partial = path.with_suffix(".partial")
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(kubeconfig(url, ca_pem, FLEET, token))
+    partial.replace(path)
+    return path
+
+
+def _free_port(host: str, port: int) -> int:
+    """`port`, or any free one for 0. Refuses one that is taken before anything is started on it."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise Invalid(
+            f'--listen {host}:{port}: "{host}" is no address of this machine: {error.strerror}'
+        ) from None
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+            raise Invalid(f"port {port} of {host} {why}; choose another with --listen {host}:PORT") from None
+        return int(probe.getsockname()[1])
+
+
+def _address(host: str) -> str:
+    if host in ("0.0.0.0", "::"):  # noqa: S104  compared, not bound
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def _shown(device: Any, found: supply.Supply) -> dict[str, Any]:
+    return {
+        "id": device.id,
+        "model": device.model,
+        "memory_mib": device.memory_mib,
+        "enforcement": found.enforcement,
+    }
