@@ -83,7 +83,8 @@ class _Walk:
                 self.note(below)
             elif item is not None:
                 decoded = self.value(node, item, below, name)
-                if decoded or not _empty(decoded) or key in schema.required:
+                # Go's `omitempty`: a list or map without entries is as good as absent; a struct is not.
+                if decoded or node.form not in ("list", "map") or key in schema.required:
                     result[key] = decoded
         return result
 
@@ -148,10 +149,6 @@ class _Walk:
 def object_meta() -> Schema:
     """ObjectMeta, which every type has however little its own schema says of it."""
     return Schema.named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
-
-
-def _empty(value: Any) -> bool:
-    return isinstance(value, list | dict)
 
 
 def _zero(schema: Schema) -> Any:

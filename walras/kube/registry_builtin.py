@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import yaml
 
+from walras.kube.crd import resource_of
 from walras.kube.registry import CORE_VERBS, Registry, Resource
 
 _CREATE_ONLY: Final = ("create",)
@@ -80,21 +81,7 @@ BUILTIN: Final[tuple[Resource, ...]] = (
 def _walras_kind(plural: str) -> Resource:
     text = files("walras.kube").joinpath(f"crds/{plural}.yaml").read_bytes()
     spec = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["spec"]  # noqa: S506
-    names, (version,) = spec["names"], spec["versions"]
-    return Resource(
-        group=spec["group"],
-        version=version["name"],
-        kind=names["kind"],
-        plural=names["plural"],
-        singular=names["singular"],
-        namespaced=spec["scope"] == "Namespaced",
-        raw_schema=version["schema"]["openAPIV3Schema"],
-        short_names=tuple(names.get("shortNames", ())),
-        categories=tuple(names.get("categories", ())),
-        subresources=tuple(version.get("subresources", ())),
-        printer_columns=tuple(version["additionalPrinterColumns"]),
-        builtin=False,
-    )
+    return resource_of(spec, spec["versions"][0])
 
 
 @cache

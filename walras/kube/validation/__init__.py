@@ -1,0 +1,92 @@
+"""Whether an object may be stored: Kubernetes' rules, a CRD's, Walras' own.
+
+The faults carry Kubernetes' field paths, reasons and words (k8s.io/kubernetes/pkg/apis/*/validation, v1.36).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from walras.core.errors import Cause, Invalid
+from walras.kube import defaults
+from walras.kube.registry import Resource
+from walras.kube.validation import core, definitions, names, pods, structural, walras, workloads
+from walras.kube.validation.faults import Faults
+from walras.kube.validation.metadata import metadata
+
+Object = dict[str, Any]
+
+__all__ = ["Faults", "invalid", "validate"]
+
+# As many faults as one answer lists.
+CAUSES_MAX: Final = 100
+
+_BUILTIN: Final[Mapping[str, Callable[[Faults, Object, Object | None], None]]] = {
+    "pods": pods.pod,
+    "configmaps": core.config_map,
+    "secrets": core.secret,
+    "namespaces": core.namespace,
+    "services": core.service,
+    "persistentvolumeclaims": core.claim,
+    "nodes": core.node,
+    "events": core.event,
+    "jobs.batch": workloads.job,
+    "deployments.apps": workloads.deployment,
+    "replicasets.apps": workloads.replica_set,
+    "leases.coordination.k8s.io": core.lease,
+    "priorityclasses.scheduling.k8s.io": core.priority_class,
+    "customresourcedefinitions.apiextensions.k8s.io": definitions.definition,
+}
+_WALRAS: Final[Mapping[str, Callable[[Faults, Object], None]]] = {
+    "agents.walras.dev": walras.agent,
+    "pools.walras.dev": walras.pool,
+    "bids.walras.dev": walras.bid,
+    "gpuleases.walras.dev": walras.lease,
+}
+_NAMES: Final[Mapping[str, names.NameCheck]] = {
+    "namespaces": names.dns_label,
+    "services": names.dns1035_label,
+    "agents.walras.dev": walras.agent_name,
+    "pools.walras.dev": names.dns_label,
+}
+
+
+def validate(resource: Resource, obj: Object, old: Object | None) -> list[Cause]:
+    """What is wrong with the object, in the form that `fields.decode` and `defaults.apply` give it.
+
+    `old` is the stored object on update, None on create. Empty when it may be stored.
+    """
+    faults = Faults()
+    check = _NAMES.get(resource.key, names.dns_subdomain)
+    metadata(faults, resource, obj, old, check)
+    if resource.builtin:
+        rules = _BUILTIN.get(resource.key)
+        if rules is not None:
+            rules(faults, obj, _completed(resource, obj, old))
+    else:
+        structural.validate(faults, resource.schema, obj, old)
+        terms = _WALRAS.get(resource.key)
+        if terms is not None:
+            terms(faults, obj)
+    return list(dict.fromkeys(faults))[:CAUSES_MAX]
+
+
+def _completed(resource: Resource, obj: Object, old: Object | None) -> Object | None:
+    """The stored object with today's defaults, so that none of them reads as a change."""
+    if old is None or old.get("spec") == obj.get("spec"):
+        return old
+    old = copy.deepcopy(old)
+    defaults.apply(resource, old)
+    return old
+
+
+def invalid(resource: Resource, name: str, causes: list[Cause]) -> Invalid:
+    """The error for an object's faults: 'Pod "x" is invalid: spec.containers: Required value'."""
+    kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
+    said = [f"{cause.field}: {cause.message}" for cause in causes]
+    text = said[0] if len(said) == 1 else f"[{', '.join(said)}]"
+    details = {"name": name, "group": resource.group, "kind": resource.kind}
+    details = {key: value for key, value in details.items() if value}
+    return Invalid(f'{kind} "{name}" is invalid: {text}', causes=tuple(causes), details=details)

@@ -1,0 +1,73 @@
+"""Faults of fields in the words of k8s.io/apimachinery/pkg/util/validation/field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from walras.core.errors import Cause
+
+
+def rendered(value: Any) -> str:
+    """A value as Go's field errors print it: strings quoted, the rest as compact JSON."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=isinstance(value, dict))
+
+
+class Faults(list[Cause]):
+    """The faults found so far, each with its path and a typed reason."""
+
+    def _add(self, reason: str, path: str, text: str, detail: str) -> None:
+        self.append(Cause(reason, f"{text}: {detail}" if detail else text, path))
+
+    def required(self, path: str, detail: str = "") -> None:
+        self._add("FieldValueRequired", path, "Required value", detail)
+
+    def invalid(self, path: str, value: Any, detail: str) -> None:
+        self._add("FieldValueInvalid", path, f"Invalid value: {rendered(value)}", detail)
+
+    def wrong_type(self, path: str, value: Any, detail: str) -> None:
+        self._add("FieldValueTypeInvalid", path, f"Invalid value: {rendered(value)}", detail)
+
+    def not_supported(self, path: str, value: Any, supported: Iterable[str]) -> None:
+        names = ", ".join(rendered(name) for name in supported)
+        detail = f"supported values: {names}" if names else ""
+        self._add("FieldValueNotSupported", path, f"Unsupported value: {rendered(value)}", detail)
+
+    def duplicate(self, path: str, value: Any) -> None:
+        self._add("FieldValueDuplicate", path, f"Duplicate value: {rendered(value)}", "")
+
+    def not_found(self, path: str, value: Any) -> None:
+        self._add("FieldValueNotFound", path, f"Not found: {rendered(value)}", "")
+
+    def forbidden(self, path: str, detail: str) -> None:
+        self._add("FieldValueForbidden", path, "Forbidden", detail)
+
+    def too_long(self, path: str, most: int) -> None:
+        unit = "byte" if most == 1 else "bytes"
+        self._add("FieldValueTooLong", path, "Too long", f"may not be more than {most} {unit}")
+
+    def too_many(self, path: str, actual: int, most: int) -> None:
+        unit = "item" if most == 1 else "items"
+        self._add("FieldValueTooMany", path, f"Too many: {actual}", f"must have at most {most} {unit}")
+
+    def each(self, path: str, value: Any, details: Iterable[str]) -> None:
+        """One `invalid` for each of a name check's messages."""
+        for detail in details:
+            self.invalid(path, value, detail)
+
+    def immutable(self, path: str, new: Any, old: Any) -> None:
+        """A fault when the value differs from the stored one."""
+        if new != old:
+            self.invalid(path, new, "field is immutable")
+
+    def nonnegative(self, path: str, value: int | None) -> None:
+        if value is not None and value < 0:
+            self.invalid(path, value, "must be greater than or equal to 0")
+
+    def one_of(self, path: str, value: str | None, supported: Sequence[str]) -> None:
+        """A fault when the value is missing or none of those supported."""
+        if not value:
+            self.required(path)
+        elif value not in supported:
+            self.not_supported(path, value, supported)

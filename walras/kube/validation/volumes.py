@@ -1,0 +1,183 @@
+"""Volumes of a pod, and how containers mount them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from walras.core.quantity import parse_milli
+from walras.kube.validation import names
+from walras.kube.validation.faults import Faults
+
+Object = Mapping[str, Any]
+
+_MODE: Final = "must be a number between 0 and 0777 (octal), both inclusive"
+
+
+def volumes(faults: Faults, path: str, given: Any) -> dict[str, Object]:
+    """Checks the list; returns the volumes without fault by name, which mounts may name."""
+    good: dict[str, Object] = {}
+    for index, volume in enumerate(given):
+        at, own = f"{path}[{index}]", Faults()
+        _source(own, at, volume)
+        name = volume.get("name", "")
+        if not name:
+            own.required(f"{at}.name")
+        else:
+            own.each(f"{at}.name", name, names.dns_label(name))
+        if name in good:
+            own.duplicate(f"{at}.name", name)
+        if not own:
+            good[name] = volume
+        faults.extend(own)
+    return good
+
+
+def _source(faults: Faults, path: str, volume: Object) -> None:
+    kinds = [kind for kind in volume if kind != "name"]
+    if not kinds:
+        faults.required(path, "must specify a volume type")
+    for kind in kinds[1:]:
+        faults.forbidden(f"{path}.{kind}", "may not specify more than 1 volume type")
+    for kind in kinds[:1]:
+        check = _SOURCES.get(kind)
+        if check is not None:
+            check(faults, f"{path}.{kind}", volume[kind])
+
+
+def _empty_dir(faults: Faults, path: str, source: Object) -> None:
+    if "sizeLimit" in source and parse_milli(source["sizeLimit"]) < 0:
+        faults.forbidden(f"{path}.sizeLimit", "SizeLimit field must be a valid resource quantity")
+
+
+def _secret(faults: Faults, path: str, source: Object) -> None:
+    if not source.get("secretName"):
+        faults.required(f"{path}.secretName")
+    _files(faults, path, source)
+
+
+def _config_map(faults: Faults, path: str, source: Object) -> None:
+    if not source.get("name"):
+        faults.required(f"{path}.name")
+    _files(faults, path, source)
+
+
+def _files(faults: Faults, path: str, source: Object) -> None:
+    _mode(faults, f"{path}.defaultMode", source.get("defaultMode"))
+    for index, item in enumerate(source.get("items") or ()):
+        at = f"{path}.items[{index}]"
+        for name in ("key", "path"):
+            if not item.get(name):
+                faults.required(f"{at}.{name}")
+        _inner_path(faults, f"{at}.path", item.get("path", ""))
+        _mode(faults, f"{at}.mode", item.get("mode"))
+
+
+def _mode(faults: Faults, path: str, mode: int | None) -> None:
+    if mode is not None and not 0 <= mode <= 0o777:
+        faults.invalid(path, mode, _MODE)
+
+
+def _inner_path(faults: Faults, path: str, target: str) -> None:
+    faults.each(path, target, names.relative_path(target))
+    if target.startswith("..") and not target.startswith("../") and target != "..":
+        faults.invalid(path, target, "must not start with '..'")
+
+
+def _claim(faults: Faults, path: str, source: Object) -> None:
+    if not source.get("claimName"):
+        faults.required(f"{path}.claimName")
+
+
+def _host_path(faults: Faults, path: str, source: Object) -> None:
+    if not source.get("path"):
+        faults.required(f"{path}.path")
+    elif ".." in source["path"].split("/"):
+        faults.invalid(f"{path}.path", source["path"], "must not contain '..'")
+
+
+def _downward(faults: Faults, path: str, source: Object) -> None:
+    _mode(faults, f"{path}.defaultMode", source.get("defaultMode"))
+    for index, item in enumerate(source.get("items") or ()):
+        at = f"{path}.items[{index}]"
+        if not item.get("path"):
+            faults.required(f"{at}.path")
+        _inner_path(faults, f"{at}.path", item.get("path", ""))
+        if (item.get("fieldRef") is None) == (item.get("resourceFieldRef") is None):
+            if item.get("fieldRef") is None:
+                faults.required(at, "one of fieldRef and resourceFieldRef is required")
+            else:
+                faults.invalid(
+                    at, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously"
+                )
+
+
+def _projected(faults: Faults, path: str, source: Object) -> None:
+    _mode(faults, f"{path}.defaultMode", source.get("defaultMode"))
+    checks = {"secret": _config_map, "configMap": _config_map, "downwardAPI": _downward}
+    for index, projection in enumerate(source.get("sources") or ()):
+        at = f"{path}.sources[{index}]"
+        kinds = list(projection)
+        if not kinds:
+            faults.required(at, "projection must specify one source type")
+        for kind in kinds[1:]:
+            faults.forbidden(f"{at}.{kind}", "may not specify more than 1 volume type per source")
+        for kind in kinds[:1]:
+            if kind in checks:
+                checks[kind](faults, f"{at}.{kind}", projection[kind])
+
+
+_SOURCES: Final[Mapping[str, Callable[[Faults, str, Object], None]]] = {
+    "emptyDir": _empty_dir,
+    "secret": _secret,
+    "configMap": _config_map,
+    "persistentVolumeClaim": _claim,
+    "hostPath": _host_path,
+    "downwardAPI": _downward,
+    "projected": _projected,
+}
+
+
+def mounts(faults: Faults, path: str, container: Object, known: Mapping[str, Object]) -> None:
+    """A container's volumeMounts and volumeDevices against the pod's volumes."""
+    devices = {d.get("name"): d.get("devicePath") for d in container.get("volumeDevices") or ()}
+    seen: set[str] = set()
+    for index, mount in enumerate(container.get("volumeMounts") or ()):
+        at, name, target = f"{path}.volumeMounts[{index}]", mount.get("name", ""), mount.get("mountPath", "")
+        if not name:
+            faults.required(f"{at}.name")
+        if name not in known:
+            faults.not_found(f"{at}.name", name)
+        if not target:
+            faults.required(f"{at}.mountPath")
+        if target in seen:
+            faults.invalid(f"{at}.mountPath", target, "must be unique")
+        seen.add(target)
+        if name in devices:
+            faults.invalid(f"{at}.name", name, "must not already exist in volumeDevices")
+        # Upstream leaves the index out of these two paths.
+        if mount.get("subPath"):
+            faults.each(
+                f"{path}.volumeMounts.subPath", mount["subPath"], names.relative_path(mount["subPath"])
+            )
+        if mount.get("subPathExpr"):
+            if mount.get("subPath"):
+                detail = "subPathExpr and subPath are mutually exclusive"
+                faults.invalid(f"{at}.subPathExpr", mount["subPathExpr"], detail)
+            said = names.relative_path(mount["subPathExpr"])
+            faults.each(f"{path}.volumeMounts.subPathExpr", mount["subPathExpr"], said)
+    _devices(faults, f"{path}.volumeDevices", container, known)
+
+
+def _devices(faults: Faults, path: str, container: Object, known: Mapping[str, Object]) -> None:
+    for index, device in enumerate(container.get("volumeDevices") or ()):
+        at, name = f"{path}[{index}]", device.get("name", "")
+        if not name:
+            faults.required(f"{at}.name")
+        if not device.get("devicePath"):
+            faults.required(f"{at}.devicePath")
+        if name not in known:
+            faults.not_found(f"{at}.name", name)
+        elif not {"persistentVolumeClaim", "ephemeral"} & known[name].keys():
+            detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode"
+            faults.invalid(f"{at}.name", name, detail)

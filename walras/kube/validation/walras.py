@@ -1,0 +1,124 @@
+"""What Walras asks of objects beyond Kubernetes: GPU requests, bids in pods' annotations, money."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from walras.core.clock import parse_rfc3339
+from walras.core.errors import Invalid
+from walras.core.money import parse_credits, parse_rate
+from walras.core.quantity import parse_duration_ms, parse_mib
+from walras.devices import request
+from walras.kube.validation import names
+from walras.kube.validation.faults import Faults
+
+Object = Mapping[str, Any]
+
+CLASSES: Final = ("latency", "standard", "batch")
+ANNOTATION_CLASS: Final = "walras.dev/class"
+ANNOTATION_MAX_PRICE: Final = "walras.dev/max-price"
+ANNOTATION_RESTART_COST: Final = "walras.dev/restart-cost"
+ANNOTATION_TERM: Final = "walras.dev/term"
+ANNOTATION_DEADLINE: Final = "walras.dev/deadline"
+RESERVED_AGENTS: Final = ("fleet", "*")
+_GPU_RESOURCES: Final = (request.WHOLE, request.MILLI, request.MEMORY)
+
+
+def pod_annotations(faults: Faults, path: str, given: Object | None) -> None:
+    """The terms of a pod's bid, where its annotations name some."""
+    given = given or {}
+    wanted = given.get(ANNOTATION_CLASS)
+    if wanted is not None and wanted not in CLASSES:
+        faults.not_supported(f"{path}[{ANNOTATION_CLASS}]", wanted, CLASSES)
+    for name in (ANNOTATION_MAX_PRICE, ANNOTATION_RESTART_COST):
+        _parsed(faults, f"{path}[{name}]", given.get(name), parse_credits)
+    _parsed(faults, f"{path}[{ANNOTATION_TERM}]", given.get(ANNOTATION_TERM), parse_term)
+    deadline = given.get(ANNOTATION_DEADLINE)
+    if deadline is not None:
+        try:
+            parse_rfc3339(deadline)
+        except (ValueError, OverflowError):
+            detail = 'must be an RFC 3339 time such as "2030-01-31T12:00:00Z"'
+            faults.invalid(f"{path}[{ANNOTATION_DEADLINE}]", deadline, detail)
+
+
+def parse_term(text: str) -> int:
+    """Milliseconds of a lease's term. Raises Invalid for what is no duration or is zero."""
+    term_ms = parse_duration_ms(text)
+    if term_ms <= 0:
+        raise Invalid("must be longer than 0s")
+    return term_ms
+
+
+def gpu_request(faults: Faults, path: str, spec: Object) -> None:
+    """A fault when no lease could ever satisfy what the pod's containers ask of GPUs."""
+    try:
+        request.gpu_request(spec)
+    except Invalid as error:
+        asked: dict[str, Any] = {}
+        for container in spec.get("containers") or ():
+            resources = container.get("resources") or {}
+            both = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
+            asked |= {name: amount for name, amount in both.items() if name in _GPU_RESOURCES}
+        faults.invalid(f"{path}.containers", asked, error.message)
+
+
+def agent_name(text: str) -> list[str]:
+    if text in RESERVED_AGENTS:
+        return [f"'{text}' is reserved for the operator"]
+    return names.dns_label(text)
+
+
+def agent(faults: Faults, obj: Object) -> None:
+    spec = _dict(obj.get("spec"))
+    budget, market = _dict(spec.get("budget")), _dict(spec.get("market"))
+    _parsed(faults, "spec.budget.income", budget.get("income"), parse_rate)
+    for name in ("balance", "walletCap"):
+        _parsed(faults, f"spec.budget.{name}", budget.get(name), parse_credits)
+    _parsed(faults, "spec.market.maxPrice", market.get("maxPrice"), parse_credits)
+
+
+def pool(faults: Faults, obj: Object) -> None:
+    spec = _dict(obj.get("spec"))
+    _parsed(faults, "spec.reservePrice", spec.get("reservePrice"), parse_credits)
+    _parsed(faults, "spec.tick", spec.get("tick"), parse_term)
+    for name in ("minimumQuantum", "notice"):
+        _parsed(faults, f"spec.{name}", spec.get(name), parse_duration_ms)
+
+
+def bid(faults: Faults, obj: Object) -> None:
+    spec = _dict(obj.get("spec"))
+    packages = spec.get("packages")
+    for index, package in enumerate(packages if isinstance(packages, list) else ()):
+        path, terms = f"spec.packages[{index}]", _dict(package)
+        _parsed(faults, f"{path}.maxPrice", terms.get("maxPrice"), parse_credits)
+        _parsed(faults, f"{path}.term", terms.get("term"), parse_term)
+        _memory(faults, f"{path}.memory", terms.get("memory"))
+    _parsed(faults, "spec.restartCost", spec.get("restartCost"), parse_credits)
+
+
+def lease(faults: Faults, obj: Object) -> None:
+    _parsed(faults, "spec.resalePrice", _dict(obj.get("spec")).get("resalePrice"), parse_credits)
+
+
+def _dict(value: Any) -> Object:
+    return value if isinstance(value, dict) else {}
+
+
+def _parsed(faults: Faults, path: str, text: Any, parse: Callable[[str], Any]) -> None:
+    # Where it is no string, the schema has said so.
+    if isinstance(text, str):
+        try:
+            parse(text)
+        except Invalid as error:
+            faults.invalid(path, text, error.message)
+
+
+def _memory(faults: Faults, path: str, amount: Any) -> None:
+    if isinstance(amount, str | int) and not isinstance(amount, bool):
+        try:
+            if parse_mib(amount) < 0:
+                faults.invalid(path, amount, "must be greater than or equal to 0")
+        except Invalid as error:
+            faults.invalid(path, amount, error.message)
