@@ -93,25 +93,39 @@ class Clearing:
     def run(self) -> Pass:
         """Decide every bid, best density first; on equal density latency first, then the older one."""
         heap: list[tuple[int, int, int, str, int]] = []
-        packages: dict[str, list[Option]] = {}
-        for bid_id, options in self._prepared.options.items():
-            bid = self._prepared.bids[bid_id]
-            expired = bid.deadline_ms is not None and bid.deadline_ms <= self._now
-            worth = [] if expired or self._only not in (None, bid_id) else self._worth(options)
-            if worth:
-                packages[bid_id] = worth
-                heapq.heappush(heap, self._rank(worth[0], 0))
+        packages = self._contenders()
+        for options in packages.values():
+            heapq.heappush(heap, self._rank(options[0], 0))
         self._result.order = self._ranking(packages)
+        losers: list[str] = []
         while heap:
             *_, bid_id, at = heapq.heappop(heap)
-            options_left = packages[bid_id]
-            if self._try_placing(options_left[at]):
-                continue
-            if at + 1 < len(options_left):
-                heapq.heappush(heap, self._rank(options_left[at + 1], at + 1))
-            elif not self._try_displacing(options_left):
-                self._lose(options_left)
+            options = packages[bid_id]
+            evicted = self._evicted()
+            if not self._try_placing(options[at]):
+                if at + 1 < len(options):
+                    heapq.heappush(heap, self._rank(options[at + 1], at + 1))
+                elif not self._try_displacing(options):
+                    losers.append(bid_id)
+            if self._evicted() > evicted:
+                # What a large lease leaves over goes to the best of those that found no room before.
+                for loser in losers:
+                    heapq.heappush(heap, self._rank(packages[loser][0], 0))
+                losers = []
+        for loser in losers:
+            self._lose(packages[loser])
         return self._result
+
+    def _contenders(self) -> dict[str, list[Option]]:
+        """The bids that offer enough and are in time, with their packages by surplus."""
+        found = {}
+        for bid_id, options in self._prepared.options.items():
+            if self._only in (None, bid_id) and (worth := self._worth(options)):
+                found[bid_id] = worth
+        return found
+
+    def _evicted(self) -> int:
+        return len(self._result.given_up) + len(self._result.displaced)
 
     @property
     def renewing(self) -> tuple[Lease, ...]:

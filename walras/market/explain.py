@@ -122,7 +122,7 @@ class Explainer:
         return any(win.option.bid.id == option.bid.id for win in again.result.wins)
 
     def _search(self, option: Option, decision: Decision, least: int) -> int | None:
-        """The lowest price of those that matter that wins if it can be paid; each is tried by clearing again."""
+        """The lowest price that matters and wins if it can be paid, tried by clearing again."""
 
         def wins(price: int) -> bool:
             return self._wins(option, price, funded=True)

@@ -45,13 +45,12 @@ def _serve(prepared: Prepared, bids: tuple[Bid, ...], *, renew: bool) -> Outcome
     queue = sorted(bids, key=lambda bid: (bid.submitted_ms, bid.id))
     for position, bid in enumerate(queue, 1):
         options = prepared.options[bid.id]
-        expired = bid.deadline_ms is not None and bid.deadline_ms <= now
-        award = None if expired else _award(board, options, prepared.demand)
+        award = _award(board, options, prepared.demand)
         if award is not None:
             board.take(award.shares, now=award.starts_now)
             awards.append(award)
         else:
-            refusals.append(Refusal(bid.id, _explain(bid, options, prepared, position, expired=expired)))
+            refusals.append(Refusal(bid.id, _explain(bid, options, prepared, position)))
     due = prepared.due if renew else ()
     renewals = (Renewal(lease.id, 0, max(lease.end_ms, now) + lease.term_ms) for lease in due)
     return Outcome(tuple(awards), tuple(refusals), tuple(renewals), (), 0)
@@ -68,10 +67,8 @@ def _award(board: Board, options: tuple[Option, ...], demand: Demand) -> Award |
     return None
 
 
-def _explain(
-    bid: Bid, options: tuple[Option, ...], prepared: Prepared, position: int, *, expired: bool
-) -> Explanation:
-    if expired:
+def _explain(bid: Bid, options: tuple[Option, ...], prepared: Prepared, position: int) -> Explanation:
+    if prepared.expired(bid):
         text = "the deadline has passed; bid again with a later one"
         return Explanation(Reason.EXPIRED, Constraint.DEADLINE, 0, None, 0, text)
     if not options:

@@ -44,6 +44,7 @@ class Prepared:
         needs = {
             (bid.id, index): needs_of(package, self.capacity)
             for bid in snapshot.bids
+            if not self.expired(bid)
             for index, package in enumerate(bid.packages)
             if well_formed(package)
         }
@@ -58,6 +59,9 @@ class Prepared:
                 key=lambda lease: (-self.densities[lease.id], lease.start_ms, lease.id),
             )
         )
+
+    def expired(self, bid: Bid) -> bool:
+        return bid.deadline_ms is not None and bid.deadline_ms <= self.snapshot.now_ms
 
     def _funds(self) -> dict[str, int]:
         """What each agent can pay: the least that any of its bids and leases names."""
@@ -82,7 +86,7 @@ class Prepared:
     def _options(
         self, bid: Bid, needs: dict[tuple[str, int], dict[str, Shape]], fills: dict[Shape, Fill]
     ) -> tuple[Option, ...]:
-        """The packages that fit the empty pool."""
+        """The packages that fit the empty pool; none when the deadline is over."""
         options = []
         for index, package in enumerate(bid.packages):
             where = needs.get((bid.id, index), {})
