@@ -15,8 +15,8 @@ from walras.core.errors import StorageError
 from walras.core.money import MICROS, charge
 from walras.cost import usage
 from walras.exchange import supply
-from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS
-from walras.exchange.exchange import POOLS, Exchange
+from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, POOLS
+from walras.exchange.exchange import Exchange
 from walras.exchange.holding import LEASES
 from walras.exchange.nodes import NODES
 from walras.exchange.treasury import differences, journal

@@ -99,3 +99,9 @@ def _package(raw: Object, pool: Pool) -> Package:
         price_micros=parse_credits(raw["maxPrice"]),
         eligible=chosen,
     )
+
+
+def is_pending(bid: Object) -> bool:
+    """Whether the market still has to decide it."""
+    phase = (bid.get("status") or {}).get("phase", "Pending")
+    return phase in ("Pending", "Refused") and not bid["metadata"].get("deletionTimestamp")

@@ -17,6 +17,7 @@ from walras.exchange.treasury import Treasury
 from walras.kube.api import API
 from walras.kube.record import Object
 from walras.kube.transaction import Transaction
+from walras.market import types as market
 from walras.tenants.events import Recorder
 
 MIGRATIONS: Final = ("CREATE TABLE leases (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID",)
@@ -39,6 +40,7 @@ class Effects:
 
     api: API
     treasury: Treasury
+    holdings: dict[str, Holding]
     recorder: Recorder
     tx: Transaction
     _touched: dict[str, Holding] = field(default_factory=dict)
@@ -46,9 +48,11 @@ class Effects:
     _usage: list[tuple[object, ...]] = field(default_factory=list)
     _notices: list[Notice] = field(default_factory=list)
 
-    @classmethod
-    def begin(cls, api: API, treasury: Treasury, recorder: Recorder) -> Effects:
-        return cls(api, treasury, recorder, api.transaction())
+    def market_leases(self) -> tuple[market.Lease, ...]:
+        """Every lease, as the market reads it."""
+        return tuple(
+            holding.as_market(self.treasury.available(holding.agent)) for holding in self.holdings.values()
+        )
 
     def keep(self, holding: Holding) -> None:
         """Store the lease's row as it is at commit."""

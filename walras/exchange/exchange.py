@@ -14,35 +14,28 @@ from typing import Any, Final, Protocol
 import msgspec
 import structlog
 
-from walras.core.clock import Clock, Ids, rfc3339
-from walras.core.errors import InsufficientFunds, Invalid, NotFound, StorageError, WalrasError
-from walras.core.money import format_credits
+from walras.core.clock import Clock, Ids
+from walras.core.errors import Invalid, StorageError
 from walras.cost import usage
 from walras.exchange import accounts, effects, leasing
-from walras.exchange.book import DEFAULT_POOL, Pool, bid_id, read_bid, read_pool, submitted_ms
-from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, Bidder
+from walras.exchange.auctioneer import Auctioneer
+from walras.exchange.book import DEFAULT_POOL, Pool, bid_id, is_pending, read_pool
+from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, POOLS, Bidder
 from walras.exchange.effects import Effects
-from walras.exchange.explaining import Explainer
 from walras.exchange.holding import LEASES, Holding
 from walras.exchange.nodes import NODES
+from walras.exchange.showing import Display
 from walras.exchange.supply import Supply
 from walras.exchange.treasury import Treasury
 from walras.kube.api import API, Change
 from walras.kube.record import Object
-from walras.market import types as market
-from walras.market.auction import Auction
 from walras.market.placement import startable
-from walras.market.fifo import Fifo
-from walras.market.mechanism import Mechanism
 from walras.tenants.controller import Key, Manager
 from walras.tenants.events import Recorder
 
-POOLS: Final = "pools.walras.dev"
 INCOME_PERIOD_MS: Final = 5_000
 STATUS_PERIOD_MS: Final = 2_000
 RETRY_MS: Final = 1_000
-PRICES_KEPT: Final = 3_600
-MECHANISMS: Final[dict[str, Mechanism]] = {"auction": Auction(), "fifo": Fifo()}
 
 _log = structlog.get_logger("walras.exchange")
 
@@ -80,11 +73,11 @@ class Exchange:
         self._api, self._database, self._clock, self._ids = api, database, clock, ids
         self._manager, self._recorder, self._runtime, self._supply = manager, recorder, runtime, supply
         self._bidder = Bidder(api, recorder)
-        self._explainer = Explainer()
+        self.auctioneer = Auctioneer(api, supply, ids)
+        self._display = Display()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._unsubscribe: list[Any] = []
-        self._arrived: dict[str, int] = {}
         self._urgent: deque[str] = deque()
         self._stopping: dict[str, asyncio.Task[None]] = {}
         self._stopped: set[str] = set()
@@ -92,10 +85,6 @@ class Exchange:
         self._cpu_seen: dict[str, int] = {}
         self._agents_changed: set[str] = set()
         self._tick_at_ms = self._income_at_ms = self._status_at_ms = 0
-        self._statuses: dict[str, Object] = {}
-        self.price_micros = 0
-        self.prices: deque[tuple[int, int]] = deque(maxlen=PRICES_KEPT)
-        self.displacements = 0
         self.treasury: Treasury
         self.holdings: dict[str, Holding]
 
@@ -190,7 +179,7 @@ class Exchange:
         await fx.commit()
 
     def _effects(self) -> Effects:
-        return Effects.begin(self._api, self.treasury, self._recorder)
+        return Effects(self._api, self.treasury, self.holdings, self._recorder, self._api.transaction())
 
     # What comes in
 
@@ -202,16 +191,14 @@ class Exchange:
         identity = bid_id(change.cluster, change.object)
         metadata = change.object["metadata"]
         if change.type == "DELETED":
-            self._arrived.pop(identity, None)
-            self._explainer.forget(identity)
-        elif identity not in self._arrived:
-            now = self._clock.now_ms()
-            # The creation time counts seconds; it orders the bids of before a restart, arrival those since.
-            created = submitted_ms(change.object)
-            self._arrived[identity] = created if now - created > 2_000 else now
-            if change.object["spec"].get("class") == "latency" and _is_pending(change.object):
-                self._urgent.append(identity)
-                self._wake.set()
+            self.auctioneer.forget(identity)
+        elif (
+            self.auctioneer.arrive(identity, change.object, self._clock.now_ms())
+            and change.object["spec"].get("class") == "latency"
+            and is_pending(change.object)
+        ):
+            self._urgent.append(identity)
+            self._wake.set()
         if change.type == "DELETED" or change.object.get("status", {}).get("phase") == "Ended":
             self._look_at_leases(change.cluster, metadata["namespace"], metadata["name"])
 
@@ -274,18 +261,18 @@ class Exchange:
         self._end_what_is_over(fx, now)
         self._start_reserved(fx, pool, now)
         while self._urgent:
-            self._decide_express(fx, pool, self._urgent.popleft(), now)
+            self.auctioneer.express(fx, pool, self._urgent.popleft(), now)
         if now >= self._tick_at_ms:
             self._tick_at_ms = now + pool.rules.tick_ms
             self._settle_all(fx, now)
-            self._clear(fx, pool, now)
+            self.auctioneer.clear(fx, pool, now)
         if now >= self._income_at_ms:
             self._income_at_ms = now + INCOME_PERIOD_MS
             self.treasury.pay_income(now)
             self.treasury.pay_rebate(pool.name, now)
         if now >= self._status_at_ms:
             self._status_at_ms = now + STATUS_PERIOD_MS
-            self._write_statuses(fx, pool, now)
+            self._display.refresh(fx, pool, self.auctioneer.price_micros, now)
         await fx.commit()
 
     def _pool(self) -> Pool:
@@ -376,7 +363,7 @@ class Exchange:
         for holding in sorted(waiting, key=lambda holding: (holding.start_ms, holding.id)):
             if holding.id in self._stopping:
                 continue
-            if startable(holding.as_market(0), self._market_leases(), pool.devices):
+            if startable(holding.as_market(0), fx.market_leases(), pool.devices):
                 leasing.activate(fx, holding, self._supply, now)
 
     def _settle_all(self, fx: Effects, now: int) -> None:
@@ -389,145 +376,6 @@ class Exchange:
         seen = self._cpu_seen.get(holding.id, 0)
         self._cpu_seen[holding.id] = used
         return max(0, used - seen)
-
-    # The market
-
-    def _market_leases(self) -> tuple[market.Lease, ...]:
-        return tuple(
-            holding.as_market(self.treasury.available(holding.agent)) for holding in self.holdings.values()
-        )
-
-    def _snapshot(self, pool: Pool, bids: Sequence[market.Bid], now: int) -> market.Snapshot:
-        return market.Snapshot(
-            now_ms=now,
-            rules=pool.rules,
-            devices=pool.devices,
-            leases=self._market_leases(),
-            bids=tuple(bids),
-            price_micros=max(self.price_micros, pool.rules.reserve_micros),
-        )
-
-    def _read(self, fx: Effects, cluster: str, bid: Object, pool: Pool) -> market.Bid | None:
-        try:
-            return read_bid(
-                cluster,
-                bid,
-                pool,
-                funds_micros=self.treasury.available(cluster),
-                arrived_ms=self._arrived.get(bid_id(cluster, bid), 0),
-            )
-        except WalrasError as error:
-            self._explainer.unreadable(fx, cluster, bid, error)
-            return None
-
-    def _pending(self, fx: Effects, pool: Pool) -> dict[str, tuple[market.Bid, Object]]:
-        found = {}
-        for cluster, bid in self._api.everywhere(BIDS):
-            if _is_pending(bid) and cluster in self.treasury.budgets:
-                read = self._read(fx, cluster, bid, pool)
-                if read is not None:
-                    found[read.id] = (read, bid)
-        return found
-
-    def _decide_express(self, fx: Effects, pool: Pool, identity: str, now: int) -> None:
-        cluster, namespace, name = identity.split("/")
-        bid = self._api.find(cluster, BIDS, namespace, name) if self._api.has_cluster(cluster) else None
-        if bid is None or not _is_pending(bid) or cluster not in self.treasury.budgets:
-            return
-        read = self._read(fx, cluster, bid, pool)
-        if read is None:
-            return
-        outcome = MECHANISMS[pool.rules.mechanism].express(self._snapshot(pool, [read], now), read.id)
-        self._apply(fx, pool, outcome, {read.id: (read, bid)}, now)
-
-    def _clear(self, fx: Effects, pool: Pool, now: int) -> None:
-        pending = self._pending(fx, pool)
-        snapshot = self._snapshot(pool, [read for read, _ in pending.values()], now)
-        outcome = MECHANISMS[pool.rules.mechanism].clear(snapshot)
-        self.price_micros = outcome.price_micros
-        self.prices.append((now, outcome.price_micros))
-        self._apply(fx, pool, outcome, pending, now)
-
-    def _apply(
-        self,
-        fx: Effects,
-        pool: Pool,
-        outcome: market.Outcome,
-        bids: dict[str, tuple[market.Bid, Object]],
-        now: int,
-    ) -> None:
-        for renewal in outcome.renewals:
-            leasing.renew(fx, self.holdings[renewal.lease], renewal.price_micros, renewal.end_ms, now)
-        for displacement in outcome.displacements:
-            self._displace(fx, displacement, outcome, now)
-        for award in outcome.awards:
-            bid, stored = bids[award.bid]
-            try:
-                holding = leasing.grant(fx, award, bid, stored, pool.name, self._supply, self._ids, now)
-            except (InsufficientFunds, NotFound) as error:
-                self._explainer.unreadable(fx, bid.agent, stored, error)
-                continue
-            self.holdings[holding.id] = holding
-            self._explainer.forget(bid.id)
-        for refusal in outcome.refusals:
-            bid, stored = bids[refusal.bid]
-            self._explainer.refuse(fx, bid.agent, stored, refusal.explanation, now)
-
-    def _displace(
-        self, fx: Effects, displacement: market.Displacement, outcome: market.Outcome, now: int
-    ) -> None:
-        holding = self.holdings[displacement.lease]
-        price = format_credits(outcome.price_micros)
-        worth = format_credits(holding.worth_micros)
-        if displacement.by is not None:
-            self.displacements += 1
-            message = f"displaced by a latency-class bid worth more than {worth} credits per GPU-hour"
-            accounts.compensate(fx, displacement, holding, now)
-            leasing.warn(fx, holding, displacement.drains_at_ms, "Displaced", message, now)
-        elif displacement.reason == "funds":
-            message = "not renewed: the agent's balance does not cover another term"
-            leasing.warn(fx, holding, displacement.drains_at_ms, "OutOfFunds", message, now)
-        else:
-            self.displacements += 1
-            message = f"not renewed: the price is {price} and this bid pays at most {worth}"
-            leasing.warn(fx, holding, displacement.drains_at_ms, "PriceRose", message, now)
-
-    # What it shows
-
-    def _write_statuses(self, fx: Effects, pool: Pool, now: int) -> None:
-        running = [holding for holding in self.holdings.values() if holding.phase != "Reserved"]
-        milli = sum(holding.milli for holding in running)
-        capacity = sum(device.milli for device in pool.devices) or 1
-        waiting = sum(1 for _, bid in self._api.everywhere(BIDS) if _is_pending(bid))
-        status: Object = {
-            "devices": len(pool.devices),
-            "price": format_credits(max(self.price_micros, 0)),
-            "allocated": f"{100 * milli // capacity}%",
-            "bids": waiting,
-            "leases": len(running),
-        }
-        if self._statuses.get(POOLS) != status:
-            self._statuses[POOLS] = dict(status)
-
-            def change(stored: Object) -> None:
-                stored["status"] = status | {
-                    "clearedAt": rfc3339(now),
-                    "observedGeneration": stored["metadata"].get("generation", 1),
-                }
-
-            fx.edit(FLEET, POOLS, "", pool.name, change)
-        for agent in self.treasury.budgets:
-            held = [holding for holding in running if holding.agent == agent]
-            current = accounts.status(self.treasury, agent, held)
-            if self._statuses.get(f"{AGENTS}/{agent}") != current:
-                self._statuses[f"{AGENTS}/{agent}"] = current
-                fx.edit(FLEET, AGENTS, "", agent, lambda stored, s=current: _merge_status(stored, s))  # type: ignore[misc]
-        for holding in running:
-            fx.project(holding)
-
-
-def _merge_status(stored: Object, status: Object) -> None:
-    stored.setdefault("status", {}).update(status)
 
 
 def _mark_ended(lease: Object) -> None:

@@ -10,8 +10,8 @@ from walras.core.errors import Forbidden, NotFound
 from walras.core.money import format_credits
 from walras.core.quantity import parse_duration_ms
 from walras.cost import usage
-from walras.exchange.demand import BIDS, FLEET
-from walras.exchange.exchange import POOLS, Database, Exchange
+from walras.exchange.demand import BIDS, FLEET, POOLS
+from walras.exchange.exchange import Database, Exchange
 from walras.exchange.treasury import account_of, differences, journal
 from walras.kube.api import API
 from walras.kube.record import Object
@@ -50,7 +50,7 @@ class Views:
                 {
                     "name": pool["metadata"]["name"],
                     "mechanism": spec.get("mechanism", "auction"),
-                    "price": format_credits(self._exchange.price_micros),
+                    "price": format_credits(self._exchange.auctioneer.price_micros),
                     "reserve": spec.get("reservePrice", "0.10"),
                     "devices": status.get("devices", 0),
                     "allocatedPercent": int(status.get("allocated", "0%").rstrip("%")),
@@ -60,10 +60,10 @@ class Views:
                         if bid.get("status", {}).get("phase", "Pending") in ("Pending", "Refused")
                     ),
                     "leases": status.get("leases", 0),
-                    "displacements": self._exchange.displacements,
+                    "displacements": self._exchange.auctioneer.displacements,
                     "history": [
                         [at_ms, format_credits(price)]
-                        for at_ms, price in list(self._exchange.prices)[-HISTORY_MAX:]
+                        for at_ms, price in list(self._exchange.auctioneer.prices)[-HISTORY_MAX:]
                     ],
                 }
             )

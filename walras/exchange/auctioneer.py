@@ -1,0 +1,143 @@
+"""The market's turn: what is pending, what the mechanism decides, and each decision staged."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from walras.core.clock import Ids
+from walras.core.errors import InsufficientFunds, NotFound, WalrasError
+from walras.core.money import format_credits
+from walras.exchange import accounts, leasing
+from walras.exchange.book import Pool, bid_id, is_pending, read_bid, submitted_ms
+from walras.exchange.demand import BIDS
+from walras.exchange.effects import Effects
+from walras.exchange.explaining import Explainer
+from walras.exchange.supply import Supply
+from walras.kube.api import API
+from walras.kube.record import Object
+from walras.market import types as market
+from walras.market.auction import Auction
+from walras.market.fifo import Fifo
+from walras.market.mechanism import Mechanism
+
+PRICES_KEPT: Final = 3_600
+MECHANISMS: Final[dict[str, Mechanism]] = {"auction": Auction(), "fifo": Fifo()}
+
+Pending = dict[str, tuple[market.Bid, Object]]
+
+
+class Auctioneer:
+    """Reads bids, asks the pool's mechanism, stages what it says. Remembers prices and arrivals only."""
+
+    def __init__(self, api: API, supply: Supply, ids: Ids) -> None:
+        self._api, self._supply, self._ids = api, supply, ids
+        self._explainer = Explainer()
+        self._arrived: dict[str, int] = {}
+        self.price_micros = 0
+        self.prices: deque[tuple[int, int]] = deque(maxlen=PRICES_KEPT)
+        self.displacements = 0
+
+    def arrive(self, identity: str, bid: Object, now_ms: int) -> bool:
+        """Note when a bid came; whether it is new."""
+        if identity in self._arrived:
+            return False
+        # The creation time counts seconds; it orders the bids of before a restart, arrival those since.
+        created = submitted_ms(bid)
+        self._arrived[identity] = created if now_ms - created > 2_000 else now_ms
+        return True
+
+    def forget(self, identity: str) -> None:
+        self._arrived.pop(identity, None)
+        self._explainer.forget(identity)
+
+    def express(self, fx: Effects, pool: Pool, identity: str, now_ms: int) -> None:
+        """Stage the decision on one latency-class bid at the posted price."""
+        cluster, namespace, name = identity.split("/")
+        stored = self._api.find(cluster, BIDS, namespace, name) if self._api.has_cluster(cluster) else None
+        if stored is None or not is_pending(stored) or cluster not in fx.treasury.budgets:
+            return
+        bid = self._read(fx, cluster, stored, pool)
+        if bid is None:
+            return
+        snapshot = self._snapshot(fx, pool, [bid], now_ms)
+        outcome = MECHANISMS[pool.rules.mechanism].express(snapshot, bid.id)
+        self._apply(fx, pool, outcome, {bid.id: (bid, stored)}, now_ms)
+
+    def clear(self, fx: Effects, pool: Pool, now_ms: int) -> None:
+        """Stage the decisions on every pending bid and every lease that is due for renewal."""
+        pending = self._pending(fx, pool)
+        snapshot = self._snapshot(fx, pool, [bid for bid, _ in pending.values()], now_ms)
+        outcome = MECHANISMS[pool.rules.mechanism].clear(snapshot)
+        self.price_micros = outcome.price_micros
+        self.prices.append((now_ms, outcome.price_micros))
+        self._apply(fx, pool, outcome, pending, now_ms)
+
+    def _pending(self, fx: Effects, pool: Pool) -> Pending:
+        found = {}
+        for cluster, stored in self._api.everywhere(BIDS):
+            if is_pending(stored) and cluster in fx.treasury.budgets:
+                bid = self._read(fx, cluster, stored, pool)
+                if bid is not None:
+                    found[bid.id] = (bid, stored)
+        return found
+
+    def _read(self, fx: Effects, cluster: str, stored: Object, pool: Pool) -> market.Bid | None:
+        try:
+            return read_bid(
+                cluster,
+                stored,
+                pool,
+                funds_micros=fx.treasury.available(cluster),
+                arrived_ms=self._arrived.get(bid_id(cluster, stored), 0),
+            )
+        except WalrasError as error:
+            self._explainer.unreadable(fx, cluster, stored, error)
+            return None
+
+    def _snapshot(self, fx: Effects, pool: Pool, bids: Sequence[market.Bid], now_ms: int) -> market.Snapshot:
+        return market.Snapshot(
+            now_ms=now_ms,
+            rules=pool.rules,
+            devices=pool.devices,
+            leases=fx.market_leases(),
+            bids=tuple(bids),
+            price_micros=max(self.price_micros, pool.rules.reserve_micros),
+        )
+
+    def _apply(self, fx: Effects, pool: Pool, outcome: market.Outcome, bids: Pending, now_ms: int) -> None:
+        for renewal in outcome.renewals:
+            leasing.renew(fx, fx.holdings[renewal.lease], renewal.price_micros, renewal.end_ms, now_ms)
+        for displacement in outcome.displacements:
+            self._displace(fx, displacement, outcome, now_ms)
+        for award in outcome.awards:
+            bid, stored = bids[award.bid]
+            try:
+                holding = leasing.grant(fx, award, bid, stored, pool.name, self._supply, self._ids, now_ms)
+            except (InsufficientFunds, NotFound) as error:
+                self._explainer.unreadable(fx, bid.agent, stored, error)
+                continue
+            fx.holdings[holding.id] = holding
+            self._explainer.forget(bid.id)
+        for refusal in outcome.refusals:
+            bid, stored = bids[refusal.bid]
+            self._explainer.refuse(fx, bid.agent, stored, refusal.explanation, now_ms)
+
+    def _displace(
+        self, fx: Effects, displacement: market.Displacement, outcome: market.Outcome, now_ms: int
+    ) -> None:
+        holding = fx.holdings[displacement.lease]
+        worth = format_credits(holding.worth_micros)
+        if displacement.by is not None:
+            accounts.compensate(fx, displacement, holding, now_ms)
+            reason = "Displaced"
+            message = f"displaced by a latency-class bid worth more than {worth} credits per GPU-hour"
+        elif displacement.reason == "funds":
+            reason, message = "OutOfFunds", "not renewed: the agent's balance does not cover another term"
+        else:
+            price = format_credits(outcome.price_micros)
+            reason = "PriceRose"
+            message = f"not renewed: the price is {price} and this bid pays at most {worth}"
+        self.displacements += reason != "OutOfFunds"
+        leasing.warn(fx, holding, displacement.drains_at_ms, reason, message, now_ms)
