@@ -19,8 +19,8 @@ KINDS = {
     "Deployment": Schema.named("io.k8s.api.apps.v1.Deployment"),
 }
 POD = KINDS["Pod"]
-# Documents, patches and what strategicpatch.StrategicMergePatch of apimachinery v0.36.3 made of them, less the
-# nulls and directives that it leaves for the typed decoder to drop.
+# Documents, patches and what strategicpatch.StrategicMergePatch of apimachinery v0.36.3 made of them, less
+# the nulls and directives that it leaves for the typed decoder to drop.
 UPSTREAM = json.loads((Path(__file__).parents[1] / "data" / "strategic_merge_upstream.json").read_text())
 
 
