@@ -322,6 +322,7 @@ class Exchange:
                 continue
             if not task.cancelled() and (error := task.exception()) is not None:
                 _log.error("a node could not be stopped; trying again", node=holding.node, error=str(error))
+                holding.drains_at_ms = now + RETRY_MS
                 continue
             leasing.end(fx, holding, now, self._cpu_since(holding))
             del self.holdings[identity]
