@@ -147,7 +147,7 @@ def lease_node(name: str, *, milli: int = 1000, bid: str = "", **spec: Any) -> O
 
 def scheduled(obj: Object) -> Object:
     """The PodScheduled condition; empty when there is none."""
-    conditions = obj["status"].get("conditions", [])
+    conditions = obj.get("status", {}).get("conditions", [])
     return next((each for each in conditions if each["type"] == "PodScheduled"), {})
 
 
