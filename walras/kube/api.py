@@ -10,15 +10,16 @@ from typing import Any, Final
 import structlog
 
 from walras.core.clock import Clock, Ids
-from walras.kube import objects
+from walras.kube import definitions, objects
 from walras.kube.committer import Committer, Pending
+from walras.kube.context import EVERY_CLUSTER
 from walras.kube.record import Key, Object
 from walras.kube.registry import Registry
-from walras.kube.registry_builtin import for_agents, for_fleet
+from walras.kube.registry_builtin import for_agents, for_all, for_fleet
 from walras.kube.state import ChangeType, Effect, State, Write
 from walras.kube.store.base import Batch, Params, Store
 from walras.kube.transaction import Transaction
-from walras.kube.watch import Hub, Matcher, Watch, past, too_old
+from walras.kube.watch import Event, Hub, View, Watch, in_cluster, past, too_old
 
 FLEET: Final = "fleet"
 log = structlog.get_logger(__name__)
@@ -38,6 +39,7 @@ class Change:
 Handler = Callable[[Change], None]
 Objects = list[Object]
 Names = list[str]
+Events = list[Event]
 
 
 class API:
@@ -48,10 +50,13 @@ class API:
         self.clock = clock
         self.ids = ids
         self.state = State(store.clusters(), store.current())
-        self.hub = Hub()
+        self.hub = Hub(self.revision)
         self._committer = Committer(store, self.state, self._publish)
         self._handlers: dict[str, list[Handler]] = {}
         self._creating: set[str] = set()
+        self._registries: dict[str, Registry] = {}
+        for cluster, _ in self.state.everywhere(objects.CRDS):
+            self._serve_definitions(cluster)
 
     # Clusters
 
@@ -80,8 +85,26 @@ class API:
 
     def registry(self, cluster: str) -> Registry:
         """What the cluster serves. Raises NotFound."""
+        if cluster == EVERY_CLUSTER:
+            return for_all()
         self.state.cluster(cluster)
-        return for_fleet() if cluster == FLEET else for_agents()
+        return self._registries.get(cluster) or _base(cluster)
+
+    def _serve_definitions(self, cluster: str) -> None:
+        """Serves what the cluster's CRDs say; a cluster without any shares one registry with the others."""
+        collection = self.state.clusters[cluster].collections.get(objects.CRDS)
+        crds = [record.object for record in collection.listed()] if collection else []
+        registry = definitions.served(_base(cluster), crds)
+        if registry.additions:
+            self._registries[cluster] = registry
+        else:
+            self._registries.pop(cluster, None)
+
+    def revision(self, cluster: str) -> int:
+        """The revision up to which everything is committed; of all clusters together for "*"."""
+        if cluster == EVERY_CLUSTER:
+            return self.state.total_revision()
+        return self.state.cluster(cluster).revision
 
     # Reads
 
@@ -123,19 +146,39 @@ class API:
 
         return unsubscribe
 
-    def watch(
-        self, cluster: str, resource: str, namespace: str, matches: Matcher | None, after: int
-    ) -> Watch:
-        """Changes beyond revision `after`. Raises Expired when they are not known any more."""
-        counters = self.state.cluster(cluster)
+    def watch(self, view: View, after: int | None = None, *, initial: bool = False) -> Watch:
+        """Changes beyond revision `after`, or from now on; or what there is, as ADDED, and then changes.
+
+        Raises Expired when changes beyond `after` are not known any more.
+        """
+        if view.cluster == EVERY_CLUSTER:
+            if after is not None and after != self.state.total_revision():
+                raise too_old(after, self.state.total_revision())
+            return self.hub.open(view, self._existing(view) if initial else (), 0)
+        counters = self.state.cluster(view.cluster)
+        live = counters.revision
+        if after is None:
+            return self.hub.open(view, self._existing(view) if initial else (), live)
         if after < counters.compacted:
             raise too_old(after, counters.compacted)
-        start = []
-        if after < counters.revision:
-            replays = self.store.history(cluster, resource, after, counters.revision)
-            start = past(replays, namespace, matches)
-        live = max(after, counters.revision)
-        return self.hub.open(cluster, resource, start=start, after=live, namespace=namespace, matches=matches)
+        if after < live and after < self.state.changed(view.cluster, view.resource):
+            replays = self.store.history(view.cluster, view.resource, after, live)
+            return self.hub.open(view, past(replays, view.namespace, view.matches), live)
+        return self.hub.open(view, (), max(after, live))
+
+    def _existing(self, view: View) -> Events:
+        everywhere = view.cluster == EVERY_CLUSTER
+        if everywhere:
+            collections = self.state.everywhere(view.resource)
+        else:
+            collection = self.state.collection(view.cluster, view.resource)
+            collections = [(view.cluster, collection)] if collection else []
+        return [
+            ("ADDED", in_cluster(cluster, record.object) if everywhere else record.object)
+            for cluster, collection in collections
+            for record in collection.listed(view.namespace)
+            if view.matches is None or view.matches(record.object)
+        ]
 
     # Writes
 
@@ -191,14 +234,31 @@ class API:
                 self.state.add_cluster(name)
             for name in pending.batch.clusters_dropped:
                 effects += self.state.drop_cluster(name)
-                self.hub.end(name)
+                self._registries.pop(name, None)
             self.state.publish(pending.effects)
             effects += pending.effects
-        self.hub.dispatch(effects)
+        self._follow(group, effects)
         handlers = {resource: tuple(them) for resource, them in self._handlers.items()}
         for effect in effects:
             for handler in handlers.get(effect.record.key.resource, ()):
                 _call(handler, _change(effect))
+
+    def _follow(self, group: Sequence[Pending], effects: Sequence[Effect]) -> None:
+        """Tells the watches, and ends those of what is not served any more."""
+        self.hub.dispatch(effects)
+        for effect in effects:
+            key = effect.record.key
+            if key.resource == objects.CRDS and key.cluster in self.state.clusters:
+                self._serve_definitions(key.cluster)
+                if effect.deleted:
+                    self.hub.end(key.cluster, key.name)
+        for pending in group:
+            for name in pending.batch.clusters_dropped:
+                self.hub.end(name)
+
+
+def _base(cluster: str) -> Registry:
+    return for_fleet() if cluster == FLEET else for_agents()
 
 
 def _change(effect: Effect) -> Change:

@@ -62,6 +62,8 @@ class Cluster:
     # Objects, counting what is staged.
     objects: int = 0
     dropping: bool = False
+    # The revision at which this process began to know what changes.
+    known_from: int = 0
     collections: dict[str, Collection] = field(default_factory=dict)
 
 
@@ -93,7 +95,8 @@ class State:
 
     def __init__(self, clusters: Iterable[ClusterRow], rows: Iterable[Row]) -> None:
         self.clusters: dict[str, Cluster] = {
-            row.name: Cluster(row.name, row.revision, row.compacted, row.revision) for row in clusters
+            row.name: Cluster(row.name, row.revision, row.compacted, row.revision, known_from=row.revision)
+            for row in clusters
         }
         self._by_resource: dict[str, dict[str, Collection]] = {}
         self._overlay: dict[Key, Effect] = {}
@@ -101,6 +104,10 @@ class State:
             key = Key(row.cluster, row.resource, row.namespace, row.name)
             self._collection(key).put(Record(key, row.revision, row.data))
             self.clusters[row.cluster].objects += 1
+        for cluster in self.clusters.values():
+            for collection in cluster.collections.values():
+                # Deletions before the start are not known here, so nothing older is.
+                collection.changed = cluster.revision
 
     def _collection(self, key: Key) -> Collection:
         found = self.clusters[key.cluster].collections.get(key.resource)
@@ -130,6 +137,16 @@ class State:
     def collection(self, cluster: str, resource: str) -> Collection | None:
         """The committed objects; None when there never was one."""
         return self.cluster(cluster).collections.get(resource)
+
+    def changed(self, cluster: str, resource: str) -> int:
+        """The last revision at which the resource's committed objects changed, or a later one."""
+        counters = self.cluster(cluster)
+        collection = counters.collections.get(resource)
+        return collection.changed if collection else counters.known_from
+
+    def total_revision(self) -> int:
+        """Grows with every change of any cluster."""
+        return sum(cluster.revision for cluster in self.clusters.values())
 
     def everywhere(self, resource: str) -> list[tuple[str, Collection]]:
         """The committed objects of every cluster, by its name."""

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from walras.core.clock import Clock, Ids
 from walras.core.errors import BadRequest, InternalError
-from walras.kube import deletion, objects
+from walras.kube import definitions, deletion, objects
 from walras.kube.record import Key, Object, Record, copy
 from walras.kube.registry import Registry, Resource
 from walras.kube.state import State, Write
@@ -74,21 +74,28 @@ class Transaction:
         self._writes.append(Write(key, self._base(key), obj, deleted))
         self._staged[key] = None if deleted else obj
 
-    def create(self, cluster: str, resource: str, obj: Object) -> Object:
-        """The new object, with uid, creationTimestamp and, from generateName, its name. AlreadyExists."""
+    def create(
+        self, cluster: str, resource: str, obj: Object, finish: Callable[[Object], None] | None = None
+    ) -> Object:
+        """The new object, with uid, creationTimestamp and, from generateName, its name. AlreadyExists.
+
+        `finish` may fill in more, and refuse, once those are known.
+        """
         kind = self._resource(cluster, resource)
         fresh = copy(obj)
         metadata = fresh.setdefault("metadata", {})
         namespace = str(metadata.get("namespace") or "") if kind.namespaced else ""
         if kind.namespaced and not namespace:
-            raise BadRequest(
-                f"{kind.kind}: an empty namespace may not be set when a resource name is provided"
-            )
+            raise BadRequest(f"{kind.kind}: metadata.namespace is required")
         metadata["name"] = self._name(cluster, resource, namespace, metadata)
         key = Key(cluster, resource, namespace, metadata["name"])
         if self.peek(*key) is not None:
             raise objects.already_exists(resource, key.name)
         objects.initialise(kind, fresh, self._engine.clock.now_ms(), self._engine.ids)
+        if finish is not None:
+            finish(fresh)
+        if resource == objects.CRDS:
+            definitions.establish(fresh, self._engine.clock.now_ms())
         self._put(key, fresh)
         return fresh
 
@@ -111,15 +118,30 @@ class Transaction:
 
         An object whose deletion waits for nothing any more is removed; its last state is returned.
         """
+        key = Key(cluster, resource, namespace, name)
+
+        def changed(old: Object) -> Object:
+            new = self._private(key, old)
+            change(new)
+            return new
+
+        return self.replace(cluster, resource, namespace, name, changed)
+
+    def replace(
+        self, cluster: str, resource: str, namespace: str, name: str, build: Callable[[Object], Object]
+    ) -> Object:
+        """As `edit`, with what `build` makes of the latest state, which it must not mutate."""
         kind = self._resource(cluster, resource)
         key = Key(cluster, resource, namespace, name)
         old = self._latest(key)
-        new = self._private(key, old)
-        change(new)
+        new = build(old)
         objects.preserve(kind, old, new)
+        if resource == objects.CRDS:
+            definitions.establish(new, self._engine.clock.now_ms())
         if new == old:
             return old
         self._put(key, new, deleted=objects.is_done(kind, new))
+        self._release(key)
         return new
 
     def delete(
@@ -136,11 +158,41 @@ class Transaction:
         kind = self._resource(cluster, resource)
         key = Key(cluster, resource, namespace, name)
         old = self._latest(key)
-        new = self._private(key, old)
-        gone = deletion.begin(kind, new, self._engine.clock.now_ms(), grace_seconds, propagation)
+        new, now_ms = self._private(key, old), self._engine.clock.now_ms()
+        gone = deletion.begin(kind, new, now_ms, grace_seconds, propagation)
+        if resource == objects.CRDS and not self._clear(cluster, name):
+            definitions.hold(new, now_ms)
+            gone = False
         if gone or new != old:
             self._put(key, new, deleted=gone)
+            self._release(key)
         return new
+
+    def _objects_of(self, cluster: str, resource: str) -> list[Key]:
+        found = [record.key for record in self._engine.state.latest_of(cluster, resource)]
+        kept = [key for key in found if key not in self._staged]
+        staged = [key for key, obj in self._staged.items() if obj is not None]
+        return kept + [key for key in staged if (key.cluster, key.resource) == (cluster, resource)]
+
+    def _clear(self, cluster: str, resource: str) -> bool:
+        """Deletes the objects of a cluster's own resource; whether none is left."""
+        if not definitions.is_own(self._engine.registry(cluster), resource):
+            return True
+        for key in self._objects_of(cluster, resource):
+            self.delete(*key)
+        return not self._objects_of(cluster, resource)
+
+    def _release(self, key: Key) -> None:
+        """Lets go of a deleted definition when `key` was the last of its objects."""
+        if self._staged[key] is not None or not definitions.is_own(
+            self._engine.registry(key.cluster), key.resource
+        ):
+            return
+        definition = self.peek(key.cluster, objects.CRDS, "", key.resource)
+        if definition is None or "deletionTimestamp" not in definition["metadata"]:
+            return
+        if not self._objects_of(key.cluster, key.resource):
+            self.edit(key.cluster, objects.CRDS, "", key.resource, definitions.let_go)
 
     def execute(self, sql: str, rows: Sequence[Params]) -> None:
         """One SQL statement for each of `rows`, in the same database transaction."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from walras.core.errors import Expired
+from walras.kube.context import EVERY_CLUSTER
 from walras.kube.record import Key, Object, Record
 from walras.kube.state import Effect
 from walras.kube.store.base import Replay
 
 QUEUE_MAX: Final = 10_000
 INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
+CLUSTER_ANNOTATION: Final = "walras.dev/cluster"
+BOOKMARK_EVERY_S: Final = 60
 Event = tuple[str, Object]
 Matcher = Callable[[Object], bool]
 
@@ -42,6 +46,13 @@ def seen_through(effect: Effect, namespace: str, matches: Matcher | None) -> Eve
     assert previous is not None
     metadata = {**previous.object["metadata"], "resourceVersion": str(record.revision)}
     return "DELETED", {**previous.object, "metadata": metadata}
+
+
+def in_cluster(cluster: str, obj: Object) -> Object:
+    """A copy that says which cluster it is from."""
+    metadata = obj["metadata"]
+    annotations = {**(metadata.get("annotations") or {}), CLUSTER_ANNOTATION: cluster}
+    return {**obj, "metadata": {**metadata, "annotations": annotations}}
 
 
 class Watch:
@@ -73,7 +84,9 @@ class Watch:
         if self._ended or effect.record.revision <= self._after:
             return
         self._after = effect.record.revision
-        event = seen_through(effect, self._namespace, self._matches)
+        self._push(seen_through(effect, self._namespace, self._matches))
+
+    def _push(self, event: Event | None) -> None:
         if event is None:
             return
         if len(self._queue) >= QUEUE_MAX:
@@ -98,14 +111,14 @@ class Watch:
         self._queue.clear()
         self.end()
 
-    @property
-    def revision(self) -> int:
-        """Everything up to this revision was read, if `idle`."""
-        return self._after
+    def append(self, event: Event) -> None:
+        """Puts an event after those that are there."""
+        self._push(event)
 
-    @property
-    def idle(self) -> bool:
-        return not self._queue
+    def mark(self, api_version: str, kind: str, revision: int) -> None:
+        """Tells an idle reader that it knows everything up to the revision."""
+        if not self._queue and not self._ended:
+            self._push(bookmark(api_version, kind, revision))
 
     def ready(self) -> Event | None:
         """The next event if it is there already."""
@@ -128,26 +141,43 @@ class Watch:
         return self._queue.popleft()
 
 
+class WatchEverywhere(Watch):
+    """The same over all clusters. Revisions of different clusters have no order, so none is kept."""
+
+    def offer(self, effect: Effect) -> None:
+        if self._ended:
+            return
+        event = seen_through(effect, self._namespace, self._matches)
+        self._push(event and (event[0], in_cluster(effect.record.key.cluster, event[1])))
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a watch looks at. Where `bookmark_kind` is set, (apiVersion, kind), idle readers get bookmarks."""
+
+    cluster: str
+    resource: str
+    namespace: str = ""
+    matches: Matcher | None = None
+    bookmark_kind: tuple[str, str] | None = None
+
+
 class Hub:
-    """The watches that are open, by what they look at."""
+    """The watches that are open, by cluster and resource. One timer serves the bookmarks of all."""
 
-    def __init__(self) -> None:
-        self._watches: dict[tuple[str, str], dict[Watch, None]] = {}
+    def __init__(self, revision: Callable[[str], int]) -> None:
+        self._watches: dict[tuple[str, str], dict[Watch, View]] = {}
+        self._revision = revision
+        self._timer: asyncio.TimerHandle | None = None
 
-    def open(
-        self,
-        cluster: str,
-        resource: str,
-        *,
-        start: Iterable[Event],
-        after: int,
-        namespace: str,
-        matches: Matcher | None,
-    ) -> Watch:
+    def open(self, view: View, start: Iterable[Event], after: int) -> Watch:
         """A watch that first yields `start`, then every change beyond revision `after`."""
-        where = (cluster, resource)
-        watch = Watch(start, after, namespace, matches, lambda closed: self._forget(where, closed))
-        self._watches.setdefault(where, {})[watch] = None
+        where = (view.cluster, view.resource)
+        kind = WatchEverywhere if view.cluster == EVERY_CLUSTER else Watch
+        watch = kind(start, after, view.namespace, view.matches, lambda closed: self._forget(where, closed))
+        self._watches.setdefault(where, {})[watch] = view
+        if view.bookmark_kind and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(BOOKMARK_EVERY_S, self.mark)
         return watch
 
     def _forget(self, where: tuple[str, str], watch: Watch) -> None:
@@ -160,8 +190,19 @@ class Hub:
     def dispatch(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             key = effect.record.key
-            for watch in tuple(self._watches.get((key.cluster, key.resource), ())):
-                watch.offer(effect)
+            for where in ((key.cluster, key.resource), (EVERY_CLUSTER, key.resource)):
+                for watch in tuple(self._watches.get(where, ())):
+                    watch.offer(effect)
+
+    def mark(self) -> None:
+        """Gives a bookmark to every idle watch that takes them."""
+        self._timer = None
+        for watches in tuple(self._watches.values()):
+            for watch, view in watches.items():
+                if view.bookmark_kind:
+                    watch.mark(*view.bookmark_kind, self._revision(view.cluster))
+                    if self._timer is None:
+                        self._timer = asyncio.get_running_loop().call_later(BOOKMARK_EVERY_S, self.mark)
 
     def end(self, cluster: str, resource: str = "") -> None:
         """Ends the watches of a resource, or of all resources of a cluster."""

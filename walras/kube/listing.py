@@ -1,0 +1,210 @@
+"""Lists: consistent pages of what there is, or was at a revision."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from walras.core.errors import BadRequest, Cause, Expired, Invalid, Timeout
+from walras.kube.api import API
+from walras.kube.context import EVERY_CLUSTER
+from walras.kube.options import invalid
+from walras.kube.record import Key, Object, Record
+from walras.kube.registry import Resource
+from walras.kube.selectors import parse_fields, parse_labels
+from walras.kube.state import Cluster
+from walras.kube.watch import Matcher, in_cluster, too_old
+
+_TOKEN_VERSION: Final = "meta.k8s.io/v1"  # noqa: S105
+_CHUNK: Final = 500
+Where = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list. `remaining` counts what follows, where that is known without looking at it."""
+
+    items: list[Object] = field(default_factory=list)
+    resource_version: str = ""
+    continue_: str = ""
+    remaining: int | None = None
+
+
+def matcher(resource: Resource, label_selector: str, field_selector: str) -> Matcher | None:
+    """Whether an object is selected; None when all are. Raises BadRequest."""
+    labels = parse_labels(label_selector) if label_selector else None
+    fields = parse_fields(field_selector, resource) if field_selector else None
+    if not labels and not fields:
+        return None
+
+    def matches(obj: Object) -> bool:
+        return (not labels or labels.matches(obj["metadata"].get("labels"))) and (
+            not fields or fields.matches(obj)
+        )
+
+    return matches
+
+
+def parse_revision(text: str) -> int:
+    """A resourceVersion from outside; "" is 0. Raises Invalid."""
+    if text in ("", "0"):
+        return 0
+    if not (text.isascii() and text.isdigit()) or len(text) > 18:
+        raise Invalid(
+            f'resourceVersion: Invalid value: "{text[:64]}": strconv.ParseUint: parsing "{text[:64]}": '
+            "invalid syntax",
+            causes=(Cause("FieldValueInvalid", f'Invalid value: "{text[:64]}"', "resourceVersion"),),
+        )
+    return int(text)
+
+
+def not_yet(wanted: int, current: int) -> Timeout:
+    """The answer to a resourceVersion that this server has not reached."""
+    return Timeout(
+        f"Too large resource version: {wanted}, current: {current}",
+        causes=(Cause("ResourceVersionTooLarge", "Too large resource version"),),
+        retry_after_s=1,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """Where a list goes on: beyond `start`, at revision `rv`."""
+
+    rv: int
+    start: Where
+
+    def text(self) -> str:
+        body = {"v": _TOKEN_VERSION, "rv": self.rv, "start": "\0".join(self.start)}
+        return base64.urlsafe_b64encode(msgspec.json.encode(body)).rstrip(b"=").decode()
+
+    @classmethod
+    def parse(cls, text: str) -> _Token:
+        try:
+            body = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+            namespace, name = body["start"].split("\0")
+            if body["v"] != _TOKEN_VERSION or type(body["rv"]) is not int or not 0 < body["rv"] < 2**62:
+                raise ValueError
+        except (ValueError, KeyError, TypeError, AttributeError, binascii.Error, msgspec.DecodeError):
+            raise BadRequest("continue key is not valid: encoding/json or base64 cannot read it") from None
+        return cls(body["rv"], (namespace, name))
+
+
+class Lister:
+    """Lists one resource of one cluster, or of every one."""
+
+    def __init__(self, api: API) -> None:
+        self._api = api
+
+    def page(
+        self,
+        cluster: str,
+        resource: Resource,
+        namespace: str,
+        matches: Matcher | None,
+        *,
+        limit: int,
+        continue_: str,
+        resource_version: str,
+        match: str,
+    ) -> Page:
+        """Raises BadRequest, Invalid, Expired for a revision that is gone, Timeout for one to come."""
+        _check_versions(continue_, resource_version, match)
+        if cluster == EVERY_CLUSTER:
+            return self._everywhere(resource, namespace, matches)
+        counters = self._api.state.cluster(cluster)
+        token = _Token.parse(continue_) if continue_ else None
+        wanted = token.rv if token else parse_revision(resource_version)
+        if wanted > counters.revision:
+            raise not_yet(wanted, counters.revision)
+        exact = token is not None or match == "Exact"
+        at = wanted if exact else counters.revision
+        return self._at(counters, resource.key, namespace, matches, at, token, limit)
+
+    def _at(
+        self,
+        cluster: Cluster,
+        resource: str,
+        namespace: str,
+        matches: Matcher | None,
+        at: int,
+        token: _Token | None,
+        limit: int,
+    ) -> Page:
+        collection = cluster.collections.get(resource)
+        after = token.start if token else None
+        remaining: Callable[[int], int | None] = lambda _: None  # noqa: E731
+        if self._api.state.changed(cluster.name, resource) <= at:
+            listed = collection.listed(namespace, after) if collection else []
+            records = iter(listed)
+            if matches is None:
+                remaining = lambda taken: len(listed) - taken  # noqa: E731
+        else:
+            if at < cluster.compacted:
+                raise _gone(token, at, cluster.compacted)
+            records = self._past(cluster.name, resource, namespace, at, after)
+        items: list[Object] = []
+        last: Where = ("", "")
+        for taken, record in enumerate(records):
+            if limit and len(items) == limit:
+                return Page(items, str(at), _Token(at, last).text(), remaining(taken))
+            if matches is None or matches(record.object):
+                items.append(record.object)
+                last = (record.key.namespace, record.key.name)
+        return Page(items, str(at))
+
+    def _past(
+        self, cluster: str, resource: str, namespace: str, at: int, after: Where | None
+    ) -> Iterator[Record]:
+        start = after or ("", "")
+        while True:
+            rows = self._api.store.snapshot(cluster, resource, namespace, at=at, after=start, limit=_CHUNK)
+            for row in rows:
+                yield Record(Key(cluster, resource, row.namespace, row.name), row.revision, row.data)
+            if len(rows) < _CHUNK:
+                return
+            start = (rows[-1].namespace, rows[-1].name)
+
+    def _everywhere(self, resource: Resource, namespace: str, matches: Matcher | None) -> Page:
+        items = [
+            in_cluster(cluster, record.object)
+            for cluster, collection in self._api.state.everywhere(resource.key)
+            for record in collection.listed(namespace)
+            if matches is None or matches(record.object)
+        ]
+        return Page(items, str(self._api.state.total_revision()))
+
+
+def _gone(token: _Token | None, at: int, compacted: int) -> Expired:
+    if token is None:
+        return too_old(at, compacted)
+    return Expired(
+        "The provided continue parameter is too old to display a consistent list result. "
+        "You can start a new list without the continue parameter."
+    )
+
+
+def _check_versions(continue_: str, resource_version: str, match: str) -> None:
+    """Raises BadRequest or Invalid for combinations that mean nothing."""
+    if match not in ("", "Exact", "NotOlderThan"):
+        raise _invalid_match(f'Unsupported value: "{match[:64]}": supported values: "Exact", "NotOlderThan"')
+    if match and not resource_version:
+        raise _invalid_match(
+            "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+        )
+    if match == "Exact" and resource_version == "0":
+        raise _invalid_match('Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
+    if continue_ and match:
+        raise _invalid_match("Forbidden: resourceVersionMatch is forbidden when continue is provided")
+    if continue_ and resource_version not in ("", "0"):
+        raise BadRequest("specifying resource version is not allowed when using continue")
+
+
+def _invalid_match(message: str) -> Invalid:
+    reason = "FieldValueNotSupported" if message.startswith("Unsupported") else "FieldValueForbidden"
+    return invalid("ListOptions", "resourceVersionMatch", reason, message)

@@ -1,0 +1,83 @@
+"""The scale subresource: a view of how many replicas an object asks for and has."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from walras.core.errors import BadRequest, NotFound
+from walras.kube.patch import copied
+from walras.kube.record import Object
+from walras.kube.registry import Resource
+
+_WORKLOADS: Final = {
+    "specReplicasPath": ".spec.replicas",
+    "statusReplicasPath": ".status.replicas",
+    "labelSelectorPath": ".spec.selector",
+}
+
+
+def _at(obj: Object, path: str) -> Any:
+    value: Any = obj
+    for name in path.strip(".").split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _selector_text(selector: Any) -> str:
+    """A label selector as the text that a list request takes."""
+    if not isinstance(selector, dict):
+        return str(selector or "")
+    terms = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
+    for term in selector.get("matchExpressions") or ():
+        key, values = term.get("key", ""), ",".join(sorted(term.get("values") or ()))
+        match term.get("operator"):
+            case "In":
+                terms.append(f"{key} in ({values})")
+            case "NotIn":
+                terms.append(f"{key} notin ({values})")
+            case "Exists":
+                terms.append(key)
+            case "DoesNotExist":
+                terms.append(f"!{key}")
+    return ",".join(terms)
+
+
+def _paths(resource: Resource) -> Any:
+    return _WORKLOADS if resource.builtin else resource.scale or {}
+
+
+def view(resource: Resource, obj: Object) -> Object:
+    """The object's autoscaling/v1 Scale. Raises NotFound for an object without a replica count."""
+    paths, metadata = _paths(resource), obj["metadata"]
+    replicas = _at(obj, paths.get("specReplicasPath", ""))
+    if replicas is None and not resource.builtin:
+        raise NotFound(f"the spec replicas field {paths.get('specReplicasPath', '')!r} does not exist")
+    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    status: Object = {"replicas": _at(obj, paths.get("statusReplicasPath", "")) or 0}
+    selector = _selector_text(
+        _at(obj, paths["labelSelectorPath"]) if paths.get("labelSelectorPath") else None
+    )
+    if selector:
+        status["selector"] = selector
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {name: metadata[name] for name in kept if name in metadata},
+        "spec": {"replicas": replicas or 0},
+        "status": status,
+    }
+
+
+def scaled(resource: Resource, obj: Object, scale: Object) -> Object:
+    """A copy of the object with the Scale's replica count. Raises BadRequest."""
+    spec = scale.get("spec") or {}
+    replicas = spec.get("replicas", 0) if isinstance(spec, dict) else None
+    if type(replicas) is not int or not 0 <= replicas < 2**31:
+        raise BadRequest(f"spec.replicas: Invalid value: {str(replicas)[:64]}: must be a whole number")
+    new: Object = copied(obj)
+    *parents, last = str(_paths(resource).get("specReplicasPath", "")).strip(".").split(".")
+    node = new
+    for name in parents:
+        node = node.setdefault(name, {})
+    node[last] = replicas
+    return new

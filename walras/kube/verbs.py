@@ -1,0 +1,317 @@
+"""The verbs that clients from outside use: what they send is not trusted, what they may do is limited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from walras.core.errors import BadRequest, MethodNotAllowed, NotFound
+from walras.kube import objects, patching, policy, scaling, writing
+from walras.kube.api import API
+from walras.kube.context import Context, Identity
+from walras.kube.listing import Lister, Page, matcher, not_yet, parse_revision
+from walras.kube.options import check_preconditions, grace_s, invalid, is_dry_run, propagation
+from walras.kube.record import Object
+from walras.kube.registry import Resource
+from walras.kube.serve import bodies
+from walras.kube.transaction import Transaction
+from walras.kube.watch import View, Watch, bookmark
+
+__all__ = ["OBJECTS_MAX", "Context", "Identity", "Page", "Verbs"]
+
+OBJECTS_MAX: Final = 10_000
+
+
+def _quota(cluster: str) -> int:
+    return 1_000_000 if cluster == policy.FLEET else OBJECTS_MAX
+
+
+class Verbs:
+    """Requests against the clusters of an API. `quota` gives how many objects a cluster may hold.
+
+    Reads and writes raise what Kubernetes would answer; a dry run does everything but the commit.
+    """
+
+    def __init__(self, api: API, quota: Callable[[str], int] = _quota) -> None:
+        self.api = api
+        self._lister = Lister(api)
+        self._writer = writing.Writer(api, quota)
+
+    # Reads
+
+    def get(
+        self, ctx: Context, resource: Resource, namespace: str, name: str, subresource: str = ""
+    ) -> Object:
+        """The object, or for "scale" the view of it. Raises NotFound, Forbidden."""
+        self._check(ctx, "get", resource, namespace, subresource)
+        found = self.api.get(ctx.cluster, resource.key, namespace, name)
+        return scaling.view(resource, found) if subresource == "scale" else found
+
+    def list(
+        self,
+        ctx: Context,
+        resource: Resource,
+        namespace: str,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = 0,
+        continue_: str = "",
+        resource_version: str = "",
+        resource_version_match: str = "",
+    ) -> Page:
+        """Objects by (namespace, name); namespace "" is all of them.
+
+        Raises BadRequest, Invalid, Expired for a revision that is gone, Timeout for one still to come.
+        """
+        self._check(ctx, "list", resource, namespace)
+        return self._lister.page(
+            ctx.cluster,
+            resource,
+            namespace,
+            matcher(resource, label_selector, field_selector),
+            limit=limit,
+            continue_=continue_,
+            resource_version=resource_version,
+            match=resource_version_match,
+        )
+
+    def watch(
+        self,
+        ctx: Context,
+        resource: Resource,
+        namespace: str,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        resource_version: str = "",
+        send_initial_events: bool = False,
+        bookmarks: bool = False,
+    ) -> Watch:
+        """A stream of (type, object); the caller closes it.
+
+        With `send_initial_events`, or without a resourceVersion, it begins with what there is.
+        Raises Expired when the resourceVersion is too old, Timeout when initial events are to come from a
+        revision that is not reached yet.
+        """
+        self._check(ctx, "watch", resource, namespace)
+        kind = (resource.api_version, resource.kind)
+        matches = matcher(resource, label_selector, field_selector)
+        view = View(ctx.cluster, resource.key, namespace, matches, kind if bookmarks else None)
+        wanted, current = parse_revision(resource_version), self.api.revision(ctx.cluster)
+        if send_initial_events:
+            if wanted > current:
+                raise not_yet(wanted, current)
+            watch = self.api.watch(view, initial=True)
+            if bookmarks:
+                watch.append(bookmark(*kind, current, initial_end=True))
+            return watch
+        if wanted == 0:
+            return self.api.watch(view, initial=True)
+        return self.api.watch(view, wanted)
+
+    # Writes
+
+    async def create(
+        self,
+        ctx: Context,
+        resource: Resource,
+        namespace: str,
+        obj: Object,
+        *,
+        name: str = "",
+        subresource: str = "",
+    ) -> Object:
+        """The new object. `name` is that of the URL, for subresources that are created."""
+        self._check(ctx, "create", resource, namespace, subresource)
+        shaped = writing.decoded(ctx, resource, obj)
+        if name:
+            writing.call(shaped["metadata"], name)
+        transaction = self.api.transaction()
+        created = self._writer.create(ctx, transaction, resource, namespace, shaped)
+        return await self._commit(ctx, transaction, created)
+
+    async def update(
+        self,
+        ctx: Context,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        obj: Object,
+        *,
+        subresource: str = "",
+    ) -> Object:
+        """The object after a PUT of `obj`. Raises Conflict when `obj` was made from an older version."""
+        self._check(ctx, "update", resource, namespace, subresource)
+        transaction = self.api.transaction()
+        if subresource == "scale":
+            return await self._scale(ctx, transaction, resource, namespace, name, lambda _: obj)
+        shaped = writing.decoded(ctx, resource, obj)
+        updated = self._writer.update(
+            ctx, transaction, resource, namespace, name, subresource, lambda _: shaped
+        )
+        return await self._commit(ctx, transaction, updated)
+
+    async def patch(
+        self,
+        ctx: Context,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        body: bytes,
+        content_type: str,
+        *,
+        subresource: str = "",
+        force: bool = False,
+    ) -> Object:
+        """The object after a patch; a server-side apply also creates what is not there."""
+        self._check(ctx, "patch", resource, namespace, subresource)
+        media = patching.media_type(resource, content_type)
+        transaction = self.api.transaction()
+        if media == patching.APPLY:
+            document = (await bodies.decode(body, "application/yaml")).value
+            applied = self._applied(ctx, resource, namespace, name, document)
+            changed = self._writer.apply(
+                ctx, transaction, resource, namespace, name, subresource, applied, force=force
+            )
+            return await self._commit(ctx, transaction, changed)
+        if force:
+            message = "Forbidden: may not be specified for non-apply patch"
+            raise invalid("PatchOptions", "force", "FieldValueForbidden", message)
+        patched = patching.patcher(resource, body, media)
+        if subresource == "scale":
+            return await self._scale(ctx, transaction, resource, namespace, name, patched)
+        changed = self._writer.update(
+            ctx,
+            transaction,
+            resource,
+            namespace,
+            name,
+            subresource,
+            lambda old: writing.decoded(ctx, resource, patched(old)),
+        )
+        return await self._commit(ctx, transaction, changed)
+
+    def _applied(self, ctx: Context, resource: Resource, namespace: str, name: str, obj: Object) -> Object:
+        if not ctx.field_manager:
+            message = "Required value: is required for apply patch"
+            raise invalid("PatchOptions", "fieldManager", "FieldValueRequired", message)
+        for part in ("apiVersion", "kind"):
+            if not obj.get(part):
+                raise BadRequest(f"{part} must be set in the applied configuration")
+        shaped = writing.decoded(ctx, resource, obj)
+        metadata = shaped["metadata"]
+        writing.call(metadata, name)
+        if metadata.get("managedFields"):
+            raise BadRequest("metadata.managedFields must be nil")
+        if resource.namespaced:
+            writing.place(metadata, namespace)
+        return shaped
+
+    async def _scale(
+        self,
+        ctx: Context,
+        transaction: Transaction,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        change: Callable[[Object], Object],
+    ) -> Object:
+        def build(old: Object) -> Object:
+            scale = change(scaling.view(resource, old))
+            version = (scale.get("metadata") or {}).get("resourceVersion")
+            if version not in (None, "", "0", old["metadata"]["resourceVersion"]):
+                raise objects.conflict(resource.key, name)
+            return scaling.scaled(resource, old, scale)
+
+        scaled = self._writer.update(ctx, transaction, resource, namespace, name, "scale", build)
+        return scaling.view(resource, await self._commit(ctx, transaction, scaled))
+
+    async def delete(
+        self, ctx: Context, resource: Resource, namespace: str, name: str, options: Object
+    ) -> Object:
+        """The object while something keeps it; a Status of Success when it is gone."""
+        self._check(ctx, "delete", resource, namespace)
+        policy.check_delete(resource, name)
+        transaction = self.api.transaction()
+        current = transaction.peek(ctx.cluster, resource.key, namespace, name)
+        if current is None:
+            raise objects.not_found(resource.key, name)
+        check_preconditions(resource, current, options)
+        deleted = self._delete(ctx, transaction, resource, current, options)
+        gone = transaction.peek(ctx.cluster, resource.key, namespace, name) is None
+        await self._commit(_with_dry_run(ctx, options), transaction, deleted)
+        return _success(resource, deleted) if gone else deleted
+
+    async def delete_collection(
+        self,
+        ctx: Context,
+        resource: Resource,
+        namespace: str,
+        options: Object,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> Object:
+        """The list of the objects that were deleted, or marked."""
+        self._check(ctx, "deletecollection", resource, namespace)
+        matches = matcher(resource, label_selector, field_selector)
+        page = self._lister.page(
+            ctx.cluster, resource, namespace, matches, limit=0, continue_="", resource_version="", match=""
+        )
+        transaction, deleted = self.api.transaction(), []
+        for obj in page.items:
+            where = (namespace and str(obj["metadata"]["namespace"]), str(obj["metadata"]["name"]))
+            if transaction.peek(ctx.cluster, resource.key, *where) is not None:
+                deleted.append(self._delete(ctx, transaction, resource, obj, options))
+        await self._commit(_with_dry_run(ctx, options), transaction, {})
+        return {
+            "apiVersion": resource.api_version,
+            "kind": resource.list_kind,
+            "metadata": {"resourceVersion": str(self.api.revision(ctx.cluster))},
+            "items": deleted,
+        }
+
+    def _delete(
+        self, ctx: Context, transaction: Transaction, resource: Resource, obj: Object, options: Object
+    ) -> Object:
+        metadata = obj["metadata"]
+        return transaction.delete(
+            ctx.cluster,
+            resource.key,
+            str(metadata.get("namespace") or ""),
+            str(metadata["name"]),
+            grace_seconds=grace_s(options),
+            propagation=propagation(options),
+        )
+
+    def _check(
+        self, ctx: Context, verb: str, resource: Resource, namespace: str, subresource: str = ""
+    ) -> None:
+        """Raises Forbidden, MethodNotAllowed, NotFound before anything is looked at."""
+        policy.authorise(ctx, verb, resource, namespace, subresource)
+        if subresource and subresource not in resource.subresources:
+            raise NotFound("the server could not find the requested resource")
+        if not subresource and verb not in resource.verbs:
+            raise MethodNotAllowed("the server does not allow this method on the requested resource")
+
+    async def _commit(self, ctx: Context, transaction: Transaction, result: Object) -> Object:
+        if not ctx.dry_run:
+            await transaction.commit()
+        return result
+
+
+def _with_dry_run(ctx: Context, options: Object) -> Context:
+    return Context(ctx.identity, ctx.cluster, dry_run=ctx.dry_run or is_dry_run(options))
+
+
+def _success(resource: Resource, obj: Object) -> Object:
+    metadata = obj["metadata"]
+    group = {"group": resource.group} if resource.group else {}
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": {"name": metadata["name"], **group, "kind": resource.plural, "uid": metadata["uid"]},
+    }

@@ -1,0 +1,289 @@
+"""How a document from outside becomes an object: decoded, defaulted, validated, and kept within its verb."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from walras.core.clock import rfc3339
+from walras.core.errors import BadRequest, Cause, MethodNotAllowed
+from walras.kube import defaults, fields, managed, objects, policy, validation
+from walras.kube.api import API
+from walras.kube.context import Context
+from walras.kube.patch import copied
+from walras.kube.record import Object
+from walras.kube.registry import Resource
+from walras.kube.transaction import Transaction
+
+# Built-in types whose update must say which version it was made from, as custom resources must.
+_CONDITIONAL: Final = (objects.CRDS, "leases.coordination.k8s.io")
+_SERVER_FIELDS: Final = ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
+# What a write of a built-in type's status may change of its metadata.
+_STATUS_METADATA: Final = ("labels", "annotations", "managedFields")
+
+
+def decoded(ctx: Context, resource: Resource, obj: Object) -> Object:
+    """A new object in stored form. Raises BadRequest; unknown fields are refused, told or dropped."""
+    _check_type(resource, obj)
+    shaped, unknown = fields.decode(resource.schema, obj)
+    if unknown and ctx.field_validation != "Ignore":
+        faults = [f'unknown field "{path}"' for path in unknown]
+        if ctx.field_validation == "Strict":
+            raise BadRequest(
+                f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
+                f"strict decoding error: {', '.join(faults)}"
+            )
+        ctx.warnings += faults
+    shaped["apiVersion"], shaped["kind"] = resource.api_version, resource.kind
+    if not isinstance(shaped.get("metadata"), dict):
+        shaped["metadata"] = {}
+    return shaped
+
+
+def _check_type(resource: Resource, obj: Object) -> None:
+    given_version, given_kind = obj.get("apiVersion"), obj.get("kind")
+    if given_version not in (None, "", resource.api_version):
+        raise BadRequest(
+            f"the API version in the data ({given_version}) does not match the expected API version "
+            f"({resource.api_version})"
+        )
+    if given_kind not in (None, "", resource.kind):
+        raise BadRequest(
+            f'{given_kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
+            f"converting ({given_kind}) to ({resource.kind}): unknown conversion"
+        )
+
+
+def check_valid(resource: Resource, obj: Object, old: Object | None) -> None:
+    """Raises Invalid with every cause."""
+    causes = validation.validate(resource, obj, old)
+    if causes:
+        raise validation.invalid(resource, str(obj["metadata"].get("name") or ""), causes)
+
+
+class Writer:
+    """Stages one request's write; the caller commits, or does not for a dry run."""
+
+    def __init__(self, api: API, quota: Callable[[str], int]) -> None:
+        self._api = api
+        self._quota = quota
+
+    def _now(self) -> str:
+        return rfc3339(self._api.clock.now_ms())
+
+    def create(
+        self,
+        ctx: Context,
+        tx: Transaction,
+        resource: Resource,
+        namespace: str,
+        obj: Object,
+        *,
+        record: bool = True,
+    ) -> Object:
+        """Stages a new object, given in stored form. `record` says whether to write managedFields."""
+        metadata = obj["metadata"]
+        if metadata.get("resourceVersion"):
+            raise BadRequest("resourceVersion should not be set on objects to be created")
+        if resource.namespaced:
+            place(metadata, namespace)
+        elif metadata.get("namespace"):
+            check_valid(resource, obj, None)
+        if not metadata.get("name") and not metadata.get("generateName"):
+            causes = (Cause("FieldValueRequired", "Required value: name or generateName is required",
+                            "metadata.name"),)  # fmt: skip
+            raise validation.invalid(resource, "", list(causes))
+        name = str(metadata.get("name") or metadata.get("generateName"))
+        policy.check_create(resource, obj)
+        self._check_definition(ctx, tx, resource)
+        if resource.has_status:
+            obj.pop("status", None)
+        if resource.namespaced:
+            self._check_namespace(ctx, tx, resource, namespace, name)
+        self._check_quota(ctx, resource, name)
+
+        def finish(fresh: Object) -> None:
+            defaults.apply(resource, fresh)
+            check_valid(resource, fresh, None)
+            if record:
+                managed.record(resource, None, fresh, manager=ctx.field_manager, now=self._now())
+
+        return tx.create(ctx.cluster, resource.key, obj, finish)
+
+    def _check_definition(self, ctx: Context, tx: Transaction, resource: Resource) -> None:
+        definition = None if resource.builtin else tx.peek(ctx.cluster, objects.CRDS, "", resource.key)
+        if definition is not None and "deletionTimestamp" in definition["metadata"]:
+            raise MethodNotAllowed("create not allowed while custom resource definition is terminating")
+
+    def _check_namespace(
+        self, ctx: Context, tx: Transaction, resource: Resource, namespace: str, name: str
+    ) -> None:
+        found = tx.peek(ctx.cluster, objects.NAMESPACES, "", namespace)
+        if found is None:
+            raise objects.not_found(objects.NAMESPACES, namespace)
+        if "deletionTimestamp" in found["metadata"]:
+            cause = Cause("NamespaceTerminating", f"namespace {namespace} is being terminated",
+                          "metadata.namespace")  # fmt: skip
+            why = f"unable to create new content in namespace {namespace} because it is being terminated"
+            raise policy.forbidden(resource.key, name, why, (cause,))
+
+    def _check_quota(self, ctx: Context, resource: Resource, name: str) -> None:
+        used, limit = self._api.state.cluster(ctx.cluster).objects, self._quota(ctx.cluster)
+        if used >= limit:
+            raise policy.forbidden(
+                resource.key,
+                name,
+                f"exceeded quota: objects, requested: count/objects=1, used: count/objects={used}, "
+                f"limited: count/objects={limit}",
+            )
+
+    def update(
+        self,
+        ctx: Context,
+        tx: Transaction,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        subresource: str,
+        build: Callable[[Object], Object],
+        *,
+        record: bool = True,
+    ) -> Object:
+        """Stages what `build` makes of the latest state, as far as the verb covers it."""
+
+        def whole(old: Object) -> Object:
+            given = build(old)
+            _check_same(resource, old, given, namespace, name)
+            new = within(resource, old, given, subresource)
+            defaults.apply(resource, new)
+            policy.check_change(ctx, resource, old, new)
+            check_valid(resource, new, old)
+            if record:
+                managed.record(
+                    resource, old, new, manager=ctx.field_manager, subresource=subresource, now=self._now()
+                )
+            return new
+
+        return tx.replace(ctx.cluster, resource.key, namespace, name, whole)
+
+    def apply(
+        self,
+        ctx: Context,
+        tx: Transaction,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        subresource: str,
+        applied: Object,
+        *,
+        force: bool,
+    ) -> Object:
+        """Stages a server-side apply of an object in stored form, creating what is not there."""
+        live = tx.peek(ctx.cluster, resource.key, namespace, name)
+        options: dict[str, Any] = {"manager": ctx.field_manager, "force": force, "subresource": subresource,
+                                   "now": self._now()}  # fmt: skip
+        if live is None:
+            if subresource:
+                raise objects.not_found(resource.key, name)
+            policy.authorise(ctx, "create", resource, namespace)
+            merged = managed.apply(resource, None, applied, **options)
+            return self.create(ctx, tx, resource, namespace, merged, record=False)
+        return self.update(
+            ctx,
+            tx,
+            resource,
+            namespace,
+            name,
+            subresource,
+            lambda old: managed.apply(resource, old, applied, **options),
+            record=False,
+        )
+
+
+def place(metadata: Object, namespace: str) -> None:
+    """Puts the namespace of the request into the metadata. Raises BadRequest when they disagree."""
+    given = metadata.get("namespace")
+    if given and given != namespace:
+        raise BadRequest(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
+    if not namespace:
+        raise BadRequest("an empty namespace may not be set during creation")
+    metadata["namespace"] = namespace
+
+
+def call(metadata: Object, name: str) -> None:
+    """Puts the name of the request into the metadata. Raises BadRequest when they disagree."""
+    if metadata.get("name") not in (None, "", name):
+        raise BadRequest(
+            f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
+        )
+    metadata["name"] = name
+
+
+def _check_same(resource: Resource, old: Object, new: Object, namespace: str, name: str) -> None:
+    """Raises where the new state is of another object, or of another version than there is."""
+    metadata, present = new["metadata"], old["metadata"]
+    call(metadata, name)
+    if metadata.get("namespace") not in (None, "", namespace):
+        raise BadRequest(
+            f"the namespace of the object ({metadata['namespace']}) does not match the namespace on the "
+            f"request ({namespace})"
+        )
+    if metadata.get("uid") not in (None, "", present["uid"]):
+        raise objects.conflict(
+            resource.key,
+            name,
+            f"Precondition failed: UID in precondition: {metadata['uid']}, "
+            f"UID in object meta: {present['uid']}",
+        )
+    version = metadata.get("resourceVersion")
+    if version in (None, "", "0"):
+        if not resource.builtin or resource.key in _CONDITIONAL:
+            cause = Cause("FieldValueInvalid", "Invalid value: 0: must be specified for an update",
+                          "metadata.resourceVersion")  # fmt: skip
+            raise validation.invalid(resource, name, [cause])
+    elif version != present["resourceVersion"]:
+        raise objects.conflict(resource.key, name)
+
+
+def within(resource: Resource, old: Object, given: Object, subresource: str) -> Object:
+    """The new object: of `given` what the verb writes, the rest of `old`. Shares parts with both."""
+    match subresource:
+        case "status":
+            new = {**old, "metadata": _status_metadata(resource, old["metadata"], given["metadata"])}
+            _take(new, given, "status")
+        case "finalize":
+            spec = {
+                **(old.get("spec") or {}),
+                "finalizers": (given.get("spec") or {}).get("finalizers") or [],
+            }
+            new = {**old, "metadata": dict(old["metadata"]), "spec": spec}
+        case _:
+            new = {**given, "metadata": dict(given["metadata"])}
+            if resource.has_status:
+                _take(new, old, "status")
+            if resource.key == objects.NAMESPACES:
+                new["spec"] = old.get("spec") or {}
+    metadata: Object = new["metadata"]
+    for name in _SERVER_FIELDS:
+        _take(metadata, old["metadata"], name)
+    for name in ("name", "namespace", "uid", "creationTimestamp", "generateName", "generation",
+                 "resourceVersion"):  # fmt: skip
+        _take(metadata, old["metadata"], name)
+    return copied(new)  # type: ignore[no-any-return]
+
+
+def _take(target: Object, source: Mapping[str, Any], name: str) -> None:
+    if name in source:
+        target[name] = source[name]
+    else:
+        target.pop(name, None)
+
+
+def _status_metadata(resource: Resource, old: Object, given: Object) -> Object:
+    taken = _STATUS_METADATA if resource.builtin else ("managedFields",)
+    metadata = dict(old)
+    for name in taken:
+        _take(metadata, given, name)
+    return metadata
