@@ -1,0 +1,77 @@
+"""Whether a pod that was bound to a node fits it, as kubelet asks before it runs anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from walras.core.errors import WalrasError
+from walras.core.quantity import parse_milli, parse_quantity
+from walras.runtimes.base import Limits
+from walras.runtimes.status import Verdict
+from walras.tenants.fit import Usage, demand_of, node_of, refusals, taken_by
+
+Object = Mapping[str, Any]
+_SHORT: Final = "Insufficient "
+
+
+def refusal(pod: Object, node: Object, others: Iterable[Object]) -> Verdict | None:
+    """Why the pod must not run on the node beside `others`; None when it may."""
+    try:
+        demand, place = demand_of(pod), node_of(node)
+    except WalrasError as error:
+        return Verdict("Failed", "UnexpectedAdmissionError", f"Pod was rejected: {error.message}")
+    usage = Usage()
+    for other in others:
+        usage.add(taken_by(other))
+    # Taints were the scheduler's business; a pod may be bound past them.
+    bare = replace(place, taints=(), labels=_without_lease(place.labels))
+    for said in refusals(demand, bare, usage):
+        if said == "Too many pods":
+            return Verdict("Failed", "OutOfpods", "Pod was rejected: Node didn't have enough resource: pods")
+        if said.startswith(_SHORT):
+            resource = said.removeprefix(_SHORT)
+            message = f"Pod was rejected: Node didn't have enough resource: {resource}"
+            return Verdict("Failed", f"OutOf{resource}", message)
+        if "affinity/selector" in said:
+            return Verdict("Failed", "NodeAffinity", "Pod was rejected: Predicate NodeAffinity failed")
+    return None
+
+
+def _without_lease(labels: Mapping[str, str]) -> Mapping[str, str]:
+    return {key: value for key, value in labels.items() if key not in {"walras.dev/lease", "walras.dev/bid"}}
+
+
+def node_limits(node: Object) -> Limits:
+    """What the node's capacity says its pods may use together; no limit for what it does not say."""
+    status = node.get("status") or {}
+    capacity = status.get("capacity") or status.get("allocatable") or {}
+    return _limits(capacity)
+
+
+def container_limits(container: Object) -> Limits:
+    return _limits((container.get("resources") or {}).get("limits") or {})
+
+
+def pod_limits(pod: Object) -> Limits:
+    """The sum of its containers' limits, where every one of them has one."""
+    each = [container_limits(container) for container in pod["spec"]["containers"]]
+    if pod["spec"].get("initContainers"):
+        return Limits()
+    cpu = [limits.cpu_milli for limits in each]
+    memory = [limits.memory_bytes for limits in each]
+    return Limits(
+        cpu_milli=None if None in cpu else sum(filter(None, cpu)),
+        memory_bytes=None if None in memory else sum(filter(None, memory)),
+    )
+
+
+def _limits(amounts: Mapping[str, Any]) -> Limits:
+    def amount(name: str, parse: Any) -> int | None:
+        try:
+            return int(parse(str(amounts[name]))) or None if name in amounts else None
+        except WalrasError:
+            return None
+
+    return Limits(cpu_milli=amount("cpu", parse_milli), memory_bytes=amount("memory", parse_quantity))

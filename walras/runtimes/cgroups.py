@@ -1,0 +1,134 @@
+"""Control groups: limits, accounting, and the certainty that nothing of a pod is left."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from walras.core.errors import InternalError
+from walras.runtimes.base import Limits
+
+# Short, so that a share is smooth at the scale of one request; the kernel allows no quota below 1 ms.
+PERIOD_US: Final = 20_000
+PERIOD_MAX_US: Final = 1_000_000
+QUOTA_MIN_US: Final = 1000
+_NAME_MAX: Final = 200
+
+GroupPath = tuple[str, ...]
+
+
+class Groups(Protocol):
+    """A tree of control groups below one that the server made, addressed by path."""
+
+    version: int
+    controllers: frozenset[str]
+
+    def make(self, path: GroupPath, limits: Limits) -> None:
+        """Makes the group and those above it. Raises OSError."""
+
+    def limit(self, path: GroupPath, limits: Limits) -> None:
+        """Changes its limits; those of a controller that is not there are skipped. Raises OSError."""
+
+    def entrances(self, path: GroupPath) -> list[str]:
+        """Files to which a process writes "0" to enter the group."""
+
+    def pids(self, path: GroupPath) -> list[int]:
+        """Live processes in the group and below, none when there is no such group."""
+
+    def kill(self, path: GroupPath) -> None:
+        """SIGKILL to everything in the group and below, once."""
+
+    def cpu_ns(self, path: GroupPath) -> int:
+        """CPU time used in the group and below, also by processes that ended; 0 when unknown."""
+
+    def oom_kills(self, path: GroupPath) -> int:
+        """Processes of this very group that the kernel killed for memory."""
+
+    def remove(self, path: GroupPath) -> None:
+        """Removes the empty group and those below. Raises OSError when processes are in it."""
+
+    def remove_empty(self, path: GroupPath) -> None:
+        """Removes the group alone. Raises OSError when anything is in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """CFS bandwidth: `quota_us` in every `period_us`."""
+
+    quota_us: int
+    period_us: int
+
+
+def bandwidth(cpu_milli: int) -> Bandwidth:
+    """The shortest period, from 20 ms on, in which a share can be expressed."""
+    milli = max(cpu_milli, 1)
+    period = min(max(PERIOD_US, -(-QUOTA_MIN_US * 1000 // milli)), PERIOD_MAX_US)
+    return Bandwidth(max(QUOTA_MIN_US, milli * period // 1000), period)
+
+
+def group_name(kind: str, name: str) -> str:
+    """A directory name that no control file can have and that fits any file system."""
+    text = f"{kind}-{name}"
+    if len(text) > _NAME_MAX:
+        text = text[: _NAME_MAX - 17] + "-" + hashlib.sha256(text.encode()).hexdigest()[:16]
+    return text.replace("/", "_")
+
+
+async def kill_all(groups: Groups, path: GroupPath, *, within_s: float = 30.0) -> None:
+    """Kills until the group is empty, then removes it. Raises InternalError when a process cannot die."""
+    pause, waited = 0.001, 0.0
+    while groups.pids(path):
+        groups.kill(path)
+        if waited > within_s:
+            raise InternalError(f"processes {groups.pids(path)[:8]} of {'/'.join(path)} do not die")
+        await asyncio.sleep(pause)
+        waited += pause
+        pause = min(pause * 2, 0.05)
+    # The kernel lets go of a group a moment after its last process.
+    for _ in range(50):
+        try:
+            return groups.remove(path)
+        except OSError:
+            await asyncio.sleep(0.002)
+    return None
+
+
+def read(file: Path) -> str:
+    """The file's text, "" when it is not there or cannot be read."""
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
+
+
+def write(file: Path, value: str | int) -> None:
+    """Writes without creating. Raises OSError."""
+    fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, str(value).encode())
+    finally:
+        os.close(fd)
+
+
+def tree(directory: Path) -> list[Path]:
+    """The directory and all below it, parents first; empty when it is not there."""
+    if not directory.is_dir():
+        return []
+    found = [directory]
+    for each in found:
+        try:
+            found.extend(
+                Path(entry.path) for entry in os.scandir(each) if entry.is_dir(follow_symlinks=False)
+            )
+        except OSError:
+            continue
+    return found
+
+
+def listed_pids(directory: Path) -> list[int]:
+    """Processes of the group at `directory` and below."""
+    return [int(pid) for each in tree(directory) for pid in read(each / "cgroup.procs").split()]

@@ -1,0 +1,87 @@
+"""What the process runtime can and cannot enforce on this machine, for `walras doctor`."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from walras.runtimes.cgroups_detect import Detected, detect
+from walras.runtimes.probe import Probed, probe
+from walras.runtimes.spawn import Spawner
+
+_OPEN_FILES_WANTED: Final = 4096
+_ABILITIES: Final = {
+    "cpu": ("CPU shares", "shares are kept by stopping processes that are ahead, which is coarse"),
+    "memory": ("memory limits", "a pod can take memory that others need"),
+    "pids": ("process limits", "a fork bomb is stopped only by the user's own process limit"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One ability: whether it is there, what was found, and what to do where it is not."""
+
+    name: str
+    ok: bool
+    detail: str
+    advice: str = ""
+
+
+def checks(data_dir: Path) -> list[Check]:
+    """Tries everything for real, beside a server that may be running on `data_dir`. Needs no event loop."""
+    mark = hashlib.sha256(f"{data_dir.resolve()}/{os.getpid()}".encode()).hexdigest()[:12]
+    detected = detect(f"walras-check-{mark}")
+    if detected.groups is not None:
+        with suppress(OSError):
+            detected.groups.remove(())
+    found = asyncio.run(_probe(detected, data_dir))
+    return [_linux(), *_sandbox(found), *_groups(detected), _open_files()]
+
+
+async def _probe(detected: Detected, data_dir: Path) -> Probed:
+    spawner = Spawner()
+    try:
+        return await probe(spawner, None, detected, data_dir, None)
+    finally:
+        spawner.close()
+
+
+def _linux() -> Check:
+    good = sys.platform == "linux" and hasattr(os, "pidfd_open")
+    return Check("kernel", good, f"{os.uname().sysname} {os.uname().release}", "Linux 5.4 or later is needed")
+
+
+def _sandbox(found: Probed) -> Iterator[Check]:
+    mode = found.sandbox.mode
+    said = "; ".join(note for note in found.notes if note.startswith(("sandbox", "bubblewrap")))
+    if mode == "plain":
+        advice = "install bubblewrap (bwrap)" if not found.sandbox.tools.bwrap else "allow user namespaces"
+        yield Check("sandbox", False, said, f"{advice}: until then run only programs that you trust")
+        return
+    whose = "each agent under a user of its own" if mode == "root" else "all agents under the server's user"
+    yield Check("sandbox", True, f"bubblewrap, own files, processes and network; {whose}")
+    if mode == "user":
+        yield Check("user separation", False, said or "not running as root", "run the server as root")
+
+
+def _groups(detected: Detected) -> Iterator[Check]:
+    groups = detected.groups
+    for controller, (name, loss) in _ABILITIES.items():
+        if groups is not None and controller in groups.controllers:
+            yield Check(name, True, f"cgroup v{groups.version} {controller}")
+            continue
+        notes = [note for note in detected.notes if controller in note] or list(detected.notes)
+        advice = "run as root, or delegate a cgroup: systemd-run --user -p Delegate=yes --scope walras up"
+        yield Check(name, False, "; ".join([loss, *notes]), advice)
+
+
+def _open_files() -> Check:
+    most = os.sysconf("SC_OPEN_MAX")
+    return Check("open files", most >= _OPEN_FILES_WANTED, str(most), f"ulimit -n {_OPEN_FILES_WANTED}")

@@ -1,0 +1,187 @@
+"""One container of a pod, through all its attempts."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from walras.core.clock import parse_rfc3339
+from walras.core.errors import WalrasError
+from walras.runtimes.admission import container_limits, pod_limits
+from walras.runtimes.backoff import Backoff, restarts
+from walras.runtimes.base import ContainerSpec, Process, StartError
+from walras.runtimes.environment import ConfigError, EnvSource, command, environment, gpu
+from walras.runtimes.sandbox import START_CODE, search_path
+from walras.runtimes.status import CRASH_LOOP, Record
+from walras.runtimes.volumes import Volume, mounts
+
+if TYPE_CHECKING:
+    from walras.runtimes.podworker import PodWorker
+
+Object = dict[str, Any]
+NO_COMMAND: Final = (
+    'container "{name}" has no command: the process runtime runs programs of this machine '
+    'and pulls no images (image "{image}")'
+)
+
+
+class ContainerLoop:
+    """Runs a container until it is over for good or the pod is to end."""
+
+    def __init__(
+        self, worker: PodWorker, container: Object, record: Record, volumes: Mapping[str, Volume]
+    ) -> None:
+        self._worker, self._services = worker, worker.services
+        self._container, self._record, self._volumes = container, record, volumes
+        self._backoff = Backoff()
+        self._policy = worker.pod["spec"].get("restartPolicy", "Always")
+
+    async def run(self) -> bool:
+        """Whether the container's last attempt succeeded."""
+        record, worker = self._record, self._worker
+        again = record.ended is not None or bool(record.last)
+        while not worker.stopping:
+            if again:
+                if record.ended is not None and not restarts(
+                    self._policy, record.exit_code or 0, init=record.init
+                ):
+                    break
+                if not await self._back_off():
+                    break
+                record.restarts += 1
+            if not await self._attempt():
+                break
+            again = True
+        return record.ended is not None and record.exit_code == 0
+
+    async def _back_off(self) -> bool:
+        """False when the pod is to end meanwhile."""
+        record, worker = self._record, self._worker
+        delay_s = self._backoff.delay_s(_ran_ms(record.ended))
+        if not delay_s:
+            return True
+        pod = worker.pod["metadata"]
+        where = f"{record.name} in pod {pod['name']}_{pod['namespace']}({pod['uid']})"
+        record.wait(
+            CRASH_LOOP, f"back-off {_spoken(delay_s)} restarting failed container={where.replace(' in', '')}"
+        )
+        worker.publish()
+        worker.event("Warning", "BackOff", f"Back-off restarting failed container {where}")
+        return await worker.pause(delay_s)
+
+    async def _attempt(self) -> bool:
+        """Runs the container once; False when it could not even be tried before the pod is to end."""
+        spec = await self._configured()
+        if spec is None:
+            return False
+        worker, services = self._worker, self._services
+        log_path = services.logs.path(spec.pod.cluster, spec.pod.uid, spec.name, spec.attempt)
+        try:
+            writer = services.logs.create(spec.pod.cluster, spec.pod.uid, spec.name, spec.attempt)
+        except OSError as error:
+            self._failed(StartError(f"its log cannot be written: {error.strerror or error}"))
+            return True
+        try:
+            process = await services.runtime.start(spec, writer.write, pod_limits(worker.pod))
+        except StartError as error:
+            self._failed(error)
+            return True
+        else:
+            await self._watch(process)
+            return True
+        finally:
+            services.logs.close(log_path)
+
+    def _failed(self, error: StartError) -> None:
+        message = f"failed to start container: {error.message}"
+        self._record.end(START_CODE, self._services.clock.now_ms(), failure=message)
+        self._worker.publish()
+        self._worker.event("Warning", "Failed", f"Error: {message}")
+
+    async def _watch(self, process: Process) -> None:
+        record, worker, clock = self._record, self._worker, self._services.clock
+        record.run(process.id, clock.now_ms())
+        worker.processes[record.name] = process
+        worker.publish()
+        worker.event("Normal", "Started", f"Started container {record.name}")
+        # The end of the pod may have been asked for while the program was on its way.
+        if worker.killing:
+            await process.kill()
+        elif worker.stopping:
+            process.signal(signal.SIGTERM)
+        ended = await process.wait()
+        del worker.processes[record.name]
+        record.end(ended.code, clock.now_ms(), oom_killed=ended.oom_killed)
+        worker.publish()
+
+    async def _configured(self) -> ContainerSpec | None:
+        """Waits for what the container refers to; None when the pod is to end before."""
+        worker, record = self._worker, self._record
+        while not worker.stopping:
+            try:
+                spec = self._spec()
+            except ConfigError as error:
+                self._refused("CreateContainerConfigError", error.message)
+                await worker.configs_changed()
+                continue
+            except WalrasError as error:
+                self._refused("CreateContainerError", error.message)
+            else:
+                if spec.argv:
+                    return spec
+                message = NO_COMMAND.format(name=record.name, image=record.image)
+                self._refused("CreateContainerError", message)
+            await worker.ending()
+        return None
+
+    def _refused(self, reason: str, message: str) -> None:
+        if self._record.state.get("waiting", {}).get("message") == message:
+            return
+        self._record.wait(reason, message)
+        self._worker.publish()
+        self._worker.event("Warning", "Failed", f"Error: {message}")
+
+    def _spec(self) -> ContainerSpec:
+        worker, container = self._worker, self._container
+        source = EnvSource(worker.pod, worker.node, worker.lookup)
+        devices = gpu(worker.node) if _asks_for_gpu(container) else None
+        base = {"PATH": search_path(), "HOSTNAME": worker.ref.name[:63], "HOME": "/tmp"}  # noqa: S108
+        base |= {"LANG": "C.UTF-8", **(devices.env if devices else {})}
+        env = environment(source, container, base)
+        return ContainerSpec(
+            pod=worker.ref,
+            name=container["name"],
+            attempt=self._record.restarts,
+            argv=command(container, env),
+            env=env,
+            working_dir="/" + str(container.get("workingDir") or "/").strip("/"),
+            mounts=mounts(container, self._volumes, env),
+            devices=devices.devices if devices else (),
+            limits=container_limits(container),
+        )
+
+
+def _asks_for_gpu(container: Object) -> bool:
+    resources = container.get("resources") or {}
+    asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    return any(name.startswith(("nvidia.com/", "walras.dev/")) for name in asked)
+
+
+def _ran_ms(ended: Object | None) -> int:
+    try:
+        return parse_rfc3339(ended["finishedAt"]) - parse_rfc3339(ended["startedAt"]) if ended else 0
+    except (KeyError, ValueError):
+        return 0
+
+
+def _spoken(seconds: int) -> str:
+    """As Go prints a duration: 10s, 1m20s, 5m0s."""
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+async def gather(loops: list[ContainerLoop]) -> list[bool]:
+    """Runs them side by side."""
+    return list(await asyncio.gather(*(each.run() for each in loops)))

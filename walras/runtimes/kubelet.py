@@ -1,0 +1,228 @@
+"""The kubelet of every node of every cluster: pods that are bound become processes, processes status."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from walras.core.clock import Clock
+from walras.core.errors import BadRequest, NotFound
+from walras.kube.api import API, Change
+from walras.runtimes.admission import node_limits
+from walras.runtimes.base import Runtime
+from walras.runtimes.logs import LogStore, Query
+from walras.runtimes.podworker import PodWorker
+from walras.runtimes.sandbox import uid_of
+from walras.runtimes.services import Configs, Object, Recorder, Services
+from walras.runtimes.volumes import CLAIMS, Places
+
+log = structlog.get_logger(__name__)
+
+NODES: Final = "nodes"
+PODS: Final = "pods"
+_OVER: Final = frozenset(("Succeeded", "Failed"))
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Kubelet:
+    """Owns every pod with a node; belongs to the loop that `start` is called in."""
+
+    def __init__(
+        self,
+        api: API,
+        runtime: Runtime,
+        clock: Clock,
+        recorder: Recorder,
+        data_dir: Path,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._api, self._runtime, self._clock = api, runtime, clock
+        logs = LogStore(data_dir / "agents", clock)
+        places = Places(data_dir, self._owner_of)
+        self._services = Services(api, runtime, clock, recorder, logs, places, Configs(api), sleep)
+        self._workers: dict[tuple[str, str], PodWorker] = {}
+        # Nodes whose end was asked for: nothing starts there again, until one of that name is made anew.
+        self._closed: set[tuple[str, str]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._unsubscribe: list[Callable[[], None]] = []
+        self._stopping = False
+
+    def _owner_of(self, cluster: str) -> int:
+        return uid_of(cluster) if self._runtime.separates_users else -1
+
+    async def start(self) -> None:
+        """Takes up every pod that is bound already, then every one that is bound from now on."""
+        await self._runtime.open()
+        known = {(cluster, pod["metadata"]["uid"]) for cluster, pod in self._api.everywhere(PODS)}
+        await asyncio.to_thread(self._services.logs.keep_only, known)
+        await asyncio.to_thread(self._services.places.keep_only, known)
+        self._unsubscribe = [
+            self._api.subscribe(NODES, self._node_changed),
+            self._api.subscribe(PODS, self._pod_changed),
+            *(self._api.subscribe(resource, self._config_changed) for resource in Configs.RESOURCES),
+        ]
+
+    async def stop(self, grace_s: float) -> None:
+        """SIGTERM to every pod, SIGKILL after `grace_s`; they start again with the server."""
+        self._stopping = True
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
+        workers = list(self._workers.values())
+        for worker in workers:
+            worker.stop("shutdown", grace_s)
+        await asyncio.gather(*(worker.task for worker in workers), *self._tasks, return_exceptions=True)
+        await self._runtime.close()
+
+    async def stop_node(self, cluster: str, node: str) -> None:
+        """Kills everything on the node now; returns when every process is gone and every status is written.
+
+        Pods are marked Failed, those that are being deleted are removed. No pod starts on the node any more.
+        """
+        self._closed.add((cluster, node))
+        workers = list(self._on(cluster, node))
+        for worker in workers:
+            worker.stop("node", 0.0)
+        await self._runtime.remove_node(cluster, node)
+        await asyncio.gather(*(worker.task for worker in workers))
+        # A container that was on its way while the first were killed.
+        await self._runtime.remove_node(cluster, node)
+
+    def node_cpu_ms(self, cluster: str, node: str) -> int:
+        """CPU time, in milliseconds, that the node's pods have used so far."""
+        return self._runtime.cpu_ms(cluster, node)
+
+    # What changes
+
+    def _on(self, cluster: str, node: str) -> Iterator[PodWorker]:
+        return (each for each in self._workers.values() if (each.cluster, each.ref.node) == (cluster, node))
+
+    def _node_changed(self, change: Change) -> None:
+        name = change.object["metadata"]["name"]
+        if change.type == "DELETED":
+            self._spawn(self._node_gone(change.cluster, name))
+            return
+        if change.type == "ADDED":
+            self._closed.discard((change.cluster, name))
+            for pod in self._api.list(change.cluster, PODS) if self._unsubscribe else ():
+                self._consider(change.cluster, pod)
+        elif next(self._on(change.cluster, name), None) is not None:
+            self._runtime.set_node(change.cluster, name, node_limits(change.object))
+
+    async def _node_gone(self, cluster: str, name: str) -> None:
+        await self.stop_node(cluster, name)
+        if not self._api.has_cluster(cluster):
+            await asyncio.to_thread(self._services.places.remove_cluster, cluster)
+
+    def _pod_changed(self, change: Change) -> None:
+        pod = change.object
+        worker = self._workers.get((change.cluster, pod["metadata"]["uid"]))
+        if change.type == "DELETED":
+            if worker is not None:
+                worker.stop("deleted", 0.0)
+            else:
+                self._forget(change.cluster, pod["metadata"]["uid"])
+        elif worker is not None:
+            worker.update(pod)
+        else:
+            self._consider(change.cluster, pod)
+
+    def _consider(self, cluster: str, pod: Object) -> None:
+        """Starts the pod if it is this kubelet's, has not ended, and is not started yet."""
+        uid, name = pod["metadata"]["uid"], pod["spec"].get("nodeName")
+        if not name or self._stopping or (cluster, uid) in self._workers or (cluster, name) in self._closed:
+            return
+        over = (pod.get("status") or {}).get("phase") in _OVER
+        node = self._api.find(cluster, NODES, "", name)
+        if over or node is None:
+            return
+        self._runtime.set_node(cluster, name, node_limits(node))
+
+        def others() -> list[Object]:
+            return [each.pod for each in self._on(cluster, name) if each.ref.uid != uid and not each.over]
+
+        worker = self._workers[cluster, uid] = PodWorker(self._services, cluster, pod, node, others)
+        worker.task.add_done_callback(lambda task: self._ended(cluster, uid, task))
+
+    def _ended(self, cluster: str, uid: str, task: asyncio.Task[None]) -> None:
+        worker = self._workers.pop((cluster, uid))
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("pod not ended", cluster=cluster, pod=worker.ref.name, error=str(error))
+        if self._api.find(cluster, PODS, worker.namespace, worker.ref.name) is None:
+            self._forget(cluster, uid)
+
+    def _forget(self, cluster: str, uid: str) -> None:
+        """The pod is gone: so are its logs and its own volumes."""
+        self._spawn(asyncio.to_thread(self._services.logs.remove, cluster, uid))
+        self._spawn(asyncio.to_thread(self._services.places.remove_pod, cluster, uid))
+
+    def _config_changed(self, change: Change) -> None:
+        metadata = change.object["metadata"]
+        self._services.configs.changed(change.cluster, metadata["namespace"])
+        if change.type == "DELETED" and change.resource == CLAIMS:
+            places = self._services.places
+            self._spawn(
+                asyncio.to_thread(
+                    places.remove_claim, change.cluster, metadata["namespace"], metadata["name"]
+                )
+            )
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # PodAccess
+
+    def logs(
+        self,
+        cluster: str,
+        pod: Object,
+        container: str,
+        *,
+        follow: bool = False,
+        previous: bool = False,
+        tail_lines: int | None = None,
+        since_seconds: int | None = None,
+        timestamps: bool = False,
+        limit_bytes: int | None = None,
+    ) -> AsyncIterator[bytes]:
+        """The container's log in pieces. Raises NotFound and BadRequest, in the words of kubelet, at once."""
+        status = _container_status(pod, container)
+        attempt = int(status.get("restartCount") or 0)
+        state, last = status.get("state") or {}, status.get("lastState") or {}
+        name = pod["metadata"]["name"]
+        if previous:
+            if "terminated" not in last:
+                raise BadRequest(f'previous terminated container "{container}" in pod "{name}" not found')
+            # A container that waits for its next attempt has not counted it yet.
+            attempt -= 0 if "waiting" in state else 1
+        elif "waiting" in state and "terminated" not in last:
+            reason = state["waiting"].get("reason", "ContainerCreating")
+            raise BadRequest(f'container "{container}" in pod "{name}" is waiting to start: {reason}')
+        since_ms = None if since_seconds is None else self._clock.now_ms() - since_seconds * 1000
+        store = self._services.logs
+        path = store.path(cluster, pod["metadata"]["uid"], container, max(0, attempt))
+        return store.read(path, Query(follow and not previous, tail_lines, since_ms, timestamps, limit_bytes))
+
+    async def dial(self, cluster: str, pod: Object, port: int) -> Streams:
+        """A connection to a port of the pod. Raises ServiceUnavailable."""
+        worker = self._workers.get((cluster, pod["metadata"]["uid"]))
+        if worker is None:
+            raise NotFound(f'pod "{pod["metadata"]["name"]}" is not running')
+        return await self._runtime.dial(worker.ref, port)
+
+
+def _container_status(pod: Object, container: str) -> Object:
+    status = pod.get("status") or {}
+    for statuses, specs in (("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")):
+        for each in status.get(statuses) or ():
+            if each["name"] == container:
+                return dict(each)
+        if any(each["name"] == container for each in pod["spec"].get(specs) or ()):
+            return {"state": {"waiting": {"reason": "ContainerCreating"}}}
+    raise BadRequest(f"container {container} is not valid for pod {pod['metadata']['name']}")

@@ -1,0 +1,243 @@
+"""The command lines that put a container's program into its sandbox. Pure but for looking at what exists.
+
+    sh ENTER -> bwrap -> setpriv -> sh LAUNCH -> program
+
+ENTER steps into the control groups, bubblewrap makes the namespaces, setpriv gives up root for good, LAUNCH
+looks the program up. Standard input is the writing end of a pipe on which LAUNCH tells the server how far it
+came; the program itself gets /dev/null.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from walras.runtimes.base import ContainerSpec, Mount
+
+# "root": bubblewrap with the server's privileges, programs under a uid of their own. "user": bubblewrap in a
+# user namespace. "plain": no bubblewrap, a session of its own and nothing more.
+Mode = Literal["root", "user", "plain"]
+
+STARTED: Final = "started"
+FAILED: Final = "failed:"
+START_CODE: Final = 128
+OPEN_FILES_MAX: Final = 65_536
+TMP_BYTES_MAX: Final = 2 << 30
+
+ENTER: Final = """
+while [ "$1" != -- ]; do echo 0 > "$1" || exit 125; shift; done
+shift
+ulimit -c 0
+exec "$@"
+"""
+
+# The container's environment is set only here, when there is no privilege left that LD_PRELOAD could borrow.
+# Its variables may have any name, so those of the script have one that nobody picks.
+LAUNCH: Final = """
+set -f
+_walras_fail() { printf 'failed:%s\\n' "$1" >&0; exit 128; }
+_walras_exec() { exec "$@" </dev/null; }
+cd -- "$1" 2>/dev/null || { @MAKE_DIRECTORY@ && cd -- "$1" 2>/dev/null; } ||
+  _walras_fail "chdir to cwd (\\"$1\\") failed: no such directory, and it cannot be made"
+if [ -n "$2" ]; then . "$2"; fi
+shift 2
+unset OLDPWD
+case "$1" in
+*/*)
+  [ -e "$1" ] || _walras_fail "exec: \\"$1\\": stat $1: no such file or directory"
+  [ -d "$1" ] && _walras_fail "exec: \\"$1\\": is a directory"
+  [ -x "$1" ] || _walras_fail "exec: \\"$1\\": permission denied" ;;
+*)
+  _walras_found=
+  IFS=:
+  for _walras_dir in $PATH; do
+    if [ -f "$_walras_dir/$1" ] && [ -x "$_walras_dir/$1" ]; then _walras_found=1; break; fi
+  done
+  unset IFS
+  [ -n "$_walras_found" ] || _walras_fail "exec: \\"$1\\": executable file not found in \\$PATH" ;;
+esac
+printf 'started\\n' >&0
+_walras_exec "$@"
+"""
+_SANDBOXED: Final = LAUNCH.replace("@MAKE_DIRECTORY@", 'mkdir -p -- "$1" 2>/dev/null')
+_PLAIN: Final = LAUNCH.replace("@MAKE_DIRECTORY@", "false")
+_ENV_FILE: Final = "/run/walras/env"
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+_SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_ETC: Final = (
+    "alternatives", "ca-certificates", "ca-certificates.conf", "fonts", "ld.so.cache", "ld.so.conf",
+    "ld.so.conf.d", "localtime", "magic", "mime.types", "nsswitch.conf", "pki/tls/certs", "protocols",
+    "services", "ssl/certs", "ssl/openssl.cnf", "terminfo", "timezone",
+)  # fmt: skip
+_UID_FIRST: Final = 600_000_000
+_UID_COUNT: Final = 100_000_000
+
+
+def uid_of(cluster: str) -> int:
+    """The uid, and gid, of an agent's programs in mode "root": outside the ranges that systems give out."""
+    return _UID_FIRST + zlib.crc32(cluster.encode()) % _UID_COUNT
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Programs of this machine by path; "" for one that is not there."""
+
+    bwrap: str
+    setpriv: str
+    shell: str = "/bin/sh"
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """How containers are shut in here. `hidden` directories are never seen from inside."""
+
+    mode: Mode
+    tools: Tools
+    hidden: tuple[Path, ...] = ()
+    identities: Path | None = None
+
+    def command(
+        self,
+        spec: ContainerSpec,
+        entrances: Sequence[str] = (),
+        *,
+        environment_fd: int = -1,
+        own_network: bool = True,
+    ) -> list[str]:
+        """The whole command line.
+
+        `environment_fd`: an inherited descriptor with `environment_script`; in mode "plain" the environment
+        is the child's own. `own_network`: bubblewrap makes the network, else the caller has.
+        """
+        if self.mode == "plain":
+            guard = [self.tools.setpriv, "--pdeathsig", "KILL", "--"] if self.tools.setpriv else []
+            inner = [*guard, self.tools.shell, "-c", _PLAIN, "walras", spec.working_dir, "", *spec.argv]
+        else:
+            launch = [self.tools.shell, "-c", _SANDBOXED, "walras", spec.working_dir, _ENV_FILE, *spec.argv]
+            bubblewrap = self._bubblewrap(spec, environment_fd, own_network)
+            inner = [*bubblewrap, "--", *self._drop(spec), *launch]
+        return [self.tools.shell, "-c", ENTER, "walras", *entrances, "--", *inner]
+
+    def _drop(self, spec: ContainerSpec) -> list[str]:
+        if self.mode != "root":
+            return []
+        uid = str(uid_of(spec.pod.cluster))
+        return [
+            self.tools.setpriv, "--reuid", uid, "--regid", uid, "--clear-groups",
+            "--bounding-set=-all", "--inh-caps=-all", "--",
+        ]  # fmt: skip
+
+    def _bubblewrap(self, spec: ContainerSpec, environment_fd: int, own_network: bool) -> list[str]:
+        argv = [
+            self.tools.bwrap, "--die-with-parent", "--new-session", "--clearenv", "--unshare-pid",
+            "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", spec.pod.name[:63],
+            "--cap-drop", "ALL",
+        ]  # fmt: skip
+        if own_network:
+            argv += ["--unshare-net"]
+        if self.mode == "root":
+            for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
+                argv += ["--cap-add", capability]
+        else:
+            argv += ["--unshare-user"]
+        argv += self._file_system(spec)
+        if environment_fd >= 0:
+            argv += ["--perms", "0444", "--ro-bind-data", str(environment_fd), _ENV_FILE]
+        return argv
+
+    def _file_system(self, spec: ContainerSpec) -> Iterator[str]:
+        for path in _SYSTEM:
+            if os.path.islink(path):
+                yield from ("--symlink", os.readlink(path), path)
+            elif os.path.isdir(path):
+                yield from ("--ro-bind", path, path)
+        yield from ("--perms", "0755", "--dir", "/etc")
+        for name in _ETC:
+            if "/" in name:
+                yield from _parents(f"/etc/{name}")
+            yield from ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
+        yield from self._passwd(spec)
+        yield from ("--dev", "/dev", "--proc", "/proc")
+        yield from ("--perms", "1777", "--size", str(TMP_BYTES_MAX), "--tmpfs", "/tmp")  # noqa: S108
+        yield from ("--perms", "1777", "--tmpfs", "/run")
+        for prefix in python_prefixes():
+            yield from _parents(prefix)
+            yield from ("--ro-bind", prefix, prefix)
+        for hidden in map(str, self.hidden):
+            if any(_below(hidden, seen) for seen in (*python_prefixes(), *_SYSTEM)):
+                yield from ("--tmpfs", hidden)
+        for device in spec.devices:
+            yield from ("--dev-bind-try", device, device)
+        if not _below_any(spec.working_dir, spec.mounts):
+            yield from _parents(spec.working_dir)
+            yield from ("--perms", "0777", "--dir", spec.working_dir)
+        for mount in sorted(spec.mounts, key=lambda each: each.target):
+            if not _below_any(mount.target, ()):
+                yield from _parents(mount.target)
+            yield from ("--ro-bind" if mount.read_only else "--bind", mount.source, mount.target)
+
+    def _passwd(self, spec: ContainerSpec) -> Iterator[str]:
+        if self.identities is None:
+            return
+        for name in write_identities(self.identities, spec.pod.cluster, self.mode):
+            yield from ("--ro-bind", str(self.identities / name), f"/etc/{name.rpartition('.')[2]}")
+
+
+def environment_script(env: Mapping[str, str]) -> bytes:
+    """A shell script that exports the variables, also those whose names a shell has no word for."""
+    named = {name: value for name, value in env.items() if _IDENTIFIER.fullmatch(name)}
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in named.items()]
+    if odd := [shlex.quote(f"{name}={value}") for name, value in env.items() if name not in named]:
+        lines.append(f'_walras_exec() {{ exec /usr/bin/env {" ".join(odd)} "$@" </dev/null; }}')
+    return "\n".join([*lines, ""]).encode(errors="surrogateescape")
+
+
+def write_identities(directory: Path, cluster: str, mode: Mode) -> tuple[str, str]:
+    """Files for /etc/passwd and /etc/group that name the uid a program finds itself under."""
+    uid, gid = (uid_of(cluster), uid_of(cluster)) if mode == "root" else (os.getuid(), os.getgid())
+    names = f"{uid}.passwd", f"{uid}.group"
+    texts = (
+        f"root:x:0:0:root:/:/usr/sbin/nologin\nagent:x:{uid}:{gid}:agent:/tmp:/bin/sh\n",
+        f"root:x:0:\nagent:x:{gid}:\n",
+    )
+    for name, text in zip(names, texts, strict=True):
+        if not (directory / name).exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / name).write_text(text)
+    return names
+
+
+def python_prefixes() -> list[str]:
+    """Where the server's own Python is, when that is outside the system's directories."""
+    prefixes = dict.fromkeys(os.path.realpath(each) for each in (sys.base_prefix, sys.prefix))
+    return [each for each in prefixes if not _below(each, "/usr") and each != "/"]
+
+
+def search_path() -> str:
+    """$PATH of containers: the server's Python first, so that `python` is the one known to be there."""
+    own = [os.path.join(each, "bin") for each in dict.fromkeys((sys.prefix, sys.base_prefix))]
+    system = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+    return ":".join(dict.fromkeys([*own, *system]))
+
+
+def _parents(path: str) -> Iterator[str]:
+    """Makes the directories above `path`, which bubblewrap would make for the owner alone."""
+    for parent in reversed(Path(path).parents[:-1]):
+        yield from ("--perms", "0755", "--dir", str(parent))
+
+
+def _below(path: str, ancestor: str) -> bool:
+    return path == ancestor or path.startswith(ancestor.rstrip("/") + "/")
+
+
+def _below_any(path: str, mounts: Sequence[Mount]) -> bool:
+    fixed = (*python_prefixes(), "/usr", "/bin", "/lib", "/etc", "/dev", "/proc", "/tmp", "/run")  # noqa: S108
+    return path == "/" or any(_below(path, each) for each in (*fixed, *(mount.target for mount in mounts)))

@@ -1,0 +1,71 @@
+"""What the parts of the kubelet share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from walras.core.clock import Clock
+from walras.kube.api import API
+from walras.runtimes.base import Runtime
+from walras.runtimes.logs import LogStore
+from walras.runtimes.volumes import CLAIMS, Places
+
+Object = dict[str, Any]
+COMPONENT = "kubelet"
+
+
+class Recorder(Protocol):
+    """What writes Events; see walras.tenants.events."""
+
+    def event(
+        self, cluster: str, about: Object, type_: str, reason: str, message: str, *, component: str = ...
+    ) -> None: ...
+
+
+class Configs:
+    """Wakes pods that wait for a ConfigMap, a Secret or a claim of their namespace."""
+
+    RESOURCES = ("configmaps", "secrets", CLAIMS)
+
+    def __init__(self, api: API) -> None:
+        self._api = api
+        self._waiting: dict[tuple[str, str], set[asyncio.Event]] = {}
+
+    def find(self, cluster: str, namespace: str, resource: str, name: str) -> Mapping[str, Any] | None:
+        return self._api.find(cluster, resource, namespace, name)
+
+    def wait(self, cluster: str, namespace: str) -> asyncio.Event:
+        """Set at the next change of any of them; `forget` it in the end."""
+        event = asyncio.Event()
+        self._waiting.setdefault((cluster, namespace), set()).add(event)
+        return event
+
+    def forget(self, cluster: str, namespace: str, event: asyncio.Event) -> None:
+        waiting = self._waiting.get((cluster, namespace), set())
+        waiting.discard(event)
+        if not waiting:
+            self._waiting.pop((cluster, namespace), None)
+
+    def changed(self, cluster: str, namespace: str) -> None:
+        for event in self._waiting.get((cluster, namespace), ()):
+            event.set()
+
+
+@dataclass(frozen=True)
+class Services:
+    """`sleep` is asyncio's, but in tests."""
+
+    api: API
+    runtime: Runtime
+    clock: Clock
+    recorder: Recorder
+    logs: LogStore
+    places: Places
+    configs: Configs
+    sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep)
+
+    def event(self, cluster: str, about: Object, type_: str, reason: str, message: str) -> None:
+        self.recorder.event(cluster, about, type_, reason, message, component=COMPONENT)

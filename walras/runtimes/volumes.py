@@ -1,0 +1,240 @@
+"""A pod's volumes as directories of this machine, made so that no pod can lead the server out of its own."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from walras.runtimes.base import Mount
+from walras.runtimes.environment import (
+    ConfigError,
+    EnvSource,
+    expand,
+    field_value,
+    resource_value,
+    source_data,
+)
+from walras.runtimes.logs import path_part
+
+Object = Mapping[str, Any]
+_DIRECTORY: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+CLAIMS: Final = "persistentvolumeclaims"
+_TAKEN: Final = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr")
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A prepared volume. `writable` ones may hold anything, symbolic links to anywhere too."""
+
+    path: Path
+    writable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where volumes are. `owner` is the uid of the agent's programs, -1 when it is the server's own."""
+
+    data_dir: Path
+    owner_of: Callable[[str], int]
+
+    def pod(self, cluster: str, uid: str) -> Path:
+        return self.data_dir / "agents" / path_part(cluster) / "pods" / path_part(uid)
+
+    def claim(self, cluster: str, namespace: str, name: str) -> Path:
+        volumes = self.data_dir / "agents" / path_part(cluster) / "volumes"
+        return volumes / path_part(namespace) / path_part(name)
+
+    def remove_pod(self, cluster: str, uid: str) -> None:
+        """Deletes the pod's own volumes; claims stay."""
+        shutil.rmtree(self.pod(cluster, uid), ignore_errors=True)
+
+    def remove_claim(self, cluster: str, namespace: str, name: str) -> None:
+        """Deletes the files of a claim that is gone."""
+        shutil.rmtree(self.claim(cluster, namespace, name), ignore_errors=True)
+
+    def remove_cluster(self, cluster: str) -> None:
+        """Deletes everything of an agent that is gone."""
+        shutil.rmtree(self.data_dir / "agents" / path_part(cluster), ignore_errors=True)
+
+    def keep_only(self, known: set[tuple[str, str]]) -> None:
+        """Deletes the directories of pods that are not among `known` (cluster, uid)."""
+        for directory in self.data_dir.glob("agents/*/pods/*"):
+            if (directory.parent.parent.name, directory.name) not in known:
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+def prepare(places: Places, cluster: str, source: EnvSource) -> dict[str, Volume]:
+    """Every volume of the pod by name. Raises ConfigError for what is missing or not offered, OSError."""
+    pod = source.pod
+    base = places.pod(cluster, str(pod["metadata"]["uid"])) / "volumes"
+    owner = places.owner_of(cluster)
+    found = {}
+    for volume in pod["spec"].get("volumes") or ():
+        name = path_part(str(volume["name"]))
+        if (claim := volume.get("persistentVolumeClaim")) is not None:
+            found[name] = _claimed(places, cluster, source, claim, owner)
+        elif volume.get("emptyDir") is not None:
+            found[name] = Volume(_writable(base / name, owner), True)
+        else:
+            found[name] = Volume(_written(base / name, files_of(source, volume), owner), False)
+    return found
+
+
+def _claimed(places: Places, cluster: str, source: EnvSource, claim: Object, owner: int) -> Volume:
+    namespace, name = str(source.pod["metadata"]["namespace"]), str(claim.get("claimName", ""))
+    found = source.lookup(CLAIMS, name)
+    if found is None:
+        raise ConfigError(f'persistentvolumeclaim "{name}" not found')
+    if (found.get("status") or {}).get("phase") != "Bound":
+        raise ConfigError(f'persistentvolumeclaim "{name}" is not bound')
+    path = _writable(places.claim(cluster, namespace, name), owner)
+    return Volume(path, not claim.get("readOnly"))
+
+
+def _writable(path: Path, owner: int) -> Path:
+    """A directory of the agent's, below directories of the server's alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = not os.path.lexists(path)
+    if fresh:
+        path.mkdir(mode=0o777)
+    fd = os.open(path, _DIRECTORY)
+    try:
+        if owner >= 0 and os.fstat(fd).st_uid != owner:
+            os.fchown(fd, owner, owner)
+        if fresh:
+            os.fchmod(fd, 0o770)
+    finally:
+        os.close(fd)
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    data: bytes
+    mode: int
+
+
+def files_of(source: EnvSource, volume: Object) -> dict[str, File]:
+    """Files of a volume that the server writes, by relative path. Raises ConfigError."""
+    if (config := volume.get("configMap")) is not None:
+        return _from_data(source, "configmaps", config, str(config.get("name", "")), 0o644)
+    if (secret := volume.get("secret")) is not None:
+        return _from_data(source, "secrets", secret, str(secret.get("secretName", "")), 0o644)
+    if (downward := volume.get("downwardAPI")) is not None:
+        return _from_fields(source, downward, int(downward.get("defaultMode") or 0o644))
+    if (projected := volume.get("projected")) is not None:
+        return _projected(source, projected)
+    kind = next((key for key in volume if key != "name"), "nothing")
+    raise ConfigError(f'volume "{volume["name"]}" is of type {kind}, which the process runtime does not have')
+
+
+def _projected(source: EnvSource, projected: Object) -> dict[str, File]:
+    mode = int(projected.get("defaultMode") or 0o644)
+    files: dict[str, File] = {}
+    for each in projected.get("sources") or ():
+        if (config := each.get("configMap")) is not None:
+            files |= _from_data(source, "configmaps", config, str(config.get("name", "")), mode)
+        elif (secret := each.get("secret")) is not None:
+            files |= _from_data(source, "secrets", secret, str(secret.get("name", "")), mode)
+        elif (downward := each.get("downwardAPI")) is not None:
+            files |= _from_fields(source, downward, mode)
+        else:
+            kind = next(iter(each), "nothing")
+            raise ConfigError(f"a projected volume from {kind} is not offered by the process runtime")
+    return files
+
+
+def _from_data(source: EnvSource, resource: str, wanted: Object, name: str, mode: int) -> dict[str, File]:
+    mode = int(wanted.get("defaultMode") or mode)
+    data = source_data(source.lookup, resource, name, bool(wanted.get("optional")))
+    if data is None:
+        return {}
+    items = wanted.get("items")
+    if not items:
+        return {key: File(value, mode) for key, value in data.items()}
+    files = {}
+    for item in items:
+        if item["key"] not in data:
+            if wanted.get("optional"):
+                continue
+            raise ConfigError(f"references non-existent config key: {item['key']}")
+        files[str(item["path"])] = File(data[item["key"]], int(item.get("mode") or mode))
+    return files
+
+
+def _from_fields(source: EnvSource, wanted: Object, mode: int) -> dict[str, File]:
+    files = {}
+    for item in wanted.get("items") or ():
+        if reference := item.get("fieldRef"):
+            text = field_value(source.pod, str(reference.get("fieldPath")))
+        else:
+            reference = item.get("resourceFieldRef") or {}
+            text = resource_value(
+                source.pod, source.pod["spec"]["containers"][0], reference, source.allocatable
+            )
+        files[str(item["path"])] = File(text.encode(errors="surrogateescape"), int(item.get("mode") or mode))
+    return files
+
+
+def _written(directory: Path, files: Mapping[str, File], owner: int) -> Path:
+    """Writes the files afresh; only the server ever writes here, so nothing in the way is a pod's."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    directory.chmod(0o755)
+    for name, file in files.items():
+        parts = [path_part(part) for part in name.split("/")]
+        parent = directory
+        for part in parts[:-1]:
+            parent /= part
+            parent.mkdir(mode=0o755, exist_ok=True)
+        path = parent / parts[-1]
+        path.write_bytes(file.data)
+        path.chmod(file.mode & 0o777)
+        if owner >= 0:
+            os.chown(path, owner, owner)
+    return directory
+
+
+def mounts(container: Object, volumes: Mapping[str, Volume], env: Mapping[str, str]) -> tuple[Mount, ...]:
+    """Where the container sees its volumes. Raises ConfigError for a place that is not to be had."""
+    found = []
+    for each in container.get("volumeMounts") or ():
+        name, target = str(each["name"]), posixpath.normpath("/" + str(each["mountPath"]).lstrip("/"))
+        if name not in volumes:
+            raise ConfigError(f'volume "{name}" is not in the pod')
+        if target == "/" or any(target == each_ or target.startswith(each_ + "/") for each_ in _TAKEN):
+            raise ConfigError(f"mountPath {target}: the process runtime keeps this place for the system")
+        volume = volumes[name]
+        path = volume.path
+        if sub_path := expand(str(each.get("subPathExpr") or ""), env) or str(each.get("subPath") or ""):
+            path = _inside(volume, sub_path)
+        found.append(Mount(str(path), target, bool(each.get("readOnly")) or not volume.writable))
+    _check_nesting(found)
+    return tuple(found)
+
+
+def _inside(volume: Volume, sub_path: str) -> Path:
+    if volume.writable:
+        # A program could put a symbolic link there while the mount is made.
+        raise ConfigError("subPath of a volume that pods can write to is not offered by the process runtime")
+    parts = [path_part(part) for part in sub_path.strip("/").split("/")]
+    path = volume.path.joinpath(*parts)
+    if not path.exists():
+        raise ConfigError(f"subPath {sub_path} is not in the volume")
+    return path
+
+
+def _check_nesting(found: Iterable[Mount]) -> None:
+    """Mount points are made by root: never inside a directory where a pod may have put a symbolic link."""
+    every = list(found)
+    for outer in every:
+        for inner in every:
+            if inner.target.startswith(outer.target + "/"):
+                raise ConfigError(
+                    f"mountPath {inner.target} lies inside the volume mounted at {outer.target}"
+                )
