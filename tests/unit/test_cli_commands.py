@@ -34,7 +34,7 @@ class Fake:
     answers: dict[tuple[str, str], Any] = field(default_factory=dict)
     requests: list[tuple[str, str, dict[str, list[str]], Any, str]] = field(default_factory=list)
 
-    def says(self, method: str, path: str, *bodies: Object, code: int = 200) -> None:
+    def says(self, method: str, path: str, *bodies: Object | bytes, code: int = 200) -> None:
         self.answers[method, path] = [(code, body) for body in bodies]
 
     def refuses(self, method: str, path: str, code: int, reason: str, message: str) -> None:
@@ -42,8 +42,10 @@ class Fake:
 
     def answer(self, method: str, target: str, body: bytes, token: str) -> tuple[int, bytes]:
         url = urlsplit(target)
+        query = parse_qs(url.query)
         sent = json.loads(body) if body else None
-        self.requests.append((method, url.path, parse_qs(url.query), sent, token))
+        self.requests.append((method, url.path, query, sent, token))
+        method = "WATCH" if query.get("watch") == ["true"] else method
         planned = self.answers.get((method, url.path))
         if planned is None:
             planned = [(404, status(404, "NotFound", f"{url.path} not found"))]
@@ -176,6 +178,11 @@ def a_bid(name: str = "trainer-0", cluster: str = "search", version: str = "1", 
 
 def a_list(*items: Object) -> Object:
     return {"kind": "List", "apiVersion": "v1", "items": list(items)}
+
+
+def events(*pairs: tuple[str, Object]) -> bytes:
+    """The body of a watch that ends."""
+    return b"".join(json.dumps({"type": kind, "object": item}).encode() + b"\n" for kind, item in pairs)
 
 
 def a_secret(name: str, port: int) -> Object:
@@ -410,24 +417,48 @@ class TestReading:
     def test_watching_prints_again_what_changed_and_nothing_else(
         self, fake: Fake, walras: Walras, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        rounds = iter([None, None])
+        pauses: list[float] = []
 
-        def pause(_: float) -> None:
-            if next(rounds, 0) == 0:
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 2:
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(watching, "pause", pause)
-        changed = a_bid(version="2", phase="Leased")
-        fake.says(
-            "GET",
-            EVERY_BID,
-            a_list(a_bid(), a_bid("b")),
-            a_list(a_bid(), a_bid("b")),
-            a_list(changed, a_bid("b")),
+        fake.says("GET", EVERY_BID, a_list(a_bid(), a_bid("b")))
+        leased = a_bid(version="2", phase="Leased")
+        first = events(
+            ("ADDED", a_bid()), ("ADDED", a_bid("b")), ("MODIFIED", leased), ("DELETED", a_bid("b"))
         )
+        gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too slow"}
+        second = events(("ADDED", leased), ("ADDED", a_bid("c")), ("ERROR", gone))
+        fake.says("WATCH", EVERY_BID, first, second)
         lines = walras.ok("bids", "-w").splitlines()
-        assert [line.split()[2] for line in lines] == ["NAME", "trainer-0", "b", "trainer-0"]
+        assert [line.split()[2] for line in lines] == ["NAME", "trainer-0", "b", "trainer-0", "c"]
         assert lines[3].split()[6] == "Leased"
+        assert lines[1].index("search") == lines[4].index("search")
+
+    def test_a_watch_keeps_to_its_namespace_and_prints_documents_for_programs(
+        self, fake: Fake, walras: Walras, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def pause(_: float) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(watching, "pause", pause)
+        fake.says("GET", EVERY_BID, a_list(a_bid()))
+        elsewhere = a_bid("b")
+        elsewhere["metadata"]["namespace"] = "other"
+        fake.says("WATCH", EVERY_BID, events(("ADDED", a_bid()), ("ADDED", elsewhere)))
+        (line,) = walras.ok("bids", "-w", "-n", "other", "-o", "json").splitlines()
+        assert json.loads(line)["metadata"]["name"] == "b"
+
+    def test_a_watch_that_is_refused_or_fails_says_why(self, fake: Fake, walras: Walras) -> None:
+        fake.says("GET", AGENTS, a_list())
+        fake.refuses("WATCH", AGENTS, 429, "TooManyRequests", "too many watches")
+        assert walras.fails("agent", "list", "-w") == "Error: too many watches"
+        broken = {"kind": "Status", "code": 500, "reason": "InternalError", "message": "out of memory"}
+        fake.says("WATCH", AGENTS, events(("ERROR", broken)))
+        assert walras.fails("agent", "list", "-w") == "Error: out of memory"
 
     def test_prices_are_listed_and_watched(
         self, fake: Fake, walras: Walras, as_search: str, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,7 @@ import yaml
 from click.testing import CliRunner
 
 from walras.cli import watching
-from walras.cli.output import Column, age, dig, emit, facts, output_option, plain, show, span, until
+from walras.cli.output import Column, Table, age, dig, emit, facts, output_option, show, span, until
 
 
 @pytest.mark.parametrize(
@@ -37,11 +37,15 @@ def test_dig_finds_nested_fields_and_misses_quietly() -> None:
     assert dig({"a": "text"}, "a.b") is None
 
 
-def test_a_plain_table_aligns_columns_and_trails_no_blanks() -> None:
-    assert plain(["NAME", "X"], [["a-long-name", "1"], ["b", ""]]) == [
+def test_a_table_aligns_its_columns_and_later_rows_keep_to_them(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table([Column("NAME", "name"), Column("X", "x")], "table")
+    table.print([{"name": "a-long-name", "x": "1"}, {"name": "b"}])
+    table.print([{"name": "c", "x": "2"}])
+    assert capsys.readouterr().out.splitlines() == [
         "NAME          X",
         "a-long-name   1",
-        "b",
+        "b             -",
+        "c             2",
     ]
 
 
@@ -58,18 +62,14 @@ def test_wide_columns_show_only_when_wide_and_zero_is_not_nothing(capsys: pytest
     assert capsys.readouterr().out.splitlines() == ["NAME   N   MORE", "a      0   aa", "b      -   bb"]
 
 
-def test_a_terminal_gets_colour_and_uncut_names(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "20")
-    show(
-        [Column("NAME", "name"), Column("PHASE", "phase")], [{"name": "n" * 60, "phase": "Refused"}], "table"
-    )
-    out = capsys.readouterr().out
-    assert "n" * 60 in out and "\x1b[31mRefused" in out
+def test_a_terminal_gets_colours_that_do_not_shift_columns() -> None:
+    @click.command()
+    def command() -> None:
+        show([Column("PHASE", "phase"), Column("N", "n")], [{"phase": "Refused", "n": 1}], "table")
+
+    coloured = CliRunner().invoke(command, color=True).output
+    assert "\x1b[31mRefused\x1b[0m" in coloured and "\x1b[1mPHASE" in coloured
+    assert click.unstyle(coloured) == CliRunner().invoke(command).output == "PHASE     N\nRefused   1\n"
 
 
 def test_json_and_yaml_are_what_the_server_said(capsys: pytest.CaptureFixture[str]) -> None:

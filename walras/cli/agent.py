@@ -17,7 +17,7 @@ from walras.cli.kubeconfig import write_private
 from walras.cli.options import complete_agents, watch_option, with_client, with_operator
 from walras.cli.output import Column, Object, age, dig, emit, facts, output_option, show
 from walras.cli.target import FLEET
-from walras.cli.watching import follow
+from walras.cli.watching import follow_objects
 from walras.core.errors import AlreadyExists, MoneyError, NotFound, Timeout
 from walras.core.money import parse_credits, parse_rate
 
@@ -188,13 +188,7 @@ COLUMNS: Final = (
 def list_(client: Client, watch: bool, output: str) -> None:
     """List the agents with their budgets."""
     if watch:
-        follow(
-            lambda: client.get(PATH, cluster=FLEET)["items"],
-            COLUMNS,
-            output,
-            key=lambda found: (str(dig(found, "metadata.uid")),),
-            version=lambda found: dig(found, "metadata.resourceVersion"),
-        )
+        follow_objects(client, PATH, COLUMNS, output, cluster=FLEET)
         return
     found = client.get(PATH, cluster=FLEET)
     if emit(found, output):

@@ -17,6 +17,7 @@ from walras.core.errors import ServiceUnavailable, Timeout, Unauthorized, Walras
 Object = dict[str, Any]
 WALRAS: Final = "apis/walras.dev/v1alpha1"
 CLUSTER_ANNOTATION: Final = "walras.dev/cluster"
+CONNECT_S: Final = 5.0
 
 
 def _error_types(base: type[WalrasError]) -> Iterator[type[WalrasError]]:
@@ -29,6 +30,11 @@ def _error_types(base: type[WalrasError]) -> Iterator[type[WalrasError]]:
 _BY_REASON: Final = {error.reason: error for error in _error_types(WalrasError)}
 
 
+def _error_of(status: Object) -> WalrasError:
+    kind = _BY_REASON.get(str(status.get("reason")), WalrasError)
+    return kind(str(status.get("message") or f"the server answered {status.get('code')}"))
+
+
 class Client:
     """A connection to the server of a target. Close it, or use it as a context manager."""
 
@@ -39,7 +45,7 @@ class Client:
             base_url=target.base,
             headers={"Authorization": f"Bearer {access.token}", "Accept": "application/json"},
             verify=_tls(access.ca_pem, access.insecure, str(target.source)),
-            timeout=httpx.Timeout(timeout_s, connect=5),
+            timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
             # A proxy of the environment cannot reach this machine's loopback.
             trust_env=not _is_loopback(httpx.URL(target.base).host),
         )
@@ -60,12 +66,34 @@ class Client:
     def delete(self, path: str, *, cluster: str = "") -> Object:
         return self._call("DELETE", path, cluster)
 
+    def watch(self, path: str, *, cluster: str = "") -> Iterator[tuple[str, Object]]:
+        """The events of a Kubernetes watch, (type, object), until the server ends it."""
+        place = f"/clusters/{cluster or self.target.cluster}/{path}"
+        timeout = httpx.Timeout(CONNECT_S, read=None)
+        with (
+            self._failures(),
+            self._http.stream("GET", place, params={"watch": "true"}, timeout=timeout) as response,
+        ):
+            if not response.is_success:
+                response.read()
+                self._decoded(response)
+            for line in response.iter_lines():
+                event = msgspec.json.decode(line)
+                if event["type"] == "ERROR":
+                    if event["object"].get("code") == 410:
+                        return
+                    raise _error_of(event["object"])
+                yield event["type"], event["object"]
+
     def _call(self, method: str, path: str, cluster: str, **kwargs: Any) -> Object:
         """Raises the WalrasError of a Status, or one that says why the server cannot be reached."""
         with self._failures():
             response = self._http.request(
                 method, f"/clusters/{cluster or self.target.cluster}/{path}", **kwargs
             )
+        return self._decoded(response)
+
+    def _decoded(self, response: httpx.Response) -> Object:
         try:
             body = msgspec.json.decode(response.content)
         except msgspec.DecodeError:
@@ -78,8 +106,7 @@ class Client:
         if response.is_success and isinstance(body, dict):
             return body
         if isinstance(body, dict) and body.get("kind") == "Status":
-            kind = _BY_REASON.get(str(body.get("reason")), WalrasError)
-            raise kind(str(body.get("message") or response.reason_phrase))
+            raise _error_of(body)
         raise ServiceUnavailable(
             f"{self.target.base} answered {response.status_code}, not as Walras does; is it another server?"
         )

@@ -11,7 +11,7 @@ import click
 from walras.cli.client import CLUSTER_ANNOTATION, WALRAS, Client
 from walras.cli.options import EVERY, namespace_option, watch_option, with_client, with_scope
 from walras.cli.output import Column, Object, age, dig, emit, output_option, show, until
-from walras.cli.watching import follow
+from walras.cli.watching import follow_objects
 
 
 def agent_of(item: Object) -> str:
@@ -86,13 +86,21 @@ LEASES: Final = (
 )
 
 
+def path_of(resource: str, cluster: str, namespace: str) -> str:
+    """Where the list of one of Walras' kinds is; across clusters there is no path for one namespace."""
+    within = f"namespaces/{namespace}/" if namespace and cluster != EVERY else ""
+    return f"{WALRAS}/{within}{resource}"
+
+
 def listed(client: Client, resource: str, cluster: str, namespace: str) -> Object:
     """The list of one of Walras' kinds, of one agent or of all ("*")."""
-    within = f"namespaces/{namespace}/" if namespace and cluster != EVERY else ""
-    found = client.get(f"{WALRAS}/{within}{resource}", cluster=cluster)
-    if namespace and not within:
-        found["items"] = [item for item in found["items"] if item["metadata"].get("namespace") == namespace]
+    found = client.get(path_of(resource, cluster, namespace), cluster=cluster)
+    found["items"] = [item for item in found["items"] if _is_in(item, namespace)]
     return found
+
+
+def _is_in(item: Object, namespace: str) -> bool:
+    return not namespace or item["metadata"].get("namespace") == namespace
 
 
 def _print(
@@ -108,12 +116,9 @@ def _print(
     if cluster == EVERY:
         columns = (AGENT, *columns)
     if watch:
-        follow(
-            lambda: listed(client, resource, cluster, namespace)["items"],
-            columns,
-            output,
-            key=lambda item: (agent_of(item), str(dig(item, "metadata.uid"))),
-            version=lambda item: dig(item, "metadata.resourceVersion"),
+        path = path_of(resource, cluster, namespace)
+        follow_objects(
+            client, path, columns, output, cluster=cluster, wanted=lambda item: _is_in(item, namespace)
         )
         return
     found = listed(client, resource, cluster, namespace)

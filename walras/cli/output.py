@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -16,7 +15,7 @@ from walras.core.clock import parse_rfc3339
 Object = dict[str, Any]
 R = TypeVar("R")
 
-_STYLES: Final = {
+_COLOURS: Final = {
     "Active": "green", "Leased": "green", "True": "green", "yes": "green",
     "Pending": "yellow", "Reserved": "yellow", "Draining": "yellow", "Displaced": "yellow",
     "Refused": "red", "False": "red", "no": "red",
@@ -60,49 +59,38 @@ def emit(value: Any, output: str, *, compact: bool = False) -> bool:
     return True
 
 
-def show(columns: Sequence[Column], rows: Iterable[Object], output: str, *, heading: bool = True) -> None:
-    """Prints a table, coloured when standard output is a terminal."""
-    chosen = [column for column in columns if output == "wide" or not column.wide]
-    titles = [column.title for column in chosen]
-    cells = [[column.text(row) for column in chosen] for row in rows]
-    if sys.stdout.isatty():
-        _show_rich(titles, cells, heading)
-    else:
-        for line in plain(titles, cells)[0 if heading else 1 :]:
-            click.echo(line)
+class Table:
+    """Prints rows below each other like kubectl: columns three spaces apart, the heading before the first.
+
+    Rows that come later keep to the columns of those before. Colours are for a terminal only.
+    """
+
+    def __init__(self, columns: Sequence[Column], output: str) -> None:
+        self._columns = [column for column in columns if output == "wide" or not column.wide]
+        self._widths: list[int] = []
+
+    def print(self, rows: Iterable[Object]) -> None:
+        titles = [column.title for column in self._columns]
+        cells = [[column.text(row) for column in self._columns] for row in rows]
+        is_first = not self._widths
+        self._widths = [
+            max(width, *map(len, column))
+            for width, *column in zip(self._widths or [0] * len(titles), titles, *cells, strict=True)
+        ]
+        if is_first:
+            click.echo(self._line(titles, lambda _: {"bold": True}))
+        for row in cells:
+            click.echo(self._line(row, lambda cell: {"fg": _COLOURS.get(cell)}))
+
+    def _line(self, cells: Sequence[str], style: Callable[[str], dict[str, Any]]) -> str:
+        *padded, last = zip(cells, self._widths, strict=True)
+        parts = [click.style(cell, **style(cell)) + " " * (width - len(cell)) for cell, width in padded]
+        return "   ".join([*parts, click.style(last[0], **style(last[0]))])
 
 
-def plain(titles: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table as kubectl prints it: columns three spaces apart, no line ends in a space."""
-    every = [titles, *cells]
-    widths = [max(len(row[i]) for row in every) for i in range(len(titles))]
-    return [
-        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in every
-    ]
-
-
-def rich_table(titles: Sequence[str], cells: Iterable[Sequence[str]], heading: bool = True) -> Any:
-    """The same as a rich renderable."""
-    from rich.table import Table  # noqa: PLC0415 - rich is loaded only for a terminal
-    from rich.text import Text  # noqa: PLC0415
-
-    table = Table(box=None, show_header=heading, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for title in titles:
-        table.add_column(title, no_wrap=True, overflow="fold")
-    for row in cells:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    return table
-
-
-def _show_rich(titles: Sequence[str], cells: Sequence[Sequence[str]], heading: bool) -> None:
-    from rich.console import Console  # noqa: PLC0415
-
-    # A line wider than the window is the terminal's to wrap: a name that is cut off cannot be copied.
-    width = max(len(line) for line in plain(titles, cells)) + 3
-    console = Console(highlight=False)
-    console.width = max(width, console.width)
-    console.print(rich_table(titles, cells, heading))
+def show(columns: Sequence[Column], rows: Iterable[Object], output: str) -> None:
+    """Prints one table."""
+    Table(columns, output).print(rows)
 
 
 def facts(pairs: Iterable[tuple[str, Any]]) -> None:

@@ -11,7 +11,7 @@ import click
 from walras.cli.client import Client
 from walras.cli.options import complete_agents, watch_option, with_client
 from walras.cli.output import Column, Object, emit, output_option, show
-from walras.cli.watching import follow, live
+from walras.cli.watching import live, poll
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
 
@@ -69,4 +69,4 @@ def prices(client: Client, agent: str, watch: bool, output: str) -> None:
     if sys.stdout.isatty() and output in ("table", "wide"):
         live(pools, COLUMNS)
     else:
-        follow(pools, COLUMNS, output, key=lambda pool: (str(pool["name"]),), version=_version)
+        poll(pools, COLUMNS, output, version=_version)
