@@ -248,7 +248,7 @@ def merge_patch(doc: Object, patch: Any) -> Object:
 
 def _merged(doc: Any, patch: Any) -> Any:
     if not isinstance(patch, dict):
-        return _without_nulls(patch)
+        return without_nulls(patch)
     result = copied(doc) if isinstance(doc, dict) else {}
     for key, value in patch.items():
         if value is None:
@@ -258,7 +258,8 @@ def _merged(doc: Any, patch: Any) -> Any:
     return result
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
+    """A copy of a JSON value without the fields that are null."""
     if isinstance(value, dict):
-        return {key: _without_nulls(child) for key, child in value.items() if child is not None}
-    return [_without_nulls(child) for child in value] if isinstance(value, list) else value
+        return {key: without_nulls(child) for key, child in value.items() if child is not None}
+    return [without_nulls(child) for child in value] if isinstance(value, list) else value
