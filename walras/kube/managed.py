@@ -142,6 +142,8 @@ def _filtered(resource: Resource, subresource: str, fields: Iterable[Path]) -> F
 
 
 def _compared(resource: Resource, subresource: str, old: Object, new: Object) -> Comparison:
+    if resource.builtin:
+        old, new = _with_structs(resource, old, new), _with_structs(resource, new, old)
     try:
         found = compare(object_type(resource.schema), old, new)
     except ValueError as error:
@@ -154,18 +156,25 @@ def _compared(resource: Resource, subresource: str, old: Object, new: Object) ->
     )
 
 
+_TEMPLATE: Final[Object] = {"template": {"metadata": {}, "spec": {"containers": None}}}
+# Structs that built-in types hold by value, and lists that they always write, exist when nothing is in them.
+_EMPTY: Final[dict[str, Object]] = {
+    "pods": {"spec": {"containers": None}},
+    "jobs.batch": {"spec": _TEMPLATE},
+    "replicasets.apps": {"spec": _TEMPLATE},
+    "deployments.apps": {"spec": {"strategy": {}, **_TEMPLATE}},
+}
+
+
 def _nothing(resource: Resource) -> Object:
-    """What Kubernetes compares a new object with: built-in structs that are not pointers exist when empty."""
-    if not resource.builtin:
-        return {}
-    empty: Object = {
-        name: {} for name in ("metadata", "spec", "status") if name in resource.schema.properties
-    }
-    if resource.key in ("deployments.apps", "replicasets.apps", "jobs.batch"):
-        empty["spec"] = {"template": {"metadata": {}, "spec": {}}}
-    if resource.key == "deployments.apps":
-        empty["spec"]["strategy"] = {}
-    return empty
+    """What Kubernetes compares a new object with."""
+    return _EMPTY.get(resource.key, {}) if resource.builtin else {}
+
+
+def _with_structs(resource: Resource, obj: Object, other: Object) -> Object:
+    """The object with those structs at its top that the other has."""
+    structs = other.keys() & {"metadata", "spec", "status"} & resource.schema.properties.keys()
+    return {**{name: {} for name in structs}, **obj}
 
 
 def record(
