@@ -40,7 +40,6 @@ class Committer:
         self._compactions: list[Compaction] = []
         self._results: deque[Exception | None] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._history = HISTORY_REVISIONS
 
     def submit(self, batch: Batch, effects: list[Effect]) -> asyncio.Future[None]:
         """A future that is done once the batch is durable and visible; StorageError if it never will be."""
@@ -70,7 +69,7 @@ class Committer:
             cluster = self._state.clusters.get(name)
             if cluster is None:
                 continue
-            after, upto = cluster.compacted, cluster.revision - self._history
+            after, upto = cluster.compacted, cluster.revision - HISTORY_REVISIONS
             if upto - after >= COMPACT_STEP:
                 # From now on nobody may start reading there.
                 cluster.compacted = min(upto, after + COMPACT_MAX)

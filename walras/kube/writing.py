@@ -17,7 +17,10 @@ from walras.kube.transaction import Transaction
 
 # Built-in types whose update must say which version it was made from, as custom resources must.
 _CONDITIONAL: Final = (objects.CRDS, "leases.coordination.k8s.io")
-_SERVER_FIELDS: Final = ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
+# What a client may leave out but not change, and what is not the client's to write at all.
+_FIXED: Final = ("name", "namespace", "uid", "creationTimestamp")
+_KEPT: Final = ("deletionTimestamp", "deletionGracePeriodSeconds")
+_OVERWRITTEN: Final = ("generateName", "generation", "resourceVersion", "selfLink")
 # What a write of a built-in type's status may change of its metadata.
 _STATUS_METADATA: Final = ("labels", "annotations", "managedFields")
 
@@ -266,11 +269,15 @@ def within(resource: Resource, old: Object, given: Object, subresource: str) -> 
             if resource.key == objects.NAMESPACES:
                 new["spec"] = old.get("spec") or {}
     metadata: Object = new["metadata"]
-    for name in _SERVER_FIELDS:
-        _take(metadata, old["metadata"], name)
-    for name in ("name", "namespace", "uid", "creationTimestamp", "generateName", "generation",
-                 "resourceVersion"):  # fmt: skip
-        _take(metadata, old["metadata"], name)
+    before: Object = old["metadata"]
+    for name in _FIXED:
+        if not metadata.get(name):
+            _take(metadata, before, name)
+    for name in _KEPT:
+        if name in before:
+            metadata[name] = before[name]
+    for name in _OVERWRITTEN:
+        _take(metadata, before, name)
     return copied(new)  # type: ignore[no-any-return]
 
 
