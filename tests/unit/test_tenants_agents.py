@@ -3,7 +3,8 @@
 import base64
 
 import yaml
-from support.world import AGENT, CA, ENDPOINT, World, agent, condition, tell
+from structlog.testing import capture_logs
+from support.world import AGENT, CA, ENDPOINT, World, agent, condition, job, pod, tell
 
 from walras.core.clock import SequenceIds
 from walras.tenants.agents import CONTROL_PLANE, EXCHANGE
@@ -72,6 +73,22 @@ def test_a_deleted_agent_takes_cluster_and_token_along() -> None:
         assert world.api.find("fleet", "secrets", "walras-system", f"agent-{AGENT}") is None
 
     tell(story)
+
+
+def test_a_busy_cluster_goes_without_a_trace_and_without_an_error() -> None:
+    async def story(world: World) -> None:
+        await world.create("jobs.batch", job(completions=3, parallelism=3))
+        await world.create("namespaces", {"metadata": {"name": "lab"}})
+        await world.settle()
+        await world.create("pods", pod("late"))
+        with capture_logs() as logs:
+            await world.api.delete("fleet", AGENTS, "", AGENT)
+            await world.settle()
+        assert logs == []
+        assert world.api.clusters() == ["fleet", "zoo"]
+        assert {cluster for cluster, _ in world.api.everywhere("pods")} == set()
+
+    tell(story, agents=(AGENT, "zoo"))
 
 
 def test_the_cluster_stays_until_the_exchange_has_ended_the_leases() -> None:

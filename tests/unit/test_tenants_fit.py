@@ -183,7 +183,7 @@ def test_a_node_is_held_for_the_waiting_pod_that_won_it() -> None:
 
 
 def test_a_pod_goes_where_least_is_left_over() -> None:
-    wide, tight = lease_node("wide"), lease_node("tight", milli=300)
+    wide, tight = lease_node("a-wide"), lease_node("tight", milli=300)
     assert place(milli("p", 250), wide, tight).node == "tight"
 
 

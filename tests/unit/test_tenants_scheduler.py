@@ -1,10 +1,14 @@
 """Pods find nodes as soon as there is one, and say why when there is none."""
 
 import asyncio
+from typing import Any
 
-from support.world import AGENT, World, lease_node, pod, scheduled, tell
+from support.world import AGENT, CA, ENDPOINT, World, lease_node, pod, scheduled, tell
 
+from walras.core.clock import SequenceIds
+from walras.core.errors import StorageError
 from walras.kube.api import Change
+from walras.tenants.planes import ControlPlanes
 
 FRACTION = {"walras.dev/milligpu": "600"}
 
@@ -41,6 +45,7 @@ def test_the_refusal_is_on_the_pod_and_an_event_and_is_not_repeated() -> None:
         await world.api.delete(AGENT, "pods", "default", "web", grace_seconds=0)
         await world.settle()
         assert world.api.get(AGENT, "pods", "default", "train") == refused
+        assert [event["count"] for event in world.events("FailedScheduling")] == [1]
 
     tell(story)
 
@@ -107,7 +112,6 @@ def test_room_that_a_deleted_pod_leaves_is_used_only_when_it_is_gone() -> None:
 
 def test_a_won_node_waits_for_its_pod_and_is_free_when_that_is_gone() -> None:
     async def story(world: World) -> None:
-        # The winner cannot take it yet: its node is cordoned.
         await world.create("pods", pod("older", limits=FRACTION))
         await world.create("pods", pod("winner", limits=FRACTION))
         await world.settle()
@@ -115,25 +119,83 @@ def test_a_won_node_waits_for_its_pod_and_is_free_when_that_is_gone() -> None:
         await world.settle()
         assert node_of(world, "winner") == "lease-1" and node_of(world, "older") == ""
 
-        await world.api.create(AGENT, "nodes", lease_node("lease-2", bid="late", unschedulable=True))
-        await world.create("pods", pod("late", limits=FRACTION))
+        await world.create("pods", pod("late", limits=FRACTION | {"cpu": "7"}))
+        await world.api.create(AGENT, "nodes", lease_node("lease-2", bid="late"))
         await world.settle()
+        assert node_of(world, "late") == node_of(world, "older") == ""
         await world.api.delete(AGENT, "pods", "default", "late")
-        await world.api.edit(AGENT, "nodes", "", "lease-2", lambda node: node["spec"].pop("unschedulable"))
         await world.settle()
         assert node_of(world, "older") == "lease-2"
 
     tell(story)
 
 
+def test_a_priority_class_stands_for_a_number() -> None:
+    async def story(world: World) -> None:
+        urgent = {"metadata": {"name": "urgent"}, "value": 1000}
+        await world.create("priorityclasses.scheduling.k8s.io", urgent)
+        await world.create("pods", pod("a-low", limits=FRACTION, priority=1))
+        await world.create("pods", pod("high", limits=FRACTION, priorityClassName="urgent"))
+        await world.settle()
+        await world.api.create(AGENT, "nodes", lease_node("lease-1"))
+        await world.settle()
+        assert node_of(world, "high") == "lease-1"
+
+    tell(story)
+
+
+def test_a_commit_that_the_disk_refuses_is_tried_again() -> None:
+    async def story(world: World) -> None:
+        await world.api.create(AGENT, "nodes", lease_node("lease-1"))
+        submit, refusals = world.api.submit, []
+
+        def refuse(*staged: Any) -> Any:
+            refusals.append(staged)
+            raise StorageError("database or disk is full")
+
+        await world.create("pods", pod("a", limits=FRACTION))
+        world.api.submit = refuse  # type: ignore[method-assign,assignment]
+        await world.planes.settle()
+        assert refusals and node_of(world, "a") == ""
+        tried = len(refusals)
+        await world.planes.settle()
+        assert len(refusals) == tried, "it waits before the next try"
+        world.api.submit = submit  # type: ignore[method-assign]
+        await world.later(1)
+        assert node_of(world, "a") == "lease-1"
+        # What was taken back is not counted twice.
+        await world.create("pods", pod("b", limits={"walras.dev/milligpu": "400"}))
+        await world.settle()
+        assert node_of(world, "b") == "lease-1"
+
+    tell(story)
+
+
+def test_a_restart_knows_what_is_taken() -> None:
+    async def story(world: World) -> None:
+        await world.api.create(AGENT, "nodes", lease_node("lease-1"))
+        await world.create("pods", pod("a", limits=FRACTION))
+        await world.settle()
+        await world.planes.stop()
+        await world.create("pods", pod("b", limits=FRACTION))
+        await world.create("pods", pod("c", limits={"walras.dev/milligpu": "400"}))
+        again = ControlPlanes(world.api, world.clock, SequenceIds(), endpoint=ENDPOINT, ca_pem=CA)
+        await again.start()
+        await again.settle()
+        assert node_of(world, "c") == "lease-1" and node_of(world, "b") == ""
+        await again.stop()
+
+    tell(story)
+
+
 def test_priority_goes_first() -> None:
     async def story(world: World) -> None:
-        await world.create("pods", pod("low", limits=FRACTION, priority=1))
+        await world.create("pods", pod("a-low", limits=FRACTION, priority=1))
         await world.create("pods", pod("high", limits=FRACTION, priority=100))
         await world.settle()
         await world.api.create(AGENT, "nodes", lease_node("lease-1"))
         await world.settle()
-        assert node_of(world, "high") == "lease-1" and node_of(world, "low") == ""
+        assert node_of(world, "high") == "lease-1" and node_of(world, "a-low") == ""
 
     tell(story)
 

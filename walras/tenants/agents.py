@@ -76,6 +76,18 @@ def base_node(agent_uid: str, now: str) -> Object:
                 {"type": "Hostname", "address": BASE_NODE},
                 {"type": "InternalIP", "address": "127.0.0.1"},
             ],
+            "nodeInfo": {
+                "machineID": "",
+                "systemUUID": "",
+                "bootID": "",
+                "kernelVersion": "",
+                "osImage": "Walras base",
+                "containerRuntimeVersion": "process://1",
+                "kubeletVersion": "v1.37.0-walras",
+                "kubeProxyVersion": "",
+                "operatingSystem": "linux",
+                "architecture": "amd64",
+            },
         },
     }
 

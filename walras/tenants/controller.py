@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import OrderedDict
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
@@ -89,8 +89,10 @@ class FairQueue:
 class Manager:
     """Runs the controllers' work on the event loop, at most IN_FLIGHT_MAX at a time."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, has_cluster: Callable[[str], bool] = lambda _: True) -> None:
+        """`has_cluster`: whether work for a cluster still has a point; "" stands for none in particular."""
         self.clock = clock
+        self._has_cluster = has_cluster
         self.failures: dict[Work, int] = {}
         self._queue = FairQueue()
         self._timers: list[tuple[int, int, Work]] = []
@@ -202,16 +204,23 @@ class Manager:
             self._quiet.set()
 
     async def _work(self, work: Work) -> None:
+        again_ms = None
         try:
-            again_ms = await work.controller.reconcile(*work.key)
+            if self._concerns(work):
+                again_ms = await work.controller.reconcile(*work.key)
         except Exception as error:
-            again_ms = self._failed(work, error)
+            # What fails because its cluster is being removed needs no second try.
+            again_ms = self._failed(work, error) if self._concerns(work) else None
         else:
             self.failures.pop(work, None)
         finally:
             self._queue.done(work)
         if again_ms is not None:
             self.add(work.controller, work.key, again_ms)
+
+    def _concerns(self, work: Work) -> bool:
+        cluster = work.key.cluster
+        return not cluster or self._has_cluster(cluster)
 
     def _failed(self, work: Work, error: Exception) -> int:
         """Counts and tells the failure; milliseconds until the next try."""

@@ -23,6 +23,7 @@ JOBS: Final = "jobs.batch"
 REPLICA_SETS: Final = "replicasets.apps"
 DEPLOYMENTS: Final = "deployments.apps"
 AGENTS: Final = "agents.walras.dev"
+PRIORITY_CLASSES: Final = "priorityclasses.scheduling.k8s.io"
 CRDS: Final = "customresourcedefinitions.apiextensions.k8s.io"
 
 # Set by whoever takes a pod's place away through no fault of its own.

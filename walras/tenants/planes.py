@@ -38,7 +38,7 @@ class ControlPlanes:
         self._api = api
         self._ids = ids
         self._ca_pem = ca_pem
-        self.manager = Manager(clock)
+        self.manager = Manager(clock, api.has_cluster)
         self.dependents = Dependents(api)
         self.recorder = Recorder(api, clock, self.manager)
         self.authenticator = TokenAuthenticator(api)

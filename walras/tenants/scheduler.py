@@ -20,6 +20,7 @@ from walras.tenants.objects import (
     CLAIMS,
     NODES,
     PODS,
+    PRIORITY_CLASSES,
     Object,
     condition,
     deleting,
@@ -31,6 +32,7 @@ from walras.tenants.view import ClusterView, PodKey, Waiting, waiting_pod
 
 SCHEDULER_NAME: Final = "default-scheduler"
 PASS_MAX: Final = 200
+SYSTEM_PRIORITIES: Final = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
 
 
 class Scheduler:
@@ -101,8 +103,17 @@ class Scheduler:
             if placed is None or placed[::2] != (pod["spec"]["nodeName"], uid(pod)):
                 view.place(key, pod["spec"]["nodeName"], taken_by(pod), uid(pod))
         elif view.assumed.get(key) != uid(pod) and _is_ours(pod):
-            view.wait(key, waiting_pod(pod))
+            view.wait(key, waiting_pod(pod, self._priority(cluster, pod)))
         self._enqueue_if_due(cluster, view)
+
+    def _priority(self, cluster: str, pod: Object) -> int:
+        """As the pod says, or as its class says."""
+        spec = pod["spec"]
+        if "priority" in spec or "priorityClassName" not in spec:
+            return int(spec.get("priority") or 0)
+        name = spec["priorityClassName"]
+        found = self._api.find(cluster, PRIORITY_CLASSES, "", name)
+        return int(found["value"]) if found is not None else SYSTEM_PRIORITIES.get(name, 0)
 
     def _gone(self, cluster: str, view: ClusterView, key: PodKey) -> None:
         """The pod takes no room any more, and none is kept for it."""

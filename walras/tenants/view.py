@@ -119,7 +119,8 @@ class ClusterView:
         return not self.nodes and not self.placed and not self.waiting
 
 
-def waiting_pod(pod: Object) -> Waiting:
+def waiting_pod(pod: Object, priority: int) -> Waiting:
+    """What scheduling needs of a pod without a node; a request that is nonsense is its fault."""
     spec: Mapping[str, Any] = pod["spec"]
     demand, fault = None, ""
     try:
@@ -129,7 +130,7 @@ def waiting_pod(pod: Object) -> Waiting:
     claims = (volume.get("persistentVolumeClaim") or {} for volume in spec.get("volumes") or ())
     return Waiting(
         uid=uid(pod),
-        priority=int(spec.get("priority") or 0),
+        priority=priority,
         created_ms=parse_rfc3339(pod["metadata"]["creationTimestamp"]),
         demand=demand,
         fault=fault,
