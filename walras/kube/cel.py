@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any, Final
 
-from walras.core.quantity import parse_duration_ms
 from walras.kube.schema import Schema
 
 RULE_MAX_CHARACTERS: Final = 16_384
@@ -134,9 +132,11 @@ def escaped(name: str) -> str:
 
 
 def value_of(schema: Schema, value: Any, root: bool = False) -> Any:
-    """A value as rules see it: fields by their escaped names, times and durations as such."""
-    if isinstance(value, str):
-        return _text_of(schema, value)
+    """A value as rules see it: fields by their escaped names.
+
+    Times and durations stay strings, which cel-cpp's Python binding cannot pass as such: rules write
+    `timestamp(self.start)`, which upstream takes too.
+    """
     if isinstance(value, list):
         items = schema.items
         return value if items is None else [value_of(items, item) for item in value]
@@ -153,18 +153,6 @@ def value_of(schema: Schema, value: Any, root: bool = False) -> Any:
         elif root and name in ("apiVersion", "kind"):
             result[name] = item
     return result
-
-
-def _text_of(schema: Schema, text: str) -> Any:
-    kind = schema.raw.get("format")
-    try:
-        if kind in ("date-time", "datetime"):
-            return datetime.fromisoformat(text.replace("Z", "+00:00"))
-        if kind == "duration":
-            return timedelta(milliseconds=parse_duration_ms(text))
-    except Exception:  # a malformed one is a fault of its format, told elsewhere
-        return text
-    return text
 
 
 def rules_of(schema: Schema) -> tuple[Mapping[str, Any], ...]:

@@ -1,0 +1,108 @@
+"""OpenAPI v3: documents that are complete in themselves, and hashes that change with them."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from walras.kube import openapi
+from walras.kube.registry import Resource
+from walras.kube.registry_builtin import for_agents, for_all, for_fleet
+
+GROUP_VERSIONS = for_all().group_versions()
+
+
+def own_kind(properties: dict[str, Any]) -> Resource:
+    schema = {"type": "object", "properties": properties}
+    return Resource("example.com", "v1", "Gadget", "gadgets", "gadget", True, schema, builtin=False)
+
+
+def document(group: str, version: str) -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads(openapi.document(for_all(), (group, version)))
+    return parsed
+
+
+def every_schema(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        yield node
+        for child in node.values():
+            yield from every_schema(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from every_schema(child)
+
+
+def test_the_index_names_a_document_for_each_group_version() -> None:
+    paths = json.loads(openapi.index(for_agents()))["paths"]
+    assert {"api/v1", "apis/apps/v1", "apis/batch/v1", "apis/walras.dev/v1alpha1"} <= paths.keys()
+    assert len(paths) == len(for_agents().group_versions())
+    for path, where in paths.items():
+        assert where["serverRelativeURL"].startswith(f"/openapi/v3/{path}?hash=")
+
+
+def test_hashes_agree_where_documents_do_and_differ_where_they_differ() -> None:
+    def paths(registry: Any) -> Any:
+        return json.loads(openapi.index(registry))["paths"]
+
+    agent, fleet = paths(for_agents()), paths(for_fleet())
+    assert agent["api/v1"] == fleet["api/v1"]
+    assert agent["apis/walras.dev/v1alpha1"] != fleet["apis/walras.dev/v1alpha1"]
+    first = for_agents().with_crds([own_kind({"a": {"type": "string"}})])
+    second = for_agents().with_crds([own_kind({"a": {"type": "integer"}})])
+    assert paths(first)["apis/example.com/v1"] != paths(second)["apis/example.com/v1"]
+    assert paths(first)["api/v1"] == agent["api/v1"]
+
+
+def test_the_documents_of_shared_kinds_are_the_same_bytes_for_every_cluster() -> None:
+    first = for_agents().with_crds([own_kind({})])
+    shared = openapi.document(for_agents(), ("", "v1"))
+    assert openapi.document(first, ("", "v1")) is shared
+
+
+def test_kinds_of_the_same_name_in_two_clusters_have_their_own_documents() -> None:
+    for kind in ("string", "integer"):
+        registry = for_agents().with_crds([own_kind({"a": {"type": kind}})])
+        parsed = json.loads(openapi.document(registry, ("example.com", "v1")))
+        gadget = parsed["components"]["schemas"]["com.example.v1.Gadget"]
+        assert gadget["properties"]["a"] == {"type": kind}
+        assert gadget["x-kubernetes-group-version-kind"] == [
+            {"group": "example.com", "kind": "Gadget", "version": "v1"}
+        ]
+
+
+@pytest.mark.parametrize("group_version", GROUP_VERSIONS, ids="/".join)
+def test_every_reference_leads_somewhere_and_every_type_is_single(group_version: tuple[str, str]) -> None:
+    parsed = document(*group_version)
+    schemas = parsed["components"]["schemas"]
+    for schema in every_schema(parsed):
+        if isinstance(schema.get("$ref"), str):
+            assert schema["$ref"].removeprefix("#/components/schemas/") in schemas
+            assert len(schema) == 1
+        if "type" in schema:
+            # A field may itself be called "type"; then it is a schema.
+            assert isinstance(schema["type"], str | dict)
+
+
+@pytest.mark.parametrize("resource", list(for_all()), ids=lambda resource: resource.key)
+def test_kubectl_finds_each_kind_and_that_its_fields_are_checked(resource: Resource) -> None:
+    parsed = document(resource.group, resource.version)
+    wanted = {"group": resource.group, "kind": resource.kind, "version": resource.version}
+    kinds = parsed["components"]["schemas"].values()
+    assert any(wanted in schema.get("x-kubernetes-group-version-kind", ()) for schema in kinds)
+    patches = [path["patch"] for path in parsed["paths"].values() if "patch" in path]
+    mine = [patch for patch in patches if patch["x-kubernetes-group-version-kind"] == wanted]
+    assert bool(mine) == ("patch" in resource.verbs)
+    for patch in mine:
+        assert "fieldValidation" in [parameter["name"] for parameter in patch["parameters"]]
+
+
+def test_merge_keys_are_kept() -> None:
+    spec = document("", "v1")["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"]
+    assert spec["properties"]["containers"]["x-kubernetes-patch-merge-key"] == "name"
+
+
+def test_only_what_the_kinds_need_is_in_a_document() -> None:
+    schemas = document("scheduling.k8s.io", "v1")["components"]["schemas"]
+    assert "io.k8s.api.scheduling.v1.PriorityClass" in schemas
+    assert "io.k8s.api.core.v1.PodSpec" not in schemas
