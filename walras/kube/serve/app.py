@@ -66,12 +66,13 @@ class Application:
         pods: PodAccess | None = None,
         extra: Extra | None = None,
     ) -> None:
-        self._verbs = verbs
+        self.verbs = verbs
         self._auth = auth
         self._resources = Resources(verbs, clock)
         self.pods = pods
         self.extra = extra
-        self._streams: dict[asyncio.Task[None], str] = {}
+        # Open watches, logs and proxied answers, with the user of each.
+        self.streams: dict[asyncio.Task[None], str] = {}
         self._closing = False
 
     @property
@@ -85,7 +86,7 @@ class Application:
     async def close(self) -> None:
         """Ends every stream, each with a proper last chunk; new streams are refused."""
         self._closing = True
-        tasks = list(self._streams)
+        tasks = list(self.streams)
         for task in tasks:
             task.cancel()
         if tasks:
@@ -131,7 +132,7 @@ class Application:
         identity = self._auth.identify(token.strip()) if scheme.lower() == "bearer" else None
         if identity is None:
             raise Unauthorized("Unauthorized")
-        if identity.cluster and route.cluster != identity.cluster:
+        if identity.cluster and route.cluster not in ("", identity.cluster):
             # The same words whether the cluster exists or not.
             raise Forbidden(
                 f'clusters "{route.cluster}" is forbidden: User "{identity.user}" may open only '
@@ -164,9 +165,11 @@ class Application:
     def _registry(self, cluster: str) -> Registry:
         if cluster == EVERY_CLUSTER:
             return for_all()
-        if not self._verbs.api.has_cluster(cluster):
+        if not cluster:
+            raise NotFound("the API of a cluster is at /clusters/NAME; nothing is served above it")
+        if not self.verbs.api.has_cluster(cluster):
             raise NotFound(f'clusters "{cluster}" not found', details={"name": cluster, "kind": "clusters"})
-        return self._verbs.api.registry(cluster)
+        return self.verbs.api.registry(cluster)
 
     def _public(self, request: Request) -> Answer:
         match request.route.place:
@@ -189,13 +192,13 @@ class Application:
 
     async def _stream(self, stream: Stream, user: str, receive: Receive, send: Send) -> None:
         """Sends the chunks until they end, the client goes or the server closes."""
-        if self._closing or sum(each == user for each in self._streams.values()) >= STREAMS_PER_USER_MAX:
+        if self._closing or sum(each == user for each in self.streams.values()) >= STREAMS_PER_USER_MAX:
             await stream.chunks.aclose()
             await _send(send, self._no_stream(), head_only=False)
             return
         pump = asyncio.create_task(_pump(stream, send))
         gone = asyncio.create_task(_gone(receive))
-        self._streams[pump] = user
+        self.streams[pump] = user
         try:
             await asyncio.wait((pump, gone), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -203,7 +206,7 @@ class Application:
             gone.cancel()
             pump.cancel()
             await asyncio.wait((pump,))
-            del self._streams[pump]
+            del self.streams[pump]
         if not left:
             with suppress(Exception):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any, Final
+from urllib.parse import quote, unquote
 
 from walras.core.errors import BadRequest, ServiceUnavailable
 from walras.kube.serve.answers import TEXT, Answer, Headers, Stream
@@ -84,7 +85,8 @@ async def forward(pods: PodAccess, cluster: str, pod: Object, port: int, request
 
 
 def _request_head(request: Request, port: int, length: int) -> bytes:
-    path = request.route.rest or "/"
+    # Decoded and encoded again, as kube-apiserver does: clients send the whole tail as one segment, a%2Fb.
+    path = quote(unquote(request.route.rest) or "/", safe="/:@!$&'()*+,;=~")
     target = f"{path}?{request.query_string}" if request.query_string else path
     line = f"{request.method} {target} HTTP/1.1".encode("latin-1", "replace")
     fields = [(b"host", b"localhost:%d" % port), (b"connection", b"close")]

@@ -27,11 +27,12 @@ from walras.kube.verbs import Verbs
 Object = dict[str, Any]
 Outcome = Answer | Stream
 
+APPLY: Final = "application/apply-patch+yaml"
 PATCHES: Final = (
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
-    "application/apply-patch+yaml",
+    APPLY,
 )
 _ACTING: Final = ("log", "proxy", "binding", "eviction")
 
@@ -144,6 +145,7 @@ class Resources:
         if route.name:
             fields = ",".join(filter(None, (fields, f"metadata.name={route.name}")))
         _check_initial_events(query)
+        initial = pods.flag(query, "sendInitialEvents") if "sendInitialEvents" in query else None
 
         def open_watch() -> watching.Watching:
             return self._verbs.watch(
@@ -153,7 +155,7 @@ class Resources:
                 label_selector=query.get("labelSelector", ""),
                 field_selector=fields,
                 resource_version=query.get("resourceVersion", ""),
-                send_initial_events=pods.flag(query, "sendInitialEvents"),
+                send_initial_events=initial,
                 bookmarks=pods.flag(query, "allowWatchBookmarks"),
             )
 
@@ -196,6 +198,9 @@ class Resources:
                 + ", ".join(PATCHES)
             )
         context, body = request.context(), await request.body()
+        if media == APPLY:
+            # Only an apply must name its manager itself.
+            context.field_manager = request.query.get("fieldManager", "")
         is_new = self._verbs.api.find(route.cluster, resource.key, route.namespace, route.name) is None
         patched = await self._verbs.patch(
             context,

@@ -1,0 +1,416 @@
+"""The application: who gets in, where to, and what becomes of requests that go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from walras.core.clock import SequenceIds, VirtualClock
+from walras.core.errors import NotFound
+from walras.kube.api import API
+from walras.kube.context import Identity
+from walras.kube.serve import app as app_module
+from walras.kube.serve.app import Application
+from walras.kube.store.sqlite import MEMORY, SqliteStore
+from walras.kube.verbs import Verbs
+
+TOKENS = {
+    "operator": Identity("walras:operator", ("system:masters",), ""),
+    "one": Identity("agent:one", (), "one"),
+    "two": Identity("agent:two", (), "two"),
+}
+Client = httpx.AsyncClient
+
+
+class Tokens:
+    def identify(self, token: str) -> Identity | None:
+        return TOKENS.get(token)
+
+
+@pytest.fixture
+def store() -> Iterator[SqliteStore]:
+    store = SqliteStore(MEMORY)
+    yield store
+    store.close()
+
+
+async def application(store: SqliteStore) -> Application:
+    clock = VirtualClock()
+    api = API(store, clock, SequenceIds())
+    for cluster in ("fleet", "one", "two"):
+        await api.create_cluster(cluster)
+        await api.create(cluster, "namespaces", {"metadata": {"name": "default"}})
+        await api.create(
+            cluster,
+            "configmaps",
+            {"metadata": {"name": "here", "namespace": "default"}, "data": {"secret": f"of-{cluster}"}},
+        )
+    return Application(Verbs(api), Tokens(), clock)
+
+
+def client(app: Application, token: str) -> Client:
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    return Client(transport=httpx.ASGITransport(app=app), base_url="https://walras", headers=headers)  # type: ignore[arg-type]
+
+
+def asking(store: SqliteStore, token: str, ask: Callable[[Client], Awaitable[Any]]) -> Any:
+    async def run() -> Any:
+        async with client(await application(store), token) as http:
+            return await ask(http)
+
+    return asyncio.run(run())
+
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+PATHS = (
+    "", "/api", "/apis", "/apis/apps", "/api/v1", "/apis/apps/v1", "/openapi/v3", "/openapi/v3/api/v1",
+    "/walras/v1/cost", "/walras/v1/ledger", "/api/v1/nodes", "/api/v1/namespaces", "/api/v1/configmaps",
+    "/api/v1/configmaps?watch=true", "/api/v1/namespaces/default", "/api/v1/namespaces/default/configmaps",
+    "/api/v1/namespaces/default/configmaps/here", "/api/v1/namespaces/default/secrets",
+    "/api/v1/namespaces/default/pods/p/log", "/api/v1/namespaces/default/pods/p/proxy/x",
+    "/api/v1/namespaces/default/pods/p/binding", "/api/v1/namespaces/default/pods/p/eviction",
+    "/api/v1/namespaces/default/pods/p/status", "/apis/walras.dev/v1alpha1/agents",
+    "/apis/walras.dev/v1alpha1/bids",
+    "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "/apis/nonsense/v9/x", "/nonsense",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "cluster", ["two", "fleet", "*", "%2A", "no-such", "One", "one%00", "..", "%2e%2e", "two%2F.."]
+)
+def test_an_agents_token_opens_no_other_cluster_by_any_path_or_verb(store: SqliteStore, cluster: str) -> None:
+    async def every(http: Client) -> set[tuple[str, str, int]]:
+        wrong = set()
+        for method in METHODS:
+            for path in PATHS:
+                answer = await http.request(method, f"/clusters/{cluster}{path}", content=b"{}")
+                if answer.status_code not in (400, 403, 404) or "of-" in answer.text:
+                    wrong.add((method, path, answer.status_code))
+        return wrong
+
+    assert asking(store, "one", every) == set()
+
+
+def test_a_refusal_does_not_tell_whether_the_cluster_exists(store: SqliteStore) -> None:
+    async def both(http: Client) -> list[str]:
+        texts = [(await http.get(f"/clusters/{name}/api/v1/pods")).text for name in ("two", "not")]
+        return [text.replace("two", "X").replace("not", "X") for text in texts]
+
+    there, absent = asking(store, "one", both)
+    assert there == absent
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/clusters/one/../two/api/v1/configmaps", "/clusters//two/api/v1/pods", "/api/v1/configmaps", "//"],
+)
+def test_no_trick_with_the_path_leaves_the_cluster(store: SqliteStore, path: str) -> None:
+    """Written by hand, since clients normalise paths before they send them."""
+
+    async def run() -> tuple[int, bytes]:
+        app = await application(store)
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        scope = {
+            "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"",
+            "headers": [(b"authorization", b"Bearer one")],
+        }  # fmt: skip
+        await app(scope, receive, send)
+        return sent[0]["status"], sent[1]["body"]
+
+    status, body = asyncio.run(run())
+    assert status in (400, 403, 404) and b"of-" not in body
+
+
+def test_the_operator_opens_every_cluster_and_reads_them_all_at_once(store: SqliteStore) -> None:
+    async def ask(http: Client) -> list[Any]:
+        return [
+            (await http.get(f"/clusters/{name}/api/v1/configmaps")).json() for name in ("one", "fleet", "*")
+        ]
+
+    one, fleet, every = asking(store, "operator", ask)
+    assert [len(found["items"]) for found in (one, fleet, every)] == [1, 1, 3]
+    assert {item["metadata"]["annotations"]["walras.dev/cluster"] for item in every["items"]} == {
+        "one",
+        "two",
+        "fleet",
+    }
+
+
+@pytest.mark.parametrize(
+    "authorization", ["", "Bearer", "Bearer ", "Bearer nobody", "Basic b25lOg==", "one", "bearer  one x"]
+)
+def test_who_has_no_valid_token_is_unauthorized(store: SqliteStore, authorization: str) -> None:
+    async def ask(http: Client) -> Any:
+        answer = await http.get(
+            "/clusters/one/api", headers={"authorization": authorization} if authorization else {}
+        )
+        return answer.status_code, answer.json()["reason"], "www-authenticate" in answer.headers
+
+    assert asking(store, "", ask) == (401, "Unauthorized", True)
+
+
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/livez", "/readyz", "/clusters/one/readyz", "/version", "/clusters/x/version"]
+)
+def test_health_and_version_need_no_token(store: SqliteStore, path: str) -> None:
+    async def ask(http: Client) -> int:
+        return (await http.get(path)).status_code
+
+    assert asking(store, "", ask) == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "reason"),
+    [
+        ("GET", "/api/v1/namespaces/default/configmaps/nobody", 404, "NotFound"),
+        ("GET", "/api/v1/nonsense", 404, "NotFound"),
+        ("GET", "/api/v1/namespaces/default/nodes", 404, "NotFound"),
+        ("GET", "/api/v1/namespaces/default/configmaps/here/status", 404, "NotFound"),
+        ("GET", "/api/v1/namespaces/default/configmaps/here/a/b", 404, ""),
+        ("GET", "/apis/nonsense/v1/x", 404, ""),
+        ("GET", "/openapi/v2", 404, ""),
+        ("GET", "/walras/v1/prices", 404, "NotFound"),
+        ("POST", "/api/v1/configmaps", 405, "MethodNotAllowed"),
+        ("DELETE", "/api/v1/configmaps", 405, "MethodNotAllowed"),
+        ("DELETE", "/api/v1/namespaces", 405, "MethodNotAllowed"),
+        ("PUT", "/api/v1/namespaces/default/configmaps", 405, "MethodNotAllowed"),
+        ("BREW", "/api/v1/namespaces/default/configmaps", 405, "MethodNotAllowed"),
+        ("POST", "/api", 405, "MethodNotAllowed"),
+        ("GET", "/api/v1/configmaps?limit=-1", 400, "BadRequest"),
+        ("GET", "/api/v1/configmaps?limit=x", 400, "BadRequest"),
+        ("GET", "/api/v1/configmaps?labelSelector=%3D%3D", 400, "BadRequest"),
+        ("GET", "/api/v1/configmaps?resourceVersion=99999", 504, "Timeout"),
+        ("GET", "/api/v1/configmaps?watch=1&sendInitialEvents=true", 422, "Invalid"),
+        ("GET", "/api/v1/configmaps?watch=1&timeoutSeconds=x", 400, "BadRequest"),
+        ("GET", "/api/v1/configmaps?" + "&".join(f"a{i}=1" for i in range(200)), 400, "BadRequest"),
+        ("POST", "/api/v1/namespaces/default/configmaps?dryRun=Some", 400, "BadRequest"),
+        ("POST", "/api/v1/namespaces/default/configmaps?fieldValidation=Loose", 400, "BadRequest"),
+        ("POST", "/api/v1/namespaces/default/configmaps", 400, "BadRequest"),
+        ("PATCH", "/api/v1/namespaces/default/configmaps/here", 415, "UnsupportedMediaType"),
+        ("GET", "/api/v1/namespaces/default/pods/p/exec", 404, "NotFound"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_told_as_a_status(
+    store: SqliteStore, method: str, path: str, status: int, reason: str
+) -> None:
+    async def ask(http: Client) -> tuple[int, str]:
+        answer = await http.request(method, f"/clusters/one{path}")
+        kind = answer.headers["content-type"]
+        return answer.status_code, answer.json()["reason"] if kind == "application/json" else ""
+
+    assert asking(store, "one", ask) == (status, reason)
+
+
+def test_a_get_gives_the_stored_bytes(store: SqliteStore) -> None:
+    async def ask(http: Client) -> tuple[Any, Any]:
+        path = "/clusters/one/api/v1/namespaces/default/configmaps/here"
+        return (await http.get(path)).json(), (
+            await http.get(path, headers={"accept": "application/yaml"})
+        ).text
+
+    plain, text = asking(store, "one", ask)
+    assert plain["data"] == {"secret": "of-one"} and plain["metadata"]["resourceVersion"]
+    assert "secret: of-one" in text
+
+
+def test_a_field_given_twice_is_warned_of_or_refused_as_was_asked(store: SqliteStore) -> None:
+    body = b'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"n"},"data":{"a":"1","a":"2"}}'
+    path = "/clusters/one/api/v1/namespaces/default/configmaps?dryRun=All&fieldValidation="
+
+    async def ask(http: Client) -> list[httpx.Response]:
+        headers = {"content-type": "application/json"}
+        return [
+            await http.post(path + mode, content=body, headers=headers)
+            for mode in ("Strict", "Warn", "Ignore")
+        ]
+
+    strict, warn, ignore = asking(store, "one", ask)
+    told = 'ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: '
+    assert (strict.status_code, strict.json()["message"]) == (400, told + 'duplicate field "data.a"')
+    assert (warn.status_code, warn.headers["warning"]) == (201, '299 - "duplicate field \\"data.a\\""')
+    assert (ignore.status_code, "warning" in ignore.headers) == (201, False)
+
+
+def test_a_fault_inside_is_an_internal_error_without_its_details(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("the password is swordfish")
+
+    monkeypatch.setattr(Verbs, "list", broken)
+
+    async def ask(http: Client) -> httpx.Response:
+        return await http.get("/clusters/one/api/v1/pods")
+
+    answer = asking(store, "one", ask)
+    assert (answer.status_code, answer.json()["reason"]) == (500, "InternalError")
+    assert "swordfish" not in answer.text
+    assert "swordfish" in capsys.readouterr().out
+
+
+def test_what_others_answer_beside_the_api_is_passed_the_caller_and_the_cluster(store: SqliteStore) -> None:
+    async def extra(identity: Identity, cluster: str, path: str, query: dict[str, str]) -> dict[str, Any]:
+        if path != "cost":
+            raise NotFound("no such view")
+        return {"for": identity.user, "of": cluster, "by": query["by"]}
+
+    async def run() -> list[httpx.Response]:
+        app = await application(store)
+        app.extra = extra
+        async with client(app, "one") as http:
+            return [await http.get(f"/clusters/one/walras/v1/{path}") for path in ("cost?by=pod", "nothing")]
+
+    cost, nothing = asyncio.run(run())
+    assert cost.json() == {"for": "agent:one", "of": "one", "by": "pod"}
+    assert nothing.json()["message"] == "no such view"
+
+
+class Streaming:
+    """One streamed request, driven by hand: what was sent, and a client that leaves when told."""
+
+    def __init__(self, app: Application, path: str, token: str = "one") -> None:
+        url = httpx.URL(f"https://walras/clusters/one{path}")
+        self.sent: list[Any] = []
+        self.news = asyncio.Condition()
+        self.left = asyncio.Event()
+        self.scope = {
+            "type": "http", "method": "GET", "path": url.path, "raw_path": url.path.encode(),
+            "query_string": url.query, "headers": [(b"authorization", f"Bearer {token}".encode())],
+        }  # fmt: skip
+        self.task = asyncio.create_task(app(self.scope, self.receive, self.send))
+
+    async def receive(self) -> Any:
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        async with self.news:
+            self.sent.append(message)
+            self.news.notify_all()
+
+    @property
+    def events(self) -> list[Any]:
+        body = b"".join(message.get("body", b"") for message in self.sent)
+        return [json.loads(line) for line in body.splitlines()]
+
+    async def started(self) -> None:
+        """Returns when the headers and the empty first chunk, which carries them, were sent."""
+        async with self.news:
+            await asyncio.wait_for(self.news.wait_for(lambda: len(self.sent) >= 2), 10)
+
+    async def until(self, count: int) -> list[Any]:
+        async with self.news:
+            await asyncio.wait_for(self.news.wait_for(lambda: len(self.events) >= count), 10)
+        return self.events
+
+
+def streaming(
+    store: SqliteStore, story: Callable[[Application, Callable[[str], Streaming]], Awaitable[None]]
+) -> None:
+    async def run() -> None:
+        app = await application(store)
+        await story(app, lambda path: Streaming(app, path))
+
+    asyncio.run(run())
+
+
+WATCH_LIST = (
+    "/api/v1/namespaces/default/configmaps?watch=true&sendInitialEvents=true"
+    "&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+)
+
+
+def test_a_watch_list_ends_its_initial_objects_with_a_bookmark_and_goes_on(store: SqliteStore) -> None:
+    async def story(app: Application, open_stream: Callable[[str], Streaming]) -> None:
+        stream = open_stream(WATCH_LIST)
+        added, bookmark = await stream.until(2)
+        assert (added["type"], added["object"]["metadata"]["name"]) == ("ADDED", "here")
+        assert bookmark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+        api = app.verbs.api
+        await api.edit("one", "configmaps", "default", "here", lambda obj: obj["data"].update(x="y"))
+        assert (await stream.until(3))[2]["type"] == "MODIFIED"
+        stream.left.set()
+        await stream.task
+        assert not app.streams and len(api.hub) == 0
+
+    streaming(store, story)
+
+
+def test_a_client_that_leaves_ends_its_watch_at_once(store: SqliteStore) -> None:
+    async def story(app: Application, open_stream: Callable[[str], Streaming]) -> None:
+        stream = open_stream("/api/v1/configmaps?watch=true&resourceVersion=1")
+        await stream.started()
+        assert len(app.verbs.api.hub) == 1
+        stream.left.set()
+        await asyncio.wait_for(stream.task, 5)
+        assert len(app.verbs.api.hub) == 0
+
+    streaming(store, story)
+
+
+def test_closing_ends_the_watches_with_a_last_chunk_and_refuses_new_ones(store: SqliteStore) -> None:
+    async def story(app: Application, open_stream: Callable[[str], Streaming]) -> None:
+        stream = open_stream(WATCH_LIST)
+        await stream.until(2)
+        await app.close()
+        await asyncio.wait_for(stream.task, 5)
+        assert stream.sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+        late = open_stream(WATCH_LIST)
+        await asyncio.wait_for(late.task, 5)
+        assert late.sent[0]["status"] == 503
+        unready = open_stream("/readyz")
+        await asyncio.wait_for(unready.task, 5)
+        assert unready.sent[0]["status"] == 503
+
+    streaming(store, story)
+
+
+def test_one_callers_streams_are_limited(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "STREAMS_PER_USER_MAX", 1)
+
+    async def story(app: Application, open_stream: Callable[[str], Streaming]) -> None:
+        first = open_stream(WATCH_LIST)
+        await first.until(2)
+        second = open_stream(WATCH_LIST)
+        await asyncio.wait_for(second.task, 5)
+        assert second.sent[0]["status"] == 429
+        assert (b"retry-after", b"5") in second.sent[0]["headers"]
+        other = Streaming(app, WATCH_LIST.replace("/api", "/api", 1), "operator")
+        await other.until(2)
+        await app.close()
+        await asyncio.gather(first.task, other.task)
+
+    streaming(store, story)
+
+
+def test_a_table_watch_names_its_columns_once(store: SqliteStore) -> None:
+    async def story(app: Application, open_stream: Callable[[str], Streaming]) -> None:
+        stream = open_stream(WATCH_LIST)
+        stream.task.cancel()
+        await asyncio.wait((stream.task,))
+        table = Streaming(app, WATCH_LIST)
+        table.scope["headers"].append((b"accept", b"application/json;as=Table;v=v1;g=meta.k8s.io"))  # type: ignore[attr-defined]
+        first, bookmark = await table.until(2)
+        await app.verbs.api.edit(
+            "one", "configmaps", "default", "here", lambda obj: obj["data"].update(x="y")
+        )
+        second = (await table.until(3))[2]
+        assert first["object"]["kind"] == bookmark["object"]["kind"] == second["object"]["kind"] == "Table"
+        assert first["object"]["columnDefinitions"] and not second["object"]["columnDefinitions"]
+        assert second["object"]["rows"][0]["cells"][:2] == ["here", 2]
+        await app.close()
+        await table.task
+
+    streaming(store, story)
