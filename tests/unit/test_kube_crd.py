@@ -77,6 +77,11 @@ def test_a_definition_serves_its_kind_once_it_is_established() -> None:
     assert registry.by_kind("example.com", "v1", "Gadget") is resource
 
 
+def test_clusters_with_the_same_definition_share_one_resource() -> None:
+    first, second, other = (served(schema) for schema in (SHAPE, copy.deepcopy(SHAPE), {"type": "object"}))
+    assert first is second and first is not other
+
+
 def test_the_status_says_that_it_is_served_and_keeps_its_times() -> None:
     made = definition()
     made["status"] = crd.establish(made, NOW)

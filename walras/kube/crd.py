@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+import msgspec
 
 from walras.kube.registry import Resource
 
 Object = dict[str, Any]
 
-_META = {"$ref": "#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}
-_OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+# Clusters that define the same kind share one resource, with its schema and its OpenAPI document.
+_shared: Final[WeakValueDictionary[bytes, Resource]] = WeakValueDictionary()
+_META: Final = {"$ref": "#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}
+_OPEN: Final = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 
 def resources(crd: Mapping[str, Any]) -> list[Resource]:
@@ -21,9 +27,16 @@ def resources(crd: Mapping[str, Any]) -> list[Resource]:
     if not is_established(crd):
         return []
     spec = crd["spec"]
-    return [
-        resource_of(spec, version) for version in spec["versions"] if version["storage"] and version["served"]
-    ]
+    return [_interned(spec, each) for each in spec["versions"] if each["storage"] and each["served"]]
+
+
+def _interned(spec: Mapping[str, Any], version: Mapping[str, Any]) -> Resource:
+    what = (spec["group"], spec["scope"], spec["names"], version)
+    digest = hashlib.sha256(msgspec.json.encode(what, order="deterministic")).digest()
+    resource = _shared.get(digest)
+    if resource is None:
+        resource = _shared[digest] = resource_of(spec, version)
+    return resource
 
 
 def resource_of(spec: Mapping[str, Any], version: Mapping[str, Any]) -> Resource:
