@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 from walras.core.errors import Invalid
@@ -25,7 +26,12 @@ LENGTH_MAX: Final = 64
 
 
 def _parse(text: str | int | float) -> Fraction:
-    text = str(text)
+    return _read(str(text))
+
+
+# The same few quantities come with every pod, and fractions are slow.
+@lru_cache(maxsize=4096)
+def _read(text: str) -> Fraction:
     match = _QUANTITY.fullmatch(text) if len(text) <= LENGTH_MAX else None
     if match is None:
         raise Invalid(
@@ -45,10 +51,16 @@ def parse_quantity(text: str | int | float) -> int:
 
 def parse_milli(text: str | int | float) -> int:
     """Thousandths, rounded up as `MilliValue()` does ("100m" is 100, "2" 2000). Raises Invalid."""
-    value = _parse(text) * 1000
+    return _milli(str(text))
+
+
+@lru_cache(maxsize=4096)
+def _milli(text: str) -> int:
+    value = _read(text) * 1000
     return -((-value.numerator) // value.denominator)
 
 
+@lru_cache(maxsize=4096)
 def canonical(text: str) -> str:
     """The quantity in canonical form: no fraction, the largest suffix that is exact, in the family of
     suffixes that it was written in ("1000m" is "1", "0.5" is "500m", "1024Mi" is "1Gi"). Raises Invalid.
