@@ -38,9 +38,12 @@ class Explainer:
         position = decision.result.order.index(bid.id) + 1 if bid.id in decision.result.order else 0
         unfunded = bid.id in decision.result.unfunded
         best = max(options, key=lambda option: (option.density(option.package.price_micros), -option.index))
-        priced = self._winning.find(bid, decision, unfunded=unfunded)
+        priced = self._winning.find(bid, decision)
         winning, unaffordable = priced.price_micros, priced.unaffordable_micros
-        if unfunded:
+        if winning is not None:
+            best = next(option for option in options if option.index == priced.package)
+        lower = winning is not None and winning <= best.package.price_micros
+        if unfunded or lower:
             reason, constraint = Reason.INSUFFICIENT_FUNDS, Constraint.FUNDS
         elif position == 0 and best.package.price_micros < self._rules.reserve_micros:
             reason, constraint = Reason.BELOW_RESERVE, Constraint.PRICE
@@ -57,7 +60,7 @@ class Explainer:
             winning,
             position,
             "",
-            priced.package if winning else best.index,
+            best.index,
         )
         return replace(found, message=self._message(found, best, unaffordable))
 

@@ -50,21 +50,24 @@ class WinningPrice:
         self._only = only
         self._known: dict[tuple[str, str, Package], Found] = {}
 
-    def find(self, bid: Bid, decision: Decision, *, unfunded: bool) -> Found:
+    def find(self, bid: Bid, decision: Decision) -> Found:
         """The lowest price found, over all packages of a bid that lost."""
         options = self._prepared.options[bid.id]
-        found = [self._find(option, decision, unfunded=unfunded) for option in options]
+        found = [self._find(option, decision) for option in options]
         return min(found, key=_cheapness)
 
-    def _find(self, option: Option, decision: Decision, *, unfunded: bool) -> Found:
+    def _find(self, option: Option, decision: Decision) -> Found:
         """Bids of one agent for the same single package share the search, unless order decides."""
         bid = option.bid
         key = (bid.agent, bid.job_class, replace(option.package, price_micros=0))
-        shared = len(bid.packages) == 1 and not unfunded
+        # A price that the agent cannot pay may have to fall to win.
+        enough = option.package.cost_max_micros <= self._prepared.funds[bid.agent]
+        funded = enough and bid.id not in decision.result.unfunded
+        shared = len(bid.packages) == 1 and funded
         known = self._known.get(key) if shared else None
         if known is not None and self._same_for(option, known, decision):
             return replace(known, package=option.index)
-        found = self._search(option, decision, 1 if unfunded else option.package.price_micros + 1)
+        found = self._search(option, decision, option.package.price_micros + 1 if funded else 1)
         if shared:
             self._known[key] = found
         return found
