@@ -424,7 +424,9 @@ def test_a_delete_says_success_or_shows_what_lingers() -> None:
 def test_a_pod_on_a_node_gets_its_grace_and_one_without_goes_at_once() -> None:
     async def story(agent: Caller) -> None:
         await agent.create("pods", pod("waiting"))
-        assert (await agent.delete("pods", "waiting"))["kind"] == "Status"
+        assert (await agent.delete("pods", "waiting"))["kind"] == "Pod"
+        with pytest.raises(NotFound):
+            agent.get("pods", "waiting")
         await agent.create("pods", pod("running", nodeName="n", terminationGracePeriodSeconds=20))
         going = await agent.delete("pods", "running")
         assert going["metadata"]["deletionGracePeriodSeconds"] == 20
@@ -433,7 +435,8 @@ def test_a_pod_on_a_node_gets_its_grace_and_one_without_goes_at_once() -> None:
         assert shorter["metadata"]["deletionTimestamp"] == "2023-11-14T22:13:25Z"
         longer = await agent.delete("pods", "running", gracePeriodSeconds=60)
         assert longer["metadata"]["deletionGracePeriodSeconds"] == 5
-        assert (await agent.delete("pods", "running", gracePeriodSeconds=0))["kind"] == "Status"
+        await agent.delete("pods", "running", gracePeriodSeconds=0)
+        assert agent.verbs.api.find("a", "pods", "default", "running") is None
 
     run(story)
 

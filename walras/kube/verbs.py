@@ -20,6 +20,10 @@ from walras.kube.watch import View, Watch, bookmark
 __all__ = ["OBJECTS_MAX", "Context", "Identity", "Page", "Verbs"]
 
 OBJECTS_MAX: Final = 10_000
+# The types whose deletion answers the object where others answer a Status; typed clients rely on it.
+_RETURNED: Final = (
+    "persistentvolumeclaims", "pods", "resourceslices.resource.k8s.io", "serviceaccounts", "services",
+)  # fmt: skip
 
 
 def _quota(cluster: str) -> int:
@@ -230,7 +234,7 @@ class Verbs:
     async def delete(
         self, ctx: Context, resource: Resource, namespace: str, name: str, options: Object
     ) -> Object:
-        """The object while something keeps it; a Status of Success when it is gone."""
+        """The object while something keeps it; else a Status of Success, or for some types the object."""
         self._check(ctx, "delete", resource, namespace)
         policy.check_delete(resource, name)
         transaction = self.api.transaction()
@@ -241,7 +245,7 @@ class Verbs:
         deleted = self._delete(ctx, transaction, resource, current, options)
         gone = transaction.peek(ctx.cluster, resource.key, namespace, name) is None
         await self._commit(_with_dry_run(ctx, options), transaction, deleted)
-        return _success(resource, deleted) if gone else deleted
+        return _success(resource, deleted) if gone and resource.key not in _RETURNED else deleted
 
     async def delete_collection(
         self,

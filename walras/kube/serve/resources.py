@@ -145,7 +145,6 @@ class Resources:
         if route.name:
             fields = ",".join(filter(None, (fields, f"metadata.name={route.name}")))
         _check_initial_events(query)
-        initial = pods.flag(query, "sendInitialEvents") if "sendInitialEvents" in query else None
 
         def open_watch() -> watching.Watching:
             return self._verbs.watch(
@@ -155,7 +154,7 @@ class Resources:
                 label_selector=query.get("labelSelector", ""),
                 field_selector=fields,
                 resource_version=query.get("resourceVersion", ""),
-                send_initial_events=initial,
+                send_initial_events=pods.flag(query, "sendInitialEvents"),
                 bookmarks=pods.flag(query, "allowWatchBookmarks"),
             )
 
