@@ -83,8 +83,7 @@ def _version_1(name: str, found: Sequence[Hierarchy]) -> tuple[Groups | None, li
             continue
         base = places[0].own / name
         try:
-            GroupsV1({controller: base}).make(_PROBE, Limits(cpu_milli=1000, pids=64))
-            GroupsV1({controller: base}).remove(_PROBE)
+            _try(GroupsV1({controller: base}))
             bases[controller] = base
         except OSError as error:
             notes.append(f"cgroup v1 {controller}: {error.strerror} ({base})")
@@ -100,14 +99,21 @@ def _version_2(name: str, found: Sequence[Hierarchy]) -> tuple[Groups | None, li
             try:
                 _open_up(parent, wanted)
                 groups = GroupsV2(parent / name, wanted)
-                groups.make(_PROBE, Limits(cpu_milli=1000, pids=64))
-                groups.remove(_PROBE)
+                _try(groups)
             except OSError as error:
                 notes.append(f"cgroup v2: {error.strerror} ({parent})")
                 continue
             missing = [each for each in cgroups_v2.CONTROLLERS if each not in available]
             return groups, [f"cgroup v2: no {each} controller in {parent}" for each in missing]
     return None, notes
+
+
+def _try(groups: Groups) -> None:
+    """Makes a group with limits and removes it. Raises OSError."""
+    groups.make(_PROBE, Limits(cpu_milli=1000, pids=64))
+    for entrance in groups.entrances(_PROBE):
+        os.stat(entrance)
+    groups.remove(_PROBE)
 
 
 def _open_up(parent: Path, controllers: Sequence[str]) -> None:

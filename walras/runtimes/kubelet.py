@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
 from walras.core.clock import Clock
-from walras.core.errors import BadRequest, NotFound
+from walras.core.errors import BadRequest, Conflict, NotFound
 from walras.kube.api import API, Change
 from walras.runtimes.admission import node_limits
 from walras.runtimes.base import Runtime
@@ -134,11 +135,15 @@ class Kubelet:
     def _consider(self, cluster: str, pod: Object) -> None:
         """Starts the pod if it is this kubelet's, has not ended, and is not started yet."""
         uid, name = pod["metadata"]["uid"], pod["spec"].get("nodeName")
-        if not name or self._stopping or (cluster, uid) in self._workers or (cluster, name) in self._closed:
+        if not name or self._stopping or (cluster, uid) in self._workers:
             return
         over = (pod.get("status") or {}).get("phase") in _OVER
         node = self._api.find(cluster, NODES, "", name)
-        if over or node is None:
+        if over:
+            return
+        if node is None or (cluster, name) in self._closed:
+            if "deletionTimestamp" in pod["metadata"]:
+                self._spawn(self._remove(cluster, pod))
             return
         self._runtime.set_node(cluster, name, node_limits(node))
 
@@ -147,6 +152,18 @@ class Kubelet:
 
         worker = self._workers[cluster, uid] = PodWorker(self._services, cluster, pod, node, others)
         worker.task.add_done_callback(lambda task: self._ended(cluster, uid, task))
+
+    async def _remove(self, cluster: str, pod: Object) -> None:
+        """Lets go of a deleted pod of which nothing runs: its node is gone, or going."""
+        metadata = pod["metadata"]
+        transaction = self._api.transaction()
+        with suppress(NotFound, Conflict):
+            found = transaction.peek(cluster, PODS, metadata["namespace"], metadata["name"])
+            if found is not None and found["metadata"]["uid"] == metadata["uid"]:
+                transaction.delete(
+                    cluster, PODS, metadata["namespace"], metadata["name"], grace_seconds=0, propagation=""
+                )
+                await transaction.commit()
 
     def _ended(self, cluster: str, uid: str, task: asyncio.Task[None]) -> None:
         worker = self._workers.pop((cluster, uid))

@@ -17,7 +17,7 @@ from walras.runtimes.container import ContainerLoop, gather
 from walras.runtimes.environment import ConfigError, EnvSource
 from walras.runtimes.publisher import Publisher
 from walras.runtimes.services import Services
-from walras.runtimes.status import CONTAINER_CREATING, DISRUPTION, Verdict, pod_status, records
+from walras.runtimes.status import CONTAINER_CREATING, DISRUPTION, Verdict, phase, pod_status, records
 from walras.runtimes.volumes import Volume, prepare
 
 log = structlog.get_logger(__name__)
@@ -267,7 +267,9 @@ class PodWorker:
     async def _conclude(self) -> None:
         """Everything is gone: says so, and lets the pod go where it is deleted."""
         deleted = "deletionTimestamp" in self.pod["metadata"]
-        if self._verdict is None and self.stopping:
+        policy = self.pod["spec"].get("restartPolicy", "Always")
+        finished = phase(self._inits, self._mains, policy) in {"Succeeded", "Failed"} and not self._signalled
+        if self._verdict is None and self.stopping and not finished:
             if self._ending == "node" and not deleted:
                 self._verdict = _NODE_GONE
             elif self._ending != "shutdown":

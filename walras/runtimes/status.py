@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from walras.core.clock import rfc3339
 from walras.core.errors import WalrasError
-from walras.core.quantity import parse_quantity
+from walras.core.quantity import parse_milli
 from walras.runtimes.environment import HOST_IP
 
 Object = dict[str, Any]
@@ -241,6 +241,6 @@ def qos_class(spec: Mapping[str, Any]) -> str:
 
 def _amount(text: Any) -> int:
     try:
-        return parse_quantity(str(text)) if text is not None else 0
+        return parse_milli(str(text)) if text is not None else 0
     except WalrasError:
         return 0

@@ -1,0 +1,150 @@
+"""Control groups on trees of plain files, and on the real ones where this machine lets us."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from walras.runtimes.base import Limits
+from walras.runtimes.cgroups import bandwidth, group_name
+from walras.runtimes.cgroups_detect import Hierarchy, detect, hierarchies
+from walras.runtimes.cgroups_v1 import GroupsV1
+from walras.runtimes.cgroups_v2 import GroupsV2
+from walras.runtimes.throttle import Allowance
+
+
+@pytest.mark.parametrize(
+    ("milli", "quota_us", "period_us"),
+    [
+        (1000, 20_000, 20_000),
+        (250, 5_000, 20_000),
+        (4000, 80_000, 20_000),
+        (50, 1_000, 20_000),
+        (10, 1_000, 100_000),
+        (1, 1_000, 1_000_000),
+    ],
+)
+def test_a_share_has_the_shortest_period_that_the_kernel_allows(
+    milli: int, quota_us: int, period_us: int
+) -> None:
+    share = bandwidth(milli)
+    assert (share.quota_us, share.period_us) == (quota_us, period_us)
+
+
+def test_no_name_can_be_that_of_a_control_file_or_too_long() -> None:
+    assert group_name("agent", "cgroup.procs") == "agent-cgroup.procs"
+    long = [group_name("pod", "x" * 300 + end) for end in "ab"]
+    assert long[0] != long[1] and max(map(len, long)) <= 200
+    assert "/" not in group_name("node", "../..")
+
+
+MOUNTS_V1 = """\
+32 31 0:29 / {0}/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / {0}/memory rw,relatime - cgroup cgroup rw,memory
+40 31 0:37 / {0}/systemd rw,relatime - cgroup cgroup rw,name=systemd
+41 31 0:38 / {0}/unified rw,relatime - cgroup2 cgroup2 rw
+24 1 0:22 / /proc rw - proc proc rw
+"""
+
+
+def test_hierarchies_are_found_with_this_process_s_place_in_them(tmp_path: Path) -> None:
+    (tmp_path / "memory" / "service" / "x").mkdir(parents=True)
+    own = "3:cpu,cpuacct:/\n2:memory:/service/x\n1:name=systemd:/\n0::/\n"
+    found = hierarchies(MOUNTS_V1.format(tmp_path), own)
+    assert [(each.version, each.controllers) for each in found[:2]] == [
+        (1, ("cpu", "cpuacct")),
+        (1, ("memory",)),
+    ]
+    assert found[1].own == tmp_path / "memory" / "service" / "x"
+    assert [each.version for each in found] == [1, 1, 1, 2]
+
+
+def test_a_place_that_is_not_there_falls_back_to_the_mount(tmp_path: Path) -> None:
+    (tmp_path / "cg").mkdir()
+    mount = f"41 31 0:38 /docker/abc {tmp_path}/cg rw - cgroup2 cgroup2 rw\n"
+    assert hierarchies(mount, "0::/docker/abc/gone\n")[0].own == tmp_path / "cg"
+
+
+def v2_tree(root: Path, *groups: str) -> None:
+    """The files that the kernel makes in each group."""
+    for group in groups:
+        directory = root / group
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in (
+            "cgroup.subtree_control",
+            "cpu.max",
+            "memory.max",
+            "memory.swap.max",
+            "pids.max",
+            "cgroup.kill",
+        ):
+            (directory / name).touch()
+        (directory / "cgroup.procs").write_text("")
+
+
+def test_version_2_limits_and_facts(tmp_path: Path) -> None:
+    v2_tree(tmp_path, "", "agent", "agent/node")
+    groups = GroupsV2(tmp_path, ["cpu", "memory", "pids"])
+    path = ("agent", "node")
+    groups.make(path, Limits(cpu_milli=250, memory_bytes=1 << 30, pids=64))
+    node = tmp_path / "agent" / "node"
+    assert (node / "cpu.max").read_text() == "5000 20000"
+    assert (node / "memory.max").read_text() == str(1 << 30)
+    assert (node / "pids.max").read_text() == "64"
+    assert (tmp_path / "agent" / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+    (node / "cpu.stat").write_text("usage_usec 1234\nuser_usec 1000\n")
+    (node / "memory.events").write_text("low 0\noom 1\noom_kill 2\n")
+    (node / "cgroup.procs").write_text("12\n7\n")
+    assert (groups.cpu_ns(path), groups.oom_kills(path), groups.pids(path)) == (1_234_000, 2, [7, 12])
+    groups.kill(path)
+    assert (node / "cgroup.kill").read_text() == "1"
+
+
+def test_version_1_limits_and_facts(tmp_path: Path) -> None:
+    for controller, names in {
+        "cpu": ("cpu.cfs_quota_us", "cpu.cfs_period_us"),
+        "memory": ("memory.limit_in_bytes",),
+        "pids": ("pids.max",),
+    }.items():
+        (tmp_path / controller / "node").mkdir(parents=True)
+        for name in names:
+            (tmp_path / controller / "node" / name).touch()
+    groups = GroupsV1({each: tmp_path / each for each in ("cpu", "memory", "pids")})
+    groups.make(("node",), Limits(cpu_milli=500, memory_bytes=4096, pids=8))
+    assert (tmp_path / "cpu/node/cpu.cfs_quota_us").read_text().startswith("10000")
+    assert (tmp_path / "memory/node/memory.limit_in_bytes").read_text() == "4096"
+    (tmp_path / "memory/node/memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
+    assert groups.oom_kills(("node",)) == 3
+    assert groups.entrances(("node",)) == [
+        str(tmp_path / each / "node" / "cgroup.procs") for each in ("cpu", "memory", "pids")
+    ]
+
+
+def test_without_any_rights_there_are_no_groups_and_it_is_said_why(tmp_path: Path) -> None:
+    nowhere = Hierarchy(2, (), tmp_path / "none", tmp_path / "none")
+    found = detect("walras-test", [nowhere])
+    assert found.groups is None and "No such file" in found.notes[0]
+    assert detect("walras-test", []).notes == ("no cgroup file system is mounted",)
+
+
+def test_every_controller_that_is_refused_is_named(tmp_path: Path) -> None:
+    first = [Hierarchy(1, (name,), tmp_path / "none", tmp_path / "none") for name in ("cpu", "memory")]
+    notes = detect("walras-test", first).notes
+    assert [note.split(":")[0] for note in notes] == ["cgroup v1 cpu", "cgroup v1 memory"]
+
+
+def test_an_allowance_is_paid_back_before_work_goes_on() -> None:
+    allowance = Allowance(500)
+    assert allowance.spend(0, 0.05)
+    # 100 ms of CPU in 50 ms of time is 50 ms over what was saved and earned: it takes 100 ms at one half.
+    assert not allowance.spend(100_000_000, 0.05)
+    assert not allowance.spend(0, 0.05)
+    assert not allowance.spend(0, 0.05)
+    assert allowance.spend(0, 0.06)
+
+
+def test_an_allowance_saves_up_no_more_than_a_moment() -> None:
+    allowance = Allowance(500)
+    assert allowance.spend(0, 3600)
+    assert not allowance.spend(51_000_000, 0)

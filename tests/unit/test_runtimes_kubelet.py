@@ -1,0 +1,458 @@
+"""Pods on nodes, with a runtime that runs nothing and an API that is real."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from walras.core.clock import SequenceIds, VirtualClock
+from walras.core.errors import BadRequest
+from walras.kube.api import API
+from walras.kube.store.sqlite import MEMORY, SqliteStore
+from walras.runtimes.fake import FakeRuntime
+from walras.runtimes.kubelet import Kubelet
+
+Object = dict[str, Any]
+ACME = "acme"
+
+
+@dataclass
+class Timers:
+    """Sleeps that end when they are told to."""
+
+    waiting: list[tuple[float, asyncio.Future[None]]] = field(default_factory=list)
+
+    async def sleep(self, seconds: float) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append((seconds, future))
+        await future
+
+    def pending(self) -> list[float]:
+        return [seconds for seconds, future in self.waiting if not future.done()]
+
+    def fire(self) -> None:
+        for _, future in self.waiting:
+            if not future.done():
+                future.set_result(None)
+        self.waiting.clear()
+
+
+@dataclass
+class Events:
+    said: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def event(
+        self, cluster: str, about: Object, type_: str, reason: str, message: str, *, component: str = ""
+    ) -> None:
+        self.said.append((type_, reason, message))
+
+
+@dataclass
+class World:
+    api: API
+    runtime: FakeRuntime
+    kubelet: Kubelet
+    timers: Timers
+    events: Events
+    clock: VirtualClock
+
+    async def pod(self, name: str, **spec: Any) -> None:
+        container = {"name": "main", "image": "img", "command": ["run"], **spec.pop("container", {})}
+        spec = {"nodeName": "base", "restartPolicy": "Never", "containers": [container], **spec}
+        metadata = {"name": name, "namespace": "default"}
+        await self.api.create(ACME, "pods", {"metadata": metadata, "spec": spec})
+
+    def status(self, name: str) -> Object:
+        return dict(self.api.get(ACME, "pods", "default", name).get("status") or {})
+
+    def container(self, name: str) -> Object:
+        statuses = self.status(name).get("containerStatuses") or [{}]
+        return dict(statuses[0])
+
+    async def until(self, true: Callable[[], Any]) -> None:
+        """Lets everything run until it is true, at most some thousand turns of the loop."""
+        async with asyncio.timeout(5):
+            while not true():  # noqa: ASYNC110  anything may make it true
+                await asyncio.sleep(0)
+
+    async def phase(self, name: str, phase: str) -> None:
+        await self.until(lambda: self.status(name).get("phase") == phase)
+
+    def gone(self, name: str) -> bool:
+        return self.api.find(ACME, "pods", "default", name) is None
+
+    async def started(self, count: int) -> None:
+        await self.until(lambda: len(self.runtime.processes) == count)
+
+
+def in_world(
+    tmp_path: Path, story: Callable[[World], Awaitable[None]], runtime: FakeRuntime | None = None
+) -> None:
+    async def run() -> None:
+        clock, timers, events = VirtualClock(), Timers(), Events()
+        api = API(SqliteStore(MEMORY), clock, SequenceIds())
+        await api.create_cluster(ACME)
+        status = {"capacity": {"cpu": "2", "memory": "4Gi", "pods": "110"}}
+        await api.create(ACME, "nodes", {"metadata": {"name": "base"}, "status": status})
+        fake = runtime or FakeRuntime()
+        kubelet = Kubelet(api, fake, clock, events, tmp_path, sleep=timers.sleep)
+        await kubelet.start()
+        try:
+            await story(World(api, fake, kubelet, timers, events, clock))
+        finally:
+            await kubelet.stop(0)
+            api.store.close()
+
+    asyncio.run(run())
+
+
+def test_a_bound_pod_runs_and_succeeds(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("job")
+        await world.phase("job", "Running")
+        assert world.container("job")["ready"] is True
+        assert world.container("job")["containerID"].startswith("process://")
+        world.runtime.processes[0].exit(0)
+        await world.phase("job", "Succeeded")
+        assert world.container("job")["state"]["terminated"]["reason"] == "Completed"
+
+    in_world(tmp_path, story)
+
+
+def test_a_pod_without_a_node_is_left_alone(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("pending", nodeName="")
+        await world.pod("elsewhere", nodeName="unknown")
+        await world.pod("here")
+        await world.phase("here", "Running")
+        assert len(world.runtime.processes) == 1
+
+    in_world(tmp_path, story)
+
+
+def test_a_pod_bound_before_its_node_exists_starts_when_it_does(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("early", nodeName="lease-1")
+        status = {"capacity": {"cpu": "500m", "pods": "10"}}
+        await world.api.create(ACME, "nodes", {"metadata": {"name": "lease-1"}, "status": status})
+        await world.phase("early", "Running")
+        assert world.runtime.nodes[ACME, "lease-1"].cpu_milli == 500
+
+    in_world(tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "again"),
+    [
+        ("Always", 0, True),
+        ("Always", 1, True),
+        ("OnFailure", 0, False),
+        ("OnFailure", 1, True),
+        ("Never", 0, False),
+        ("Never", 1, False),
+    ],
+)
+def test_the_restart_policy_decides(tmp_path: Path, policy: str, code: int, again: bool) -> None:
+    async def story(world: World) -> None:
+        await world.pod("p", restartPolicy=policy)
+        await world.started(1)
+        world.runtime.processes[0].exit(code)
+        if again:
+            await world.started(2)
+            await world.until(lambda: world.container("p").get("restartCount") == 1)
+            assert world.container("p")["lastState"]["terminated"]["exitCode"] == code
+        else:
+            await world.phase("p", "Failed" if code else "Succeeded")
+            assert len(world.runtime.processes) == 1
+
+    in_world(tmp_path, story)
+
+
+def _waits(world: World, seconds: float) -> bool:
+    return seconds in world.timers.pending()
+
+
+def test_a_crashing_container_waits_longer_each_time(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("p", restartPolicy="Always")
+        for attempt, delay_s in enumerate((0, 10, 20, 40, 80, 160, 300, 300), start=1):
+            await world.started(attempt)
+            world.runtime.processes[-1].exit(1)
+            if delay_s:
+                await world.until(partial(_waits, world, delay_s))
+                await world.until(lambda: "waiting" in world.container("p").get("state", {}))
+                assert world.container("p")["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+                world.timers.fire()
+
+    in_world(tmp_path, story)
+
+
+def test_deletion_gives_the_grace_period_then_kills(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("p", terminationGracePeriodSeconds=7)
+        await world.phase("p", "Running")
+        await world.api.delete(ACME, "pods", "default", "p")
+        process = world.runtime.processes[0]
+        await world.until(lambda: process.signals == [15])
+        await world.until(world.timers.pending)
+        assert world.timers.pending()[0] == pytest.approx(7, abs=0.5)
+        assert process.alive and not world.gone("p")
+        world.timers.fire()
+        await world.until(lambda: world.gone("p"))
+        assert process.signals == [15, 9]
+
+    in_world(tmp_path, story, FakeRuntime(stubborn=True))
+
+
+def test_a_shorter_grace_period_takes_over(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("p")
+        await world.phase("p", "Running")
+        await world.api.delete(ACME, "pods", "default", "p", grace_seconds=3600)
+        await world.until(lambda: world.runtime.processes[0].signals == [15])
+        await world.api.delete(ACME, "pods", "default", "p", grace_seconds=0)
+        await world.until(lambda: world.gone("p") and not world.runtime.processes[0].alive)
+
+    in_world(tmp_path, story, FakeRuntime(stubborn=True))
+
+
+def test_a_node_that_is_stopped_takes_everything_with_it_and_nothing_starts_there_again(
+    tmp_path: Path,
+) -> None:
+    async def story(world: World) -> None:
+        await world.pod("kept", restartPolicy="Always")
+        await world.pod("leaving", restartPolicy="Always")
+        await world.phase("kept", "Running")
+        await world.phase("leaving", "Running")
+        await world.api.delete(ACME, "pods", "default", "leaving", grace_seconds=600)
+        await world.kubelet.stop_node(ACME, "base")
+        assert not any(process.alive for process in world.runtime.processes)
+        assert world.gone("leaving")
+        assert world.status("kept")["phase"] == "Failed"
+        assert world.container("kept")["state"]["terminated"]["exitCode"] == 137
+        await world.pod("late")
+        await world.api.delete(ACME, "pods", "default", "late")
+        await world.until(lambda: world.gone("late"))
+        assert len(world.runtime.processes) == 2
+
+    in_world(tmp_path, story, FakeRuntime(stubborn=True))
+
+
+def test_a_node_that_is_deleted_is_stopped(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("p")
+        await world.phase("p", "Running")
+        await world.api.delete(ACME, "nodes", "", "base")
+        await world.phase("p", "Failed")
+        assert not world.runtime.processes[0].alive
+
+    in_world(tmp_path, story)
+
+
+def test_an_interrupted_pod_that_exits_with_zero_has_not_succeeded(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        phases = []
+        world.api.subscribe(
+            "pods", lambda change: phases.append(change.object.get("status", {}).get("phase"))
+        )
+        await world.pod("trainer")
+        await world.phase("trainer", "Running")
+
+        def displace(pod: Object) -> None:
+            pod["status"]["conditions"].append({"type": "DisruptionTarget", "status": "True"})
+
+        await world.api.edit(ACME, "pods", "default", "trainer", displace)
+        await world.api.delete(ACME, "pods", "default", "trainer")
+        process = world.runtime.processes[0]
+        await world.until(lambda: process.signals == [15])
+        process.exit(0)
+        await world.until(lambda: world.gone("trainer"))
+        assert phases[-1] == "Failed"
+
+    in_world(tmp_path, story, FakeRuntime(stubborn=True))
+
+
+def test_a_container_without_a_command_says_what_this_runtime_does(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("nginx", container={"command": None, "image": "nginx"})
+        await world.until(lambda: "waiting" in world.container("nginx").get("state", {}))
+        waiting = world.container("nginx")["state"]["waiting"]
+        assert waiting["reason"] == "CreateContainerError"
+        assert 'pulls no images (image "nginx")' in waiting["message"]
+        assert ("Warning", "Failed") in {said[:2] for said in world.events.said}
+        await world.api.delete(ACME, "pods", "default", "nginx")
+        await world.until(lambda: world.gone("nginx"))
+
+    in_world(tmp_path, story)
+
+
+def test_a_program_that_is_not_there_is_a_start_error(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("p")
+        await world.phase("p", "Failed")
+        ended = world.container("p")["state"]["terminated"]
+        assert (ended["reason"], ended["exitCode"]) == ("StartError", 128)
+        assert ended["message"].endswith("no such program")
+
+    in_world(tmp_path, story, FakeRuntime(lambda spec: "no such program"))
+
+
+def test_a_missing_config_map_is_waited_for(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("p", container={"envFrom": [{"configMapRef": {"name": "settings"}}]})
+        await world.until(lambda: "waiting" in world.container("p").get("state", {}))
+        assert world.container("p")["state"]["waiting"] == {
+            "reason": "CreateContainerConfigError",
+            "message": 'configmap "settings" not found',
+        }
+        metadata = {"name": "settings", "namespace": "default"}
+        await world.api.create(ACME, "configmaps", {"metadata": metadata, "data": {"COLOUR": "red"}})
+        await world.phase("p", "Running")
+        assert world.runtime.processes[0].spec.env["COLOUR"] == "red"
+
+    in_world(tmp_path, story)
+
+
+def test_init_containers_run_one_by_one_before_the_others(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        inits = [{"name": name, "image": "i", "command": [name]} for name in ("first", "second")]
+        await world.pod("p", initContainers=inits, restartPolicy="OnFailure")
+        await world.started(1)
+        assert world.status("p").get("phase", "Pending") == "Pending"
+        world.runtime.processes[0].exit(0)
+        await world.started(2)
+        world.runtime.processes[1].exit(1)
+        await world.started(3)
+        world.runtime.processes[2].exit(0)
+        await world.phase("p", "Running")
+        assert [each.spec.name for each in world.runtime.processes] == ["first", "second", "second", "main"]
+
+    in_world(tmp_path, story)
+
+
+def test_a_failed_init_container_fails_a_pod_that_is_never_restarted(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("p", initContainers=[{"name": "i", "command": ["i"]}])
+        await world.started(1)
+        world.runtime.processes[0].exit(1)
+        await world.phase("p", "Failed")
+        assert len(world.runtime.processes) == 1
+
+    in_world(tmp_path, story)
+
+
+def test_a_pod_that_does_not_fit_its_node_is_rejected(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("fits", container={"resources": {"requests": {"cpu": "1500m"}}})
+        await world.phase("fits", "Running")
+        await world.pod("big", container={"resources": {"requests": {"cpu": "600m"}}})
+        await world.phase("big", "Failed")
+        assert world.status("big")["reason"] == "OutOfcpu"
+        assert len(world.runtime.processes) == 1
+
+    in_world(tmp_path, story)
+
+
+def test_a_pod_that_lives_past_its_deadline_is_ended(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("p", activeDeadlineSeconds=60, restartPolicy="Always")
+        await world.phase("p", "Running")
+        await world.until(lambda: 60.0 in world.timers.pending())
+        world.timers.fire()
+        await world.phase("p", "Failed")
+        assert world.status("p")["reason"] == "DeadlineExceeded"
+
+    in_world(tmp_path, story)
+
+
+def test_an_oom_kill_is_named(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("p")
+        await world.started(1)
+        world.runtime.processes[0].exit(137, oom_killed=True)
+        await world.phase("p", "Failed")
+        assert world.container("p")["state"]["terminated"]["reason"] == "OOMKilled"
+
+    in_world(tmp_path, story)
+
+
+def test_what_ran_before_a_restart_of_the_server_is_run_again_or_counted_as_disrupted(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("service", restartPolicy="Always")
+        await world.pod("batch", restartPolicy="Never")
+        await world.phase("service", "Running")
+        await world.phase("batch", "Running")
+        await world.kubelet.stop(1)
+        assert world.status("batch")["phase"] == "Running"
+        again = FakeRuntime()
+        kubelet = Kubelet(world.api, again, world.clock, world.events, tmp_path, sleep=world.timers.sleep)
+        await kubelet.start()
+        await world.until(lambda: world.container("service")["restartCount"] == 1)
+        assert world.container("service")["lastState"]["terminated"]["exitCode"] == 137
+        await world.phase("batch", "Failed")
+        conditions = {each["type"]: each["status"] for each in world.status("batch")["conditions"]}
+        assert conditions["DisruptionTarget"] == "True"
+        await kubelet.stop(0)
+
+    in_world(tmp_path, story)
+
+
+def test_logs_are_of_the_attempt_that_is_asked_for(tmp_path: Path) -> None:
+    async def read(world: World, **options: Any) -> bytes:
+        pod = world.api.get(ACME, "pods", "default", "p")
+        return b"".join([piece async for piece in world.kubelet.logs(ACME, pod, "main", **options)])
+
+    async def story(world: World) -> None:
+        await world.pod("p", restartPolicy="Always")
+        await world.started(1)
+        world.runtime.processes[0].output("stdout", b"first\n")
+        world.runtime.processes[0].exit(1)
+        await world.started(2)
+        await world.until(lambda: world.container("p").get("restartCount") == 1)
+        world.runtime.processes[1].output("stderr", b"second\n")
+        assert await read(world) == b"second\n"
+        assert await read(world, previous=True) == b"first\n"
+        world.runtime.processes[1].exit(1)
+        await world.until(lambda: "waiting" in world.container("p").get("state", {}))
+        assert await read(world) == b"second\n"
+        assert await read(world, previous=True) == b"second\n"
+
+    in_world(tmp_path, story)
+
+
+def test_logs_of_a_container_that_has_not_started_are_refused(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("p", container={"command": None})
+        await world.until(lambda: world.container("p"))
+        pod = world.api.get(ACME, "pods", "default", "p")
+        with pytest.raises(BadRequest, match="is waiting to start: CreateContainerError"):
+            world.kubelet.logs(ACME, pod, "main")
+        with pytest.raises(BadRequest, match="previous terminated container"):
+            world.kubelet.logs(ACME, pod, "main", previous=True)
+        with pytest.raises(BadRequest, match="container other is not valid"):
+            world.kubelet.logs(ACME, pod, "other")
+
+    in_world(tmp_path, story)
+
+
+def _files(data_dir: Path, uid: str) -> list[Path]:
+    return list(data_dir.glob(f"agents/acme/*/{uid}"))
+
+
+def test_a_deleted_pod_leaves_no_files(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        mount = {"volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}]}
+        await world.pod("p", container=mount, volumes=[{"name": "scratch", "emptyDir": {}}])
+        await world.phase("p", "Running")
+        uid = world.api.get(ACME, "pods", "default", "p")["metadata"]["uid"]
+        assert _files(tmp_path, uid)
+        await world.api.delete(ACME, "pods", "default", "p", grace_seconds=0)
+        await world.until(lambda: not _files(tmp_path, uid))
+
+    in_world(tmp_path, story)

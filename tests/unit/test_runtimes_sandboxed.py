@@ -1,0 +1,396 @@
+"""Hostile programs in the real sandbox, with what this machine lets the server do."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from walras.core.errors import ServiceUnavailable
+from walras.runtimes import procfs
+from walras.runtimes.base import ContainerSpec, ExitStatus, Limits, Mount, PodRef, StartError, Stream
+from walras.runtimes.process import Container, ProcessRuntime
+from walras.runtimes.sandbox import Mode, uid_of
+
+pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+UNLIMITED = Limits()
+PATH = f"{sys.prefix}/bin:/usr/bin:/bin"
+
+
+@dataclass
+class World:
+    runtime: ProcessRuntime
+    data_dir: Path
+
+    async def begin(
+        self,
+        *argv: str,
+        pod: str = "p1",
+        mounts: tuple[Mount, ...] = (),
+        limits: Limits = UNLIMITED,
+        pod_limits: Limits = UNLIMITED,
+        env: dict[str, str] | None = None,
+    ) -> tuple[Container, bytearray]:
+        said = bytearray()
+
+        def output(_stream: Stream, data: bytes) -> None:
+            said.extend(data)
+
+        ref = PodRef("acme", "base", f"uid-{pod}", pod)
+        environment = {"PATH": PATH, **(env or {})}
+        spec = ContainerSpec(ref, "main", 0, argv, environment, mounts=mounts, limits=limits)
+        return await self.runtime.start(spec, output, pod_limits), said
+
+    async def run(self, *argv: str, pod: str = "p1", mounts: tuple[Mount, ...] = ()) -> tuple[int, str]:
+        container, said = await self.begin(*argv, pod=pod, mounts=mounts)
+        status = await container.wait()
+        return status.code, said.decode()
+
+    async def shell(self, script: str) -> tuple[int, str]:
+        return await self.run("sh", "-c", script)
+
+    async def hears(self, said: bytearray) -> None:
+        """Returns when the program has said anything."""
+        async with asyncio.timeout(10):
+            while not said:  # noqa: ASYNC110  only the other process knows when
+                await asyncio.sleep(0.01)
+
+    def claim(self, cluster: str) -> Path:
+        """A volume of an agent's with a secret in it, as kubelet makes them."""
+        path = self.data_dir / "agents" / cluster / "volumes" / "default" / "data"
+        path.mkdir(parents=True)
+        (path / "secret").write_text("treasure")
+        if os.geteuid() == 0:
+            os.chown(path, uid_of(cluster), uid_of(cluster))
+        return path
+
+
+def sandboxed(tmp_path: Path, story: Callable[[World], Awaitable[None]], mode: Mode | None = None) -> None:
+    async def run() -> None:
+        runtime = ProcessRuntime(tmp_path, mode=mode)
+        await runtime.open()
+        try:
+            await story(World(runtime, tmp_path))
+        finally:
+            await runtime.close()
+
+    asyncio.run(run())
+
+
+@contextmanager
+def listener() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_the_program_gets_its_arguments_environment_and_exit_code(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        container, said = await world.begin(
+            "sh",
+            "-c",
+            'echo "$GREETING $1"; echo odd >&2; exit 7',
+            "sh",
+            "a  b",
+            env={"GREETING": "it's\n$HOME"},
+        )
+        assert await container.wait() == ExitStatus(7)
+        assert b"it's\n$HOME a  b\n" in said and b"odd\n" in said
+
+    sandboxed(tmp_path, story)
+
+
+def test_variables_whose_names_a_shell_has_no_word_for_arrive(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        script = "import os; print(os.environ['my.dotted-name'])"
+        container, said = await world.begin(sys.executable, "-c", script, env={"my.dotted-name": "x y"})
+        await container.wait()
+        assert said == b"x y\n"
+
+    sandboxed(tmp_path, story)
+
+
+def test_a_signal_that_ends_the_program_is_told_as_128_and_more(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        assert (await world.shell("kill -TERM $$"))[0] == 128 + signal.SIGTERM
+
+    sandboxed(tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    ("argv", "why"),
+    [
+        ("no-such-program", "executable file not found in $PATH"),
+        ("/no/such/program", "no such file or directory"),
+        ("/usr", "is a directory"),
+        ("/etc/passwd", "permission denied"),
+    ],
+)
+def test_a_program_that_cannot_be_started_is_named(tmp_path: Path, argv: str, why: str) -> None:
+    async def story(world: World) -> None:
+        with pytest.raises(StartError) as caught:
+            await world.begin(argv)
+        assert why in caught.value.message and argv in caught.value.message
+
+    sandboxed(tmp_path, story)
+
+
+def test_the_loader_is_never_led_by_a_pods_environment_while_it_has_privileges(tmp_path: Path) -> None:
+    """LD_PRELOAD is honoured for the program alone: what comes before it would complain on stderr."""
+
+    async def story(world: World) -> None:
+        container, said = await world.begin("true", env={"LD_PRELOAD": "/no/such/library.so"})
+        await container.wait()
+        assert said.count(b"/no/such/library.so") == 1
+
+    sandboxed(tmp_path, story)
+
+
+def test_neither_the_data_directory_nor_home_nor_roots_files_are_there(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        other = world.claim("rival")
+        (world.data_dir / "key.pem").write_text("key")
+        script = "; ".join(
+            f"cat {path} 2>&1 >/dev/null && echo LEAK {path}"
+            for path in (
+                other / "secret",
+                world.data_dir / "key.pem",
+                "/etc/shadow",
+                "/root/.bashrc",
+                "/root/.ssh/*",
+            )
+        )
+        assert "LEAK" not in (await world.shell(script))[1]
+        assert (await world.shell("ls /home /var /srv 2>/dev/null"))[1] == ""
+
+    sandboxed(tmp_path, story)
+
+
+def test_the_data_directory_is_hidden_even_inside_a_directory_that_is_seen(tmp_path: Path) -> None:
+    inside = Path(sys.prefix) / f"walras-test-{os.getpid()}"
+
+    async def story(world: World) -> None:
+        (inside / "key.pem").write_text("key")
+        assert (await world.shell(f"ls {inside}; cat {inside}/key.pem"))[0] != 0
+
+    inside.mkdir()
+    try:
+        sandboxed(inside, story)
+    finally:
+        shutil.rmtree(inside)
+
+
+def test_the_system_cannot_be_written_to(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        for place in ("/usr/bin/x", "/etc/passwd", f"{sys.prefix}/x", "/proc/sys/kernel/core_pattern"):
+            assert (await world.shell(f"echo x > {place}"))[0] != 0
+        assert (await world.shell("echo x > /tmp/x && cat /tmp/x"))[1] == "x\n"
+
+    sandboxed(tmp_path, story)
+
+
+@as_root
+def test_programs_of_root_run_without_its_rights(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        code, said = await world.shell("id -u; grep -E 'Cap(Prm|Eff|Bnd|Amb)|NoNewPrivs' /proc/self/status")
+        lines = said.split("\n")
+        assert code == 0 and int(lines[0]) == uid_of("acme") and uid_of("acme") != uid_of("rival")
+        assert {line.split()[1] for line in lines[1:5]} >= {"0000000000000000"}
+        assert "NoNewPrivs:\t1" in said
+
+    sandboxed(tmp_path, story)
+
+
+def test_other_processes_cannot_be_seen_or_signalled(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        code, said = await world.shell("ls -d /proc/[0-9]* | wc -l; kill -0 " + str(os.getpid()))
+        assert int(said.split()[0]) < 8
+        assert code != 0
+
+    sandboxed(tmp_path, story)
+
+
+def test_the_hosts_loopback_is_out_of_reach_and_the_pods_own_is_not(tmp_path: Path) -> None:
+    probe = "import socket,sys; socket.create_connection(('127.0.0.1', int(sys.argv[1])), 2)"
+    own = "from socket import *; s = create_server(('127.0.0.1', 0)); create_connection(s.getsockname(), 2)"
+
+    async def story(world: World) -> None:
+        with listener() as port:
+            code, said = await world.run(sys.executable, "-c", probe, str(port))
+            assert code != 0 and "refused" in said
+        assert (await world.run(sys.executable, "-c", own))[0] == 0
+
+    sandboxed(tmp_path, story)
+
+
+SERVER = """
+import socket
+server = socket.create_server(("127.0.0.1", 8080))
+print("up", flush=True)
+server.accept()[0].send(b"hello")
+"""
+
+
+@pytest.mark.parametrize("mode", [pytest.param("root", marks=as_root), "user"])
+def test_a_pods_port_can_be_dialled_from_the_server_only(tmp_path: Path, mode: Mode) -> None:
+    async def story(world: World) -> None:
+        container, said = await world.begin(sys.executable, "-c", SERVER)
+        await world.hears(said)
+        rival = "import socket; socket.create_connection(('127.0.0.1', 8080), 2)"
+        assert (await world.run(sys.executable, "-c", rival, pod="p2"))[0] != 0
+        with pytest.raises(ServiceUnavailable):
+            await world.runtime.dial(container.spec.pod, 8081)
+        reader, writer = await world.runtime.dial(container.spec.pod, 8080)
+        assert await reader.read() == b"hello"
+        writer.close()
+        await writer.wait_closed()
+
+    sandboxed(tmp_path, story, mode)
+
+
+ESCAPE_PY = """
+import os, signal, sys, time
+for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT): signal.signal(each, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.environ.clear()
+        time.sleep(1000)
+    os._exit(0)
+print("up", flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("mode", [pytest.param("root", marks=as_root), "user"])
+@pytest.mark.parametrize("groups", [True, False])
+def test_what_forks_leaves_its_session_and_ignores_signals_dies_with_its_node(
+    tmp_path: Path, mode: Mode, groups: bool
+) -> None:
+    async def run() -> None:
+        runtime = ProcessRuntime(tmp_path, mode=mode, use_cgroups=groups)
+        await runtime.open()
+        world = World(runtime, tmp_path)
+        container, said = await world.begin(sys.executable, "-c", ESCAPE_PY)
+        await world.hears(said)
+        pids = [container.init_pid, *procfs.descendants(container.init_pid)]
+        assert len(pids) >= 3
+        container.signal(signal.SIGTERM)
+        await runtime.remove_node("acme", "base")
+        assert not [pid for pid in pids if _alive(pid)]
+        assert (await container.wait()).code == 137
+        await runtime.close()
+
+    asyncio.run(run())
+
+
+def _alive(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
+def test_what_the_main_process_leaves_behind_dies_with_it(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        container, _ = await world.begin("sh", "-c", "setsid sleep 1000 & sleep 0.05; exit 3")
+        first = container.init_pid
+        assert (await container.wait()).code == 3
+        assert not procfs.descendants(first) and not _alive(first)
+
+    sandboxed(tmp_path, story)
+
+
+def _limits(runtime: ProcessRuntime, controller: str) -> None:
+    if runtime.groups is None or controller not in runtime.groups.controllers:
+        pytest.skip(f"no cgroup {controller} controller here")
+
+
+BOMB = """
+import os, signal
+made = 0
+try:
+    while True:
+        if os.fork() == 0:
+            signal.pause()
+        made += 1
+except OSError as error:
+    print(made, error.errno, flush=True)
+"""
+
+
+def test_a_fork_bomb_is_bounded(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        _limits(world.runtime, "pids")
+        container, said = await world.begin(sys.executable, "-c", BOMB, pod_limits=Limits(pids=50))
+        assert (await container.wait()).code == 0
+        made, number = map(int, said.split())
+        assert made <= 50 and number == errno.EAGAIN
+
+    sandboxed(tmp_path, story)
+
+
+def test_a_fork_bomb_that_goes_on_forking_is_killed_to_the_last(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        _limits(world.runtime, "pids")
+        script = "echo up; bomb() { bomb | bomb & wait; }; bomb"
+        container, said = await world.begin("sh", "-c", script, pod_limits=Limits(pids=200))
+        await world.hears(said)
+        await world.runtime.remove_node("acme", "base")
+        assert not _alive(container.init_pid)
+        assert not container.pids()
+
+    sandboxed(tmp_path, story)
+
+
+def test_memory_beyond_the_limit_is_an_oom_kill(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        _limits(world.runtime, "memory")
+        world.runtime.set_node("acme", "base", Limits(memory_bytes=512 << 20))
+        limits = Limits(memory_bytes=48 << 20)
+        container, _ = await world.begin(sys.executable, "-c", "bytearray(200 << 20)", limits=limits)
+        assert await container.wait() == ExitStatus(137, oom_killed=True)
+
+    sandboxed(tmp_path, story)
+
+
+def test_a_symbolic_link_in_a_volume_leads_nowhere(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        mine, other = world.claim("acme"), world.claim("rival")
+        mount = (Mount(str(mine), "/data"),)
+        assert (await world.run("ln", "-s", str(other / "secret"), "/data/link", mounts=mount))[0] == 0
+        assert (await world.run("cat", "/data/link", mounts=mount))[0] != 0
+
+    sandboxed(tmp_path, story)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("groups", [True, False])
+def test_the_cpu_share_of_a_node_holds(tmp_path: Path, groups: bool) -> None:
+    """Two programs that spin share 300 milli; loosely, because other work shares the machine."""
+
+    async def run() -> None:
+        runtime = ProcessRuntime(tmp_path, use_cgroups=groups)
+        await runtime.open()
+        runtime.set_node("acme", "base", Limits(cpu_milli=300))
+        world = World(runtime, tmp_path)
+        for pod in ("p1", "p2"):
+            await world.begin("sh", "-c", "while :; do :; done", pod=pod)
+        await asyncio.sleep(0.5)
+        began, used = time.monotonic(), runtime.cpu_ms("acme", "base")
+        await asyncio.sleep(2)
+        share = (runtime.cpu_ms("acme", "base") - used) / (time.monotonic() - began)
+        await runtime.close()
+        assert 200 < share < 380
+
+    asyncio.run(run())

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from walras.runtimes.backoff import Backoff, restarts
+from walras.runtimes.status import Record, Verdict, phase, pod_status, qos_class, records
+
+NOW_MS = 1_700_000_000_000
+WAITING: dict[str, Any] = {"waiting": {"reason": "ContainerCreating"}}
+RUNNING: dict[str, Any] = {"running": {"startedAt": "2023-11-14T22:13:20Z"}}
+
+
+def ended(code: int) -> dict[str, Any]:
+    return {"terminated": {"exitCode": code}}
+
+
+def record(state: dict[str, Any], last: dict[str, Any] | None = None, *, init: bool = False) -> Record:
+    return Record("c", "img", init, state, last or {})
+
+
+@pytest.mark.parametrize(
+    ("policy", "states", "expected"),
+    [
+        ("Always", [WAITING], "Pending"),
+        ("Always", [RUNNING, WAITING], "Pending"),
+        ("Always", [RUNNING, RUNNING], "Running"),
+        ("Always", [ended(0)], "Running"),
+        ("OnFailure", [ended(0), RUNNING], "Running"),
+        ("OnFailure", [ended(0)], "Succeeded"),
+        ("OnFailure", [ended(1)], "Running"),
+        ("Never", [ended(0), ended(0)], "Succeeded"),
+        ("Never", [ended(0), ended(1)], "Failed"),
+        ("Never", [RUNNING, ended(1)], "Running"),
+    ],
+)
+def test_the_phase_follows_from_containers_as_in_kubelet(
+    policy: str, states: list[dict[str, Any]], expected: str
+) -> None:
+    assert phase([], [record(state) for state in states], policy) == expected
+
+
+def test_a_container_that_waits_to_run_again_counts_as_running() -> None:
+    assert phase([], [record(WAITING, ended(1))], "OnFailure") == "Running"
+
+
+@pytest.mark.parametrize(
+    ("policy", "init", "expected"),
+    [("Always", RUNNING, "Pending"), ("Never", ended(1), "Failed"), ("OnFailure", ended(1), "Pending")],
+)
+def test_init_containers_come_first(policy: str, init: dict[str, Any], expected: str) -> None:
+    assert phase([record(init, init=True)], [record(WAITING)], policy) == expected
+
+
+def pod(**status: Any) -> dict[str, Any]:
+    container = {"name": "c", "image": "img"}
+    return {"metadata": {"name": "p"}, "spec": {"containers": [container]}, "status": status}
+
+
+def conditions(status: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    return {each["type"]: (each["status"], each["lastTransitionTime"]) for each in status["conditions"]}
+
+
+def test_a_condition_keeps_its_time_until_it_changes() -> None:
+    first = pod_status(pod(), [], [record(RUNNING)], now_ms=NOW_MS)
+    later = pod_status(pod(**first), [], [record(ended(1))], now_ms=NOW_MS + 5000)
+    assert conditions(first)["Ready"] == ("True", "2023-11-14T22:13:20Z")
+    assert conditions(later)["Ready"] == ("False", "2023-11-14T22:13:25Z")
+    assert conditions(later)["Initialized"] == ("True", "2023-11-14T22:13:20Z")
+    assert later["startTime"] == first["startTime"]
+
+
+def test_conditions_of_others_stay() -> None:
+    theirs = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByWalras"}
+    status = pod_status(pod(conditions=[theirs]), [], [record(RUNNING)], now_ms=NOW_MS, disrupted="restart")
+    assert [each for each in status["conditions"] if each["type"] == "DisruptionTarget"] == [theirs]
+
+
+def test_a_verdict_overrules_the_containers() -> None:
+    verdict = Verdict("Failed", "DeadlineExceeded", "too long")
+    status = pod_status(pod(), [], [record(RUNNING)], now_ms=NOW_MS, verdict=verdict)
+    assert (status["phase"], status["reason"]) == ("Failed", "DeadlineExceeded")
+    assert conditions(status)["Ready"][0] == "False"
+
+
+def test_a_records_life_survives_in_the_status() -> None:
+    first = Record("c", "img")
+    first.run("abc", NOW_MS)
+    first.end(3, NOW_MS + 2000)
+    first.wait("CrashLoopBackOff", "back-off 10s")
+    first.restarts = 1
+    status = pod_status(pod(), [], [first], now_ms=NOW_MS)
+    _, (again,) = records(pod(**status))
+    assert again.status() == first.status()
+    assert again.last["terminated"] == {
+        "exitCode": 3,
+        "reason": "Error",
+        "startedAt": "2023-11-14T22:13:20Z",
+        "finishedAt": "2023-11-14T22:13:22Z",
+        "containerID": "process://abc",
+    }
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({}, "BestEffort"),
+        ({"requests": {"cpu": "1"}}, "Burstable"),
+        ({"limits": {"cpu": "1"}}, "Burstable"),
+        ({"limits": {"cpu": "1", "memory": "1Gi"}}, "Guaranteed"),
+        ({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}, "Burstable"),
+        ({"limits": {"nvidia.com/gpu": "1"}}, "BestEffort"),
+    ],
+)
+def test_the_quality_of_service_class(resources: dict[str, Any], expected: str) -> None:
+    assert qos_class({"containers": [{"name": "c", "resources": resources}]}) == expected
+
+
+def test_ten_quiet_minutes_forgive_a_crash() -> None:
+    backoff = Backoff()
+    assert [backoff.delay_s(1000) for _ in range(8)] == [0, 10, 20, 40, 80, 160, 300, 300]
+    assert backoff.delay_s(600_000) == 0
+    assert backoff.delay_s(1000) == 10
+
+
+def test_init_containers_are_repeated_only_when_they_fail() -> None:
+    assert restarts("Always", 1, init=True) and not restarts("Always", 0, init=True)
+    assert not restarts("Never", 1, init=True)

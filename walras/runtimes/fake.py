@@ -1,0 +1,98 @@
+"""A runtime that runs nothing and remembers everything, for tests of what stands on the port."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from walras.core.errors import ServiceUnavailable
+from walras.runtimes.base import ContainerSpec, ExitStatus, Limits, Output, PodRef, StartError
+
+
+@dataclass(eq=False)
+class FakeProcess:
+    """Runs until `exit` is called or it is signalled; `stubborn` ones ignore every signal but SIGKILL."""
+
+    id: str
+    spec: ContainerSpec
+    output: Output
+    stubborn: bool = False
+    signals: list[int] = field(default_factory=list)
+    _ended: asyncio.Future[ExitStatus] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+    @property
+    def alive(self) -> bool:
+        return not self._ended.done()
+
+    def exit(self, code: int, *, oom_killed: bool = False) -> None:
+        if self.alive:
+            self._ended.set_result(ExitStatus(code, oom_killed))
+
+    def signal(self, signum: int) -> None:
+        self.signals.append(signum)
+        if not self.stubborn:
+            self.exit(128 + signum)
+
+    async def kill(self) -> None:
+        if not self.alive:
+            return
+        self.signals.append(signal.SIGKILL)
+        self.exit(128 + signal.SIGKILL)
+
+    async def wait(self) -> ExitStatus:
+        return await asyncio.shield(self._ended)
+
+
+class FakeRuntime:
+    """See base.Runtime. `refuse` may give a message with which a start fails."""
+
+    separates_users = False
+
+    def __init__(
+        self, refuse: Callable[[ContainerSpec], str] | None = None, *, stubborn: bool = False
+    ) -> None:
+        self.processes: list[FakeProcess] = []
+        self.nodes: dict[tuple[str, str], Limits] = {}
+        self.removed_pods: list[PodRef] = []
+        self.used_ms: dict[tuple[str, str], int] = {}
+        self._refuse, self._stubborn = refuse, stubborn
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        for process in self.processes:
+            await process.kill()
+
+    def set_node(self, cluster: str, node: str, limits: Limits) -> None:
+        self.nodes[cluster, node] = limits
+
+    async def remove_node(self, cluster: str, node: str) -> None:
+        for process in self.processes:
+            if (process.spec.pod.cluster, process.spec.pod.node) == (cluster, node):
+                await process.kill()
+        self.nodes.pop((cluster, node), None)
+
+    def cpu_ms(self, cluster: str, node: str) -> int:
+        return self.used_ms.get((cluster, node), 0)
+
+    async def start(self, spec: ContainerSpec, output: Output, pod_limits: Limits) -> FakeProcess:
+        del pod_limits
+        if self._refuse is not None and (message := self._refuse(spec)):
+            raise StartError(message)
+        process = FakeProcess(f"fake-{len(self.processes)}", spec, output, self._stubborn)
+        self.processes.append(process)
+        return process
+
+    async def remove_pod(self, pod: PodRef) -> None:
+        for process in self.processes:
+            if process.spec.pod == pod:
+                await process.kill()
+        self.removed_pods.append(pod)
+
+    async def dial(self, pod: PodRef, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        raise ServiceUnavailable(f'pod "{pod.name}" does not answer on port {port}')
