@@ -157,6 +157,31 @@ def test_a_displaced_pod_is_replaced_at_once_and_does_not_count() -> None:
     tell(story)
 
 
+def test_a_failure_policy_ignores_or_ends_the_job_by_exit_code() -> None:
+    async def story(world: World) -> None:
+        rules = [
+            {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [75]}},
+            {
+                "action": "FailJob",
+                "onExitCodes": {"containerName": "main", "operator": "NotIn", "values": [1]},
+            },
+        ]
+        await begin(world, backoffLimit=1, podFailurePolicy={"rules": rules})
+        for code in (75, 75, 1):
+            (pod,) = [pod for pod in world.pods() if pod["status"]["phase"] == "Pending"]
+            await world.end_pod(pod, code=code)
+            await world.later(10)
+        assert status(world, "failed") == 1 and not condition(the_job(world), "FailureTarget")
+        (pod,) = [pod for pod in world.pods() if pod["status"]["phase"] == "Pending"]
+        await world.end_pod(pod, code=42)
+        reported = world.api.get(AGENT, JOBS, "default", "train")["status"]
+        (failed,) = [each for each in reported["conditions"] if each["type"] == "Failed"]
+        assert failed["reason"] == "PodFailurePolicy"
+        assert failed["message"].endswith("failed with exit code 42 matching FailJob rule at index 1")
+
+    tell(story)
+
+
 def test_a_pod_that_someone_deletes_counts_as_failed() -> None:
     async def story(world: World) -> None:
         await begin(world, backoffLimit=0)

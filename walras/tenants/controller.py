@@ -135,8 +135,8 @@ class Manager:
 
     def spawn(self, job: Coroutine[Any, Any, None]) -> None:
         """Runs a coroutine that `stop` and `settle` wait for; it must not raise."""
-        assert self._loop is not None
-        task = self._loop.create_task(job)
+        # Not self._loop: work that is under way while we stop may still begin its last part.
+        task = asyncio.get_running_loop().create_task(job)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
 

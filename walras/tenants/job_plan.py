@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from walras.core.clock import rfc3339
 from walras.kube.record import copy
+from walras.tenants.job_failure import FAIL_JOB, IGNORE, Verdict, judge
 from walras.tenants.objects import (
-    DISRUPTION_TARGET,
     Object,
     condition,
     deleting,
@@ -74,6 +74,8 @@ class _Planner:
         self.result: Object = {"status": copy(dict(status(job)))}
         self.status: Object = self.result["status"]
         self.plan = Plan(self.status)
+        # What a pod did that fails the job outright.
+        self.verdict: Verdict | None = None
 
     def run(self) -> Plan:
         if is_true(self.job, "Complete") or is_true(self.job, "Failed"):
@@ -110,8 +112,11 @@ class _Planner:
                     done.add(index)
             elif self._has_failed(pod):
                 self.plan.counted.append(pod)
-                if not is_true(pod, DISRUPTION_TARGET):
+                verdict = judge(self.spec, pod)
+                if verdict.action != IGNORE:
                     self.status["failed"] = self.status.get("failed", 0) + 1
+                if verdict.action == FAIL_JOB:
+                    self.verdict = verdict
         if self.indexed:
             self.status["completedIndexes"] = format_indexes(done)
             self.status["succeeded"] = len(done)
@@ -127,6 +132,8 @@ class _Planner:
         target = condition(self.job, "FailureTarget")
         if target is not None and target.get("status") == "True":
             return str(target.get("reason")), str(target.get("message"))
+        if self.verdict is not None:
+            return "PodFailurePolicy", self.verdict.message
         limit = self.spec.get("backoffLimit", 6)
         restarts = sum(restarts_of(pod) for pod in self.pods if phase(pod) in {"Running", "Pending"})
         on_failure = self.spec["template"]["spec"].get("restartPolicy") == "OnFailure"
@@ -243,7 +250,7 @@ class _Planner:
             ended
             for pod in self.pods
             if phase(pod) == "Failed"
-            and not is_true(pod, DISRUPTION_TARGET)
+            and judge(self.spec, pod).action != IGNORE
             and (ended := ended_ms(pod)) is not None
             and ended > since_ms
         ]
