@@ -471,7 +471,7 @@ def test_an_agent_can_ask_who_it_is_and_what_it_may_do(apiserver: Server) -> Non
     assert loaded(k("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"] == "agent:one"
     assert ok(k("auth", "can-i", "create", "pods")) == "yes\n"
     assert "no - nodes come and go" in k("auth", "can-i", "create", "nodes").stdout
-    assert k("auth", "can-i", "patch", "gpuleases.walras.dev/status").stdout.startswith("no")
+    assert k("auth", "can-i", "patch", "gpuleases.walras.dev", "--subresource=status").stdout.startswith("no")
     rules = ok(k("auth", "can-i", "--list"))
     assert "pods" in rules and "gpuleases.walras.dev" in rules
     assert ok(k("auth", "can-i", "*", "*", cluster="fleet", token="operator")) == "yes\n"

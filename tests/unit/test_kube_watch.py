@@ -220,6 +220,39 @@ def test_a_slow_reader_is_ended_and_told_to_list_again(tell: Tell, monkeypatch: 
     tell(story)
 
 
+def test_a_reader_slow_by_bytes_is_ended_and_one_that_keeps_up_is_not(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "QUEUE_BYTES_MAX", 5000)
+
+    async def story(world: World) -> None:
+        slow, quick = world.watch(), world.watch()
+        for number in range(20):
+            await world.put("x", v=str(number) + "x" * 1000)
+            assert (await anext(quick))[0] in ("ADDED", "MODIFIED")
+        waiting = [event for _ in range(20) if (event := slow.ready())]
+        assert 1 < len(waiting) < 6
+        with pytest.raises(Expired, match="too far behind"):
+            await anext(slow)
+        assert len(world.api.hub) == 1
+
+    tell(story)
+
+
+def test_more_initial_objects_than_may_wait_still_end_with_their_bookmark(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "QUEUE_MAX", 3)
+
+    async def story(world: World) -> None:
+        for name in "abcde":
+            await world.put(name)
+        stream = world.watch(send_initial_events=True, bookmarks=True)
+        assert [(await anext(stream))[0] for _ in range(6)] == ["ADDED"] * 5 + ["BOOKMARK"]
+
+    tell(story)
+
+
 def test_initial_events_end_with_a_bookmark(tell: Tell) -> None:
     async def story(world: World) -> None:
         await world.put("x")

@@ -15,6 +15,8 @@ from walras.kube.state import Effect
 from walras.kube.store.base import Replay
 
 QUEUE_MAX: Final = 10_000
+# What may wait for a reader, all in all, since it last had read everything.
+QUEUE_BYTES_MAX: Final = 64 * 2**20
 INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
 CLUSTER_ANNOTATION: Final = "walras.dev/cluster"
 BOOKMARK_EVERY_S: Final = 60
@@ -78,18 +80,20 @@ class Watch:
         self._wake: asyncio.Future[None] | None = None
         self._ended = False
         self._overrun = False
+        self._unread_bytes = 0
 
     def offer(self, effect: Effect) -> None:
         """Called for each committed change, in order of revisions."""
         if self._ended or effect.record.revision <= self._after:
             return
         self._after = effect.record.revision
-        self._push(seen_through(effect, self._namespace, self._matches))
+        self._push(seen_through(effect, self._namespace, self._matches), len(effect.record.raw))
 
-    def _push(self, event: Event | None) -> None:
+    def _push(self, event: Event | None, size: int = 0) -> None:
         if event is None:
             return
-        if len(self._queue) >= QUEUE_MAX:
+        self._unread_bytes = self._unread_bytes + size if self._queue else size
+        if len(self._queue) >= QUEUE_MAX or (self._queue and self._unread_bytes > QUEUE_BYTES_MAX):
             self._overrun = True
             self.end()
             return
@@ -112,8 +116,9 @@ class Watch:
         self.end()
 
     def append(self, event: Event) -> None:
-        """Puts an event after those that are there."""
-        self._push(event)
+        """Puts an event after those that are there, however many they are."""
+        self._queue.append(event)
+        self._notify()
 
     def mark(self, api_version: str, kind: str, revision: int) -> None:
         """Tells an idle reader that it knows everything up to the revision."""
@@ -148,7 +153,8 @@ class WatchEverywhere(Watch):
         if self._ended:
             return
         event = seen_through(effect, self._namespace, self._matches)
-        self._push(event and (event[0], in_cluster(effect.record.key.cluster, event[1])))
+        told = event and (event[0], in_cluster(effect.record.key.cluster, event[1]))
+        self._push(told, len(effect.record.raw))
 
 
 @dataclass(frozen=True, slots=True)
