@@ -1,13 +1,15 @@
 """CustomResourceDefinitions: what they serve, what they refuse, and CEL rules."""
 
 import copy
+from importlib.resources import files
 from typing import Any
 
 import pytest
+import yaml
 
 from walras.kube import cel, crd, defaults, fields, validation
 from walras.kube.registry import Resource
-from walras.kube.registry_builtin import for_agents
+from walras.kube.registry_builtin import AGENT_KINDS, FLEET_KINDS, for_agents
 
 Object = dict[str, Any]
 CRDS = for_agents()["customresourcedefinitions.apiextensions.k8s.io"]
@@ -112,6 +114,17 @@ def test_one_version_is_stored() -> None:
     assert found.endswith("must have exactly one version marked as storage version")
 
 
+@pytest.mark.parametrize("plural", [*FLEET_KINDS, *AGENT_KINDS])
+def test_walras_own_definitions_are_sound(plural: str) -> None:
+    text = files("walras.kube").joinpath(f"crds/{plural}.yaml").read_text()
+    decoded, unknown = fields.decode(CRDS.schema, yaml.safe_load(text))
+    assert unknown == []
+    defaults.apply(CRDS, decoded)
+    assert definition_faults(decoded) == [
+        "spec.group: Forbidden: the group walras.dev is served by Walras itself"
+    ]
+
+
 AT = "spec.versions[0].schema.openAPIV3Schema.properties[spec]"
 
 
@@ -132,7 +145,7 @@ AT = "spec.versions[0].schema.openAPIV3Schema.properties[spec]"
         ),
         (
             {"type": "integer", "default": "x"},
-            f'{AT}.default: Invalid value: "string":  in body must be of type integer: "string"',
+            f'{AT}.default: Invalid value: "string": in body must be of type integer: "string"',
         ),
         (
             {"type": "object", "x-kubernetes-validations": [{"rule": "1"}]},

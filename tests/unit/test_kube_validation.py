@@ -353,7 +353,11 @@ def test_workloads_select_their_own_pods() -> None:
             'spec.template.metadata.labels: Invalid value: {"a":"c"}: `selector` '
             "does not match template `labels`"
         ]
-        assert "spec.selector: Required value" in faults(key, {"spec": {"template": template}})
+        assert faults(key, {"spec": {"template": template}}) == [
+            "spec.selector: Required value",
+            'spec.template.metadata.labels: Invalid value: {"a":"c"}: '
+            "`selector` does not match template `labels`",
+        ]
     fixed = {"spec": {"selector": {"matchLabels": {"a": "c"}}, "template": template}}
     labels = {"a": "c", "b": "d"}
     wider = {"metadata": {"labels": labels}, "spec": {"containers": [CONTAINER]}}

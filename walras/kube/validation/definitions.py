@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from walras.core.errors import Cause
 from walras.kube import cel, fields
 from walras.kube.schema import Schema
 from walras.kube.validation import names, structural
@@ -296,7 +297,7 @@ class _SchemaCheck:
         structural.check_value(found, node, schema["default"], "")
         for cause in found:
             at = f"{path}.default.{cause.field}" if cause.field else f"{path}.default"
-            self.faults.append(type(cause)(cause.reason, cause.message, at))
+            self.faults.append(Cause(cause.reason, cause.message.replace(":  in body", ": in body"), at))
         value = schema["default"]
         if isinstance(value, dict) and fields.prune(node, value) != value:
             self.faults.invalid(f"{path}.default", value, "must not have unknown fields")

@@ -121,12 +121,13 @@ def _without_scheduling(template: Any) -> Object:
 
 def _selector(faults: Faults, spec: Object, template: Object, path: str) -> None:
     selector = spec.get("selector")
+    labels = (template.get("metadata") or {}).get("labels") or {}
     if selector is None:
         faults.required("spec.selector")
-        return
-    label_selector(faults, "spec.selector", selector)
-    labels = (template.get("metadata") or {}).get("labels") or {}
-    if not selects(selector, labels):
+    else:
+        label_selector(faults, "spec.selector", selector)
+    # A selector that is missing selects nothing.
+    if selector is None or not selects(selector, labels):
         faults.invalid(path, labels, "`selector` does not match template `labels`")
 
 
