@@ -12,7 +12,7 @@ import msgspec
 import yaml
 
 from walras.core.errors import BadRequest, RequestEntityTooLarge, Timeout, UnsupportedMediaType
-from walras.kube import protobuf
+from walras.kube.protobuf import decode as decode_protobuf
 
 Object = dict[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -70,7 +70,7 @@ async def decode(body: bytes, content_type: str) -> Body:
     """
     media = content_type.partition(";")[0].strip().lower() or "application/json"
     if media == "application/vnd.kubernetes.protobuf" or body.startswith(PROTOBUF_MAGIC):
-        return Body(_checked(protobuf.decode(body)))
+        return Body(_checked(decode_protobuf(body)))
     if media in ("application/json", "application/x-www-form-urlencoded"):
         return _json(body)
     if media == "application/yaml":

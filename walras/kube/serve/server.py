@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,7 +44,8 @@ class _Embedded(Server):
         super().__init__(*args, **options)
 
     def _init_shared_socket(self) -> None:
-        descriptor: Any = self._bound.fileno()
+        # Granian closes the descriptor that it is given.
+        descriptor: Any = os.dup(self._bound.fileno())
         self._ssp, self._sfd = None, descriptor
         self._shd = _HOLDER(descriptor, False, _BACKLOG)
 
