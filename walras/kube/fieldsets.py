@@ -7,6 +7,7 @@ an element of a list by its key fields, `v:VALUE` for an element of a set, `i:N`
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -94,6 +95,8 @@ def encode(fields: FieldSet) -> Fields:
     return root
 
 
+# A few hundred field names make up nearly every path.
+@lru_cache(maxsize=8192)
 def _element_key(element: str) -> tuple[int, str]:
     return _RANK[element[0]], element[2:]
 
@@ -110,8 +113,10 @@ def iteration_key(path: Path) -> tuple[tuple[int, tuple[int, str]], ...]:
 
 def without(fields: FieldSet, prefixes: Iterable[Path]) -> FieldSet:
     """The paths that neither are one of the prefixes nor lie below one."""
-    ends = tuple(prefixes)
-    return frozenset(path for path in fields if not any(path[: len(end)] == end for end in ends))
+    for end in prefixes:
+        length = len(end)
+        fields = frozenset(path for path in fields if path[:length] != end)
+    return fields
 
 
 def text(path: Path) -> str:

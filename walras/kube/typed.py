@@ -144,24 +144,28 @@ def object_type(schema: Schema) -> Type:
 
 
 _ABSENT: Final = object()
+_MAPS: Final = (Kind.STRUCT, Kind.MAP, Kind.DEDUCED)
+_LISTS: Final = (Kind.KEYED, Kind.SET)
 
 
 def _is_map(kind: Kind, *values: Any) -> bool:
     """Whether a node with these values (absent ones aside) is walked into by field."""
-    walked = kind in (Kind.STRUCT, Kind.MAP, Kind.DEDUCED)
-    return walked and any(_present(values)) and _all(dict, values)
+    return kind in _MAPS and _all(dict, values)
 
 
 def _is_list(kind: Kind, *values: Any) -> bool:
-    return kind in (Kind.KEYED, Kind.SET) and any(_present(values)) and _all(list, values)
-
-
-def _present(values: tuple[Any, ...]) -> list[Any]:
-    return [value for value in values if value is not _ABSENT and value is not None]
+    return kind in _LISTS and _all(list, values)
 
 
 def _all(kind: type, values: tuple[Any, ...]) -> bool:
-    return all(isinstance(value, kind) for value in _present(values))
+    """Whether there is a value and each that is there is of the kind."""
+    found = False
+    for value in values:
+        if value is not _ABSENT and value is not None:
+            if not isinstance(value, kind):
+                return False
+            found = True
+    return found
 
 
 def fields_of(root: Type, obj: Object, *, strict: bool = False) -> FieldSet:
