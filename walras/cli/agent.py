@@ -177,7 +177,7 @@ COLUMNS: Final = (
     Column("LEASES", "status.leases"),
     Column("READY", lambda found: str(_ready(found).get("status", "Unknown"))),
     Column("ENDPOINT", "status.endpoint", wide=True),
-    Column("AGE", _age),
+    Column("AGE", _age, runs=True),
 )
 
 

@@ -66,7 +66,7 @@ BIDS: Final = (
     Column("WINNING", "status.explanation.winningPrice", wide=True),
     Column("POSITION", "status.explanation.position", wide=True),
     Column("LEASE", "status.lease"),
-    Column("AGE", _age),
+    Column("AGE", _age, runs=True),
 )
 LEASES: Final = (
     Column("NAMESPACE", "metadata.namespace"),
@@ -77,12 +77,12 @@ LEASES: Final = (
     Column("DEVICES", _of_devices("device")),
     Column("MILLIGPU", _of_devices("milliGPU")),
     Column("NODE", "status.node"),
-    Column("CHARGED", "status.charged"),
-    Column("ENDS", _ends),
+    Column("CHARGED", "status.charged", runs=True),
+    Column("ENDS", _ends, runs=True),
     Column("BID", "spec.bid", wide=True),
     Column("POD", "status.pod", wide=True),
     Column("ENFORCEMENT", _of_devices("enforcement"), wide=True),
-    Column("AGE", _age),
+    Column("AGE", _age, runs=True),
 )
 
 

@@ -24,11 +24,15 @@ _COLOURS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A heading, the dotted path or function that gives its text, and whether only `-o wide` shows it."""
+    """A heading, the dotted path or function that gives its text, and whether only `-o wide` shows it.
+
+    A column that runs by itself, such as an age, is no reason to print a watched row again.
+    """
 
     title: str
     value: str | Callable[[Object], str]
     wide: bool = False
+    runs: bool = False
 
     def text(self, row: Object) -> str:
         found = dig(row, self.value) if isinstance(self.value, str) else self.value(row)
@@ -68,6 +72,10 @@ class Table:
     def __init__(self, columns: Sequence[Column], output: str) -> None:
         self._columns = [column for column in columns if output == "wide" or not column.wide]
         self._widths: list[int] = []
+
+    def steady(self, row: Object) -> tuple[str, ...]:
+        """What of a row is worth printing it again when it changes."""
+        return tuple(column.text(row) for column in self._columns if not column.runs)
 
     def print(self, rows: Iterable[Object]) -> None:
         titles = [column.title for column in self._columns]

@@ -39,7 +39,7 @@ COLUMNS: Final = (
     Column("ALLOCATED", _percent),
     Column("BIDS", "bids"),
     Column("LEASES", "leases"),
-    Column("TREND", trend),
+    Column("TREND", trend, runs=True),
 )
 
 

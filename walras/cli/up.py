@@ -21,9 +21,9 @@ from walras.server.app import Options, Ready, serve
 
 
 def parse_listen(value: str) -> tuple[str, int]:
-    """Host and port of "HOST:PORT", "[IPv6]:PORT" or ":PORT". Raises ValueError."""
+    """Host and port of "HOST:PORT", "[IPv6]:PORT" or ":PORT"; port 0 is any free one. Raises ValueError."""
     host, colon, port = value.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+    if not colon or not port.isascii() or not port.isdigit() or not 0 <= int(port) < 65536:
         raise ValueError(f'"{value}" is not HOST:PORT such as 127.0.0.1:7443')
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError(f'"{value}": an IPv6 address goes in brackets, such as [::1]:7443')
@@ -45,7 +45,7 @@ def _listen(_: click.Context, __: click.Parameter, value: str) -> tuple[str, int
     show_default=True,
     metavar="HOST:PORT",
     callback=_listen,
-    help="Where to serve.",
+    help="Where to serve; port 0 takes a free one.",
 )
 @click.option(
     "--gpus",
@@ -115,9 +115,9 @@ def announce(ready: Ready) -> None:
 
 
 def inventory(devices: Sequence[Mapping[str, object]]) -> list[str]:
-    """A line for each kind of device, such as "2 x H100, 81559 MiB each, shared by mps"."""
+    """A line for each kind of device, such as "2 x H100, 81559 MiB each, shares enforced: mps"."""
     kinds = Counter((device["model"], device["memory_mib"], device["enforcement"]) for device in devices)
     return [
-        f"{count} x {model}, {memory} MiB each, shared by {enforcement}"
+        f"{count} x {model}, {memory} MiB each, shares enforced: {enforcement}"
         for (model, memory, enforcement), count in kinds.items()
     ]

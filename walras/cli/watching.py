@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import sleep as pause
 from typing import Any, Final
 
@@ -14,16 +14,28 @@ INTERVAL_S: Final = 1.0
 
 
 class Printer:
-    """Prints rows as they come, as lines of one table or as one JSON or YAML document each."""
+    """Prints what is new as it comes: lines of one table, or one JSON or YAML document each."""
 
     def __init__(self, columns: Sequence[Column], output: str) -> None:
         self._output = output
         self._table = None if output in ("json", "yaml") else Table(columns, output)
 
-    def print(self, rows: Sequence[Object]) -> None:
-        if self._table and rows:
-            self._table.print(rows)
-        for row in rows if self._table is None else ():
+        self._seen: dict[Any, Any] = {}
+
+    def print(self, rows: Iterable[Object], key: str, version: Callable[[Object], Any]) -> None:
+        """Prints those rows whose version differs from that of the last row with the same `key`.
+
+        In a table the version is what the table shows.
+        """
+        fresh = []
+        for row in rows:
+            now = self._table.steady(row) if self._table else version(row)
+            if self._seen.get(dig(row, key)) != now:
+                self._seen[dig(row, key)] = now
+                fresh.append(row)
+        if self._table and fresh:
+            self._table.print(fresh)
+        for row in () if self._table else fresh:
             emit(row, self._output, compact=True)
         sys.stdout.flush()
 
@@ -39,20 +51,18 @@ def follow_objects(
 ) -> None:
     """Prints a resource's objects, then each again when it changes, by a Kubernetes watch."""
     printer = Printer(columns, output)
-    seen: dict[Any, Any] = {}
 
-    def is_news(item: Object) -> bool:
-        uid, version = dig(item, "metadata.uid"), dig(item, "metadata.resourceVersion")
-        known, seen[uid] = seen.get(uid), version
-        return wanted(item) and known != version
+    def tell(items: list[Object]) -> None:
+        shown = [item for item in items if wanted(item)]
+        printer.print(shown, "metadata.uid", lambda item: dig(item, "metadata.resourceVersion"))
 
     try:
-        printer.print([item for item in client.get(path, cluster=cluster)["items"] if is_news(item)])
+        tell(client.get(path, cluster=cluster)["items"])
         while True:
             # Without a revision to start from it begins with all that there is, so nothing is missed.
             for kind, item in client.watch(path, cluster=cluster):
-                if kind in ("ADDED", "MODIFIED") and is_news(item):
-                    printer.print([item])
+                if kind in ("ADDED", "MODIFIED"):
+                    tell([item])
             pause(INTERVAL_S)
     except KeyboardInterrupt:
         return
@@ -67,14 +77,9 @@ def poll(
 ) -> None:
     """Prints rows that have a name, then looks every second and prints again those of another version."""
     printer = Printer(columns, output)
-    seen: dict[str, Any] = {}
     try:
         while True:
-            rows = fetch()
-            fresh = [row for row in rows if seen.get(row["name"]) != version(row)]
-            seen = {row["name"]: version(row) for row in rows}
-            if fresh:
-                printer.print(fresh)
+            printer.print(fetch(), "name", version)
             pause(INTERVAL_S)
     except KeyboardInterrupt:
         return
