@@ -1,10 +1,11 @@
 """Jobs run to completion, give up when they should, and never count a displacement against themselves."""
 
 import pytest
-from support.world import AGENT, World, condition, job, tell
+from support.world import AGENT, CA, ENDPOINT, World, condition, job, tell
 
-from walras.core.clock import rfc3339
+from walras.core.clock import SequenceIds, rfc3339
 from walras.tenants.job_plan import TRACKING, format_indexes, parse_indexes
+from walras.tenants.planes import ControlPlanes
 
 JOBS = "jobs.batch"
 Object = dict[str, object]
@@ -272,7 +273,8 @@ def test_replacement_can_wait_until_the_pod_is_really_gone() -> None:
         assert len(world.pods()) == 1 and status(world, "terminating") == 1
         await world.end_pod(pod, code=143)
         await world.remove(pod)
-        assert len(world.pods()) == 2 or world.pods()[0]["metadata"]["name"] != pod["metadata"]["name"]
+        (replacement,) = world.pods()
+        assert replacement["metadata"]["name"] != pod["metadata"]["name"]
 
     tell(story)
 
@@ -320,6 +322,25 @@ def test_an_orphaned_pod_is_no_longer_held() -> None:
         (pod,) = world.pods()
         assert "ownerReferences" not in pod["metadata"]
         assert TRACKING not in pod["metadata"].get("finalizers", [])
+
+    tell(story)
+
+
+def test_a_restart_goes_on_where_the_job_was() -> None:
+    async def story(world: World) -> None:
+        await begin(world, completions=3, parallelism=1)
+        await world.end_pod(world.pods()[0])
+        await world.planes.stop()
+        # It ends while nobody looks.
+        running = next(pod for pod in world.pods() if pod["status"]["phase"] == "Pending")
+        await world.set_status(running, phase="Succeeded")
+        world.planes = ControlPlanes(world.api, world.clock, SequenceIds(), endpoint=ENDPOINT, ca_pem=CA)
+        await world.planes.start()
+        await world.settle()
+        assert status(world, "succeeded") == 2 and len(world.pods()) == 3
+        await world.end_pod(next(pod for pod in world.pods() if pod["status"]["phase"] == "Pending"))
+        assert condition(the_job(world), "Complete") == "True"
+        await world.planes.stop()
 
     tell(story)
 
