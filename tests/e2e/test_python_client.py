@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import threading
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -231,3 +234,44 @@ def test_old_tls_is_refused(apiserver: Server) -> None:
         trust.maximum_version = ssl.TLSVersion.TLSv1_1
     with httpx.Client(verify=trust, trust_env=False) as old, pytest.raises(httpx.ConnectError):
         old.get(f"{apiserver.url}/version")
+
+
+def test_a_server_that_stops_ends_its_watches_in_order(apiserver: Server, tmp_path: Path) -> None:
+    server = type(apiserver)(tmp_path)
+    server.start()
+    path = "/clusters/one/api/v1/namespaces?watch=true"
+    with server.client() as http, http.stream("GET", path) as answer:
+        lines = answer.iter_lines()
+        assert {json.loads(next(lines))["object"]["metadata"]["name"] for _ in range(2)} == {
+            "default",
+            "kube-system",
+        }
+        started = time.monotonic()
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        assert list(lines) == []
+        stopping.join()
+    assert time.monotonic() - started < 10
+    with server.client() as http, pytest.raises(httpx.ConnectError):
+        http.get("/version")
+
+
+def test_hundreds_of_watches_run_beside_other_requests(apiserver: Server) -> None:
+    path = "/clusters/one/api/v1/namespaces/default/configmaps"
+    with ExitStack() as stack:
+        http = stack.enter_context(apiserver.client())
+        opened = [stack.enter_context(apiserver.client()) for _ in range(3)]
+        watches = [
+            stack.enter_context(reader.stream("GET", f"{path}?watch=true&fieldSelector=metadata.name=all"))
+            for reader in opened
+            for _ in range(80)
+        ]
+        http.post(path, json={"metadata": {"name": "all"}}).raise_for_status()
+        events = [json.loads(next(watching.iter_lines()))["object"]["metadata"] for watching in watches]
+        assert {event["name"] for event in events} == {"all"} and len(events) == 240
+    deadline = time.monotonic() + 20
+    while len(apiserver.api.hub):
+        assert time.monotonic() < deadline, "watches outlive their clients"
+        time.sleep(0.02)
+    with apiserver.client() as http:
+        http.delete(f"{path}/all").raise_for_status()
