@@ -222,7 +222,7 @@ class API:
         self, writes: Sequence[Write], statements: Sequence[tuple[str, Sequence[Params]]]
     ) -> asyncio.Future[None]:
         """Stages and sends to the disk; see Transaction.commit."""
-        asyncio.get_running_loop()
+        asyncio.get_running_loop()  # raises here, before anything is staged, outside of a loop
         rows, effects = self.state.stage(writes)
         return self._committer.submit(Batch(rows, tuple(statements)), effects)
 
