@@ -24,7 +24,7 @@ from walras.kube.store.sqlite import SqliteStore
 from walras.kube.verbs import Verbs
 from walras.runtimes.kubelet import Kubelet
 from walras.runtimes.process import ProcessRuntime
-from walras.server import tls
+from walras.server import log, tls
 from walras.server.system import SystemClock, SystemIds
 from walras.tenants.planes import ControlPlanes
 from walras.tenants.tokens import kubeconfig
@@ -60,6 +60,7 @@ class Ready:
 async def serve(options: Options, ready: Callable[[Ready], None], stop: asyncio.Event) -> None:
     """Run until `stop` is set, then drain. Raises WalrasError for what the user can mend: a port or data
     folder in use, a full disk, devices that cannot be had."""
+    log.configure()
     found = supply.detect(options.gpus)
     port = _free_port(options.host, options.port)
     async with AsyncExitStack() as stack:
