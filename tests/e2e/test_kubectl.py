@@ -332,6 +332,25 @@ def test_a_log_is_followed_until_the_client_leaves(apiserver: Server) -> None:
     eventually(lambda: not apiserver.app.streams)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("exec", "odd", "--", "ls"), "pods/exec is not served here"),
+        (("attach", "odd"), "pods/attach is not served here"),
+        (("debug", "odd", "--image=x"), "ephemeral containers are disabled for this cluster"),
+        (("top", "nodes"), "Metrics API not available"),
+        (("get", "pods", "--as=agent:two"), "impersonation is not served here"),
+        (("create", "role", "r", "--verb=get", "--resource=pods"), "could not find the requested resource"),
+    ],
+)
+def test_what_is_not_served_is_refused_in_words(
+    apiserver: Server, arguments: tuple[str, ...], said: str
+) -> None:
+    ok(apiserver.kubectl("run", "odd", "--image=local"))
+    assert said in refused(apiserver.kubectl(*arguments))
+    ok(apiserver.kubectl("delete", "pod", "odd"))
+
+
 def test_pods_are_deleted_at_once_or_in_their_own_time(apiserver: Server) -> None:
     k = apiserver.kubectl
     for name in ("quick", "slow"):

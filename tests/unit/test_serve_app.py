@@ -213,6 +213,14 @@ def test_what_cannot_be_done_is_told_as_a_status(
     assert asking(store, "one", ask) == (status, reason)
 
 
+def test_impersonation_is_refused_rather_than_ignored(store: SqliteStore) -> None:
+    async def ask(http: Client) -> int:
+        answer = await http.get("/clusters/one/api/v1/pods", headers={"Impersonate-User": "agent:two"})
+        return answer.status_code
+
+    assert asking(store, "operator", ask) == 403
+
+
 def test_a_get_gives_the_stored_bytes(store: SqliteStore) -> None:
     async def ask(http: Client) -> tuple[Any, Any]:
         path = "/clusters/one/api/v1/namespaces/default/configmaps/here"

@@ -267,6 +267,12 @@ def test_a_pod_that_does_not_speak_http_is_unavailable(answer: bytes) -> None:
         proxied(answer)
 
 
+def test_header_fields_that_are_none_are_not_passed_on() -> None:
+    fields = (b"x-good: yes", b"x bad: no", b"x-odd: a\x01b", b"no colon", b"content-length: 0")
+    outcome, _, _ = proxied(b"\r\n".join((b"HTTP/1.1 200 OK", *fields)) + b"\r\n\r\n")
+    assert dict(outcome.headers) == {b"x-good": b"yes", b"content-length": b"0"}
+
+
 def test_a_redirect_inside_the_pod_stays_below_the_proxy() -> None:
     outcome, _, _ = proxied(b"HTTP/1.1 302 Found\r\nlocation: /login\r\ncontent-length: 0\r\n\r\n")
     assert dict(outcome.headers)[b"location"] == b"/clusters/a/api/v1/namespaces/d/pods/p/proxy/login"

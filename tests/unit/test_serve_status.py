@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from walras.core.errors import Cause, Invalid, TooManyRequests, Unauthorized
+from walras.core.errors import Cause, Invalid, NotFound, TooManyRequests, Unauthorized
 from walras.kube.serve import status
 
 
@@ -38,3 +38,7 @@ def test_a_missing_token_is_answered_with_the_scheme_that_is_wanted() -> None:
     assert dict(status.answer(Unauthorized("Unauthorized")).headers)[b"www-authenticate"].startswith(
         b"Bearer"
     )
+
+
+def test_what_is_not_found_always_has_details_to_look_into() -> None:
+    assert status.failure(NotFound("nothing here"))["details"] == {}

@@ -119,6 +119,9 @@ class Application:
         raw_path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
         query = scope["query_string"]
         route = paths.parse(raw_path)
+        if any(name.startswith(b"impersonate-") for name in headers):
+            # Ignoring it would do as oneself what was to be done as somebody with fewer rights.
+            raise Forbidden("impersonation is not served here; use the token of whom you want to act for")
         identity = self._identify(route, headers.get(b"authorization", b""))
         return Request(
             scope["method"], route, parse_query(query), query.decode("latin-1"), headers, receive, identity

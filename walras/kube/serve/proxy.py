@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any, Final
@@ -23,6 +24,9 @@ _DROPPED: Final = frozenset(
      b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer",
      b"transfer-encoding", b"upgrade")
 )  # fmt: skip
+# RFC 9110, sections 5.6.2 and 5.5; what is not of this form is not passed on.
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _ODD: Final = (b"\r", b"\n", b"\0")
 
 
@@ -115,8 +119,8 @@ async def _answer_head(reader: asyncio.StreamReader) -> tuple[int, dict[bytes, b
     headers: dict[bytes, bytes] = {}
     for line in rest:
         name, colon, value = line.partition(b":")
-        if colon and not any(odd in line for odd in _ODD):
-            headers.setdefault(name.strip().lower(), value.strip())
+        if colon and _TOKEN.fullmatch(name) and _VALUE.fullmatch(value):
+            headers.setdefault(name.lower(), value.strip())
     return int(code), headers
 
 

@@ -32,7 +32,8 @@ def failure(error: WalrasError) -> dict[str, Any]:
         "status": "Failure",
         "message": error.message,
         "reason": error.reason,
-        **({"details": details} if details else {}),
+        # kubectl looks into the details of every NotFound without asking whether there are any.
+        **({"details": details} if details or error.code == 404 else {}),
         "code": error.code,
     }
 
