@@ -19,8 +19,11 @@ from walras.runtimes.spawn import Spawner
 _OPEN_FILES_WANTED: Final = 4096
 _ABILITIES: Final = {
     "cpu": ("CPU shares", "shares are kept by stopping processes that are ahead, which is coarse"),
-    "memory": ("memory limits", "a pod can take memory that others need"),
-    "pids": ("process limits", "a fork bomb is stopped only by the user's own process limit"),
+    "memory": (
+        "memory limits",
+        "a pod can take memory that others need; the limit holds for each process alone",
+    ),
+    "pids": ("process limits", "they hold for each pod only in a sandbox of its own user namespace"),
 }
 
 

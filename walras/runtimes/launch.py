@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from walras.runtimes import procfs
-from walras.runtimes.base import ContainerSpec, Output, StartError, Stream
-from walras.runtimes.plain import kill_session
-from walras.runtimes.sandbox import FAILED, STARTED, Sandbox, environment_script
+from walras.runtimes.base import ContainerSpec, Limits, Output, StartError, Stream
+from walras.runtimes.plain import end_session, mark_of
+from walras.runtimes.sandbox import FAILED, NO_LIMITS, STARTED, Sandbox, environment_script
 from walras.runtimes.spawn import Handle, Pump, Spawner, open_handle, read_to_line
 
 _COMPLAINT_MAX: Final = 2000
@@ -27,7 +27,7 @@ class Launched:
     init: Handle | None
     main: Handle | None
     pumps: tuple[Pump, Pump]
-    pod_uid: str
+    mark: str
 
     def pids(self) -> list[int]:
         """The program's processes, without bubblewrap's own."""
@@ -40,11 +40,15 @@ class Launched:
         first = self.monitor.pid if self.init is None else self.init.pid
         return sum(procfs.cpu_ns(pid) for pid in (first, *procfs.descendants(first)))
 
-    def kill(self) -> None:
-        """SIGKILL to all that can be found."""
+    async def kill(self) -> None:
+        """SIGKILL to all that can be found without a cgroup; returns when nothing is found any more."""
         if self.init is None:
-            kill_session(self.monitor.pid, self.pod_uid)
+            await end_session(self.monitor.pid, self.mark)
+            return
         self.monitor.signal(signal.SIGKILL)
+        # The first process of a pid namespace ends after all others in it.
+        self.init.signal(signal.SIGKILL)
+        await self.init.ended()
 
     def close(self) -> None:
         for pump in self.pumps:
@@ -80,6 +84,8 @@ async def launch(
     entrances: Sequence[str],
     network: int | None,
     output: Output,
+    *,
+    rlimits: Limits = NO_LIMITS,
 ) -> Launched:
     """Returns when the program has been found and takes over. Raises StartError and OSError."""
     plain = sandbox.mode == "plain"
@@ -90,7 +96,9 @@ async def launch(
     try:
         if not plain:
             environment = _memory_file(environment_script(spec.env))
-        argv = sandbox.command(spec, entrances, environment_fd=environment, own_network=network is None)
+        argv = sandbox.command(
+            spec, entrances, environment_fd=environment, own_network=network is None, rlimits=rlimits
+        )
         popen = await spawner.start(
             argv,
             spec.env if plain else {"PATH": "/usr/bin:/bin"},
@@ -116,7 +124,7 @@ async def launch(
     if said == STARTED:
         init, main = _inside(popen.pid, plain)
         witness.release()
-        return Launched(popen, monitor, init, main, pumps, spec.pod.uid)
+        return Launched(popen, monitor, init, main, pumps, mark_of(spec))
     await monitor.ended()
     popen.poll()
     for pump in pumps:

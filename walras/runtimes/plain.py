@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -13,7 +14,8 @@ from walras.runtimes import procfs
 from walras.runtimes.base import ContainerSpec, Mount
 
 MARK: Final = "WALRAS_RUNTIME"
-POD_MARK: Final = "WALRAS_POD_UID"
+CONTAINER_MARK: Final = "WALRAS_CONTAINER"
+_ROUNDS_MAX: Final = 1000
 
 
 def adapted(spec: ContainerSpec, mark: str) -> ContainerSpec:
@@ -26,7 +28,7 @@ def adapted(spec: ContainerSpec, mark: str) -> ContainerSpec:
     return replace(
         spec,
         argv=tuple(_rewritten(each, spec.mounts) for each in spec.argv),
-        env={**env, MARK: mark, POD_MARK: spec.pod.uid},
+        env={**env, MARK: mark, CONTAINER_MARK: mark_of(spec)},
         working_dir=working_dir if os.path.isdir(working_dir) else "/",
     )
 
@@ -38,10 +40,23 @@ def _rewritten(text: str, mounts: tuple[Mount, ...]) -> str:
     return text
 
 
-def kill_session(leader: int, pod_uid: str) -> None:
-    """SIGKILL to the leader's process group, to all that descend from it, and to all that carry its mark."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
-    for pid in {*procfs.descendants(leader), *procfs.marked(POD_MARK, pod_uid)}:
+def mark_of(spec: ContainerSpec) -> str:
+    """What the environment of every process of the container says, as far as they do not change it."""
+    return f"{spec.pod.uid}/{spec.name}/{spec.attempt}"
+
+
+async def end_session(leader: int, mark: str) -> None:
+    """SIGKILL to the leader's process group, its descendants and all that carry its mark, until none is left.
+
+    What cleared its environment and had its parent die is not found: only a sandbox or a cgroup holds that.
+    """
+    for _ in range(_ROUNDS_MAX):
         with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+            os.killpg(leader, signal.SIGKILL)
+        found = {*procfs.descendants(leader), *procfs.marked(CONTAINER_MARK, mark)}
+        if not found:
+            return
+        for pid in found:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        await asyncio.sleep(0.002)

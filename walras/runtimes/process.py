@@ -124,12 +124,8 @@ class Container:
         groups, started = self._runtime.groups, self._started
         if groups is not None:
             await kill_all(groups, self._path)
-        else:
-            started.kill()
-        if started.init is not None:
-            # The first process of a pid namespace ends after all others in it.
-            started.init.signal(signal.SIGKILL)
-            await started.init.ended()
+        if groups is None or started.init is not None:
+            await started.kill()
 
 
 class ProcessRuntime:
@@ -263,6 +259,14 @@ class ProcessRuntime:
                 pod.network = await self.spawner.make_network()
             pod.prepared = True
 
+    def _rlimits(self, limits: Limits) -> Limits:
+        """What a process's own limits must stand in for."""
+        held = self.groups.controllers if self.groups is not None else frozenset()
+        return Limits(
+            memory_bytes=None if "memory" in held else limits.memory_bytes,
+            pids=None if "pids" in held else POD_PIDS_MAX,
+        )
+
     async def start(self, spec: ContainerSpec, output: Output, pod_limits: Limits) -> Container:
         assert self._sandbox is not None, "open comes first"
         pod, node = self._pod(spec.pod), self._node(spec.pod.cluster, spec.pod.node)
@@ -273,7 +277,10 @@ class ProcessRuntime:
             entrances = self.groups.entrances(path) if self.groups is not None else ()
             if self._sandbox.mode == "plain":
                 spec = adapted(spec, self._mark)
-            started = await launch(self.spawner, self._sandbox, spec, entrances, pod.network, output)
+            rlimits = self._rlimits(spec.limits)
+            started = await launch(
+                self.spawner, self._sandbox, spec, entrances, pod.network, output, rlimits=rlimits
+            )
         except (OSError, subprocess.SubprocessError) as error:
             raise StartError(f"the sandbox cannot be made: {error}") from error
         except StartError:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from walras.runtimes.base import ContainerSpec, Mount
+from walras.runtimes.base import ContainerSpec, Limits, Mount
 
 # "root": bubblewrap with the server's privileges, programs under a uid of their own. "user": bubblewrap in a
 # user namespace. "plain": no bubblewrap, a session of its own and nothing more.
@@ -28,7 +28,7 @@ Mode = Literal["root", "user", "plain"]
 STARTED: Final = "started"
 FAILED: Final = "failed:"
 START_CODE: Final = 128
-OPEN_FILES_MAX: Final = 65_536
+NO_LIMITS: Final = Limits()
 TMP_BYTES_MAX: Final = 2 << 30
 
 ENTER: Final = """
@@ -42,6 +42,7 @@ exec "$@"
 # Its variables may have any name, so those of the script have one that nobody picks.
 LAUNCH: Final = """
 set -f
+@LIMITS@
 _walras_fail() { printf 'failed:%s\\n' "$1" >&0; exit 128; }
 _walras_exec() { exec "$@" </dev/null; }
 cd -- "$1" 2>/dev/null || { @MAKE_DIRECTORY@ && cd -- "$1" 2>/dev/null; } ||
@@ -66,8 +67,7 @@ esac
 printf 'started\\n' >&0
 _walras_exec "$@"
 """
-_SANDBOXED: Final = LAUNCH.replace("@MAKE_DIRECTORY@", 'mkdir -p -- "$1" 2>/dev/null')
-_PLAIN: Final = LAUNCH.replace("@MAKE_DIRECTORY@", "false")
+_MAKE_DIRECTORY: Final = 'mkdir -p -- "$1" 2>/dev/null'
 _ENV_FILE: Final = "/run/walras/env"
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
@@ -111,17 +111,21 @@ class Sandbox:
         *,
         environment_fd: int = -1,
         own_network: bool = True,
+        rlimits: Limits = NO_LIMITS,
     ) -> list[str]:
         """The whole command line.
 
         `environment_fd`: an inherited descriptor with `environment_script`; in mode "plain" the environment
-        is the child's own. `own_network`: bubblewrap makes the network, else the caller has.
+        is the child's own. `own_network`: bubblewrap makes the network, else the caller has. `rlimits`: for
+        the user's processes and for each process's data, where no cgroup holds them.
         """
         if self.mode == "plain":
             guard = [self.tools.setpriv, "--pdeathsig", "KILL", "--"] if self.tools.setpriv else []
-            inner = [*guard, self.tools.shell, "-c", _PLAIN, "walras", spec.working_dir, "", *spec.argv]
+            script = _launch("false", Limits(memory_bytes=rlimits.memory_bytes))
+            inner = [*guard, self.tools.shell, "-c", script, "walras", spec.working_dir, "", *spec.argv]
         else:
-            launch = [self.tools.shell, "-c", _SANDBOXED, "walras", spec.working_dir, _ENV_FILE, *spec.argv]
+            script = _launch(_MAKE_DIRECTORY, rlimits)
+            launch = [self.tools.shell, "-c", script, "walras", spec.working_dir, _ENV_FILE, *spec.argv]
             bubblewrap = self._bubblewrap(spec, environment_fd, own_network)
             inner = [*bubblewrap, "--", *self._drop(spec), *launch]
         return [self.tools.shell, "-c", ENTER, "walras", *entrances, "--", *inner]
@@ -189,6 +193,16 @@ class Sandbox:
             return
         for name in write_identities(self.identities, spec.pod.cluster, self.mode):
             yield from ("--ro-bind", str(self.identities / name), f"/etc/{name.rpartition('.')[2]}")
+
+
+def _launch(make_directory: str, rlimits: Limits) -> str:
+    lines = []
+    if rlimits.pids is not None:
+        # The same limit has one letter in dash and another in bash.
+        lines.append(f"ulimit -p {rlimits.pids} 2>/dev/null || ulimit -u {rlimits.pids} 2>/dev/null")
+    if rlimits.memory_bytes is not None:
+        lines.append(f"ulimit -d {-(-rlimits.memory_bytes // 1024)}")
+    return LAUNCH.replace("@MAKE_DIRECTORY@", make_directory).replace("@LIMITS@", "\n".join(lines))
 
 
 def environment_script(env: Mapping[str, str]) -> bytes:
