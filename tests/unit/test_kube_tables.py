@@ -341,6 +341,18 @@ def test_a_custom_resource_without_columns_shows_its_age() -> None:
     assert shown(resource("foos", "x.io", builtin=False), obj()) == {"NAME": "web", "AGE": "5m"}
 
 
+def test_nonsense_in_an_object_or_a_crd_does_not_spoil_the_table() -> None:
+    item = pod(phase="Running", containerStatuses=[container(RUNNING, restartCount=1, lastState={
+        "terminated": {"finishedAt": "yesterday"}})])  # fmt: skip
+    item["metadata"]["creationTimestamp"] = "long ago"
+    assert [shown(resource("pods"), item)[key] for key in ("RESTARTS", "AGE")] == ["1", "<invalid>"]
+    job = obj(status={"startTime": "yesterday"})
+    assert shown(resource("jobs", "batch"), job)["DURATION"] == ""
+    columns = ({"name": "Bad", "type": "string", "jsonPath": ".a["},)
+    foos = resource("foos", "x.io", builtin=False, printer_columns=columns)
+    assert shown(foos, obj()) == {"NAME": "web", "BAD": None}
+
+
 def test_rows_carry_metadata_the_object_or_nothing() -> None:
     item = obj(data={"a": "1"})
     maps = resource("configmaps")

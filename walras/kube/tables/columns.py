@@ -91,14 +91,20 @@ def _two(big: int, big_unit: str, small: int, small_unit: str) -> str:
     return f"{big}{big_unit}{small}{small_unit}" if small else f"{big}{big_unit}"
 
 
+def moment_ms(timestamp: str | None) -> int | None:
+    """Milliseconds since the epoch of a time that clients may have written; None where it is none."""
+    try:
+        return parse_rfc3339(timestamp) if timestamp else None
+    except (ValueError, OverflowError):
+        return None
+
+
 def since(timestamp: str | None, now_ms: int) -> str:
     """How long ago a time was, "<unknown>" where there is none."""
     if not timestamp:
         return UNKNOWN
-    try:
-        return human_duration(now_ms - parse_rfc3339(timestamp))
-    except ValueError:
-        return "<invalid>"
+    at_ms = moment_ms(timestamp)
+    return "<invalid>" if at_ms is None else human_duration(now_ms - at_ms)
 
 
 def age(obj: Mapping[str, Any], now_ms: int) -> str:

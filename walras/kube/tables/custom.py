@@ -9,7 +9,7 @@ import msgspec
 
 from walras.kube.registry import Resource
 from walras.kube.tables.columns import NAME, Column, Printer, name, since
-from walras.kube.tables.jsonpath import parse
+from walras.kube.tables.jsonpath import Path, PathFault, parse
 
 Object = dict[str, Any]
 
@@ -33,14 +33,22 @@ def printer(resource: Resource) -> Printer:
                 format=column.get("format", ""),
             )
         )
-    paths = [(parse(column["jsonPath"]), column["type"]) for column in declared]
+    paths = [(_path(column["jsonPath"]), column["type"]) for column in declared]
 
     def cells(obj: Object, now_ms: int) -> list[Any]:
         # Of several values Kubernetes shows the first.
-        found = [(path.find(obj), kind) for path, kind in paths]
+        found = [(path.find(obj) if path else [], kind) for path, kind in paths]
         return [name(obj), *(_cell(values[0], kind, now_ms) if values else None for values, kind in found)]
 
     return Printer(tuple(columns), cells)
+
+
+def _path(text: str) -> Path | None:
+    """The column's path; none where it cannot be read, and its cells stay empty."""
+    try:
+        return parse(text)
+    except PathFault:
+        return None
 
 
 def _cell(value: Any, kind: str, now_ms: int) -> Any:

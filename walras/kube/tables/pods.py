@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from walras.core.clock import parse_rfc3339
 from walras.kube.tables.columns import (
     AGE,
     NAME,
@@ -16,6 +15,7 @@ from walras.kube.tables.columns import (
     age,
     condition,
     human_duration,
+    moment_ms,
     name,
     spec,
     status,
@@ -49,8 +49,7 @@ class _Digest:
     def count_restarts(self, container: Mapping[str, Any]) -> None:
         self.restarts += container.get("restartCount", 0)
         last = (container.get("lastState") or {}).get("terminated") or {}
-        if finished := last.get("finishedAt"):
-            self.restarted_at_ms = max(self.restarted_at_ms, parse_rfc3339(finished))
+        self.restarted_at_ms = max(self.restarted_at_ms, moment_ms(last.get("finishedAt")) or 0)
 
     def restarts_text(self, now_ms: int) -> str:
         if self.restarts and self.restarted_at_ms:

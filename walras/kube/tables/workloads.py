@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from walras.core.clock import parse_rfc3339
 from walras.kube.tables.columns import (
     AGE,
     NAME,
@@ -15,6 +14,7 @@ from walras.kube.tables.columns import (
     condition,
     containers,
     human_duration,
+    moment_ms,
     name,
     selector_text,
     spec,
@@ -49,10 +49,11 @@ def _completions(job: Object) -> str:
 
 
 def _duration(job: Object, now_ms: int) -> str:
-    started, completed = status(job).get("startTime"), status(job).get("completionTime")
-    if not started:
+    started_ms = moment_ms(status(job).get("startTime"))
+    if started_ms is None:
         return ""
-    return human_duration((parse_rfc3339(completed) if completed else now_ms) - parse_rfc3339(started))
+    completed_ms = moment_ms(status(job).get("completionTime"))
+    return human_duration((now_ms if completed_ms is None else completed_ms) - started_ms)
 
 
 def _job(job: Object, now_ms: int) -> list[Any]:
