@@ -469,7 +469,8 @@ class TestReading:
         }  # fmt: skip
         fake.says("GET", "/clusters/fleet/walras/v1/prices", {"pools": [pool]})
         row = walras.ok("prices").splitlines()[1].split()
-        assert row == ["default", "auction", "1.20", "0.10", "4", "62%", "3", "5", "▅█"]
+        assert row == ["default", "1.20", "0.10", "4", "62%", "3", "5", "▅█"]
+        assert walras.ok("prices", "-o", "wide").splitlines()[1].split()[1] == "auction"
         assert json.loads(walras.ok("prices", "-o", "json")) == {"pools": [pool]}
         fake.says("GET", "/clusters/search/walras/v1/prices", {"pools": []})
         assert walras.ok("prices", "--kubeconfig", as_search).splitlines()[0].startswith("POOL")

@@ -110,10 +110,8 @@ def test_a_live_table_shows_the_latest_until_interrupted(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(watching, "pause", pause)
-    watching.live(
-        lambda: [{"name": "default", "price": next(prices)}],
-        [Column("POOL", "name"), Column("PRICE", "price")],
-    )
+    columns = [Column("POOL", "name"), Column("PRICE", "price")]
+    watching.live(lambda: [{"name": "default", "price": next(prices)}], columns, "table")
     assert pauses == [1.0, 1.0]
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
         ["POOL", "PRICE"],

@@ -72,28 +72,42 @@ class Table:
     def __init__(self, columns: Sequence[Column], output: str) -> None:
         self._columns = [column for column in columns if output == "wide" or not column.wide]
         self._widths: list[int] = []
+        self._has_heading = False
 
     def steady(self, row: Object) -> tuple[str, ...]:
         """What of a row is worth printing it again when it changes."""
         return tuple(column.text(row) for column in self._columns if not column.runs)
 
     def print(self, rows: Iterable[Object]) -> None:
+        """Prints rows, with the heading before the first ones."""
+        heading, *lines = self.lines(rows)
+        for line in lines if self._has_heading else [heading, *lines]:
+            click.echo(line)
+        self._has_heading = True
+
+    def lines(self, rows: Iterable[Object]) -> list[str]:
+        """The heading and a line for each row, coloured."""
         titles = [column.title for column in self._columns]
         cells = [[column.text(row) for column in self._columns] for row in rows]
-        is_first = not self._widths
         self._widths = [
             max(width, *map(len, column))
             for width, *column in zip(self._widths or [0] * len(titles), titles, *cells, strict=True)
         ]
-        if is_first:
-            click.echo(self._line(titles, lambda _: {"bold": True}))
-        for row in cells:
-            click.echo(self._line(row, lambda cell: {"fg": _COLOURS.get(cell)}))
+        return [
+            self._line(titles, bold=True),
+            *(self._line(row) for row in cells),
+        ]
 
-    def _line(self, cells: Sequence[str], style: Callable[[str], dict[str, Any]]) -> str:
+    def _line(self, cells: Sequence[str], **style: Any) -> str:
         *padded, last = zip(cells, self._widths, strict=True)
-        parts = [click.style(cell, **style(cell)) + " " * (width - len(cell)) for cell, width in padded]
-        return "   ".join([*parts, click.style(last[0], **style(last[0]))])
+        parts = [_coloured(cell, **style) + " " * (width - len(cell)) for cell, width in padded]
+        return "   ".join([*parts, _coloured(last[0], **style)])
+
+
+def _coloured(cell: str, **style: Any) -> str:
+    if cell in _COLOURS:
+        style["fg"] = _COLOURS[cell]
+    return click.style(cell, **style) if style else cell
 
 
 def show(columns: Sequence[Column], rows: Iterable[Object], output: str) -> None:

@@ -16,7 +16,7 @@ from walras.cli.watching import live, poll
 _BARS: Final = "▁▂▃▄▅▆▇█"
 
 
-def trend(pool: Object, width: int = 24) -> str:
+def trend(pool: Object, width: int = 14) -> str:
     """The last prices of a pool as a line of bars, the highest one full; "" without a history."""
     prices = [float(price) for _, price in pool.get("history") or []][-width:]
     top = max(prices, default=0.0)
@@ -32,7 +32,7 @@ def _percent(pool: Object) -> str:
 
 COLUMNS: Final = (
     Column("POOL", "name"),
-    Column("MECHANISM", "mechanism"),
+    Column("MECHANISM", "mechanism", wide=True),
     Column("PRICE", "price"),
     Column("RESERVE", "reserve"),
     Column("DEVICES", "devices"),
@@ -67,6 +67,6 @@ def prices(client: Client, agent: str, watch: bool, output: str) -> None:
         return list(fetch()["pools"])
 
     if sys.stdout.isatty() and output in ("table", "wide"):
-        live(pools, COLUMNS)
+        live(pools, COLUMNS, output)
     else:
         poll(pools, COLUMNS, output, version=_version)

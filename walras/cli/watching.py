@@ -85,20 +85,17 @@ def poll(
         return
 
 
-def live(fetch: Callable[[], Sequence[Object]], columns: Sequence[Column]) -> None:
+def live(fetch: Callable[[], Sequence[Object]], columns: Sequence[Column], output: str) -> None:
     """Keeps one table on the terminal up to date, looking every second."""
     from rich.live import Live  # noqa: PLC0415 - rich is loaded only for a terminal
-    from rich.table import Table as RichTable  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
+    table = Table(columns, output)
     try:
         with Live(auto_refresh=False) as screen:
             while True:
-                table = RichTable(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-                for column in columns:
-                    table.add_column(column.title, no_wrap=True)
-                for row in fetch():
-                    table.add_row(*(column.text(row) for column in columns))
-                screen.update(table, refresh=True)
+                text = Text.from_ansi("\n".join(table.lines(fetch())), no_wrap=True, overflow="crop")
+                screen.update(text, refresh=True)
                 pause(INTERVAL_S)
     except KeyboardInterrupt:
         return
