@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from walras.core.clock import SequenceIds, VirtualClock
-from walras.core.errors import NotFound
+from walras.core.errors import Expired, NotFound
 from walras.kube.api import API
 from walras.kube.context import Identity
 from walras.kube.serve import app as app_module
@@ -368,6 +368,34 @@ def test_a_client_that_leaves_ends_its_watch_at_once(store: SqliteStore) -> None
     streaming(store, story)
 
 
+def test_a_client_that_leaves_before_the_first_chunk_leaves_nothing_behind(store: SqliteStore) -> None:
+    async def story(app: Application, open_stream: Callable[[str], Streaming]) -> None:
+        stream = open_stream(WATCH_LIST)
+        stream.left.set()
+        await asyncio.wait_for(stream.task, 5)
+        assert not app.streams and len(app.verbs.api.hub) == 0
+
+    streaming(store, story)
+
+
+def test_a_revision_that_is_gone_is_an_error_event_in_the_stream(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def expired(*_: Any, **__: Any) -> None:
+        raise Expired("too old resource version: 1 (9)")
+
+    monkeypatch.setattr(Verbs, "watch", expired)
+
+    async def story(app: Application, open_stream: Callable[[str], Streaming]) -> None:
+        stream = open_stream("/api/v1/configmaps?watch=true&resourceVersion=1")
+        await asyncio.wait_for(stream.task, 5)
+        (event,) = stream.events
+        assert (stream.sent[0]["status"], event["type"]) == (200, "ERROR")
+        assert (event["object"]["reason"], event["object"]["code"]) == ("Expired", 410)
+
+    streaming(store, story)
+
+
 def test_closing_ends_the_watches_with_a_last_chunk_and_refuses_new_ones(store: SqliteStore) -> None:
     async def story(app: Application, open_stream: Callable[[str], Streaming]) -> None:
         stream = open_stream(WATCH_LIST)
@@ -395,6 +423,7 @@ def test_one_callers_streams_are_limited(store: SqliteStore, monkeypatch: pytest
         await asyncio.wait_for(second.task, 5)
         assert second.sent[0]["status"] == 429
         assert (b"retry-after", b"5") in second.sent[0]["headers"]
+        assert len(app.verbs.api.hub) == 1
         other = Streaming(app, WATCH_LIST.replace("/api", "/api", 1), "operator")
         await other.until(2)
         await app.close()

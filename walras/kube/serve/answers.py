@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,17 +25,23 @@ class Answer:
     headers: Headers = ()
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
     """A response that goes on until its chunks end, the client goes away or the server closes.
 
-    The chunks are closed (`aclose`) in each of these cases.
+    The chunks are closed (`aclose`) in each of these cases, and `close` is called, which also frees what
+    chunks that were never asked for hold: closing a generator that has not begun runs nothing of it.
     """
 
     chunks: AsyncGenerator[bytes, None]
     status: int = 200
     content_type: bytes = JSON
     headers: Headers = ()
+    close: Callable[[], object] = _nothing
 
 
 def json_answer(value: Mapping[str, Any], status: int = 200, headers: Headers = ()) -> Answer:

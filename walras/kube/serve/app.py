@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -71,8 +72,9 @@ class Application:
         self._resources = Resources(verbs, clock)
         self.pods = pods
         self.extra = extra
-        # Open watches, logs and proxied answers, with the user of each.
-        self.streams: dict[asyncio.Task[None], str] = {}
+        # Open watches, logs and proxied answers, and how many each user has.
+        self.streams: set[asyncio.Task[None]] = set()
+        self._open: Counter[str] = Counter()
         self._closing = False
 
     @property
@@ -195,13 +197,14 @@ class Application:
 
     async def _stream(self, stream: Stream, user: str, receive: Receive, send: Send) -> None:
         """Sends the chunks until they end, the client goes or the server closes."""
-        if self._closing or sum(each == user for each in self.streams.values()) >= STREAMS_PER_USER_MAX:
-            await stream.chunks.aclose()
+        if self._closing or self._open[user] >= STREAMS_PER_USER_MAX:
+            stream.close()
             await _send(send, self._no_stream(), head_only=False)
             return
         pump = asyncio.create_task(_pump(stream, send))
         gone = asyncio.create_task(_gone(receive))
-        self.streams[pump] = user
+        self.streams.add(pump)
+        self._open[user] += 1
         try:
             await asyncio.wait((pump, gone), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -209,7 +212,11 @@ class Application:
             gone.cancel()
             pump.cancel()
             await asyncio.wait((pump,))
-            del self.streams[pump]
+            stream.close()
+            self.streams.discard(pump)
+            self._open[user] -= 1
+            if not self._open[user]:
+                del self._open[user]
         if not left:
             with suppress(Exception):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -89,7 +89,7 @@ async def log(
     await asyncio.wait((first,), timeout=_FIRST_LINE_S)
     if first.done():
         first.result()
-    return Stream(_log_chunks(first, lines), 200, TEXT)
+    return Stream(_log_chunks(first, lines), 200, TEXT, close=first.cancel)
 
 
 async def _log_chunks(

@@ -85,7 +85,8 @@ async def forward(pods: PodAccess, cluster: str, pod: Object, port: int, request
         writer.close()
         return Answer(b"", status, headers.get(b"content-type", TEXT), _passed(headers, request))
     chunks = _body(reader, writer, headers)
-    return Stream(chunks, status, headers.get(b"content-type", TEXT), _passed(headers, request))
+    content_type = headers.get(b"content-type", TEXT)
+    return Stream(chunks, status, content_type, _passed(headers, request), writer.close)
 
 
 def _request_head(request: Request, port: int, length: int) -> bytes:

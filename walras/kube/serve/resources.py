@@ -8,6 +8,7 @@ from typing import Any, Final
 from walras.core.clock import Clock, rfc3339
 from walras.core.errors import (
     BadRequest,
+    Expired,
     MethodNotAllowed,
     NotFound,
     ServiceUnavailable,
@@ -146,8 +147,11 @@ class Resources:
             fields = ",".join(filter(None, (fields, f"metadata.name={route.name}")))
         _check_initial_events(query)
 
-        def open_watch() -> watching.Watching:
-            return self._verbs.watch(
+        include, timeout_s = query.get("includeObject", ""), whole_number(query, "timeoutSeconds")
+        timeout_s = min(timeout_s or watching.DEFAULT_TIMEOUT_S, watching.TIMEOUT_S_MAX)
+        watch: watching.Watching
+        try:
+            watch = self._verbs.watch(
                 context,
                 resource,
                 route.namespace,
@@ -157,18 +161,11 @@ class Resources:
                 send_initial_events=pods.flag(query, "sendInitialEvents"),
                 bookmarks=pods.flag(query, "allowWatchBookmarks"),
             )
-
-        timeout_s = whole_number(query, "timeoutSeconds") or watching.DEFAULT_TIMEOUT_S
-        return Stream(
-            watching.lines(
-                watching.opened(open_watch),
-                resource,
-                shape,
-                query.get("includeObject", ""),
-                self._clock.now_ms,
-                min(timeout_s, watching.TIMEOUT_S_MAX),
-            )
-        )
+        except Expired as error:
+            # Clients expect this one as an event in a stream of status 200.
+            watch = watching.Failed(error)
+        lines = watching.lines(watch, resource, shape, include, self._clock.now_ms, timeout_s)
+        return Stream(lines, close=watch.close)
 
     # Writes
 

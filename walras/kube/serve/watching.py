@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, Final, Protocol
 
-from walras.core.errors import Expired, Invalid, WalrasError
+from walras.core.errors import Invalid, WalrasError
 from walras.kube import tables
 from walras.kube.registry import Resource
 from walras.kube.serve import status
@@ -39,19 +39,27 @@ def initial_events_error(message: str) -> Invalid:
     return Invalid(f'ListOptions.meta.k8s.io "" is invalid: {message}')
 
 
-def opened(open_watch: Callable[[], Watching]) -> Watching | Expired:
-    """The watch, or the error that belongs into its stream: a resourceVersion that is gone.
+class Failed:
+    """A watch that never was: its only event is the error."""
 
-    Clients expect that as an ERROR event in a stream of status 200. Other errors are raised.
-    """
-    try:
-        return open_watch()
-    except Expired as error:
-        return error
+    def __init__(self, error: WalrasError) -> None:
+        self._error = error
+
+    def __aiter__(self) -> AsyncIterator[tuple[str, Object]]:
+        return self
+
+    async def __anext__(self) -> tuple[str, Object]:
+        raise self._error
+
+    def ready(self) -> None:
+        return None
+
+    def close(self) -> None:
+        pass
 
 
 async def lines(
-    watch: Watching | Expired,
+    watch: Watching,
     resource: Resource,
     shape: Representation,
     include_object: str,
@@ -59,9 +67,6 @@ async def lines(
     timeout_s: int,
 ) -> AsyncGenerator[bytes, None]:
     """The events as lines until the timeout, the watch's end or the generator's close."""
-    if isinstance(watch, Expired):
-        yield _line("ERROR", status.failure(watch))
-        return
     shaper = _Shaper(resource, shape, include_object, now)
     # A timeout context must not span a yield: the timer would cancel whoever holds the chunk then.
     timer = asyncio.get_running_loop().call_later(timeout_s, watch.close)
