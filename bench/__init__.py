@@ -1,0 +1,1 @@
+"""Benchmarks: each prints one JSON line and measures a peer or the limit in the same run."""
