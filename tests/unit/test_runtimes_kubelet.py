@@ -441,6 +441,25 @@ def test_logs_of_a_container_that_has_not_started_are_refused(tmp_path: Path) ->
     in_world(tmp_path, story)
 
 
+def test_the_files_of_a_deleted_claim_stay_as_long_as_a_pod_uses_them(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        claims = "persistentvolumeclaims"
+        metadata = {"name": "data", "namespace": "default"}
+        await world.api.create(ACME, claims, {"metadata": metadata, "status": {"phase": "Bound"}})
+        volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
+        mount = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
+        await world.pod("p", volumes=[volume], container=mount)
+        await world.phase("p", "Running")
+        place = Path(world.runtime.processes[0].spec.mounts[0].source)
+        await world.api.delete(ACME, claims, "default", "data")
+        assert world.api.find(ACME, claims, "default", "data") is None
+        assert place.exists()  # noqa: ASYNC240
+        await world.api.delete(ACME, "pods", "default", "p", grace_seconds=0)
+        await world.until(lambda: not place.exists())
+
+    in_world(tmp_path, story)
+
+
 def _files(data_dir: Path, uid: str) -> list[Path]:
     return list(data_dir.glob(f"agents/acme/*/{uid}"))
 

@@ -19,7 +19,7 @@ from walras.runtimes.logs import LogStore, Query
 from walras.runtimes.podworker import PodWorker
 from walras.runtimes.sandbox import uid_of
 from walras.runtimes.services import Configs, Object, Recorder, Services
-from walras.runtimes.volumes import CLAIMS, Places
+from walras.runtimes.volumes import CLAIMS, Places, claims_of
 
 log = structlog.get_logger(__name__)
 
@@ -171,6 +171,8 @@ class Kubelet:
             log.error("pod not ended", cluster=cluster, pod=worker.ref.name, error=str(error))
         if self._api.find(cluster, PODS, worker.namespace, worker.ref.name) is None:
             self._forget(cluster, uid)
+        for claim in claims_of(worker.pod):
+            self._release(cluster, worker.namespace, claim)
 
     def _forget(self, cluster: str, uid: str) -> None:
         """The pod is gone: so are its logs and its own volumes."""
@@ -181,12 +183,16 @@ class Kubelet:
         metadata = change.object["metadata"]
         self._services.configs.changed(change.cluster, metadata["namespace"])
         if change.type == "DELETED" and change.resource == CLAIMS:
-            places = self._services.places
-            self._spawn(
-                asyncio.to_thread(
-                    places.remove_claim, change.cluster, metadata["namespace"], metadata["name"]
-                )
-            )
+            self._release(change.cluster, metadata["namespace"], metadata["name"])
+
+    def _release(self, cluster: str, namespace: str, claim: str) -> None:
+        """Deletes the files of a claim that is gone, once no pod uses them."""
+        used = any(
+            (each.cluster, each.namespace) == (cluster, namespace) and claim in claims_of(each.pod)
+            for each in self._workers.values()
+        )
+        if not used and self._api.find(cluster, CLAIMS, namespace, claim) is None:
+            self._spawn(asyncio.to_thread(self._services.places.remove_claim, cluster, namespace, claim))
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -68,6 +68,12 @@ class Places:
                 shutil.rmtree(directory, ignore_errors=True)
 
 
+def claims_of(pod: Object) -> list[str]:
+    """Names of the persistent volume claims that the pod uses."""
+    found = (volume.get("persistentVolumeClaim") for volume in pod["spec"].get("volumes") or ())
+    return [str(claim.get("claimName", "")) for claim in found if claim]
+
+
 def prepare(places: Places, cluster: str, source: EnvSource) -> dict[str, Volume]:
     """Every volume of the pod by name. Raises ConfigError for what is missing or not offered, OSError."""
     pod = source.pod
