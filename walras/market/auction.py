@@ -55,7 +55,8 @@ def decide_tick(prepared: Prepared, override: Override | None = None) -> Decisio
     broke: frozenset[str] = frozenset()
     for _ in range(2 * len(prepared.due) + 1):
         clearing = Clearing(prepared, kept=kept, broke=broke, override=override)
-        result = clearing.run()
+        # Without renewals one pass stands, so that a question about one bid is answered once it wins.
+        result = clearing.run(until=override.bid if override and not prepared.due else None)
         if bad := unworthy(result, clearing.price):
             kept |= bad
             continue

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from walras.core.money import HOUR_MS, WHOLE_GPU_MILLI, charge
 from walras.devices.placement import Shape, place
 from walras.market.eviction import Eviction, evict
-from walras.market.placement import Board
 from walras.market.prepared import Option, Prepared, term_cost, value
 from walras.market.types import DisplacementReason, Lease, Share
 
@@ -51,7 +50,6 @@ class Pass:
     wins: list[Win] = field(default_factory=list)
     lost: list[tuple[int, Option]] = field(default_factory=list)  # the best funded package of each loser
     unfunded: list[str] = field(default_factory=list)
-    order: list[str] = field(default_factory=list)
     given_up: dict[str, Lease] = field(default_factory=dict)
     displaced: dict[str, Lease] = field(default_factory=dict)
     ended: dict[str, DisplacementReason] = field(default_factory=dict)  # not renewed, whoever bids
@@ -82,21 +80,25 @@ class Clearing:
         self._override = override
         self._only = only
         self._floor = max(floor_micros, self._rules.reserve_micros)
-        self._board = Board(prepared.capacity, prepared.snapshot.leases)
+        self._board = prepared.board.copy()
         self._purse = dict(prepared.funds)
         self._result = Pass()
         self._renewing: dict[str, Lease] = {}
         self._given_up_on: dict[str, set[str]] = {}
+        # What found no place, by kind: whatever offers no more will not find one until something is evicted.
+        self._no_room: dict[int, int] = {}
+        self._none_to_displace: dict[tuple[int, str], int] = {}
         for lease in () if only else prepared.due:
             self._begin_renewal(lease, broke=lease.id in broke)
 
-    def run(self) -> Pass:
-        """Decide every bid, best density first; on equal density latency first, then the older one."""
-        heap: list[tuple[int, int, int, str, int]] = []
+    def run(self, until: str | None = None) -> Pass:
+        """Decide every bid, best density first; on equal density latency first, then the older one.
+
+        With `until`, no further than to where that bid wins.
+        """
         packages = self._contenders()
-        for options in packages.values():
-            heapq.heappush(heap, self._rank(options[0], 0))
-        self._result.order = self._ranking(packages)
+        heap = [self._rank(options[0], 0) for options in packages.values()]
+        heapq.heapify(heap)
         losers: list[str] = []
         while heap:
             *_, bid_id, at = heapq.heappop(heap)
@@ -105,16 +107,27 @@ class Clearing:
             if not self._try_placing(options[at]):
                 if at + 1 < len(options):
                     heapq.heappush(heap, self._rank(options[at + 1], at + 1))
-                elif not self._try_displacing(options):
+                    continue
+                if not self._try_displacing(options):
                     losers.append(bid_id)
+                    continue
+            if bid_id == until:
+                return self._result
             if self._evicted() > evicted:
                 # What a large lease leaves over goes to the best of those that found no room before.
                 for loser in losers:
                     heapq.heappush(heap, self._rank(packages[loser][0], 0))
                 losers = []
+                self._no_room.clear()
+                self._none_to_displace.clear()
         for loser in losers:
             self._lose(packages[loser])
         return self._result
+
+    def order(self) -> list[str]:
+        """The bids that offer enough, best density first."""
+        ranks = [min(self._rank(each, 0) for each in options) for options in self._contenders().values()]
+        return [bid_id for *_, bid_id, _ in sorted(ranks)]
 
     def _contenders(self) -> dict[str, list[Option]]:
         """The bids that offer enough and are in time, with their packages by surplus."""
@@ -156,20 +169,15 @@ class Clearing:
 
     def _worth(self, options: tuple[Option, ...]) -> list[Option]:
         """Packages that offer the floor, by surplus over the posted price, best first."""
-        posted = self._prepared.snapshot.price_micros
         worth = [option for option in options if self.price(option) >= self._floor]
-        return sorted(
-            worth,
-            key=lambda each: (-value(self.price(each) - posted, each.package.total_milli), each.index),
-        )
+        if len(worth) > 1:
+            posted = self._prepared.snapshot.price_micros
+            worth.sort(key=lambda each: -value(self.price(each) - posted, each.package.total_milli))
+        return worth
 
     def _rank(self, option: Option, at: int) -> tuple[int, int, int, str, int]:
         bid = option.bid
         return (-self._density(option), int(bid.job_class != "latency"), bid.submitted_ms, bid.id, at)
-
-    def _ranking(self, packages: dict[str, list[Option]]) -> list[str]:
-        best = [min(self._rank(option, 0) for option in options) for options in packages.values()]
-        return [bid_id for *_, bid_id, _ in sorted(best)]
 
     def _renewal_estimate(self, lease: Lease) -> int:
         """What to put aside for a renewal before the price is known."""
@@ -196,7 +204,8 @@ class Clearing:
 
     def _try_placing(self, option: Option) -> bool:
         """Free capacity now, or free once drains are over, or that of renewals which are worth less."""
-        if not self._funded(option):
+        density = self._density(option)
+        if not self._funded(option) or density <= self._no_room.get(option.kind, -1):
             return False
         board, package = self._board, option.package
         for room, now in ((board.room_now, True), (board.room_later, False)):
@@ -205,7 +214,6 @@ class Clearing:
             if devices is not None:
                 self._win(option, devices, now=now)
                 return True
-        density = self._density(option)
         weaker = [
             lease
             for lease in self._renewing.values()
@@ -213,6 +221,7 @@ class Clearing:
         ]
         found = self._evict(option, weaker, lambda lease: value(lease.max_price_micros, lease.total_milli))
         if found is None:
+            self._no_room[option.kind] = density
             return False
         for lease in found.victims:
             self._give_up(lease)
@@ -234,8 +243,12 @@ class Clearing:
         if options[0].bid.job_class != "latency":
             return False
         for option in options:
-            found = self.displaceable(option, self.price(option)) if self._funded(option) else None
-            if found is None or found.cost > self.displacing_value(option, self.price(option)):
+            price, kind = self.price(option), (option.kind, option.bid.agent)
+            if not self._funded(option) or price <= self._none_to_displace.get(kind, -1):
+                continue
+            found = self.displaceable(option, price)
+            if found is None or found.cost > self.displacing_value(option, price):
+                self._none_to_displace[kind] = price
                 continue
             others = (lease for lease in found.victims if lease.agent != option.bid.agent)
             if self._funded(option, sum(lease.restart_cost_micros for lease in others)):

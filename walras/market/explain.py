@@ -7,7 +7,6 @@ from dataclasses import replace
 from walras.core.money import format_credits
 from walras.core.quantity import format_duration
 from walras.devices.placement import Shape
-from walras.market.placement import Board
 from walras.market.prepared import Option, Prepared, well_formed
 from walras.market.types import Bid, Constraint, Explanation, Package, Reason
 from walras.market.winning import Decide, Decision, WinningPrice
@@ -26,6 +25,7 @@ class Explainer:
         self.only = only
         self._prepared = prepared
         self._winning = WinningPrice(prepared, decide, only=only)
+        self._positions: dict[str, int] | None = None
         self._rules = prepared.snapshot.rules
         self._now = prepared.snapshot.now_ms
 
@@ -35,7 +35,9 @@ class Explainer:
         if impossible is not None:
             return replace(impossible, clearing_price_micros=decision.price_micros)
         options = self._prepared.options[bid.id]
-        position = decision.result.order.index(bid.id) + 1 if bid.id in decision.result.order else 0
+        if self._positions is None:
+            self._positions = {name: place for place, name in enumerate(decision.clearing.order(), 1)}
+        position = self._positions.get(bid.id, 0)
         unfunded = bid.id in decision.result.unfunded
         best = max(options, key=lambda option: (option.density(option.package.price_micros), -option.index))
         priced = self._winning.find(bid, decision)
@@ -76,8 +78,7 @@ class Explainer:
 
     def _tightest(self, option: Option) -> Constraint:
         """What was short for a package before anything was awarded in this clearing."""
-        board = Board(self._prepared.capacity, self._prepared.snapshot.leases)
-        rooms = {device: board.room_later(device) for device in option.needs}
+        rooms = {device: self._prepared.board.room_later(device) for device in option.needs}
         milli = sum(option.needs[device].milli <= room.milli for device, room in rooms.items())
         memory = sum(option.needs[device].memory_mib <= room.memory_mib for device, room in rooms.items())
         if milli >= option.package.devices > memory:

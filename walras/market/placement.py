@@ -46,6 +46,12 @@ class Board:
             if lease.state != "draining":
                 self._add(self.later, lease.shares, 1)
 
+    def copy(self) -> Board:
+        """A board of its own, as this one is now."""
+        board = Board(self.capacity, ())
+        board.now, board.later = dict(self.now), dict(self.later)
+        return board
+
     def room_now(self, device: str) -> Shape:
         """Free for a share that starts at once."""
         size, now, later = self.capacity[device], self.now[device], self.later[device]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from walras.core.money import charge
 from walras.devices.placement import Fill, Shape
-from walras.market.placement import capacities, needs_of
+from walras.market.placement import Board, capacities, needs_of
 from walras.market.types import Bid, Lease, Package, Snapshot
 
 
@@ -20,6 +20,7 @@ class Option:
     index: int
     package: Package
     needs: dict[str, Shape]
+    kind: int  # options of the same kind differ in nothing but the bid and the price
     numerator: int  # of milli asked for / effective size
     denominator: int
 
@@ -38,6 +39,7 @@ class Prepared:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.capacity = capacities(snapshot.devices)
+        self.board = Board(self.capacity, snapshot.leases)
         self.leases = {lease.id: lease for lease in snapshot.leases}
         self.bids = {bid.id: bid for bid in snapshot.bids}
         self.funds = self._funds()
@@ -50,6 +52,7 @@ class Prepared:
         }
         self.demand = self._demand(needs)
         fills = {size: Fill(size, self.demand) for size in set(self.capacity.values()) if size.milli > 0}
+        self._kinds: dict[Package, int] = {}
         self.options = {bid.id: self._options(bid, needs, fills) for bid in snapshot.bids}
         self.densities = {lease.id: self._lease_density(lease, fills) for lease in snapshot.leases}
         horizon = snapshot.now_ms + snapshot.rules.notice_ms + snapshot.rules.tick_ms
@@ -93,7 +96,8 @@ class Prepared:
             if len(where) >= max(1, package.devices):
                 kinds = {(self.capacity[device], need) for device, need in where.items()}
                 ratio = max(Fraction(*fills[size].ratio(need)) for size, need in kinds)
-                options.append(Option(bid, index, package, where, ratio.numerator, ratio.denominator))
+                kind = self._kinds.setdefault(replace(package, price_micros=0), len(self._kinds))
+                options.append(Option(bid, index, package, where, kind, *ratio.as_integer_ratio()))
         return tuple(options)
 
     def _lease_density(self, lease: Lease, fills: dict[Shape, Fill]) -> int:

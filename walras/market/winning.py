@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from walras.core.money import CREDITS_MAX, MICROS
 from walras.market.clearing import VALUE_PER_MICRO, Clearing, Override, Pass
 from walras.market.eviction import evict
-from walras.market.placement import Board
 from walras.market.prepared import Option, Prepared, value
-from walras.market.types import Bid, Lease, Package
+from walras.market.types import Bid, Lease
 
 PRICE_MAX: Final = CREDITS_MAX * MICROS
+TRIES_MAX: Final = 8
 
 
 class Decision(Protocol):
@@ -42,13 +42,13 @@ class Found:
 class WinningPrice:
     """Finds winning prices in one clearing. Prices that win can have gaps between them, because a price that
     goes before another bid may find less to share than one that goes after it; so when the lowest one cannot
-    be paid, all those at which something changes are tried."""
+    be paid, the highest ones that can are tried."""
 
     def __init__(self, prepared: Prepared, decide: Decide, *, only: str | None) -> None:
         self._prepared = prepared
         self._decide = decide
         self._only = only
-        self._known: dict[tuple[str, str, Package], Found] = {}
+        self._known: dict[tuple[int, str, str], int | None] = {}
 
     def find(self, bid: Bid, decision: Decision) -> Found:
         """The lowest price found, over all packages of a bid that lost."""
@@ -57,43 +57,37 @@ class WinningPrice:
         return min(found, key=_cheapness)
 
     def _find(self, option: Option, decision: Decision) -> Found:
-        """Bids of one agent for the same single package share the search, unless order decides."""
-        bid = option.bid
-        key = (bid.agent, bid.job_class, replace(option.package, price_micros=0))
         # A price that the agent cannot pay may have to fall to win.
-        enough = option.package.cost_max_micros <= self._prepared.funds[bid.agent]
-        funded = enough and bid.id not in decision.result.unfunded
-        shared = len(bid.packages) == 1 and funded
-        known = self._known.get(key) if shared else None
-        if known is not None and self._same_for(option, known, decision):
-            return replace(known, package=option.index)
-        found = self._search(option, decision, option.package.price_micros + 1 if funded else 1)
-        if shared:
-            self._known[key] = found
-        return found
+        enough = option.package.cost_max_micros <= self._prepared.funds[option.bid.agent]
+        funded = enough and option.bid.id not in decision.result.unfunded
+        least = option.package.price_micros + 1 if funded else 1
+        wanted = self._wanted(option, decision, least)
+        if wanted is not None and self._wins(option, wanted):
+            return Found(wanted, None, option.index)
+        affordable = self._affordable(option)
+        if wanted is None or affordable < least:
+            return Found(None, wanted, option.index)
+        tried = [affordable, *(price for price in self._prices(option, decision) if price < affordable)]
+        tried = sorted((price for price in tried if price >= least), reverse=True)[:TRIES_MAX]
+        winning = [price for price in tried if self._wins(option, price)]
+        return Found(min(winning), None, option.index) if winning else Found(None, wanted, option.index)
 
-    def _same_for(self, option: Option, known: Found, decision: Decision) -> bool:
-        price = known.price_micros
-        if price is None:
-            return True
-        tie = any(win.density == option.density(price) for win in decision.result.wins)
-        return price > option.package.price_micros and not tie
+    def _wanted(self, option: Option, decision: Decision, least: int) -> int | None:
+        """The lowest price that wins if it can be paid; the same for all bids that differ in price alone."""
+        latency = option.bid.job_class == "latency"
+        key = (option.kind, option.bid.job_class, option.bid.agent if latency else "")
+        if key in self._known:
+            known = self._known[key]
+            if known is None or (known >= least and self._wins(option, known, funded=True)):
+                return known
+        candidates = (price for price in self._prices(option, decision) if least <= price < PRICE_MAX)
+        self._known[key] = self._lowest(option, sorted(set(candidates)), least)
+        return self._known[key]
 
     def _wins(self, option: Option, price: int, *, funded: bool = False) -> bool:
         """Whether the bid wins this very clearing with that price, and with any funds if `funded`."""
         again = self._decide(Override(option.bid.id, option.index, price, funded))
         return any(win.option.bid.id == option.bid.id for win in again.result.wins)
-
-    def _search(self, option: Option, decision: Decision, least: int) -> Found:
-        affordable = self._affordable(option)
-        candidates = {*self._prices(option, decision), affordable}
-        prices = sorted(price for price in candidates if least <= price < PRICE_MAX)
-        wanted = self._lowest(option, prices, least)
-        if wanted is not None and self._wins(option, wanted):
-            return Found(wanted, None, option.index)
-        payable = (price for price in prices if price <= affordable and self._wins(option, price))
-        price = next(payable, None)
-        return Found(price, wanted if price is None else None, option.index)
 
     def _lowest(self, option: Option, prices: list[int], least: int) -> int | None:
         """The lowest of the prices that wins if it can be paid, or one above them all, or None."""
@@ -134,8 +128,7 @@ class WinningPrice:
         for level in levels:
             yield from (option.price_for(level), option.price_for(level + 1))
         package, milli = option.package, option.package.total_milli
-        board = Board(prepared.capacity, prepared.snapshot.leases)
-        due = evict(option.needs, package.devices, board, list(prepared.due), _worth)
+        due = evict(option.needs, package.devices, prepared.board, list(prepared.due), _worth)
         if due is not None:
             yield -(-due.cost // milli)
         for state in (Clearing(prepared, only=self._only), clearing):
