@@ -325,7 +325,7 @@ def test_a_log_is_followed_until_the_client_leaves(apiserver: Server) -> None:
     started(apiserver, "endless")
     following = start(apiserver, "logs", "-f", "endless")
     try:
-        assert [following.stdout.readline() for _ in range(2)] == ["hello\n", "world\n"]
+        assert [line(following) for _ in range(2)] == ["hello\n", "world\n"]
         assert len(apiserver.app.streams) == 1
     finally:
         stop(following)
@@ -421,18 +421,24 @@ def finished(process: subprocess.Popen[str]) -> int:
     return process.returncode
 
 
+def line(process: subprocess.Popen[str]) -> str:
+    """The next line that it prints."""
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
 def test_a_watch_tells_what_happens_and_ends_with_its_client(apiserver: Server) -> None:
     k = apiserver.kubectl
     ok(k("create", "-f", "-", stdin=named(CONFIG_MAP, "seen")))
     watching = start(apiserver, "get", "cm", "seen", "-w", "--output-watch-events")
     try:
-        assert watching.stdout.readline().split() == ["EVENT", "NAME", "DATA", "AGE"]
-        assert watching.stdout.readline().split()[:3] == ["ADDED", "seen", "1"]
+        assert line(watching).split() == ["EVENT", "NAME", "DATA", "AGE"]
+        assert line(watching).split()[:3] == ["ADDED", "seen", "1"]
         eventually(lambda: apiserver.app.streams)
         ok(k("patch", "cm", "seen", "--type=merge", "-p", '{"data":{"l":"w"}}'))
-        assert watching.stdout.readline().split()[:3] == ["MODIFIED", "seen", "2"]
+        assert line(watching).split()[:3] == ["MODIFIED", "seen", "2"]
         ok(k("delete", "cm", "seen"))
-        assert watching.stdout.readline().split()[:2] == ["DELETED", "seen"]
+        assert line(watching).split()[:2] == ["DELETED", "seen"]
     finally:
         stop(watching)
     eventually(lambda: not apiserver.app.streams and not len(apiserver.api.hub), timeout_s=5)

@@ -37,7 +37,9 @@ class Live:
             "--listen", "127.0.0.1:0", *extra,
         ]  # fmt: skip
         with (self.data.parent / "server.log").open("a") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+            self.process = subprocess.Popen(
+                [str(word) for word in command], stdout=subprocess.PIPE, stderr=log, text=True
+            )
         assert self.process.stdout is not None
         self.ready = json.loads(self.process.stdout.readline())
 
