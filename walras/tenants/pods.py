@@ -51,7 +51,7 @@ class PodCollector:
         node = pod["spec"].get("nodeName")
         if not node:
             return deleting(pod)
-        # A lease's node goes when its work is done: what is finished stays, with its logs, until it is deleted.
+        # A lease's node goes when its work is done; what is finished stays, with its logs.
         return self._api.find(cluster, NODES, "", node) is None and (deleting(pod) or not finished(pod))
 
     async def reconcile(self, cluster: str, namespace: str, name: str) -> int | None:
