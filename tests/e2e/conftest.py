@@ -22,6 +22,7 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from support.live import Live, serving
 
 from walras.kube.api import API
 from walras.kube.context import Identity
@@ -221,3 +222,10 @@ def apiserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Live]:
+    """The whole product: `walras up` with one emulated device."""
+    with serving(tmp_path) as server:
+        yield server

@@ -3,136 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-
-BIN = Path(sys.executable).parent
-DEADLINE_S = 30.0
+from support.live import Live, eventually, phase, pod, pod_spec
 
 pytestmark = pytest.mark.e2e
-
-
-@dataclass
-class Live:
-    """A server in a process of its own, and the clients of it."""
-
-    data: Path
-    gpus: str = "emulated:1"
-    process: subprocess.Popen[str] | None = None
-    ready: dict[str, Any] = field(default_factory=dict)
-
-    def start(self, *extra: str) -> None:
-        command = [
-            BIN / "walras", "up", "--json", "--data", self.data, "--gpus", self.gpus,
-            "--listen", "127.0.0.1:0", *extra,
-        ]  # fmt: skip
-        with (self.data.parent / "server.log").open("a") as log:
-            self.process = subprocess.Popen(
-                [str(word) for word in command], stdout=subprocess.PIPE, stderr=log, text=True
-            )
-        assert self.process.stdout is not None
-        self.ready = json.loads(self.process.stdout.readline())
-
-    def stop(self, sign: int = signal.SIGTERM) -> int:
-        assert self.process is not None
-        self.process.send_signal(sign)
-        code = self.process.wait(DEADLINE_S)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        self.process = None
-        return code
-
-    def walras(self, *words: str, check: bool = True) -> str:
-        return run(BIN / "walras", *words, check=check, env={"WALRAS_DATA": str(self.data)})
-
-    def agent(self, name: str, *words: str) -> Path:
-        path = self.data.parent / f"{name}.kubeconfig"
-        self.walras("agent", "create", name, "--income", "12/h", "--kubeconfig", str(path), *words)
-        return path
-
-    def kubectl(self, kubeconfig: Path, *words: str, stdin: str = "", check: bool = True) -> str:
-        return run(BIN / "kubectl", *words, stdin=stdin, check=check, env={"KUBECONFIG": str(kubeconfig)})
-
-    def apply(self, kubeconfig: Path, *objects: dict[str, Any]) -> None:
-        self.kubectl(kubeconfig, "apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
-
-    def get(self, kubeconfig: Path, *words: str) -> Any:
-        return json.loads(self.kubectl(kubeconfig, "get", *words, "-o", "json"))
-
-
-def run(*words: str | Path, stdin: str = "", check: bool = True, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(
-        [str(word) for word in words],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S * 2,
-        env={**os.environ, **(env or {})},
-        check=False,
-    )
-    if check:
-        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
-    return done.stdout + done.stderr
-
-
-def eventually(look: Callable[[], Any], what: str) -> Any:
-    """Poll until it is true, up to the deadline."""
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
-        found = look()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"waited {DEADLINE_S:.0f} s for {what}"
-        time.sleep(0.1)
-
-
-@pytest.fixture
-def live(tmp_path: Path) -> Iterator[Live]:
-    server = Live(tmp_path / "data")
-    try:
-        server.start()
-        yield server
-    finally:
-        if server.process is not None and server.process.poll() is None:
-            server.stop()
-        log = (tmp_path / "server.log").read_text()
-        assert "Traceback" not in log, log
-
-
-def pod(
-    name: str, script: str, *, milli: int = 0, price: str = "1.00", job_class: str = ""
-) -> dict[str, Any]:
-    annotations = {"walras.dev/max-price": price, **({"walras.dev/class": job_class} if job_class else {})}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "annotations": annotations},
-        "spec": pod_spec(script, milli),
-    }
-
-
-def pod_spec(script: str, milli: int) -> dict[str, Any]:
-    limits = {"limits": {"walras.dev/milligpu": milli}} if milli else {}
-    return {
-        "restartPolicy": "Never",
-        "containers": [
-            {"name": "main", "image": "host", "command": ["/bin/sh", "-c", script], "resources": limits}
-        ],
-    }
-
-
-def phase(live: Live, kubeconfig: Path, name: str) -> str:
-    return str(live.get(kubeconfig, "pod", name)["status"].get("phase", ""))
 
 
 def test_a_pod_without_a_gpu_runs_on_the_base_node_at_once(live: Live) -> None:
