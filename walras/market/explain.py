@@ -49,7 +49,7 @@ class Explainer:
             reason, constraint = Reason.INSUFFICIENT_FUNDS, Constraint.FUNDS
         elif position == 0 and best.package.price_micros < self._rules.reserve_micros:
             reason, constraint = Reason.BELOW_RESERVE, Constraint.PRICE
-        elif winning is not None:
+        elif winning is not None or not priced.searched:
             reason, constraint = Reason.OUTBID, self._tightest(best)
         elif unaffordable is not None:
             reason, constraint = Reason.OUTBID, Constraint.FUNDS
@@ -64,6 +64,11 @@ class Explainer:
             "",
             best.index,
         )
+        if not priced.searched and reason is Reason.OUTBID:
+            text = (
+                f"no room for {describe(best.package)} this time; too many bids to say what price would win"
+            )
+            return replace(found, message=text)
         return replace(found, message=self._message(found, best, unaffordable))
 
     def _impossible(self, bid: Bid) -> Explanation | None:

@@ -195,7 +195,8 @@ class Explanation:
 
     clearing_price_micros: the pool's price of this clearing. winning_price_micros: a price with which package
     `package` wins this very clearing (the clearing was run again with it), or None when none was found that
-    the agent can pay. position: place in the order of the pending bids from 1, or 0 when it has none.
+    the agent can pay; of very many bids not all are searched for. position: place in the order of the
+    pending bids from 1, or 0 when it has none.
     """
 
     reason: Reason

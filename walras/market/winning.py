@@ -14,6 +14,8 @@ from walras.market.types import Bid, Lease
 
 PRICE_MAX: Final = CREDITS_MAX * MICROS
 TRIES_MAX: Final = 8
+# Bids looked at again in one clearing, all searches together: a flood of bids must not hold up the market.
+EFFORT_MAX: Final = 10_000
 
 
 class Decision(Protocol):
@@ -37,22 +39,26 @@ class Found:
     price_micros: int | None
     unaffordable_micros: int | None
     package: int
+    searched: bool = True
 
 
 class WinningPrice:
     """Finds winning prices in one clearing. Prices that win can have gaps between them, because a price that
     goes before another bid may find less to share than one that goes after it; so when the lowest one cannot
-    be paid, the highest ones that can are tried."""
+    be paid, the highest ones that can are tried. After EFFORT_MAX the rest is not searched for."""
 
     def __init__(self, prepared: Prepared, decide: Decide, *, only: str | None) -> None:
         self._prepared = prepared
         self._decide = decide
         self._only = only
+        self._effort = 0
         self._known: dict[tuple[int, str, str], int | None] = {}
 
     def find(self, bid: Bid, decision: Decision) -> Found:
         """The lowest price found, over all packages of a bid that lost."""
         options = self._prepared.options[bid.id]
+        if self._effort > EFFORT_MAX:
+            return Found(None, None, options[0].index, searched=False)
         found = [self._find(option, decision) for option in options]
         return min(found, key=_cheapness)
 
@@ -86,6 +92,7 @@ class WinningPrice:
 
     def _wins(self, option: Option, price: int, *, funded: bool = False) -> bool:
         """Whether the bid wins this very clearing with that price, and with any funds if `funded`."""
+        self._effort += 1 if self._only else len(self._prepared.bids)
         again = self._decide(Override(option.bid.id, option.index, price, funded))
         return any(win.option.bid.id == option.bid.id for win in again.result.wins)
 
