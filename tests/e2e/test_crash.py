@@ -1,0 +1,99 @@
+"""kill -9 at any moment: no acknowledged write, no credit and no lease is lost."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import signal
+import threading
+import time
+
+import httpx
+import pytest
+from support.live import Live, eventually
+
+pytestmark = pytest.mark.e2e
+CRASHES = 5
+
+
+class Writer(threading.Thread):
+    """Writes config maps one after the other and remembers those that were acknowledged."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        super().__init__(daemon=True)
+        self._client = client
+        self.acknowledged: list[str] = []
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        with self._client as http:
+            for number in itertools.count():
+                if self.over.is_set():
+                    return
+                body = {"metadata": {"name": f"w-{number}"}, "data": {"n": str(number)}}
+                try:
+                    answer = http.post("/clusters/acme/api/v1/namespaces/default/configmaps", json=body)
+                except httpx.HTTPError:
+                    time.sleep(0.02)
+                    continue
+                if answer.status_code == 201:
+                    self.acknowledged.append(f"w-{number}")
+
+
+def serving_pod(name: str) -> dict[str, object]:
+    limits = {"walras.dev/milligpu": "250"}
+    container = {
+        "name": "c",
+        "image": "host",
+        "command": ["/bin/sleep", "600"],
+        "resources": {"limits": limits},
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "annotations": {"walras.dev/class": "latency"}},
+        "spec": {"containers": [container], "terminationGracePeriodSeconds": 1},
+    }
+
+
+def test_killed_again_and_again_while_it_writes_and_leases(live: Live) -> None:
+    acme = live.agent("acme", "--balance", "50")
+    url = live.ready["url"].removeprefix("https://")
+    chance = random.Random(20)
+    writer = Writer(live.client(acme))
+    writer.start()
+    leases: set[str] = set()
+    for crash in range(CRASHES):
+        with live.client(acme) as http:
+            answer = http.post(
+                "/clusters/acme/api/v1/namespaces/default/pods", json=serving_pod(f"p-{crash}")
+            )
+            assert answer.status_code == 201, answer.text
+        time.sleep(chance.uniform(0.2, 2.0))
+        live.stop(signal.SIGKILL)
+        live.start("--listen", url)
+        acknowledged = set(writer.acknowledged)
+        known = {each["metadata"]["name"] for each in live.get(acme, "configmaps")["items"]}
+        assert acknowledged <= known
+        ledger = json.loads(live.walras("ledger", "-o", "json"))
+        assert ledger["balanced"] is True, ledger
+        found = {
+            each["metadata"]["uid"]
+            for each in live.get(acme, "gpuleases")["items"]
+            if each["status"]["phase"] in ("Active", "Reserved")
+        }
+        assert leases <= found
+        leases = found
+    writer.over.set()
+    writer.join(10)
+    assert writer.acknowledged
+
+    def all_run() -> bool:
+        pods = live.get(acme, "pods")["items"]
+        running = [each for each in pods if each["status"].get("phase") == "Running"]
+        return len(running) == min(CRASHES, 4)
+
+    eventually(all_run, "the pods that fit to run again")
+    cost = json.loads(live.walras("cost", "-o", "json"))
+    assert cost["balanced"] is True
