@@ -6,14 +6,13 @@ from collections.abc import Callable
 from typing import Final
 
 from walras.core.errors import BadRequest, MethodNotAllowed, NotFound
-from walras.kube import objects, patching, policy, scaling, writing
+from walras.kube import bodies, objects, patching, policy, scaling, writing
 from walras.kube.api import API
 from walras.kube.context import Context, Identity
 from walras.kube.listing import Lister, Page, matcher, not_yet, parse_revision
 from walras.kube.options import check_preconditions, grace_s, invalid, is_dry_run, propagation
 from walras.kube.record import Object
 from walras.kube.registry import Resource
-from walras.kube.serve import bodies
 from walras.kube.transaction import Transaction
 from walras.kube.watch import View, Watch, bookmark
 

@@ -27,12 +27,12 @@ from walras.core.errors import (
     WalrasError,
 )
 from walras.kube import openapi
+from walras.kube.bodies import ClientGone, Receive
 from walras.kube.context import EVERY_CLUSTER, Identity
 from walras.kube.registry import Registry
 from walras.kube.registry_builtin import for_all
 from walras.kube.serve import discovery, paths, status
 from walras.kube.serve.answers import Answer, Stream, json_answer, text_answer
-from walras.kube.serve.bodies import ClientGone, Receive
 from walras.kube.serve.paths import Route
 from walras.kube.serve.ports import Authenticator, Extra, PodAccess
 from walras.kube.serve.requests import Request, parse_query

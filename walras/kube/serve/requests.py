@@ -8,8 +8,8 @@ from typing import Any, Final, Literal
 from urllib.parse import parse_qsl
 
 from walras.core.errors import BadRequest
+from walras.kube import bodies
 from walras.kube.context import Context, Identity
-from walras.kube.serve import bodies
 from walras.kube.serve.paths import Route
 
 _QUERY_BYTES_MAX: Final = 64 * 1024

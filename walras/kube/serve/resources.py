@@ -15,12 +15,12 @@ from walras.core.errors import (
     UnsupportedMediaType,
 )
 from walras.kube import policy
+from walras.kube.bodies import Body
 from walras.kube.context import Context
 from walras.kube.record import Key
 from walras.kube.registry import Registry, Resource
 from walras.kube.serve import negotiate, pods, proxy, reviews, status, watching
 from walras.kube.serve.answers import Answer, Headers, Stream
-from walras.kube.serve.bodies import Body
 from walras.kube.serve.ports import PodAccess
 from walras.kube.serve.requests import Request, delete_options, whole_number
 from walras.kube.verbs import Verbs

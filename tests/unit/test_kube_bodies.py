@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from walras.core.errors import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
-from walras.kube.serve import bodies
-from walras.kube.serve.bodies import BODY_BYTES_MAX, Body, ClientGone
+from walras.kube import bodies
+from walras.kube.bodies import BODY_BYTES_MAX, Body, ClientGone
 
 
 def decode(text: str | bytes, media: str = "application/json") -> Body:
