@@ -1,0 +1,1 @@
+"""Enterprise search beside training, under a market and under two queues: `scripts/demo`."""
