@@ -101,9 +101,11 @@ class Explainer:
             text = f"{offer} is below the pool's reserve price of {reserve} per GPU-hour"
             return text + (f"; {format_credits(winning)} would have won" if winning else "; raise maxPrice")
         if found.reason is Reason.INSUFFICIENT_FUNDS:
-            cost = format_credits(option.package.cost_max_micros)
+            micros, available = option.package.cost_max_micros, self._prepared.funds[option.bid.agent]
+            cost, funds = format_credits(micros), format_credits(available)
             term = format_duration(option.package.term_ms)
-            funds = format_credits(self._prepared.funds[option.bid.agent])
+            if micros <= available:
+                cost += " beside what the agent's other wins, renewals or restarts take"
             advice = (
                 f"a maxPrice of {format_credits(winning)} would have won"
                 if winning

@@ -71,10 +71,11 @@ class WinningPrice:
         if wanted is not None and self._wins(option, wanted):
             return Found(wanted, None, option.index)
         affordable = self._affordable(option)
-        if wanted is None or affordable < least:
-            return Found(None, wanted, option.index)
+        if wanted is None:
+            return Found(None, None, option.index)
+        # Below its own price too: with less of its funds bound it may pay for a restart.
         tried = [affordable, *(price for price in self._prices(option, decision) if price < affordable)]
-        tried = sorted((price for price in tried if price >= least), reverse=True)[:TRIES_MAX]
+        tried = sorted((price for price in tried if price > 0), reverse=True)[:TRIES_MAX]
         winning = [price for price in tried if self._wins(option, price)]
         return Found(min(winning), None, option.index) if winning else Found(None, wanted, option.index)
 
