@@ -172,3 +172,12 @@ def test_every_acknowledged_write_survives_kill_9(tmp_path: Path) -> None:
     assert {r.revision for r in store.current()} >= set(acknowledged)
     assert len(acknowledged) >= 200
     store.close()
+
+
+def test_the_files_of_a_database_are_for_their_owner_alone(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "walras.db")
+    try:
+        store.migrate("t", ["CREATE TABLE t (v TEXT)"])
+        assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}
+    finally:
+        store.close()

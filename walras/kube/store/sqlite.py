@@ -61,10 +61,13 @@ class SqliteStore:
         self._file_lock = None if in_memory else FileLock(Path(f"{self._path}.lock"))
         self._write_lock = threading.Lock()
         try:
+            if not in_memory:
+                # It holds everybody's secrets; SQLite gives its log files the permissions of the database.
+                Path(self._path).touch(mode=0o600)
             self._writer = self._open()
             self._migrate("kube", _SCHEMA)
             self._reader = self._writer if in_memory else self._open()
-        except apsw.Error as error:
+        except (apsw.Error, OSError) as error:
             self._release()
             raise _refusal(error, self._path) from None
         # In memory, readers share the writer's connection and must not see half a group.
