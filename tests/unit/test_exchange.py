@@ -285,6 +285,22 @@ def test_a_refused_bid_says_why_and_what_would_have_won() -> None:
     play(story)
 
 
+def test_of_many_losers_each_is_told_in_turn_what_would_have_won() -> None:
+    async def story(world: World) -> None:
+        await world.agent("many")
+        await world.pod("many", "holds", 1000, "3.00")
+        await world.step(1000)
+        names = [f"wants-{number}" for number in range(20)]
+        for name in names:
+            await world.pod("many", name, 500, "0.20", "latency")
+        for _ in range(16):
+            await world.step(1000)
+        told = [world.bid("many", name)["status"]["explanation"] for name in names]
+        assert all("winningPrice" in explanation for explanation in told), told
+
+    play(story)
+
+
 def test_a_lease_is_renewed_while_its_pod_runs() -> None:
     async def story(world: World) -> None:
         await world.agent("search")

@@ -63,7 +63,7 @@ class Auctioneer:
             return
         snapshot = self._snapshot(fx, pool, [bid], now_ms)
         outcome = MECHANISMS[pool.rules.mechanism].express(snapshot, bid.id)
-        self._apply(fx, pool, outcome, {bid.id: (bid, stored)}, now_ms)
+        self._apply(fx, pool, snapshot, outcome, {bid.id: (bid, stored)})
 
     def clear(self, fx: Effects, pool: Pool, now_ms: int) -> None:
         """Stage the decisions on every pending bid and every lease that is due for renewal."""
@@ -72,7 +72,7 @@ class Auctioneer:
         outcome = MECHANISMS[pool.rules.mechanism].clear(snapshot)
         self.price_micros = outcome.price_micros
         self.prices.append((now_ms, outcome.price_micros))
-        self._apply(fx, pool, outcome, pending, now_ms)
+        self._apply(fx, pool, snapshot, outcome, pending)
 
     def _pending(self, fx: Effects, pool: Pool) -> Pending:
         found = {}
@@ -104,9 +104,13 @@ class Auctioneer:
             leases=fx.market_leases(),
             bids=tuple(bids),
             price_micros=max(self.price_micros, pool.rules.reserve_micros),
+            explain=self._explainer.turn(bid.id for bid in bids),
         )
 
-    def _apply(self, fx: Effects, pool: Pool, outcome: market.Outcome, bids: Pending, now_ms: int) -> None:
+    def _apply(
+        self, fx: Effects, pool: Pool, snapshot: market.Snapshot, outcome: market.Outcome, bids: Pending
+    ) -> None:
+        now_ms, explain = snapshot.now_ms, snapshot.explain
         for renewal in outcome.renewals:
             leasing.renew(fx, fx.holdings[renewal.lease], renewal.price_micros, renewal.end_ms, now_ms)
         for displacement in outcome.displacements:
@@ -122,7 +126,14 @@ class Auctioneer:
             self._explainer.forget(bid.id)
         for refusal in outcome.refusals:
             bid, stored = bids[refusal.bid]
-            self._explainer.refuse(fx, bid.agent, stored, refusal.explanation, now_ms)
+            self._explainer.refuse(
+                fx,
+                bid.agent,
+                stored,
+                refusal.explanation,
+                now_ms,
+                searched=explain is None or bid.id in explain,
+            )
 
     def _displace(
         self, fx: Effects, displacement: market.Displacement, outcome: market.Outcome, now_ms: int

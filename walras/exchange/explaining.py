@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterable
 from typing import Final
 
 from walras.core.errors import WalrasError
@@ -13,6 +15,8 @@ from walras.market.types import Explanation
 
 # Prices and places move every tick; a status that followed each would be all that the store writes.
 REFRESH_MS: Final = 3_000
+# A winning price takes several clearings to find; the bids take turns.
+SEARCHES_A_TICK: Final = 8
 
 
 class Explainer:
@@ -24,8 +28,23 @@ class Explainer:
     def forget(self, identity: str) -> None:
         self._told.pop(identity, None)
 
-    def refuse(self, fx: Effects, cluster: str, bid: Object, explanation: Explanation, now_ms: int) -> None:
-        """Stage the explanation on the Bid, at once when its reason is new."""
+    def turn(self, identities: Iterable[str]) -> frozenset[str]:
+        """The bids whose winning price is looked for this time: those that were told nothing for longest."""
+
+        def told_ms(identity: str) -> int:
+            return self._told.get(identity, (0, {}))[0]
+
+        return frozenset(heapq.nsmallest(SEARCHES_A_TICK, identities, key=told_ms))
+
+    def refuse(
+        self, fx: Effects, cluster: str, bid: Object, explanation: Explanation, now_ms: int, *, searched: bool
+    ) -> None:
+        """Stage the explanation on the Bid, at once when its reason is new.
+
+        One for which no winning price was looked for is only for a bid that was told nothing yet.
+        """
+        if not searched and bid_id(cluster, bid) in self._told:
+            return
         shown: Object = {
             "reason": str(explanation.reason),
             "message": explanation.message,
@@ -45,9 +64,11 @@ class Explainer:
         identity = bid_id(cluster, bid)
         told_ms, told = self._told.get(identity, (0, {}))
         is_new = told.get("reason") != shown["reason"]
-        if told == shown or not (is_new or now_ms - told_ms >= REFRESH_MS):
+        if not (is_new or now_ms - told_ms >= REFRESH_MS):
             return
         self._told[identity] = (now_ms, shown)
+        if told == shown:
+            return
         metadata = bid["metadata"]
         fx.set_bid(
             cluster,

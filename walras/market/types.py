@@ -152,7 +152,11 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One pool at one moment. `price_micros` is the posted price: that of the last clearing."""
+    """One pool at one moment. `price_micros` is the posted price: that of the last clearing.
+
+    explain: the bids whose winning price is looked for if they lose, which costs some clearings each; None is
+    all of them.
+    """
 
     now_ms: int
     rules: Rules
@@ -160,6 +164,7 @@ class Snapshot:
     leases: tuple[Lease, ...]
     bids: tuple[Bid, ...]
     price_micros: int
+    explain: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

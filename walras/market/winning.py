@@ -15,7 +15,7 @@ from walras.market.types import Bid, Lease
 PRICE_MAX: Final = CREDITS_MAX * MICROS
 TRIES_MAX: Final = 8
 # Bids looked at again in one clearing, all searches together: a flood of bids must not hold up the market.
-EFFORT_MAX: Final = 10_000
+EFFORT_MAX: Final = 2_500
 
 
 class Decision(Protocol):
@@ -57,7 +57,8 @@ class WinningPrice:
     def find(self, bid: Bid, decision: Decision) -> Found:
         """The lowest price found, over all packages of a bid that lost."""
         options = self._prepared.options[bid.id]
-        if self._effort > EFFORT_MAX:
+        wanted = self._prepared.snapshot.explain
+        if self._effort > EFFORT_MAX or (wanted is not None and bid.id not in wanted):
             return Found(None, None, options[0].index, searched=False)
         found = [self._find(option, decision) for option in options]
         return min(found, key=_cheapness)
