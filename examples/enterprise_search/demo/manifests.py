@@ -79,7 +79,7 @@ def claim() -> Object:
 def search(name: str, replicas: int, share: Share, worth: Worth) -> Object:
     """A Deployment of search pods."""
     labels = {"app": "search", "deployment": name}
-    spec = _pod("search.py", ["--index", "/corpus/index.npz", "--port", str(PORT)], share)
+    spec = _pod("search.py", ["--index", "/mnt/corpus/index.npz", "--port", str(PORT)], share)
     spec["terminationGracePeriodSeconds"] = 2
     spec["containers"][0]["ports"] = [{"containerPort": PORT}]
     return {
@@ -96,10 +96,10 @@ def search(name: str, replicas: int, share: Share, worth: Worth) -> Object:
 
 def job(name: str, program: str, arguments: Sequence[str], parallelism: int, share: Share, worth: Worth) -> Object:
     """A Job over the agent's volume whose pods say themselves when it is done."""
-    spec = _pod(program, ["--documents", "/corpus/documents.json", "--folder", "/work", *arguments], share)
+    spec = _pod(program, ["--documents", "/mnt/corpus/documents.json", "--folder", "/mnt/volume", *arguments], share)
     spec["restartPolicy"] = "Never"
     spec["volumes"].append({"name": "work", "persistentVolumeClaim": {"claimName": "work"}})
-    spec["containers"][0]["volumeMounts"].append({"name": "work", "mountPath": "/work"})
+    spec["containers"][0]["volumeMounts"].append({"name": "work", "mountPath": "/mnt/volume"})
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -118,12 +118,12 @@ def _pod(program: str, arguments: Sequence[str], share: Share) -> Object:
             {
                 "name": "main",
                 "image": "host",
-                "command": [sys.executable, f"/programs/{program}", *arguments],
+                "command": [sys.executable, f"/mnt/programs/{program}", *arguments],
                 "env": _ENVIRONMENT,
                 "resources": {"limits": share.limits},
                 "volumeMounts": [
-                    {"name": "programs", "mountPath": "/programs"},
-                    {"name": "corpus", "mountPath": "/corpus"},
+                    {"name": "programs", "mountPath": "/mnt/programs"},
+                    {"name": "corpus", "mountPath": "/mnt/corpus"},
                 ],
             }
         ],
