@@ -479,3 +479,86 @@ def test_spend_an_hour_and_runway_are_shown_on_the_agent() -> None:
         assert status["runway"].endswith("h") or "h" in status["runway"]
 
     play(story)
+
+
+def test_a_bid_that_its_pod_could_not_mean_is_refused_in_words_on_the_pod() -> None:
+    async def story(world: World) -> None:
+        await world.agent("odd")
+        await world.pod("odd", "vip", 250, "2.00")
+
+        def mean(pod: Object) -> None:
+            # What admission looks at are annotations; a label has nobody to ask.
+            del pod["metadata"]["annotations"]["walras.dev/class"]
+            pod["metadata"]["labels"] = {"walras.dev/class": "vip"}
+
+        await world.api.edit("odd", PODS, "default", "vip", mean)
+        await world.manager.settle()
+        await world.api.delete("odd", BIDS, "default", "vip")
+        await world.step(1000)
+        assert world.leases("odd") == []
+        said = [event["message"] for event in world.api.list("odd", "events")]
+        assert any('spec.class: Unsupported value: "vip"' in message for message in said), said
+
+    play(story)
+
+
+def test_a_pod_that_waits_bids_again_when_its_bid_is_deleted() -> None:
+    async def story(world: World) -> None:
+        await world.agent("poor", balance="0")
+        await world.pod("poor", "query", 250, "2.00")
+        await world.step(1000)
+        first = world.bid("poor", "query")["metadata"]["uid"]
+        await world.api.delete("poor", BIDS, "default", "query")
+        await world.step(1000)
+        assert world.bid("poor", "query")["metadata"]["uid"] != first
+
+    play(story)
+
+
+def test_without_its_pool_object_the_market_goes_on_by_the_default_rules() -> None:
+    async def story(world: World) -> None:
+        await world.agent("search")
+        await world.api.delete(FLEET, POOLS, "", "default")
+        await world.pod("search", "query", 250, "2.00")
+        await world.step(1000)
+        assert world.leases("search")[0]["status"]["phase"] == "Active"
+
+    play(story)
+
+
+def test_new_rules_hold_at_once_however_long_the_old_tick_was() -> None:
+    async def story(world: World) -> None:
+        await world.agent("search")
+        await world.api.edit(FLEET, POOLS, "", "default", lambda pool: pool["spec"].update(tick="1m"))
+        await world.step()
+        await world.pod("search", "query", 250, "2.00")
+        await world.step(1000)
+        assert world.leases("search") == []
+        await world.api.edit(FLEET, POOLS, "", "default", lambda pool: pool["spec"].update(tick="1s"))
+        await world.step()
+        assert world.leases("search")[0]["status"]["phase"] == "Active"
+
+    play(story)
+
+
+def test_an_agent_of_the_same_name_begins_with_its_own_balance_and_none_of_the_leases() -> None:
+    async def story(world: World) -> None:
+        await world.agent("again")
+        await world.pod("again", "query", 250, "2.00")
+        await world.step(1000)
+
+        def free(agent: Object) -> None:
+            agent["metadata"]["finalizers"] = []
+
+        # As an operator does who has no patience with finalizers.
+        await world.api.edit(FLEET, AGENTS, "", "again", free)
+        await world.api.delete(FLEET, AGENTS, "", "again")
+        await world.api.delete_cluster("again")
+        await world.agent("again", balance="7")
+        await world.step(1000)
+        assert world.exchange.treasury.balance("again") == 7 * MICROS
+        assert world.exchange.treasury.held("again") == 0
+        assert world.exchange.holdings == {}
+        assert len(world.runtime.stopped) == 1
+
+    play(story)

@@ -18,7 +18,8 @@ def ready(key: str, obj: Object) -> Object:
     """The object as the server has it when validation begins."""
     resource = ALL[key]
     obj = fields.prune(resource.schema, {"apiVersion": resource.api_version, "kind": resource.kind, **obj})
-    obj["metadata"] = {"name": "x", "uid": "u-1", **obj.get("metadata", {})}
+    name = "default" if key == "pools.walras.dev" else "x"
+    obj["metadata"] = {"name": name, "uid": "u-1", **obj.get("metadata", {})}
     if resource.namespaced:
         obj["metadata"].setdefault("namespace", "default")
     defaults.apply(resource, obj)
@@ -434,6 +435,10 @@ def test_names_that_no_agent_may_have(name: str) -> None:
         ("agents.walras.dev", {"budget": {"income": "1/h", "weight": 0}}, "spec.budget.weight"),
         ("pools.walras.dev", {"reservePrice": "free"}, "spec.reservePrice"),
         ("pools.walras.dev", {"tick": "0s"}, "spec.tick"),
+        ("pools.walras.dev", {"tick": "1ms"}, "spec.tick"),
+        ("pools.walras.dev", {"tick": "365d"}, "spec.tick"),
+        ("pools.walras.dev", {"minimumQuantum": "365d"}, "spec.minimumQuantum"),
+        ("pools.walras.dev", {"notice": "365d"}, "spec.notice"),
         ("pools.walras.dev", {"mechanism": "lottery"}, "spec.mechanism"),
         ("bids.walras.dev", {"class": "urgent", "packages": [{"maxPrice": "1"}]}, "spec.class"),
         ("bids.walras.dev", {"class": "batch", "packages": []}, "spec.packages"),
@@ -452,6 +457,13 @@ def test_names_that_no_agent_may_have(name: str) -> None:
 )
 def test_walras_kinds(key: str, spec: Object, field: str) -> None:
     assert {fault.partition(":")[0] for fault in faults(key, {"spec": spec})} == {field}
+
+
+def test_a_pool_that_nobody_would_clear_is_refused() -> None:
+    second = {"metadata": {"name": "second"}, "spec": {}}
+    assert faults("pools.walras.dev", second) == [
+        'metadata.name: Invalid value: "second": there is one pool, "default": change its spec instead'
+    ]
 
 
 def test_a_negative_balance_is_told_in_plain_words() -> None:

@@ -500,6 +500,18 @@ def test_the_first_namespaces_stay() -> None:
     run(story)
 
 
+def test_the_pool_is_every_agents_market_and_stays() -> None:
+    async def story(operator: Caller) -> None:
+        await operator.create("pools.walras.dev", {"metadata": {"name": "default"}, "spec": {}})
+        pools = operator.resource("pools.walras.dev")
+        with pytest.raises(Forbidden, match="change its spec instead"):
+            await operator.delete("pools.walras.dev", "default")
+        with pytest.raises(Forbidden, match="change its spec instead"):
+            await operator.verbs.delete_collection(operator.context(), pools, "", {})
+
+    run(story, cluster="fleet", identity="")
+
+
 def test_a_namespace_goes_when_its_last_finalizer_is_taken_off() -> None:
     async def story(agent: Caller) -> None:
         await agent.create("namespaces", {"metadata": {"name": "n"}})

@@ -45,9 +45,8 @@ def take_in(fx: Effects, agent: Object, now_ms: int) -> None:
         fx.treasury.set_budget(name, current)
 
 
-def close(fx: Effects, agent: Object, now_ms: int) -> None:
+def close(fx: Effects, name: str, now_ms: int) -> None:
     """Stage the end of an agent's account, whose leases are over."""
-    name = agent["metadata"]["name"]
     fx.treasury.close_agent(name, now_ms)
 
     def release(stored: Object) -> None:

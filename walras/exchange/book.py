@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, get_args
 
 from walras.core.clock import parse_rfc3339
 from walras.core.errors import Invalid
@@ -12,11 +12,10 @@ from walras.core.money import WHOLE_GPU_MILLI, parse_credits
 from walras.core.quantity import parse_duration_ms, parse_mib
 from walras.exchange.selector import eligible
 from walras.kube.record import Object
-from walras.market.types import Bid, Device, Package, Rules
+from walras.kube.validation.walras import DEFAULT_POOL, TERM_MAX_MS, TERM_MIN_MS, TICK_MAX_MS, TICK_MIN_MS
+from walras.market.types import Bid, Device, JobClass, Package, Rules
 
-DEFAULT_POOL: Final = "default"
-TERM_MIN_MS: Final = 1_000
-TERM_MAX_MS: Final = 7 * 24 * 3_600_000
+JOB_CLASSES: Final[tuple[str, ...]] = get_args(JobClass)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ def read_pool(pool: Object, devices: Sequence[Device]) -> Pool:
         epsilon_percent=int(spec.get("epsilonPercent", 10)),
         quantum_ms=parse_duration_ms(spec.get("minimumQuantum", "5s")),
         notice_ms=parse_duration_ms(spec.get("notice", "2s")),
-        tick_ms=max(100, parse_duration_ms(spec.get("tick", "1s"))),
+        tick_ms=min(max(TICK_MIN_MS, parse_duration_ms(spec.get("tick", "1s"))), TICK_MAX_MS),
         mechanism=spec.get("mechanism", "auction"),
     )
     return Pool(pool["metadata"]["name"], rules, spec.get("sharing") == "whole", tuple(devices))
@@ -59,7 +58,9 @@ def read_bid(cluster: str, bid: Object, pool: Pool, *, funds_micros: int, arrive
         _package(raw, pool) for raw in spec["packages"] if raw.get("pool", DEFAULT_POOL) == pool.name
     )
     if not packages:
-        raise Invalid(f'no package of this bid names the pool "{pool.name}"')
+        raise Invalid(f'no package of this bid is for the pool that there is, "{pool.name}"')
+    if spec["class"] not in JOB_CLASSES:
+        raise Invalid(f'class "{spec["class"]}" is not one of {", ".join(JOB_CLASSES)}')
     deadline = spec.get("deadline")
     return Bid(
         id=bid_id(cluster, bid),

@@ -8,6 +8,7 @@ from typing import Any, Final
 from walras.core.errors import NotFound, WalrasError
 from walras.core.quantity import format_mib, parse_duration_ms
 from walras.devices.request import gpu_request
+from walras.kube import validation
 from walras.kube.api import API
 from walras.kube.record import Object
 from walras.tenants.events import Recorder
@@ -54,36 +55,21 @@ class Bidder:
     async def _place(self, cluster: str, pod: Object) -> None:
         try:
             spec = bid_spec(self._api, cluster, pod)
+            if spec is None:
+                return
+            bid = _bid(pod, spec)
+            self._check(cluster, bid)
         except WalrasError as error:
             self._recorder.event(cluster, pod, "Warning", "InvalidRequest", error.message)
             return
-        if spec is None:
-            return
-        metadata = pod["metadata"]
-        await self._api.create(
-            cluster,
-            BIDS,
-            {
-                "apiVersion": "walras.dev/v1alpha1",
-                "kind": "Bid",
-                "metadata": {
-                    "name": metadata["name"],
-                    "namespace": metadata["namespace"],
-                    "labels": dict(metadata.get("labels") or {}),
-                    "ownerReferences": [
-                        {
-                            "apiVersion": "v1",
-                            "kind": "Pod",
-                            "name": metadata["name"],
-                            "uid": metadata["uid"],
-                            "controller": True,
-                        }
-                    ],
-                },
-                "spec": spec,
-                "status": {"phase": "Pending"},
-            },
-        )
+        await self._api.create(cluster, BIDS, bid)
+
+    def _check(self, cluster: str, bid: Object) -> None:
+        """Raises Invalid: labels and a priority class may say what nobody has looked at yet."""
+        resource = self._api.registry(cluster)[BIDS]
+        causes = validation.validate(resource, bid, None)
+        if causes:
+            raise validation.invalid(resource, bid["metadata"]["name"], causes)
 
     async def _end(self, cluster: str, bid: Object | None) -> None:
         if bid is None or bid.get("status", {}).get("phase") == "Ended":
@@ -101,6 +87,29 @@ class Bidder:
             await self._api.delete(cluster, BIDS, metadata["namespace"], metadata["name"])
         except NotFound:
             return
+
+
+def _bid(pod: Object, spec: Object) -> Object:
+    metadata = pod["metadata"]
+    owner = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "controller": True,
+    }
+    return {
+        "apiVersion": "walras.dev/v1alpha1",
+        "kind": "Bid",
+        "metadata": {
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "labels": dict(metadata.get("labels") or {}),
+            "ownerReferences": [owner],
+        },
+        "spec": spec,
+        "status": {"phase": "Pending"},
+    }
 
 
 def bid_spec(api: API, cluster: str, pod: Object) -> Object | None:

@@ -19,7 +19,7 @@ from walras.core.errors import Invalid, StorageError
 from walras.cost import usage
 from walras.exchange import accounts, effects, leasing
 from walras.exchange.auctioneer import Auctioneer
-from walras.exchange.book import DEFAULT_POOL, Pool, bid_id, is_pending, read_pool
+from walras.exchange.book import Pool, bid_id, is_pending, read_pool
 from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, POOLS, Bidder
 from walras.exchange.effects import Effects
 from walras.exchange.holding import LEASES, Holding
@@ -29,6 +29,7 @@ from walras.exchange.supply import Supply
 from walras.exchange.treasury import Treasury
 from walras.kube.api import API, Change
 from walras.kube.record import Object
+from walras.kube.validation.walras import DEFAULT_POOL
 from walras.market.placement import startable
 from walras.tenants.controller import Key, Manager
 from walras.tenants.events import Recorder
@@ -106,9 +107,11 @@ class Exchange:
             leasing.skip_gap(holding, now)
         self._unsubscribe = [
             self._api.subscribe(AGENTS, self._on_agent),
+            self._api.subscribe(POOLS, self._on_pool),
             self._api.subscribe(BIDS, self._on_bid),
             self._api.subscribe(PODS, self._on_pod),
         ]
+        self._agents_changed |= self.treasury.budgets.keys()
         await self._reconcile_projections()
 
     async def stop(self) -> None:
@@ -187,11 +190,19 @@ class Exchange:
         self._agents_changed.add(change.object["metadata"]["name"])
         self._wake.set()
 
+    def _on_pool(self, change: Change) -> None:
+        if change.old is None or change.old.get("spec") != change.object.get("spec"):
+            # New rules hold from now on, not from when the old ones would have ticked.
+            self._tick_at_ms = 0
+            self._wake.set()
+
     def _on_bid(self, change: Change) -> None:
         identity = bid_id(change.cluster, change.object)
         metadata = change.object["metadata"]
         if change.type == "DELETED":
             self.auctioneer.forget(identity)
+            # Its pod may wait still, and then bids again.
+            self._manager.add(self._bidder, Key(change.cluster, metadata["namespace"], metadata["name"]))
         elif (
             self.auctioneer.arrive(identity, change.object, self._clock.now_ms())
             and change.object["spec"].get("class") == "latency"
@@ -276,12 +287,13 @@ class Exchange:
         await fx.commit()
 
     def _pool(self) -> Pool:
-        stored = self._api.get(FLEET, POOLS, "", DEFAULT_POOL)
+        stored = self._api.find(FLEET, POOLS, "", DEFAULT_POOL)
         try:
-            return read_pool(stored, self._supply.devices)
+            if stored is not None:
+                return read_pool(stored, self._supply.devices)
         except Invalid as error:
             _log.warning("the pool's spec cannot be read; its defaults are used", error=error.message)
-            return read_pool({"metadata": {"name": DEFAULT_POOL}}, self._supply.devices)
+        return read_pool({"metadata": {"name": DEFAULT_POOL}}, self._supply.devices)
 
     # Agents
 
@@ -289,19 +301,22 @@ class Exchange:
         changed, self._agents_changed = self._agents_changed, set()
         for name in changed:
             agent = self._api.find(FLEET, AGENTS, "", name)
-            if agent is None:
+            budget = self.treasury.budgets.get(name)
+            if agent is None and budget is None:
                 continue
-            if not agent["metadata"].get("deletionTimestamp"):
+            gone = agent is None or "deletionTimestamp" in agent["metadata"]
+            # One that was removed past its finalizers leaves an account, perhaps to another of its name.
+            if gone or (agent and budget and budget.uid != agent["metadata"]["uid"]):
+                held = [holding for holding in self.holdings.values() if holding.agent == name]
+                if held:
+                    # Looked at again when the last of them is over.
+                    self._agents_changed.add(name)
+                    for holding in held:
+                        self._stop(holding)
+                    continue
+                accounts.close(fx, name, now)
+            if agent is not None and not gone:
                 accounts.take_in(fx, agent, now)
-                continue
-            held = [holding for holding in self.holdings.values() if holding.agent == name]
-            if held:
-                # Looked at again when the last of them is over.
-                self._agents_changed.add(name)
-                for holding in held:
-                    self._stop(holding)
-            else:
-                accounts.close(fx, agent, now)
 
     # Leases
 
@@ -381,9 +396,3 @@ class Exchange:
 
 def _mark_ended(lease: Object) -> None:
     lease.setdefault("status", {})["phase"] = "Ended"
-
-
-def _is_pending(bid: Object) -> bool:
-    return bid.get("status", {}).get("phase", "Pending") in ("Pending", "Refused") and not bid[
-        "metadata"
-    ].get("deletionTimestamp")

@@ -21,6 +21,7 @@ GROUP: Final = "walras.dev"
 _MADE_BY_WALRAS: Final = (NODES, LEASES, SLICES)
 _STATUS_BY_WALRAS: Final = (NODES, LEASES, BIDS)
 _READS: Final = ("get", "list", "watch")
+POOLS: Final = "pools.walras.dev"
 _IMMORTAL: Final = ("default", "kube-public", "kube-system")
 # The fields of a spec that an agent may write on an object of the market.
 _SPEC: Final[Mapping[str, tuple[str, ...]]] = {
@@ -85,9 +86,11 @@ def check_create(resource: Resource, obj: Object) -> None:
 
 
 def check_delete(resource: Resource, name: str) -> None:
-    """Raises Forbidden for the namespaces that every cluster keeps."""
+    """Raises Forbidden for the namespaces that every cluster keeps, and for the market itself."""
     if resource.key == NAMESPACES and name in _IMMORTAL:
         raise forbidden(resource.key, name, "this namespace may not be deleted")
+    if resource.key == POOLS:
+        raise forbidden(resource.key, name, "the pool is the market of every agent; change its spec instead")
 
 
 def check_change(ctx: Context, resource: Resource, old: Object, new: Object) -> None:

@@ -264,6 +264,7 @@ class Verbs:
         )
         transaction, deleted = self.api.transaction(), []
         for obj in page.items:
+            policy.check_delete(resource, str(obj["metadata"]["name"]))
             where = (namespace and str(obj["metadata"]["namespace"]), str(obj["metadata"]["name"]))
             if transaction.peek(ctx.cluster, resource.key, *where) is not None:
                 deleted.append(self._delete(ctx, transaction, resource, obj, options))

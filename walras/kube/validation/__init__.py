@@ -49,7 +49,7 @@ _NAMES: Final[Mapping[str, names.NameCheck]] = {
     "namespaces": names.dns_label,
     "services": names.dns1035_label,
     "agents.walras.dev": walras.agent_name,
-    "pools.walras.dev": names.dns_label,
+    "pools.walras.dev": walras.pool_name,
 }
 
 

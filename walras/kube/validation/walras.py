@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from walras.core.clock import parse_rfc3339
 from walras.core.errors import Invalid
 from walras.core.money import parse_credits, parse_rate
-from walras.core.quantity import parse_duration_ms, parse_mib
+from walras.core.quantity import format_duration, parse_duration_ms, parse_mib
 from walras.devices import request
 from walras.kube.validation import names
 from walras.kube.validation.faults import Faults
@@ -21,6 +22,15 @@ ANNOTATION_MAX_PRICE: Final = "walras.dev/max-price"
 ANNOTATION_RESTART_COST: Final = "walras.dev/restart-cost"
 ANNOTATION_TERM: Final = "walras.dev/term"
 ANNOTATION_DEADLINE: Final = "walras.dev/deadline"
+# A lease's term, and how often a pool clears: outside of these the market would stand still or do nothing else.
+TERM_MIN_MS: Final = 1_000
+TERM_MAX_MS: Final = 7 * 24 * 3_600_000
+TICK_MIN_MS: Final = 100
+TICK_MAX_MS: Final = 60_000
+# The longest that a lease may run untouched, and the longest warning before it ends.
+QUANTUM_MAX_MS: Final = 24 * 3_600_000
+NOTICE_MAX_MS: Final = 3_600_000
+DEFAULT_POOL: Final = "default"
 RESERVED_AGENTS: Final = ("fleet", "*")
 _GPU_RESOURCES: Final = (request.WHOLE, request.MILLI, request.MEMORY)
 
@@ -43,12 +53,15 @@ def pod_annotations(faults: Faults, path: str, given: Object | None) -> None:
             faults.invalid(f"{path}[{ANNOTATION_DEADLINE}]", deadline, detail)
 
 
-def parse_term(text: str) -> int:
-    """Milliseconds of a lease's term. Raises Invalid for what is no duration or is zero."""
-    term_ms = parse_duration_ms(text)
-    if term_ms <= 0:
-        raise Invalid("must be longer than 0s")
-    return term_ms
+def parse_between(low_ms: int, high_ms: int, text: str) -> int:
+    """Milliseconds of a duration. Raises Invalid for what is none, or is not between the two."""
+    duration_ms = parse_duration_ms(text)
+    if not low_ms <= duration_ms <= high_ms:
+        raise Invalid(f"must be between {format_duration(low_ms)} and {format_duration(high_ms)}")
+    return duration_ms
+
+
+parse_term = partial(parse_between, TERM_MIN_MS, TERM_MAX_MS)
 
 
 def gpu_request(faults: Faults, path: str, spec: Object) -> None:
@@ -70,6 +83,11 @@ def agent_name(text: str) -> list[str]:
     return names.dns_label(text)
 
 
+def pool_name(text: str) -> list[str]:
+    """A market under any other name would be there to see and sell nothing."""
+    return [] if text == DEFAULT_POOL else [f'there is one pool, "{DEFAULT_POOL}": change its spec instead']
+
+
 def agent(faults: Faults, obj: Object) -> None:
     spec = _dict(obj.get("spec"))
     budget, market = _dict(spec.get("budget")), _dict(spec.get("market"))
@@ -82,9 +100,12 @@ def agent(faults: Faults, obj: Object) -> None:
 def pool(faults: Faults, obj: Object) -> None:
     spec = _dict(obj.get("spec"))
     _parsed(faults, "spec.reservePrice", spec.get("reservePrice"), parse_credits)
-    _parsed(faults, "spec.tick", spec.get("tick"), parse_term)
-    for name in ("minimumQuantum", "notice"):
-        _parsed(faults, f"spec.{name}", spec.get(name), parse_duration_ms)
+    for name, low_ms, high_ms in (
+        ("tick", TICK_MIN_MS, TICK_MAX_MS),
+        ("minimumQuantum", 0, QUANTUM_MAX_MS),
+        ("notice", 0, NOTICE_MAX_MS),
+    ):
+        _parsed(faults, f"spec.{name}", spec.get(name), partial(parse_between, low_ms, high_ms))
 
 
 def bid(faults: Faults, obj: Object) -> None:
