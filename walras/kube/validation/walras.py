@@ -22,7 +22,7 @@ ANNOTATION_MAX_PRICE: Final = "walras.dev/max-price"
 ANNOTATION_RESTART_COST: Final = "walras.dev/restart-cost"
 ANNOTATION_TERM: Final = "walras.dev/term"
 ANNOTATION_DEADLINE: Final = "walras.dev/deadline"
-# A lease's term, and how often a pool clears: outside of these the market would stand still or do nothing else.
+# A lease's term, and how often a pool clears: beyond these a market stands still or does nothing else.
 TERM_MIN_MS: Final = 1_000
 TERM_MAX_MS: Final = 7 * 24 * 3_600_000
 TICK_MIN_MS: Final = 100
