@@ -292,6 +292,42 @@ def test_a_container_without_a_command_says_what_this_runtime_does(tmp_path: Pat
     in_world(tmp_path, story)
 
 
+def test_what_a_pod_asks_of_the_machine_is_left_out_in_words(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        privileged = {"securityContext": {"privileged": True, "capabilities": {"add": ["SYS_ADMIN"]}}}
+        await world.pod("p", hostNetwork=True, hostPID=True, container=privileged)
+        await world.phase("p", "Running")
+        (said,) = [said for said in world.events.said if said[1] == "Ignored"]
+        assert said[2].startswith("runs without hostNetwork, hostPID, privileged, added capabilities: ")
+
+    in_world(tmp_path, story)
+
+
+def test_a_working_directory_stays_below_the_sandboxs_root(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("p", container={"workingDir": "/x/../../../oldroot/etc"})
+        await world.phase("p", "Running")
+        assert world.runtime.processes[0].spec.working_dir == "/oldroot/etc"
+
+    in_world(tmp_path, story)
+
+
+def test_a_volume_that_no_disk_has_room_for_is_tried_again(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        blocked = tmp_path / "agents" / ACME / "pods"
+        blocked.parent.mkdir(parents=True, exist_ok=True)
+        blocked.write_text("in the way, as a full disk would be")
+        mounts = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+        await world.pod("p", volumes=[{"name": "v", "emptyDir": {}}], container=mounts)
+        await world.until(lambda: any(reason == "FailedMount" for _, reason, _ in world.events.said))
+        await world.until(world.timers.pending)
+        blocked.unlink()
+        world.timers.fire()
+        await world.phase("p", "Running")
+
+    in_world(tmp_path, story)
+
+
 def test_a_program_that_is_not_there_is_a_start_error(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         await world.pod("p")

@@ -177,6 +177,16 @@ def test_neither_the_data_directory_nor_home_nor_roots_files_are_there(tmp_path:
     sandboxed(tmp_path, story)
 
 
+def test_shared_memory_is_the_pods_own(tmp_path: Path) -> None:
+    """What multiprocessing needs for its locks."""
+
+    async def story(world: World) -> None:
+        assert (await world.shell("echo mine > /dev/shm/x && cat /dev/shm/x"))[1] == "mine\n"
+        assert (await world.shell("ls /dev/shm"))[1] == ""
+
+    sandboxed(tmp_path, story)
+
+
 def test_the_data_directory_is_hidden_even_inside_a_directory_that_is_seen(tmp_path: Path) -> None:
     inside = Path(sys.prefix) / f"walras-test-{os.getpid()}"
 

@@ -126,6 +126,7 @@ def test_what_the_server_writes_is_mounted_read_only() -> None:
         ("/d/rw", "/data", False),
         ("/d/ro", "/app", True),
     ]
+    assert mounted(("rw", "/run/mine")) == [("/d/rw", "/run/mine", False)]
 
 
 @pytest.mark.parametrize(
@@ -134,6 +135,8 @@ def test_what_the_server_writes_is_mounted_read_only() -> None:
         ([("rw", "/")], {}, "keeps this place"),
         ([("rw", "/data/../etc")], {}, "keeps this place"),
         ([("rw", "/usr/lib")], {}, "keeps this place"),
+        ([("rw", "/run")], {}, "keeps this place"),
+        ([("rw", "/run/walras")], {}, "keeps this place"),
         ([("rw", "/data"), ("ro", "/data/config")], {}, "lies inside the volume mounted at /data"),
         ([("rw", "/data")], {"subPath": "x"}, "subPath of a volume that pods can write to"),
         ([("none", "/data")], {}, 'volume "none" is not in the pod'),

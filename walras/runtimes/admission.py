@@ -13,6 +13,7 @@ from walras.runtimes.status import Verdict
 from walras.tenants.fit import Usage, demand_of, node_of, refusals, taken_by
 
 Object = Mapping[str, Any]
+_OF_THE_HOST: Final = ("hostNetwork", "hostPID", "hostIPC")
 _SHORT: Final = "Insufficient "
 
 
@@ -37,6 +38,23 @@ def refusal(pod: Object, node: Object, others: Iterable[Object]) -> Verdict | No
         if "affinity/selector" in said:
             return Verdict("Failed", "NodeAffinity", "Pod was rejected: Predicate NodeAffinity failed")
     return None
+
+
+def not_given(pod: Object) -> str:
+    """What the pod asks of the machine and runs without, in words; "" for nothing."""
+    spec = pod["spec"]
+    asked = [name for name in _OF_THE_HOST if spec.get(name)]
+    for container in (*(spec.get("initContainers") or ()), *spec["containers"]):
+        security = container.get("securityContext") or {}
+        asked += ["privileged"] if security.get("privileged") else []
+        asked += ["added capabilities"] if (security.get("capabilities") or {}).get("add") else []
+        asked += ["hostPort"] if any(port.get("hostPort") for port in container.get("ports") or ()) else []
+    if not asked:
+        return ""
+    return (
+        f"runs without {', '.join(dict.fromkeys(asked))}: the process runtime keeps every pod in a sandbox "
+        "with a network and processes of its own"
+    )
 
 
 def _without_lease(labels: Mapping[str, str]) -> Mapping[str, str]:

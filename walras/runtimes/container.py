@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import posixpath
 import signal
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -156,7 +157,7 @@ class ContainerLoop:
             attempt=self._record.restarts,
             argv=command(container, env),
             env=env,
-            working_dir="/" + str(container.get("workingDir") or "/").strip("/"),
+            working_dir=posixpath.normpath("/" + str(container.get("workingDir") or "").lstrip("/")),
             mounts=mounts(container, self._volumes, env),
             devices=devices.devices if devices else (),
             limits=container_limits(container),

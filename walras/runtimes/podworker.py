@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import structlog
 
 from walras.core.errors import WalrasError
-from walras.runtimes.admission import refusal
+from walras.runtimes.admission import not_given, refusal
 from walras.runtimes.base import PodRef, Process
 from walras.runtimes.container import ContainerLoop, gather
 from walras.runtimes.environment import ConfigError, EnvSource
@@ -26,6 +26,7 @@ Object = dict[str, Any]
 # Why a pod ends: it is deleted; its node is taken away; the server stops and will start it again.
 Ending = Literal["deleted", "node", "shutdown"]
 KILLED: Final = 137
+_VOLUME_RETRY_S: Final = 5.0
 _RESTARTED: Final = "the server that ran the pod was restarted"
 _NODE_GONE: Final = Verdict(
     "Failed", "Terminated", "The pod's node went away, and everything on it was ended."
@@ -159,6 +160,8 @@ class PodWorker:
         if self._verdict is not None:
             self.event("Warning", self._verdict.reason, self._verdict.message)
             return
+        if ignored := not_given(self.pod):
+            self.event("Warning", "Ignored", ignored)
         volumes = await self._volumes()
         if volumes is None:
             return
@@ -210,6 +213,9 @@ class PodWorker:
                 said = message
                 if isinstance(error, ConfigError):
                     await self.configs_changed()
+                elif isinstance(error, OSError):
+                    # A full disk is full until somebody makes room, which nothing tells of.
+                    await self.pause(_VOLUME_RETRY_S)
                 else:
                     await self.ending()
         return None

@@ -68,7 +68,8 @@ printf 'started\\n' >&0
 _walras_exec "$@"
 """
 _MAKE_DIRECTORY: Final = 'mkdir -p -- "$1" 2>/dev/null'
-_ENV_FILE: Final = "/run/walras/env"
+OWN_DIRECTORY: Final = "/run/walras"
+_ENV_FILE: Final = f"{OWN_DIRECTORY}/env"
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -113,7 +114,7 @@ class Sandbox:
         own_network: bool = True,
         rlimits: Limits = NO_LIMITS,
     ) -> list[str]:
-        """The whole command line.
+        """The whole command line. Mounts and working directory are absolute and normalised.
 
         `environment_fd`: an inherited descriptor with `environment_script`; in mode "plain" the environment
         is the child's own. `own_network`: bubblewrap makes the network, else the caller has. `rlimits`: for
@@ -155,7 +156,8 @@ class Sandbox:
         argv += self._file_system(spec)
         if environment_fd >= 0:
             argv += ["--perms", "0444", "--ro-bind-data", str(environment_fd), _ENV_FILE]
-        return argv
+        # Last: what bubblewrap makes below a volume, root makes wherever the agent's symbolic links lead.
+        return [*argv, *self._mounts(spec)]
 
     def _file_system(self, spec: ContainerSpec) -> Iterator[str]:
         for path in _SYSTEM:
@@ -170,8 +172,8 @@ class Sandbox:
             yield from ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
         yield from self._passwd(spec)
         yield from ("--dev", "/dev", "--proc", "/proc")
-        yield from ("--perms", "1777", "--size", str(TMP_BYTES_MAX), "--tmpfs", "/tmp")  # noqa: S108
-        yield from ("--perms", "1777", "--tmpfs", "/run")
+        for path in ("/tmp", "/run", "/dev/shm"):  # noqa: S108
+            yield from ("--perms", "1777", "--size", str(TMP_BYTES_MAX), "--tmpfs", path)
         for prefix in python_prefixes():
             yield from _parents(prefix)
             yield from ("--ro-bind", prefix, prefix)
@@ -183,6 +185,8 @@ class Sandbox:
         if not _below_any(spec.working_dir, spec.mounts):
             yield from _parents(spec.working_dir)
             yield from ("--perms", "0777", "--dir", spec.working_dir)
+
+    def _mounts(self, spec: ContainerSpec) -> Iterator[str]:
         for mount in sorted(spec.mounts, key=lambda each: each.target):
             if not _below_any(mount.target, ()):
                 yield from _parents(mount.target)

@@ -20,11 +20,12 @@ from walras.runtimes.environment import (
     source_data,
 )
 from walras.runtimes.logs import path_part
+from walras.runtimes.sandbox import OWN_DIRECTORY
 
 Object = Mapping[str, Any]
 _DIRECTORY: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CLAIMS: Final = "persistentvolumeclaims"
-_TAKEN: Final = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr")
+_TAKEN: Final = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr", OWN_DIRECTORY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +214,7 @@ def mounts(container: Object, volumes: Mapping[str, Volume], env: Mapping[str, s
         name, target = str(each["name"]), posixpath.normpath("/" + str(each["mountPath"]).lstrip("/"))
         if name not in volumes:
             raise ConfigError(f'volume "{name}" is not in the pod')
-        if target == "/" or any(target == each_ or target.startswith(each_ + "/") for each_ in _TAKEN):
+        if _holds(target, OWN_DIRECTORY) or any(_holds(taken, target) for taken in _TAKEN):
             raise ConfigError(f"mountPath {target}: the process runtime keeps this place for the system")
         volume = volumes[name]
         path = volume.path
@@ -222,6 +223,10 @@ def mounts(container: Object, volumes: Mapping[str, Volume], env: Mapping[str, s
         found.append(Mount(str(path), target, bool(each.get("readOnly")) or not volume.writable))
     _check_nesting(found)
     return tuple(found)
+
+
+def _holds(outer: str, inner: str) -> bool:
+    return inner == outer or inner.startswith(outer.rstrip("/") + "/")
 
 
 def _inside(volume: Volume, sub_path: str) -> Path:
