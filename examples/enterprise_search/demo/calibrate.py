@@ -17,9 +17,9 @@ from demo.load import Rates
 
 # Demand of one search agent, in devices.
 CALM_DEVICES = 0.12
-BURST_DEVICES = 1.25
+BURST_DEVICES = 1.3
 # A pod's work around the embedding: HTTP and JSON.
-_HANDLING_S = 0.001
+_HANDLING_S = 0.002
 _SAMPLES = 15
 _STEPS = 60
 

@@ -6,9 +6,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-BURST_S = 6.0
+BURST_S = 9.0
 # One burst an agent begins somewhere in each window of this length.
-WINDOW_S = 20.0
+WINDOW_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ _PROBE_S = 0.15
 _SCALE_S = 0.25
 _RATE_S = 2.0
 # Scale out when a new query would wait longer; aim to work off what waits within the time after.
-_WAIT_MAX_S = 0.4
+_WAIT_MAX_S = 0.5
 _WORK_OFF_S = 2.0
 _SCALE_IN_AFTER_S = 2.0
 _LOAD_MAX = 0.8

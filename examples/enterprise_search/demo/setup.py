@@ -45,13 +45,13 @@ MARKET = Setup(
     name="market",
     title="Walras: auction, fractions",
     pool={"mechanism": "auction", "sharing": "fractional", **_RULES},
-    # Little is kept, as more is to be had in a second.
-    keep=Share(250),
+    # Little is kept, as more is to be had in a second: a third of a device.
+    keep=Share(333),
     burst=Share(500),
     bursts_max=3,
     train=Share(500),
     train_parallelism=4,
-    batch=Share(250),
+    batch=Share(500),
 )
 FIFO = Setup(
     name="fifo",
@@ -63,7 +63,7 @@ FIFO = Setup(
     bursts_max=3,
     train=Share(500),
     train_parallelism=4,
-    batch=Share(250),
+    batch=Share(500),
     finite_device_seconds=10.0,
 )
 WHOLE = Setup(
