@@ -1,0 +1,172 @@
+"""The reference and the map of the code say what is there, all of it, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support import docs
+
+from walras.cost import usage
+from walras.kube.registry import Resource
+from walras.kube.registry_builtin import BUILTIN
+from walras.runtimes.environment import gpu
+
+KINDS = docs.DOCS / "reference" / "kinds.md"
+ANNOTATIONS = docs.DOCS / "reference" / "annotations.md"
+HTTP = docs.DOCS / "reference" / "http.md"
+CONTRIBUTING = docs.ROOT / "CONTRIBUTING.md"
+WALRAS = docs.ROOT / "walras"
+CRDS = sorted((WALRAS / "kube" / "crds").glob("*.yaml"))
+
+Schema = Mapping[str, Any]
+
+
+def crd(path: Path) -> Schema:
+    spec: Schema = yaml.safe_load(path.read_text())["spec"]
+    return spec
+
+
+def fields(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema, bool]]:
+    """Path, schema and whether it is required, of every field that is more than a step to others."""
+    for name, field in (schema.get("properties") or {}).items():
+        if not path and name not in ("spec", "status"):
+            continue
+        here = f"{path}.{name}" if path else name
+        if field.get("type") == "object":
+            yield from fields(field, here)
+            continue
+        yield here, field, name in schema.get("required", ())
+        items = field.get("items") or {}
+        if items.get("type") == "object" and name != "conditions":
+            yield from fields(items, f"{here}[]")
+
+
+def type_of(field: Schema) -> str:
+    if field.get("x-kubernetes-int-or-string"):
+        return "integer or string"
+    if field.get("format") == "date-time":
+        return "time"
+    return {"array": "list"}.get(field["type"], str(field["type"]))
+
+
+@pytest.mark.parametrize("path", CRDS, ids=lambda path: path.stem)
+def test_every_field_of_a_kind_is_documented_with_its_type_default_and_bounds(path: Path) -> None:
+    spec = crd(path)
+    schema = spec["versions"][0]["schema"]["openAPIV3Schema"]
+    documented = {row[0].strip("`"): row[1:] for row in docs.rows(docs.section(KINDS, spec["names"]["kind"]))}
+    wanted = {name: (field, required) for name, field, required in fields(schema)}
+    assert set(documented) == set(wanted)
+    for name, (field, required) in wanted.items():
+        kind, default, meaning, writer = documented[name]
+        if field.get("enum"):
+            assert re.findall(r"`([^`]+)`", kind) == field["enum"], name
+        else:
+            assert kind.startswith(type_of(field)), f"{name}: {kind} is {type_of(field)}"
+        bounds = [field.get(bound) for bound in ("minimum", "maximum", "minItems", "maxItems", "maxLength")]
+        bounds += [(field.get("items") or {}).get("maxLength")]
+        for bound in (bound for bound in bounds if bound is not None):
+            assert re.search(rf"\b{bound}\b", kind), f"{name}: {kind} lacks {bound}"
+        if "default" in field:
+            assert default == f"`{field['default']}`", name
+        assert (default == "required") == required, f"{name}: {default}"
+        assert meaning, name
+        assert writer in ("operator", "bidder, agent", "agent", "Walras"), name
+        assert (writer == "Walras") == (
+            name.startswith("status.") or (spec["names"]["kind"] == "GPULease" and writer != "agent")
+        ), name
+
+
+def test_every_kind_has_its_section() -> None:
+    assert {crd(path)["names"]["kind"] for path in CRDS} == set(
+        re.findall(r"^## (.+)$", KINDS.read_text(), re.M)
+    )
+
+
+def names_in_the_code() -> set[str]:
+    """Every `walras.dev/...` name in the package, API versions left out."""
+    text = "\n".join(path.read_text() for path in WALRAS.rglob("*.py"))
+    return set(re.findall(r"[\"'\[]walras\.dev/([a-z][a-z-]*)[\"'\]]", text))
+
+
+def test_every_label_annotation_and_resource_of_walras_is_documented_and_no_other() -> None:
+    documented = {
+        row[0].strip("`").removeprefix("walras.dev/")
+        for row in docs.rows(ANNOTATIONS.read_text())
+        if row[0].startswith("`walras.dev/")
+    }
+    assert documented == names_in_the_code()
+
+
+def test_the_variables_that_a_container_finds_are_documented() -> None:
+    def variables(enforcement: str) -> set[str]:
+        devices = f'[{{"device":"d","index":0,"milliGPU":500,"memoryMiB":1,"enforcement":"{enforcement}"}}]'
+        return set(gpu({"metadata": {"annotations": {"walras.dev/devices": devices}}}).env)
+
+    documented = {row[0].strip("`") for row in docs.rows(docs.section(ANNOTATIONS, "In the container"))}
+    assert documented == variables("emulated") | variables("timeslice")
+
+
+def served(resource: Resource) -> list[str]:
+    version = f"{resource.group}/{resource.version}".lstrip("/")
+    return [f"`{version}`", f"`{resource.plural}`", "yes" if resource.namespaced else "no"]
+
+
+def test_the_served_types_and_their_subresources_are_those_of_the_registry() -> None:
+    documented = docs.rows(docs.section(HTTP, "Types"))
+    assert [row[:3] for row in documented] == [served(resource) for resource in BUILTIN]
+    for row, resource in zip(documented, BUILTIN, strict=True):
+        assert re.findall(r"`([^`]+)`", row[3]) == list(resource.subresources), resource.plural
+
+
+def test_the_ways_to_sum_up_cost_are_documented() -> None:
+    cost = docs.section(HTTP, "Prices, cost and ledger")
+    assert set(usage.GROUPS) <= set(re.findall(r"`([a-z]+)`", cost))
+
+
+FOLDERS = ("walras", "bench", "examples", "tests/support")
+
+
+def mapped() -> set[str]:
+    """The modules that the map of the code names, by path."""
+    found = set()
+    for part in docs.section(CONTRIBUTING, "Map of the code").split("\n### ")[1:]:
+        folder = part.partition("\n")[0].strip("`")
+        if folder.startswith(FOLDERS):
+            found |= {f"{folder}/{row[0].strip('`')}" for row in docs.rows(part)}
+    return found
+
+
+def test_the_map_of_the_code_names_every_module_and_none_that_is_gone() -> None:
+    modules = {
+        str(path.relative_to(docs.ROOT))
+        for folder in FOLDERS
+        for path in (docs.ROOT / folder).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert mapped() == modules
+
+
+def test_the_map_of_the_code_has_every_package_and_script() -> None:
+    text = docs.section(CONTRIBUTING, "Map of the code")
+    titles = set(re.findall(r"^### `(.+)`$", text, re.M))
+    packages = {
+        str(path.parent.relative_to(docs.ROOT))
+        for path in WALRAS.rglob("__init__.py")
+        if path.parent != WALRAS
+    }
+    assert packages <= titles
+    scripts = {row[0].strip("`") for row in docs.rows(docs.section(CONTRIBUTING, "`scripts`"))}
+    assert scripts == {path.name for path in (docs.ROOT / "scripts").iterdir()}
+
+
+def test_the_map_of_the_code_is_in_the_order_of_the_import_contract() -> None:
+    titles = re.findall(r"^### `walras/(\w+)`$", docs.section(CONTRIBUTING, "Map of the code"), re.M)
+    project = (docs.ROOT / "pyproject.toml").read_text()
+    layers = re.search(r"^layers = \[\n(.*?)^\]", project, re.M | re.S)
+    assert layers is not None
+    assert titles == re.findall(r"\b([a-z]+)\b", layers[1])
