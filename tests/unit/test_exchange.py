@@ -562,3 +562,40 @@ def test_an_agent_of_the_same_name_begins_with_its_own_balance_and_none_of_the_l
         assert len(world.runtime.stopped) == 1
 
     play(story)
+
+
+def test_a_lease_is_there_to_be_seen_for_as_long_as_it_lasts() -> None:
+    async def story(world: World) -> None:
+        await world.agent("search")
+        await world.pod("search", "query", 250, "2.00")
+        await world.step(1000)
+        await world.bind("search", "query", world.nodes("search")[0]["metadata"]["name"])
+        await world.api.delete("search", BIDS, "default", "query")
+        await world.step(1000)
+        (lease,) = world.leases("search")
+        assert lease["status"]["phase"] == "Active"
+        # Nothing that a garbage collector would take it away for.
+        assert "ownerReferences" not in lease["metadata"]
+        await world.api.delete("search", PODS, "default", "query", grace_seconds=0)
+        await world.step(1000)
+        assert world.leases("search") == world.nodes("search") == []
+        assert world.exchange.treasury.held("search") == 0
+
+    play(story)
+
+
+def test_a_lease_that_has_ended_stays_as_long_as_its_bid() -> None:
+    async def story(world: World) -> None:
+        await world.agent("search")
+        await world.pod("search", "query", 250, "2.00")
+        await world.step(1000)
+        await world.api.edit(
+            "search", PODS, "default", "query", lambda pod: pod["status"].update(phase="Succeeded")
+        )
+        await world.step(1000)
+        (lease,) = world.leases("search")
+        assert lease["status"]["phase"] == "Ended"
+        (owner,) = lease["metadata"]["ownerReferences"]
+        assert owner["uid"] == world.bid("search", "query")["metadata"]["uid"]
+
+    play(story)

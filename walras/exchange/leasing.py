@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
-
 from walras.core.clock import Ids, rfc3339
 from walras.core.money import format_credits, split
 from walras.core.quantity import format_duration
@@ -17,8 +15,6 @@ from walras.exchange.supply import Supply
 from walras.exchange.treasury import account_of, revenue_of
 from walras.kube.record import Object
 from walras.market.types import Award, Bid
-
-ENDED_KEPT_MS: Final = 10 * 60_000
 
 
 def grant(
@@ -59,7 +55,7 @@ def grant(
         now_ms,
         ref=f"{holding.namespace}/{holding.name}",
     )
-    fx.tx.create(bid.agent, LEASES, _object(holding, metadata))
+    fx.tx.create(bid.agent, LEASES, _object(holding))
     fx.set_bid(
         bid.agent,
         metadata["namespace"],
@@ -149,7 +145,29 @@ def end(fx: Effects, holding: Holding, now_ms: int, cpu_ms: int) -> None:
     holding.end_ms = min(holding.end_ms, now_ms)
     fx.delete(holding.agent, NODES, "", holding.node)
     fx.project(holding)
+    _leave_to_bid(fx, holding)
     fx.forget(holding)
+
+
+def _leave_to_bid(fx: Effects, holding: Holding) -> None:
+    """The GPULease is there to be seen as long as the lease is; from now on as long as its bid."""
+    bid = fx.bid(holding)
+    if bid is None or (bid.get("status") or {}).get("lease") != holding.name:
+        fx.delete(holding.agent, LEASES, holding.namespace, holding.name)
+        return
+    owner = {
+        "apiVersion": "walras.dev/v1alpha1",
+        "kind": "Bid",
+        "name": bid["metadata"]["name"],
+        "uid": bid["metadata"]["uid"],
+    }
+    fx.edit(
+        holding.agent,
+        LEASES,
+        holding.namespace,
+        holding.name,
+        lambda lease: lease["metadata"].update(ownerReferences=[owner]),
+    )
 
 
 def settle(fx: Effects, holding: Holding, now_ms: int, cpu_ms: int) -> int:
@@ -198,7 +216,7 @@ def skip_gap(holding: Holding, now_ms: int) -> None:
     holding.metered_until_ms += gap_ms
 
 
-def _object(holding: Holding, bid_metadata: Object) -> Object:
+def _object(holding: Holding) -> Object:
     return {
         "apiVersion": "walras.dev/v1alpha1",
         "kind": "GPULease",
@@ -206,14 +224,6 @@ def _object(holding: Holding, bid_metadata: Object) -> Object:
             "name": holding.name,
             "namespace": holding.namespace,
             "labels": {BID_LABEL: holding.bid, "walras.dev/pool": holding.pool},
-            "ownerReferences": [
-                {
-                    "apiVersion": "walras.dev/v1alpha1",
-                    "kind": "Bid",
-                    "name": bid_metadata["name"],
-                    "uid": bid_metadata["uid"],
-                }
-            ],
         },
         "spec": holding.spec(),
         "status": holding.status(),
