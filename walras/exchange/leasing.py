@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+
 from walras.core.clock import Ids, rfc3339
 from walras.core.money import format_credits, split
 from walras.core.quantity import format_duration
