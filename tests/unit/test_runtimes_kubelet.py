@@ -390,6 +390,7 @@ def test_a_pod_that_does_not_fit_its_node_is_rejected(tmp_path: Path) -> None:
         await world.pod("big", container={"resources": {"requests": {"cpu": "600m"}}})
         await world.phase("big", "Failed")
         assert world.status("big")["reason"] == "OutOfcpu"
+        assert "containerStatuses" not in world.status("big")
         assert len(world.runtime.processes) == 1
 
     in_world(tmp_path, story)

@@ -35,6 +35,11 @@ class Record:
         return "running" in self.state
 
     @property
+    def begun(self) -> bool:
+        """Whether an attempt was ever made."""
+        return bool(self.last) or "waiting" not in self.state
+
+    @property
     def ended(self) -> Object | None:
         """The terminated state, or None."""
         return self.state.get("terminated")
@@ -173,6 +178,10 @@ def pod_status(
     if inits:
         status["initContainerStatuses"] = [record.status() for record in inits]
     status["containerStatuses"] = [record.status() for record in mains]
+    if verdict is not None and not any(record.begun for record in (*inits, *mains)):
+        # As kubelet rejects a pod: no container waits for anything any more.
+        for name in ("initContainerStatuses", "containerStatuses"):
+            status.pop(name, None)
     status["conditions"] = _conditions(status, inits, mains, now)
     if disrupted and not any(each["type"] == DISRUPTION for each in status["conditions"]):
         status["conditions"].append(
