@@ -17,7 +17,7 @@ from demo.load import Rates
 
 # Demand of one search agent, in devices.
 CALM_DEVICES = 0.12
-BURST_DEVICES = 1.3
+BURST_DEVICES = 1.2
 # A pod's work around the embedding: HTTP and JSON.
 _HANDLING_S = 0.002
 _SAMPLES = 15

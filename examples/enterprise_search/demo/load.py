@@ -6,9 +6,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-BURST_S = 9.0
-# One burst an agent begins somewhere in each window of this length.
-WINDOW_S = 30.0
+# In each window every agent has one burst. They begin in turns, in an order and with delays drawn anew for
+# each window, as working hours differ: two often overlap, three seldom.
+WINDOW_S = 22.5
+BURST_S = 7.0
+
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +31,17 @@ class Arrival:
     question: int
 
 
-def bursts(chance: random.Random, seconds: float) -> list[tuple[float, float]]:
-    """When one agent's bursts begin and end: one in each window, somewhere in it."""
-    found, window = [], 0.0
+def bursts(seed: int, agents: Sequence[str], seconds: float) -> dict[str, list[Interval]]:
+    """When each agent's bursts begin and end. A last window that is cut short has shorter ones."""
+    chance = random.Random(f"{seed}/bursts")
+    found: dict[str, list[Interval]] = {agent: [] for agent in agents}
+    window = 0.0
     while window < seconds:
         length = min(WINDOW_S, seconds - window)
-        burst = min(BURST_S, length * BURST_S / WINDOW_S)
-        begin = window + chance.uniform(0, length - burst)
-        found.append((begin, begin + burst))
+        burst, turn = length * BURST_S / WINDOW_S, length / len(agents)
+        for place, agent in enumerate(chance.sample(agents, len(agents))):
+            begin = min(window + (place + chance.random()) * turn, window + length - burst)
+            found[agent].append((begin, begin + burst))
         window += WINDOW_S
     return found
 
@@ -43,9 +49,8 @@ def bursts(chance: random.Random, seconds: float) -> list[tuple[float, float]]:
 def arrivals(seed: int, agents: Sequence[str], seconds: float, rates: Rates, questions: int) -> list[Arrival]:
     """All queries in order of time. A seed, agents, a length and rates always give the same."""
     found = []
-    for agent in agents:
+    for agent, busy in bursts(seed, agents, seconds).items():
         chance = random.Random(f"{seed}/{agent}")
-        busy = bursts(chance, seconds)
         # Thinning (Lewis and Shedler, 1979): candidates at the highest rate, kept in proportion.
         at = chance.expovariate(rates.burst)
         while at < seconds:

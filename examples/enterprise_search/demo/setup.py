@@ -45,13 +45,13 @@ MARKET = Setup(
     name="market",
     title="Walras: auction, fractions",
     pool={"mechanism": "auction", "sharing": "fractional", **_RULES},
-    # Little is kept, as more is to be had in a second: a third of a device.
-    keep=Share(333),
+    # Little is kept, as more is to be had in a second: a quarter of a device.
+    keep=Share(250),
     burst=Share(500),
     bursts_max=3,
     train=Share(500),
     train_parallelism=4,
-    batch=Share(500),
+    batch=Share(250),
 )
 FIFO = Setup(
     name="fifo",
