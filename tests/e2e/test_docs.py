@@ -143,8 +143,10 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 def test_a_page_runs_beside_others_on_one_server(page: Path, shared: Live, shell: Shell) -> None:
     (shell.home / DATA).parent.mkdir(parents=True)
     (shell.home / DATA).symlink_to(shared.data)
-    follow(page, shell)
-    shell.run(f"kubectl --kubeconfig ~/{DATA}/operator.kubeconfig delete agents --all")
+    try:
+        follow(page, shell)
+    finally:
+        shared.kubectl(shared.operator, "delete", "agents", "--all")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if has_own_server(page)], ids=page_id)
@@ -182,3 +184,21 @@ def dry_run(shell: Shell, block: docs.Block) -> None:
     else:
         shell.run("walras agent show reader > /dev/null 2>&1 || walras agent create reader --income 1/h")
         shell.run("walras connect reader -- kubectl apply --dry-run=server -f manifest.yaml")
+
+
+@pytest.mark.parametrize("path", ["prices", "cost", "ledger"])
+def test_every_key_of_an_answer_below_walras_v1_is_documented(path: str, shared: Live) -> None:
+    tables = docs.rows(docs.section(docs.DOCS / "reference" / "http.md", "Prices, cost and ledger"))
+    row = next(row for row in tables if row[0] == f"`{path}`")
+    documented = set(re.findall(r"`([A-Za-z]+)`", " ".join(row[1:])))
+    with shared.client(shared.operator) as client:
+        answer = client.get(f"/clusters/fleet/walras/v1/{path}").raise_for_status().json()
+    assert set(keys(answer)) <= documented
+
+
+def keys(value: object) -> Iterator[str]:
+    """Every key of a JSON value, at any depth."""
+    if isinstance(value, dict):
+        yield from value
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from keys(each)

@@ -14,6 +14,7 @@ from support import docs
 from walras.cost import usage
 from walras.kube.registry import Resource
 from walras.kube.registry_builtin import BUILTIN
+from walras.market.types import Reason
 from walras.runtimes.environment import gpu
 
 KINDS = docs.DOCS / "reference" / "kinds.md"
@@ -126,6 +127,11 @@ def test_the_served_types_and_their_subresources_are_those_of_the_registry() -> 
 def test_the_ways_to_sum_up_cost_are_documented() -> None:
     cost = docs.section(HTTP, "Prices, cost and ledger")
     assert set(usage.GROUPS) <= set(re.findall(r"`([a-z]+)`", cost))
+
+
+def test_every_reason_for_a_refusal_is_explained() -> None:
+    refusals = docs.section(docs.DOCS / "concepts" / "market.md", "Refusals")
+    assert {row[0].strip("`") for row in docs.rows(refusals)} == set(Reason)
 
 
 FOLDERS = ("walras", "bench", "examples", "tests/support")
