@@ -21,7 +21,7 @@ import yaml
 from support import docs
 from support.live import BIN, Live, serving
 
-COMMAND_TIMEOUT_S = 30.0
+COMMAND_TIMEOUT_S = 60.0
 SERVER_TIMEOUT_S = 20.0
 MARK = "--end-of-command--"
 DATA = Path(".local/share/walras")
