@@ -1,4 +1,4 @@
-"""The documents: docstrings of the installed Python standard library, the same on every run, split by owner."""
+"""The documents: docstrings of the installed Python standard library, always the same, split by owner."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Encoder:
         self._tokenizer.no_padding()
 
     def encode(self, texts: Sequence[str]) -> Floats:
-        """(len(texts), WIDTH). Texts are run one by one: on one core padding costs more than batching saves."""
+        """(len(texts), WIDTH). One by one: on one core padding costs more than batching saves."""
         return np.stack([self._encode(text) for text in texts]) if texts else np.zeros((0, WIDTH), np.float32)
 
     def _encode(self, text: str) -> Floats:
@@ -59,10 +59,13 @@ class Encoder:
         for layer in range(LAYERS):
             hidden = self._layer(hidden, f"encoder.layer.{layer}")
         pooled = hidden.mean(axis=0)
-        return (pooled / max(float(np.linalg.norm(pooled)), 1e-9)).astype(np.float32)
+        unit: Floats = (pooled / max(float(np.linalg.norm(pooled)), 1e-9)).astype(np.float32)
+        return unit
 
     def _layer(self, hidden: Floats, name: str) -> Floats:
-        attended = self._linear(self._attend(hidden, f"{name}.attention.self"), f"{name}.attention.output.dense")
+        attended = self._linear(
+            self._attend(hidden, f"{name}.attention.self"), f"{name}.attention.output.dense"
+        )
         hidden = self._norm(hidden + attended, f"{name}.attention.output.LayerNorm")
         inner = _gelu(self._linear(hidden, f"{name}.intermediate.dense"))
         return self._norm(hidden + self._linear(inner, f"{name}.output.dense"), f"{name}.output.LayerNorm")
@@ -72,19 +75,22 @@ class Encoder:
             return self._linear(hidden, f"{name}.{part}").reshape(len(hidden), HEADS, -1).transpose(1, 0, 2)
 
         query, key, value = heads("query"), heads("key"), heads("value")
-        scores = query @ key.transpose(0, 2, 1) / np.float32(np.sqrt(WIDTH // HEADS))
+        scores: Floats = query @ key.transpose(0, 2, 1) / np.float32(np.sqrt(WIDTH // HEADS))
         scores -= scores.max(axis=-1, keepdims=True)
         np.exp(scores, out=scores)
         scores /= scores.sum(axis=-1, keepdims=True)
-        return (scores @ value).transpose(1, 0, 2).reshape(len(hidden), WIDTH)
+        attended: Floats = (scores @ value).transpose(1, 0, 2)
+        return attended.reshape(len(hidden), WIDTH)
 
     def _linear(self, inputs: Floats, name: str) -> Floats:
-        return inputs @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"]
+        product: Floats = inputs @ self._weights[f"{name}.weight"].T
+        return product + self._weights[f"{name}.bias"]
 
     def _norm(self, inputs: Floats, name: str) -> Floats:
         centred = inputs - inputs.mean(axis=-1, keepdims=True)
         scale = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + _EPSILON)
-        return centred / scale * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
+        scaled: Floats = centred / scale * self._weights[f"{name}.weight"]
+        return scaled + self._weights[f"{name}.bias"]
 
 
 def _mapped(path: Path) -> dict[str, Floats]:
@@ -103,4 +109,5 @@ def _mapped(path: Path) -> dict[str, Floats]:
 
 def _gelu(x: Floats) -> Floats:
     """The tanh form; within 1e-3 of the exact one and free of SciPy."""
-    return np.float32(0.5) * x * (1 + np.tanh(_GELU * (x + np.float32(0.044715) * x * x * x)))
+    gate: Floats = 1 + np.tanh(_GELU * (x + np.float32(0.044715) * x * x * x))
+    return np.float32(0.5) * x * gate

@@ -1,7 +1,7 @@
 """Answers questions over one owner's documents: embeds the question, returns the nearest documents.
 
-GET /healthz says when it is ready; GET /search?q=TEXT gives {"hits": [{"name", "text", "score"}]}. Documents and
-their embeddings come in one file, so that a replica starts in a fraction of a second.
+GET /healthz says when it is ready; GET /search?q=TEXT gives {"hits": [{"name", "text", "score"}]}. Documents
+and their embeddings come in one file, so that a replica starts in a fraction of a second.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def handler(encoder: Encoder, index: Index) -> type[BaseHTTPRequestHandler]:
                 return
             question = parse_qs(parts.query).get("q", [""])[0]
             if parts.path != "/search" or not question or len(question) > QUESTION_CHARACTERS_MAX:
-                self._answer(404, {"error": f"ask /search?q=TEXT of at most {QUESTION_CHARACTERS_MAX} characters"})
+                self._answer(
+                    404, {"error": f"ask /search?q=TEXT of at most {QUESTION_CHARACTERS_MAX} characters"}
+                )
                 return
             self._answer(200, {"hits": index.search(encoder, question)})
 

@@ -1,4 +1,4 @@
-"""Trains a byte-level language model (Bengio et al., JMLR 2003) elastically: workers come and go with their leases.
+"""Trains a byte-level language model (Bengio et al., JMLR 2003) elastically: workers come and go.
 
 All workers of a Job share one checkpoint in a volume. Each trains some steps on its own, then merges its
 parameters into the checkpoint under a lock (local SGD with elastic averaging, Zhang et al., NeurIPS 2015).
@@ -46,7 +46,8 @@ class Model:
         random = np.random.default_rng(seed)
 
         def matrix(*shape: int) -> Floats:
-            return (random.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+            scaled: Floats = (random.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+            return scaled
 
         return cls(
             {
@@ -95,7 +96,7 @@ class Checkpoint:
         self.seen = {name: at for name, at in self.seen.items() if now - at < ALIVE_S} | {worker: now}
         part = np.float32(1 / len(self.seen))
         for name, value in self.model.parameters.items():
-            value += part * (local.parameters[name] - value)
+            self.model.parameters[name] = value + part * (local.parameters[name] - value)
         self.tokens += tokens
         self.loss = loss
 

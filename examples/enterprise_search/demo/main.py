@@ -8,7 +8,6 @@ import io
 import json
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,7 +73,7 @@ def prepare(told: argparse.Namespace, cores: frozenset[int], console: Console) -
     console.print(
         f"{told.gpus} emulated devices of {cpu_per_device:.2f} cores; a query costs"
         f" {speed.query_cpu_s * 1000:.1f} ms of a core, a core trains {speed.tokens_per_cpu_s:,.0f} tokens a"
-        f" second; each search agent is asked {rates.calm:.1f} and in bursts {rates.burst:.1f} times a second:"
+        f" second; each search agent is asked {rates.calm:.1f} times a second, in bursts {rates.burst:.1f}:"
         f" {len(arrivals)} queries in all",
         highlight=False,
     )
@@ -146,5 +145,5 @@ def report(
     return 0 if balanced else 1
 
 
-def _interrupted(number: int, frame: FrameType | None) -> None:
+def _interrupted(_: int, __: FrameType | None) -> None:
     raise KeyboardInterrupt

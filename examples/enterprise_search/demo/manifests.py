@@ -14,7 +14,8 @@ Object = dict[str, Any]
 PROGRAMS = Path(__file__).parents[1]
 PORT = 8080
 _ENVIRONMENT = [
-    {"name": name, "value": "1"} for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE")
+    {"name": name, "value": "1"}
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "PYTHONDONTWRITEBYTECODE")
 ]
 
 
@@ -94,9 +95,13 @@ def search(name: str, replicas: int, share: Share, worth: Worth) -> Object:
     }
 
 
-def job(name: str, program: str, arguments: Sequence[str], parallelism: int, share: Share, worth: Worth) -> Object:
+def job(
+    name: str, program: str, arguments: Sequence[str], parallelism: int, share: Share, worth: Worth
+) -> Object:
     """A Job over the agent's volume whose pods say themselves when it is done."""
-    spec = _pod(program, ["--documents", "/mnt/corpus/documents.json", "--folder", "/mnt/volume", *arguments], share)
+    spec = _pod(
+        program, ["--documents", "/mnt/corpus/documents.json", "--folder", "/mnt/volume", *arguments], share
+    )
     spec["restartPolicy"] = "Never"
     spec["volumes"].append({"name": "work", "persistentVolumeClaim": {"claimName": "work"}})
     spec["containers"][0]["volumeMounts"].append({"name": "work", "mountPath": "/mnt/volume"})
@@ -107,7 +112,10 @@ def job(name: str, program: str, arguments: Sequence[str], parallelism: int, sha
         "spec": {
             "parallelism": parallelism,
             "backoffLimit": 6,
-            "template": {"metadata": {"labels": {"app": name}, "annotations": worth.annotations}, "spec": spec},
+            "template": {
+                "metadata": {"labels": {"app": name}, "annotations": worth.annotations},
+                "spec": spec,
+            },
         },
     }
 

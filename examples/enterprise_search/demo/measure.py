@@ -84,7 +84,9 @@ def figures(
         train_tokens=after.tokens - before.tokens,
         train_loss=round(after.loss, 3),
         documents_embedded=after.documents - before.documents,
-        gpu_utilisation=round((after.cpu_seconds - before.cpu_seconds) / (device_seconds * cpu_per_device), 4),
+        gpu_utilisation=round(
+            (after.cpu_seconds - before.cpu_seconds) / (device_seconds * cpu_per_device), 4
+        ),
         gpu_leased=round((after.gpu_seconds - before.gpu_seconds) / device_seconds, 4),
         displacements=after.displacements - before.displacements,
         seconds=round(seconds, 2),

@@ -1,4 +1,4 @@
-"""One search agent's side of its pods: a queue of queries, the pods that are ready, and how many there should be."""
+"""One search agent: its queue of queries, its pods that are ready, and how many there should be."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _RULES = {"tick": "500ms", "reservePrice": "5.00", "minimumQuantum": "2s", "noti
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """One side. Shares are of one pod; a finite Job does a bounded piece of work and is then submitted again."""
+    """One side. Shares are of one pod. A finite Job does a piece of work, then the next is submitted."""
 
     name: str
     title: str

@@ -63,7 +63,8 @@ def live_table(glance: Glance) -> Table:
         title=f"{glance.title}   {glance.at_s:.0f} of {glance.seconds:.0f} s",
         caption=(
             f"price {pool['price']} credits per GPU-hour   {pool['devices']} devices,"
-            f" {pool['allocatedPercent']}% leased   {pool['bids']} bids wait   {pool['displacements']} displaced"
+            f" {pool['allocatedPercent']}% leased   {pool['bids']} bids wait"
+            f"   {pool['displacements']} displaced"
         ),
     )
     table.add_column("agent")

@@ -219,9 +219,9 @@ class Side:
             for each in (await cluster.get(JOBS))["items"]:
                 await cluster.delete(f"{JOBS}/{each['metadata']['name']}")
         deadline = time.monotonic() + QUIET_S
-        while time.monotonic() < deadline and sum(
-            await asyncio.gather(*(self._leased(agent) for agent in AGENTS))
-        ):
+        while time.monotonic() < deadline:
+            if not any([await self._leased(agent) for agent in AGENTS]):
+                return
             await asyncio.sleep(0.25)
 
     async def _audit(self) -> Audit:
