@@ -599,3 +599,46 @@ def test_a_lease_that_has_ended_stays_as_long_as_its_bid() -> None:
         assert owner["uid"] == world.bid("search", "query")["metadata"]["uid"]
 
     play(story)
+
+
+def test_a_selector_that_would_take_the_servers_memory_is_refused_in_words() -> None:
+    async def story(world: World) -> None:
+        await world.agent("greedy")
+        doubling = "['aaaa']" + ".map(a, a+a+a+a+a+a+a+a+a+a)" * 9 + ".size() > 0"
+        package = {"maxPrice": "1.00", "milliGPU": 100, "selector": doubling}
+        bid = {
+            "metadata": {"name": "bomb", "namespace": "default"},
+            "spec": {"class": "standard", "packages": [package]},
+        }
+        await world.api.create("greedy", BIDS, bid)
+        await world.step(1000)
+        assert "cost more than the budget" in world.bid("greedy", "bomb")["status"]["explanation"]["message"]
+
+    play(story)
+
+
+def test_an_agent_with_more_bids_than_the_market_looks_at_waits_for_itself_alone() -> None:
+    async def story(world: World) -> None:
+        await world.agent("flood")
+        await world.agent("calm")
+        for number in range(400):
+            package = {"maxPrice": f"{number % 9 + 1}", "milliGPU": 900}
+            await world.api.create(
+                "flood",
+                BIDS,
+                {
+                    "metadata": {"name": f"b{number}", "namespace": "default"},
+                    "spec": {"class": "batch", "packages": [package]},
+                },
+            )
+        await world.pod("calm", "query", 100, "0.50")
+        await world.step(1000)
+        assert world.bid("calm", "query")["status"]["phase"] == "Leased"
+        phases = [bid["status"]["explanation"]["reason"] for bid in world.api.list("flood", BIDS)
+                  if "explanation" in bid.get("status", {})]  # fmt: skip
+        assert "Queued" in phases and len(phases) > 256
+        # The one that pays most is not among those that wait.
+        (lease,) = world.leases("flood")
+        assert int(lease["spec"]["bid"][1:]) % 9 == 8
+
+    play(story)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from walras.core.clock import Ids
@@ -15,6 +16,7 @@ from walras.exchange.demand import BIDS
 from walras.exchange.effects import Effects
 from walras.exchange.explaining import Explainer
 from walras.exchange.supply import Supply
+from walras.exchange.turns import in_turn
 from walras.kube.api import API
 from walras.kube.record import Object
 from walras.market import types as market
@@ -35,6 +37,7 @@ class Auctioneer:
         self._api, self._supply, self._ids = api, supply, ids
         self._explainer = Explainer()
         self._arrived: dict[str, int] = {}
+        self._known: dict[str, tuple[tuple[str, int, bool], market.Bid]] = {}
         self.price_micros = 0
         self.prices: deque[tuple[int, int]] = deque(maxlen=PRICES_KEPT)
         self.displacements = 0
@@ -50,6 +53,7 @@ class Auctioneer:
 
     def forget(self, identity: str) -> None:
         self._arrived.pop(identity, None)
+        self._known.pop(identity, None)
         self._explainer.forget(identity)
 
     def express(self, fx: Effects, pool: Pool, identity: str, now_ms: int) -> None:
@@ -58,7 +62,7 @@ class Auctioneer:
         stored = self._api.find(cluster, BIDS, namespace, name) if self._api.has_cluster(cluster) else None
         if stored is None or not is_pending(stored) or cluster not in fx.treasury.budgets:
             return
-        bid = self._read(fx, cluster, stored, pool)
+        bid = self._read(fx, cluster, stored, pool, now_ms)
         if bid is None:
             return
         snapshot = self._snapshot(fx, pool, [bid], now_ms)
@@ -67,34 +71,43 @@ class Auctioneer:
 
     def clear(self, fx: Effects, pool: Pool, now_ms: int) -> None:
         """Stage the decisions on every pending bid and every lease that is due for renewal."""
-        pending = self._pending(fx, pool)
-        snapshot = self._snapshot(fx, pool, [bid for bid, _ in pending.values()], now_ms)
+        pending = self._pending(fx, pool, now_ms)
+        by_price = pool.rules.mechanism != "fifo"
+        bids, waiting = in_turn([bid for bid, _ in pending.values()], by_price=by_price)
+        snapshot = self._snapshot(fx, pool, bids, now_ms)
         outcome = MECHANISMS[pool.rules.mechanism].clear(snapshot)
         self.price_micros = outcome.price_micros
         self.prices.append((now_ms, outcome.price_micros))
         self._apply(fx, pool, snapshot, outcome, pending)
+        self._explainer.queue(fx, [(bid.agent, pending[bid.id][1]) for bid in waiting], now_ms)
 
-    def _pending(self, fx: Effects, pool: Pool) -> Pending:
+    def _pending(self, fx: Effects, pool: Pool, now_ms: int) -> Pending:
         found = {}
         for cluster, stored in self._api.everywhere(BIDS):
             if is_pending(stored) and cluster in fx.treasury.budgets:
-                bid = self._read(fx, cluster, stored, pool)
+                bid = self._read(fx, cluster, stored, pool, now_ms)
                 if bid is not None:
                     found[bid.id] = (bid, stored)
         return found
 
-    def _read(self, fx: Effects, cluster: str, stored: Object, pool: Pool) -> market.Bid | None:
-        try:
-            return read_bid(
-                cluster,
-                stored,
-                pool,
-                funds_micros=fx.treasury.available(cluster),
-                arrived_ms=self._arrived.get(bid_id(cluster, stored), 0),
-            )
-        except WalrasError as error:
-            self._explainer.unreadable(fx, cluster, stored, error)
-            return None
+    def _read(self, fx: Effects, cluster: str, stored: Object, pool: Pool, now_ms: int) -> market.Bid | None:
+        identity, metadata = bid_id(cluster, stored), stored["metadata"]
+        # What the bid says changes with its generation alone; most are read again and again.
+        version = (metadata["uid"], metadata.get("generation", 1), pool.whole)
+        funds, arrived = fx.treasury.available(cluster), self._arrived.get(identity, 0)
+        known = self._known.get(identity)
+        if known is not None and known[0] == version:
+            bid = known[1]
+            if (bid.funds_micros, bid.submitted_ms) != (funds, arrived):
+                bid = replace(bid, funds_micros=funds, submitted_ms=arrived)
+        else:
+            try:
+                bid = read_bid(cluster, stored, pool, funds_micros=funds, arrived_ms=arrived)
+            except WalrasError as error:
+                self._explainer.unreadable(fx, cluster, stored, error, now_ms)
+                return None
+        self._known[identity] = (version, bid)
+        return bid
 
     def _snapshot(self, fx: Effects, pool: Pool, bids: Sequence[market.Bid], now_ms: int) -> market.Snapshot:
         return market.Snapshot(
@@ -120,7 +133,7 @@ class Auctioneer:
             try:
                 holding = leasing.grant(fx, award, bid, stored, pool.name, self._supply, self._ids, now_ms)
             except (InsufficientFunds, NotFound) as error:
-                self._explainer.unreadable(fx, bid.agent, stored, error)
+                self._explainer.unreadable(fx, bid.agent, stored, error, now_ms)
                 continue
             fx.holdings[holding.id] = holding
             self._explainer.forget(bid.id)

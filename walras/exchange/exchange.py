@@ -7,7 +7,6 @@ knows and reads it back: memory never runs ahead of the disk.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
@@ -27,6 +26,7 @@ from walras.exchange.nodes import NODES
 from walras.exchange.showing import Display
 from walras.exchange.supply import Supply
 from walras.exchange.treasury import Treasury
+from walras.exchange.turns import Urgent
 from walras.kube.api import API, Change
 from walras.kube.record import Object
 from walras.kube.validation.walras import DEFAULT_POOL
@@ -37,6 +37,8 @@ from walras.tenants.events import Recorder
 INCOME_PERIOD_MS: Final = 5_000
 STATUS_PERIOD_MS: Final = 2_000
 RETRY_MS: Final = 1_000
+# So many bids are decided on arrival before the loop serves others again.
+URGENT_A_STEP: Final = 16
 
 _log = structlog.get_logger("walras.exchange")
 
@@ -79,7 +81,7 @@ class Exchange:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._unsubscribe: list[Any] = []
-        self._urgent: deque[str] = deque()
+        self._urgent = Urgent()
         self._stopping: dict[str, asyncio.Task[None]] = {}
         self._stopped: set[str] = set()
         self._look: set[str] = set()
@@ -208,7 +210,7 @@ class Exchange:
             and change.object["spec"].get("class") == "latency"
             and is_pending(change.object)
         ):
-            self._urgent.append(identity)
+            self._urgent.add(change.cluster, identity)
             self._wake.set()
         if change.type == "DELETED" or change.object.get("status", {}).get("phase") == "Ended":
             self._look_at_leases(change.cluster, metadata["namespace"], metadata["name"])
@@ -255,7 +257,7 @@ class Exchange:
             self._wake.clear()
 
     def _next_ms(self) -> int:
-        due = [self._tick_at_ms]
+        due = [0 if self._urgent else self._tick_at_ms]
         due += [
             holding.drains_at_ms
             for holding in self.holdings.values()
@@ -271,8 +273,9 @@ class Exchange:
         self._take_in_agents(fx, now)
         self._end_what_is_over(fx, now)
         self._start_reserved(fx, pool, now)
-        while self._urgent:
-            self.auctioneer.express(fx, pool, self._urgent.popleft(), now)
+        for _ in range(URGENT_A_STEP):
+            if self._urgent:
+                self.auctioneer.express(fx, pool, self._urgent.take(), now)
         if now >= self._tick_at_ms:
             self._tick_at_ms = now + pool.rules.tick_ms
             self._settle_all(fx, now)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Final
 
 from walras.core.errors import WalrasError
 from walras.core.money import format_credits
 from walras.exchange.book import bid_id
 from walras.exchange.effects import Effects
+from walras.exchange.turns import PACKAGES_A_TURN
 from walras.kube.record import Object
 from walras.market.types import Explanation
 
@@ -17,6 +19,8 @@ from walras.market.types import Explanation
 REFRESH_MS: Final = 3_000
 # A winning price takes several clearings to find; the bids take turns.
 SEARCHES_A_TICK: Final = 8
+QUEUED: Final = "Queued"
+QUEUED_TOLD_A_TICK: Final = 32
 
 
 class Explainer:
@@ -56,9 +60,19 @@ class Explainer:
             shown["winningPrice"] = format_credits(explanation.winning_price_micros)
         self._show(fx, cluster, bid, shown, now_ms)
 
-    def unreadable(self, fx: Effects, cluster: str, bid: Object, error: WalrasError) -> None:
+    def unreadable(self, fx: Effects, cluster: str, bid: Object, error: WalrasError, now_ms: int) -> None:
         """Stage the refusal of a bid that the market cannot even be told of."""
-        self._show(fx, cluster, bid, {"reason": error.reason, "message": error.message}, 0)
+        self._show(fx, cluster, bid, {"reason": error.reason, "message": error.message}, now_ms)
+
+    def queue(self, fx: Effects, waiting: Sequence[tuple[str, Object]], now_ms: int) -> None:
+        """Stage, for a few of those that were told nothing yet, that other bids of their agent come first."""
+        untold = (item for item in waiting if bid_id(*item) not in self._told)
+        message = (
+            f"other bids of this agent come first: the market looks at {PACKAGES_A_TURN} packages of each "
+            "agent at a time, those that pay most; raise maxPrice or take some away"
+        )
+        for cluster, bid in islice(untold, QUEUED_TOLD_A_TICK):
+            self._show(fx, cluster, bid, {"reason": QUEUED, "message": message}, now_ms)
 
     def _show(self, fx: Effects, cluster: str, bid: Object, shown: Object, now_ms: int) -> None:
         identity = bid_id(cluster, bid)

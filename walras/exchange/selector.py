@@ -10,6 +10,7 @@ from cel_expr_python import cel
 
 from walras.core.errors import Invalid
 from walras.exchange.supply import ATTRIBUTE_DOMAIN
+from walras.kube.cel import RuleError, check_cost
 from walras.market.types import Device
 
 _environment: Any = None
@@ -30,7 +31,7 @@ def eligible(expression: str, devices: Sequence[Device]) -> frozenset[str] | Non
     """Ids of the devices for which the expression is true; None, meaning all, when it is empty.
 
     A device on which it fails, say for want of an attribute, is not eligible, as in DRA.
-    Raises Invalid for an expression that does not compile.
+    Raises Invalid for an expression that does not compile, or may cost too much.
     """
     if not expression:
         return None
@@ -42,6 +43,10 @@ def eligible(expression: str, devices: Sequence[Device]) -> frozenset[str] | Non
             "attributes": {ATTRIBUTE_DOMAIN: dict(device.attributes)},
             "capacity": {ATTRIBUTE_DOMAIN: {"memory": device.memory_mib * 2**20}},
         }
+        try:
+            check_cost(expression, facts)
+        except RuleError as error:
+            raise Invalid(f"selector: {error}") from None
         try:
             matches = program.eval(data={"device": facts}).plain_value()
         except Exception:  # noqa: S112  the library raises RuntimeError for whatever goes wrong inside

@@ -1,7 +1,8 @@
 """CEL rules of custom resources (x-kubernetes-validations, KEP-2876), by Google's cel-cpp.
 
-Programs are compiled once for each text and shared by all clusters. cel-cpp bounds a rule's iterations, the
-caller what one object may cost; patterns run here too, because RE2 takes time linear in its input.
+Programs are compiled once for each text and shared by all clusters. cel-cpp bounds a rule's iterations but
+neither its time nor its memory, so a rule whose words could make much of its value is not begun. Patterns run
+here too, because RE2 takes time linear in its input.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ from walras.kube.schema import Schema
 RULE_MAX_CHARACTERS: Final = 16_384
 RULES_MAX: Final = 256
 MESSAGE_MAX_CHARACTERS: Final = 5_120
+# Bytes that one evaluation may look at or make, at the worst.
+COST_MAX: Final = 1 << 27
+_LOOPS: Final = re.compile(r"\b(?:all|exists|exists_one|existsOne|map|filter|bind|optMap|optFlatMap)\b")
+_DOUBLES: Final = re.compile(r"\+|\b(?:quote|encode)\b")
+_JOINS: Final = re.compile(r"\bjoin\b")
+_MULTIPLIES: Final = re.compile(r"\b(?:replace|format)\b")
 _OLD_SELF: Final = re.compile(r"\boldSelf\b")
 _KEYWORDS: Final = re.compile(
     "true|false|null|in|as|break|const|continue|else|for|function|if|import|let|loop|package|namespace|return"
@@ -91,9 +98,60 @@ def result_type(expression: str) -> str:
     return str(compiled(expression).return_type().name())
 
 
+@lru_cache(maxsize=4096)
+def _words(expression: str) -> tuple[int, int, int, int]:
+    """How often it names what repeats, doubles, joins and multiplies values, in whatever context."""
+    return (
+        len(_LOOPS.findall(expression)),
+        len(_DOUBLES.findall(expression)),
+        len(_JOINS.findall(expression)),
+        len(_MULTIPLIES.findall(expression)),
+    )
+
+
+def check_cost(expression: str, *values: Any) -> None:
+    """Raises RuleError where evaluating it over the values could take more than COST_MAX.
+
+    A bound from above: a loop goes over every part of the values and reads all of them each time, and so does
+    "join"; "+" doubles what it is given; "replace" and "format" put everything in the place of every byte.
+    """
+    loops, doubles, joins, multiplies = _words(expression)
+    if not loops and not joins and not multiplies:
+        return
+    parts = size = len(expression)
+    for value in values:
+        more_parts, more_size = _extent(value)
+        parts, size = parts + more_parts, size + more_size
+    cost = size * parts ** max(min(loops, 1), joins) * size**multiplies
+    if cost << min(doubles, 32) > COST_MAX:
+        raise RuleError(
+            "may cost more than the budget of one rule; bound its value with maxItems and maxLength"
+        )
+
+
+def _extent(value: Any) -> tuple[int, int]:
+    """The number of parts of a value, and their bytes together."""
+    parts = size = 0
+    rest = [value]
+    while rest:
+        item = rest.pop()
+        parts += 1
+        if isinstance(item, str):
+            size += len(item)
+        elif isinstance(item, dict):
+            size += sum(map(len, item))
+            rest += item.values()
+        elif isinstance(item, list):
+            rest += item
+        else:
+            size += 8
+    return parts, size
+
+
 def evaluate(expression: str, self_value: Any, old_value: Any = None) -> Any:
-    """What the expression yields, as plain Python. Raises RuleError when it fails."""
+    """What the expression yields, as plain Python. Raises RuleError when it fails, or may cost too much."""
     program = compiled(expression)
+    check_cost(expression, self_value, old_value)
     try:
         value = program.eval(data={"self": self_value, "oldSelf": old_value})
         if value.type().name() == "ERROR":
