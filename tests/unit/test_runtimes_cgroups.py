@@ -148,3 +148,21 @@ def test_an_allowance_saves_up_no_more_than_a_moment() -> None:
     allowance = Allowance(500)
     assert allowance.spend(0, 3600)
     assert not allowance.spend(51_000_000, 0)
+
+
+def test_when_cpu_is_short_a_group_weighs_what_its_share_is(tmp_path: Path) -> None:
+    for name in ("cpu.shares", "node/cpu.shares", "node/cpu.cfs_quota_us", "node/cpu.cfs_period_us"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    first = GroupsV1({"cpu": tmp_path})
+    first.weigh(2000)
+    first.limit(("node",), Limits(cpu_milli=500))
+    assert (tmp_path / "cpu.shares").read_text() == "2048"
+    assert (tmp_path / "node" / "cpu.shares").read_text() == "512"
+    for name in ("cpu.weight", "node/cpu.weight", "node/cpu.max"):
+        (tmp_path / name).write_text("")
+    second = GroupsV2(tmp_path, ["cpu"])
+    second.weigh(2000)
+    second.limit(("node",), Limits(cpu_milli=500))
+    assert (tmp_path / "cpu.weight").read_text() == "200"
+    assert (tmp_path / "node" / "cpu.weight").read_text() == "50"

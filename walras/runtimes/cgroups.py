@@ -33,6 +33,9 @@ class Groups(Protocol):
     def limit(self, path: GroupPath, limits: Limits) -> None:
         """Changes its limits; those of a controller that is not there are skipped. Raises OSError."""
 
+    def weigh(self, cpu_milli: int) -> None:
+        """Gives all groups together the weight of so much CPU against what else the machine runs."""
+
     def entrances(self, path: GroupPath) -> list[str]:
         """Files to which a process writes "0" to enter the group."""
 
@@ -68,6 +71,11 @@ def bandwidth(cpu_milli: int) -> Bandwidth:
     milli = max(cpu_milli, 1)
     period = min(max(PERIOD_US, -(-QUOTA_MIN_US * 1000 // milli)), PERIOD_MAX_US)
     return Bandwidth(max(QUOTA_MIN_US, milli * period // 1000), period)
+
+
+def weight(cpu_milli: int) -> int:
+    """What a group weighs against its siblings when CPU is short, in hundredths of a core."""
+    return min(max(cpu_milli // 10, 1), 10_000)
 
 
 def group_name(kind: str, name: str) -> str:

@@ -87,7 +87,11 @@ def _version_1(name: str, found: Sequence[Hierarchy]) -> tuple[Groups | None, li
             bases[controller] = base
         except OSError as error:
             notes.append(f"cgroup v1 {controller}: {error.strerror} ({base})")
-    return (GroupsV1(bases) if bases else None), notes
+    if not bases:
+        return None, notes
+    groups = GroupsV1(bases)
+    groups.weigh(_cores_milli())
+    return groups, notes
 
 
 def _version_2(name: str, found: Sequence[Hierarchy]) -> tuple[Groups | None, list[str]]:
@@ -100,12 +104,17 @@ def _version_2(name: str, found: Sequence[Hierarchy]) -> tuple[Groups | None, li
                 _open_up(parent, wanted)
                 groups = GroupsV2(parent / name, wanted)
                 _try(groups)
+                groups.weigh(_cores_milli())
             except OSError as error:
                 notes.append(f"cgroup v2: {error.strerror} ({parent})")
                 continue
             missing = [each for each in cgroups_v2.CONTROLLERS if each not in available]
             return groups, [f"cgroup v2: no {each} controller in {parent}" for each in missing]
     return None, notes
+
+
+def _cores_milli() -> int:
+    return len(os.sched_getaffinity(0)) * 1000
 
 
 def _try(groups: Groups) -> None:

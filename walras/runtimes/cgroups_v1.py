@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from walras.runtimes.base import Limits
-from walras.runtimes.cgroups import GroupPath, bandwidth, listed_pids, read, tree, write
+from walras.runtimes.cgroups import GroupPath, bandwidth, listed_pids, read, tree, weight, write
 
 CONTROLLERS: Final = ("cpu", "cpuacct", "memory", "pids", "freezer")
 _UNLIMITED: Final = -1
@@ -44,8 +44,14 @@ class GroupsV1:
         if (pids := self._at("pids", path)) is not None and limits.pids is not None:
             write(pids / "pids.max", limits.pids)
 
+    def weigh(self, cpu_milli: int) -> None:
+        """Gives all groups together the weight of so much CPU against what else the machine runs."""
+        if (base := self._bases.get("cpu")) is not None:
+            _weigh(base, cpu_milli)
+
     @staticmethod
     def _limit_cpu(directory: Path, cpu_milli: int) -> None:
+        _weigh(directory, cpu_milli)
         share = bandwidth(cpu_milli)
         write(directory / "cpu.cfs_quota_us", _UNLIMITED)
         write(directory / "cpu.cfs_period_us", share.period_us)
@@ -99,3 +105,9 @@ class GroupsV1:
     def remove_empty(self, path: GroupPath) -> None:
         for base in self._directories:
             base.joinpath(*path).rmdir()
+
+
+def _weigh(directory: Path, cpu_milli: int) -> None:
+    """As the kubelet does: 1024 shares a core."""
+    with suppress(OSError):
+        write(directory / "cpu.shares", max(2, weight(cpu_milli) * 1024 // 100))

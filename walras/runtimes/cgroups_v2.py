@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from walras.runtimes.base import Limits
-from walras.runtimes.cgroups import GroupPath, bandwidth, listed_pids, read, tree, write
+from walras.runtimes.cgroups import GroupPath, bandwidth, listed_pids, read, tree, weight, write
 
 CONTROLLERS: Final = ("cpu", "memory", "pids")
 
@@ -46,12 +46,18 @@ class GroupsV2:
         if limits.cpu_milli is not None and "cpu" in self.controllers:
             share = bandwidth(limits.cpu_milli)
             write(directory / "cpu.max", f"{share.quota_us} {share.period_us}")
+            _weigh(directory, limits.cpu_milli)
         if limits.memory_bytes is not None and "memory" in self.controllers:
             write(directory / "memory.max", limits.memory_bytes)
             with suppress(OSError):  # no swap accounting in this kernel
                 write(directory / "memory.swap.max", 0)
         if limits.pids is not None and "pids" in self.controllers:
             write(directory / "pids.max", limits.pids)
+
+    def weigh(self, cpu_milli: int) -> None:
+        """Gives all groups together the weight of so much CPU against what else the machine runs."""
+        if "cpu" in self.controllers:
+            _weigh(self._base, cpu_milli)
 
     def entrances(self, path: GroupPath) -> list[str]:
         return [str(self._at(path) / "cgroup.procs")]
@@ -88,3 +94,9 @@ class GroupsV2:
 
     def remove_empty(self, path: GroupPath) -> None:
         self._at(path).rmdir()
+
+
+def _weigh(directory: Path, cpu_milli: int) -> None:
+    """A core weighs 100, which is what a group weighs by default."""
+    with suppress(OSError):
+        write(directory / "cpu.weight", weight(cpu_milli))
