@@ -12,6 +12,8 @@ import yaml
 from support import docs
 
 from walras.cost import usage
+from walras.exchange.explaining import QUEUED
+from walras.exchange.turns import PACKAGES_A_TURN
 from walras.kube.registry import Resource
 from walras.kube.registry_builtin import BUILTIN
 from walras.market.types import Reason
@@ -131,7 +133,8 @@ def test_the_ways_to_sum_up_cost_are_documented() -> None:
 
 def test_every_reason_for_a_refusal_is_explained() -> None:
     refusals = docs.section(docs.DOCS / "concepts" / "market.md", "Refusals")
-    assert {row[0].strip("`") for row in docs.rows(refusals)} == set(Reason)
+    assert {row[0].strip("`") for row in docs.rows(refusals)} == {*Reason, QUEUED}
+    assert f"{PACKAGES_A_TURN} packages" in refusals
 
 
 FOLDERS = ("walras", "bench", "examples", "tests/support")
