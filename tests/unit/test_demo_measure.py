@@ -45,12 +45,14 @@ def test_figures_are_what_happened_between_two_readings() -> None:
     assert "audit" not in found.as_object()
 
 
-def test_more_pods_are_wanted_for_what_waits_and_what_comes() -> None:
-    def ask(load: float, waiting: float, ready: float = 0.25) -> int:
-        return wanted(load, waiting, ready, keep=0.25, piece=0.5, most=3)
+def test_more_pods_are_asked_for_what_waits_and_kept_for_what_comes() -> None:
+    def ask(load: float, waiting: float, ready: float = 0.25, now: int = 0) -> int:
+        return wanted(load, waiting, ready, keep=0.25, piece=0.5, most=3, now=now)
 
     assert ask(0.1, 0.0) == 0
-    assert ask(0.1, 0.1) == 0  # waits less than half a second
+    assert ask(0.1, 0.1) == 0  # soon answered
+    assert ask(1.0, 0.0) == 0  # a moment of many queries that nobody waits for
     assert ask(0.1, 0.5) == 1
-    assert ask(1.0, 0.0, ready=1.25) == 2  # nothing waits because enough are there: they are kept
+    assert ask(1.0, 0.0, ready=1.25, now=2) == 2  # nothing waits because enough are there: they are kept
+    assert ask(0.1, 0.0, ready=1.25, now=2) == 0
     assert ask(5.0, 9.0) == 3

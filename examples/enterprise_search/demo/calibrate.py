@@ -17,7 +17,7 @@ from demo.load import Rates
 
 # Demand of one search agent, in devices.
 CALM_DEVICES = 0.1
-BURST_DEVICES = 1.0
+BURST_DEVICES = 1.2
 # A pod's work around the embedding: HTTP and JSON.
 _HANDLING_S = 0.004
 _SAMPLES = 15

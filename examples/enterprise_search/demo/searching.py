@@ -25,7 +25,7 @@ _PROBE_S = 0.15
 _SCALE_S = 0.25
 _RATE_S = 2.0
 # Scale out when a new query would wait longer; aim to work off what waits within the time after.
-_WAIT_MAX_S = 0.5
+_WAIT_MAX_S = 0.7
 _WORK_OFF_S = 2.0
 _SCALE_IN_AFTER_S = 2.0
 _LOAD_MAX = 0.8
@@ -39,16 +39,16 @@ class Query:
     text: str
 
 
-def wanted(load: float, waiting: float, ready: float, keep: float, piece: float, most: int) -> int:
-    """How many extra pods of `piece` devices an agent wants.
+def wanted(load: float, waiting: float, ready: float, keep: float, piece: float, most: int, now: int) -> int:
+    """How many extra pods of `piece` devices an agent wants, where it asked for `now` before.
 
     load: devices that the arrivals of now keep busy; waiting: device-seconds of queued work; ready and keep:
-    devices that serve now and always.
+    devices that serve now and always. Only queries that wait make it more; a high rate alone keeps it.
     """
-    if waiting <= _WAIT_MAX_S * max(ready, piece / 2) and load <= _LOAD_MAX * keep:
-        return 0
     missing = load / _LOAD_MAX + waiting / _WORK_OFF_S - keep
-    return max(0, min(most, math.ceil(missing / piece)))
+    found = max(0, min(most, math.ceil(missing / piece)))
+    late = waiting > _WAIT_MAX_S * max(ready, piece / 2)
+    return found if late else min(found, now)
 
 
 class Searcher:
@@ -178,9 +178,9 @@ class Searcher:
                 self._less_since = now
             if target > self.extra or (self._less_since and now - self._less_since >= _SCALE_IN_AFTER_S):
                 self._less_since = None
-                self.extra = target
                 with suppress(Refused, httpx.HTTPError):
                     await self.cluster.merge(f"{DEPLOYMENTS}/{BURST}", {"spec": {"replicas": target}})
+                    self.extra = target
 
     def _target(self, now: float) -> int:
         while self._recent and self._recent[0] < now - _RATE_S:
@@ -193,6 +193,7 @@ class Searcher:
             keep=setup.keep.milli / 1000,
             piece=setup.burst.milli / 1000,
             most=setup.bursts_max,
+            now=self.extra,
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
