@@ -48,6 +48,8 @@ _TABLE: Final = (
     Model("H100", "NVIDIA H100 80GB HBM3", "Hopper", "9.0.0", 81559),
     Model("H100-PCIe", "NVIDIA H100 PCIe", "Hopper", "9.0.0", 81559),
     Model("H100-NVL", "NVIDIA H100 NVL", "Hopper", "9.0.0", 95830),
+    Model("H20", "NVIDIA H20", "Hopper", "9.0.0", 97871),
+    Model("GH200", "NVIDIA GH200 480GB", "Hopper", "9.0.0", 97871),
     Model("A100", "NVIDIA A100-SXM4-80GB", "Ampere", "8.0.0", 81920),
     Model("A100-PCIe", "NVIDIA A100 80GB PCIe", "Ampere", "8.0.0", 81920),
     Model("A100-40GB", "NVIDIA A100-SXM4-40GB", "Ampere", "8.0.0", 40960),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from walras.core.errors import Invalid
 from walras.core.money import WHOLE_GPU_MILLI
 from walras.core.quantity import parse_quantity
+from walras.devices.mig_profiles import share_of
 
 WHOLE: Final = "nvidia.com/gpu"
+MIG_PREFIX: Final = "nvidia.com/mig-"
 MILLI: Final = "walras.dev/milligpu"
 MEMORY: Final = "walras.dev/gpu-memory-mib"
 DEVICES_MAX: Final = 1024
@@ -18,15 +21,30 @@ DEVICES_MAX: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class GpuRequest:
-    """`devices` devices, `milli_gpu` and `memory_mib` on each; memory 0 is the share's part."""
+    """`devices` devices, `milli_gpu` and `memory_mib` on each; memory 0 is the share's part.
+
+    With a `mig_profile` they are that many instances of it, and share and memory are what one is worth at
+    least (`mig_profiles.share_of`).
+    """
 
     devices: int
     milli_gpu: int
     memory_mib: int = 0
+    mig_profile: str = ""
 
     @property
     def total_milli(self) -> int:
         return self.devices * self.milli_gpu
+
+
+def is_gpu_resource(name: str) -> bool:
+    """Whether a resource of a container is part of its GPU request."""
+    return name in (WHOLE, MILLI, MEMORY) or name.startswith(MIG_PREFIX)
+
+
+def mig_resource(profile: str) -> str:
+    """The resource that NVIDIA's device plugin offers a profile as: it writes .me for +me."""
+    return MIG_PREFIX + profile.replace("+", ".")
 
 
 def capacity(resources: Mapping[str, Any]) -> tuple[int, int]:
@@ -40,27 +58,44 @@ def capacity(resources: Mapping[str, Any]) -> tuple[int, int]:
 def gpu_request(pod_spec: Mapping[str, Any]) -> GpuRequest | None:
     """The request of a pod's containers together, or None when they ask for no GPU.
 
-    Raises Invalid for a request that no lease can have: both units in one pod, more than one device but
-    not whole ones, memory without compute, more than DEVICES_MAX devices.
+    Raises Invalid for a request that no lease can have: two units in one pod, more than one device but not
+    whole ones, memory without compute, unknown MIG profiles or two of them, more than DEVICES_MAX devices.
     """
-    whole = milli = memory = 0
+    total: Counter[str] = Counter()
     for container in pod_spec.get("containers") or ():
         resources = container.get("resources") or {}
         asked = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
-        whole += parse_quantity(asked.get(WHOLE, 0))
-        milli += parse_quantity(asked.get(MILLI, 0))
-        memory += parse_quantity(asked.get(MEMORY, 0))
+        total.update({name: parse_quantity(asked[name]) for name in asked if is_gpu_resource(name)})
+    if min(total.values(), default=0) < 0:
+        raise Invalid("a GPU request must not be negative")
+    asked_mig = sorted(name for name in total if name.startswith(MIG_PREFIX) and total[name])
+    whole, milli, memory = total[WHOLE], total[MILLI], total[MEMORY]
+    if asked_mig:
+        return _mig_request(total, asked_mig)
     if not whole and not milli:
         if memory:
             raise Invalid(f"{MEMORY} needs {MILLI} or {WHOLE} beside it")
         return None
-    if whole < 0 or milli < 0 or memory < 0:
-        raise Invalid("a GPU request must not be negative")
     if whole and milli:
         raise Invalid(f"a pod asks for either {WHOLE} or {MILLI}, not both")
     if milli > WHOLE_GPU_MILLI and milli % WHOLE_GPU_MILLI:
         raise Invalid(f"{MILLI}: {milli} is more than one device but no whole number of devices")
-    devices = whole or max(1, milli // WHOLE_GPU_MILLI)
+    devices = _bounded(whole or max(1, milli // WHOLE_GPU_MILLI))
+    return GpuRequest(devices, min(milli, WHOLE_GPU_MILLI) or WHOLE_GPU_MILLI, -(-memory // devices))
+
+
+def _mig_request(total: Mapping[str, int], asked: Sequence[str]) -> GpuRequest:
+    others = [name for name in (WHOLE, MILLI, MEMORY) if total[name]]
+    if others or len(asked) > 1:
+        raise Invalid(f"a pod asks for one MIG profile and nothing else, not {', '.join([*asked, *others])}")
+    profile = asked[0].removeprefix(MIG_PREFIX)
+    if profile.endswith(".me"):
+        profile = profile.removesuffix(".me") + "+me"
+    share = share_of(profile)
+    return GpuRequest(_bounded(total[asked[0]]), share.milli, share.memory_mib, profile)
+
+
+def _bounded(devices: int) -> int:
     if devices > DEVICES_MAX:
         raise Invalid(f"{devices} devices are more than the {DEVICES_MAX} that one pod can ask for")
-    return GpuRequest(devices, min(milli, WHOLE_GPU_MILLI) or WHOLE_GPU_MILLI, -(-memory // devices))
+    return devices

@@ -17,7 +17,15 @@ import msgspec
 from walras.core.errors import WalrasError
 from walras.core.money import WHOLE_GPU_MILLI
 from walras.core.quantity import parse_milli, parse_quantity
-from walras.devices.request import MEMORY, MILLI, WHOLE, GpuRequest, gpu_request
+from walras.devices.request import (
+    MEMORY,
+    MILLI,
+    WHOLE,
+    GpuRequest,
+    gpu_request,
+    is_gpu_resource,
+    mig_resource,
+)
 from walras.kube.selectors import Requirement
 
 LEASE_LABEL: Final = "walras.dev/lease"
@@ -26,7 +34,6 @@ DEVICES_ANNOTATION: Final = "walras.dev/devices"
 
 Raw = Mapping[str, Any]
 
-_GPU: Final = frozenset((WHOLE, MILLI, MEMORY))
 _UNSCHEDULABLE_TAINT: Final = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
 
 
@@ -227,6 +234,8 @@ def _shortages(demand: Demand, node: Node, usage: Usage) -> list[str]:
 
 
 def _gpu_shortage(gpu: GpuRequest, node: Node, usage: Usage) -> str:
+    if gpu.mig_profile:
+        return mig_resource(gpu.mig_profile)
     without_memory = [GpuRequest(each.devices, each.milli_gpu) for each in (*usage.gpus, gpu)]
     boundless = [DeviceShare(share.milli, 0) for share in node.devices]
     if gpu.memory_mib and _packs(without_memory, boundless):
@@ -300,7 +309,7 @@ def _requests(spec: Raw) -> Mapping[str, int]:
 def _asked(container: Raw) -> dict[str, int]:
     resources = container.get("resources") or {}
     asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
-    return {name: _amount(name, str(value)) for name, value in asked.items() if name not in _GPU}
+    return {name: _amount(name, str(value)) for name, value in asked.items() if not is_gpu_resource(name)}
 
 
 @lru_cache(maxsize=4096)

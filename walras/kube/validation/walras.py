@@ -32,7 +32,6 @@ QUANTUM_MAX_MS: Final = 24 * 3_600_000
 NOTICE_MAX_MS: Final = 3_600_000
 DEFAULT_POOL: Final = "default"
 RESERVED_AGENTS: Final = ("fleet", "*")
-_GPU_RESOURCES: Final = (request.WHOLE, request.MILLI, request.MEMORY)
 
 
 def pod_annotations(faults: Faults, path: str, given: Object | None) -> None:
@@ -73,7 +72,7 @@ def gpu_request(faults: Faults, path: str, spec: Object) -> None:
         for container in spec.get("containers") or ():
             resources = container.get("resources") or {}
             both = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
-            asked |= {name: amount for name, amount in both.items() if name in _GPU_RESOURCES}
+            asked |= {name: amount for name, amount in both.items() if request.is_gpu_resource(name)}
         faults.invalid(f"{path}.containers", asked, error.message)
 
 
