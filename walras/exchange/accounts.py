@@ -85,6 +85,7 @@ def status(treasury: Treasury, agent: str, holdings: Sequence[Holding]) -> Objec
     shown: Object = {
         "balance": format_credits(available),
         "held": format_credits(held),
+        "spent": format_credits(treasury.ledger.account(account_of(agent)).debits_posted),
         "spendPerHour": format_credits(spend),
         "leases": len(holdings),
         "runway": "unlimited",

@@ -8,10 +8,11 @@ import msgspec
 
 from walras.core.clock import rfc3339
 from walras.core.money import WHOLE_GPU_MILLI
-from walras.devices.request import MEMORY, MILLI, WHOLE
+from walras.devices.request import MEMORY, MILLI, WHOLE, GpuRequest
 from walras.exchange.holding import BID_LABEL, LEASE_LABEL, Holding
 from walras.exchange.supply import Supply
 from walras.kube.record import Object
+from walras.market.types import Share
 
 NODES: Final = "nodes"
 DEVICES_ANNOTATION: Final = "walras.dev/devices"
@@ -102,6 +103,40 @@ def lease_node(holding: Holding, supply: Supply, now_ms: int) -> Object:
             },
         },
     }
+
+
+def prospect(request: GpuRequest, pool: str, supply: Supply, *, whole: bool) -> Object:
+    """The Node that a request would win: what its pod has to fit, whatever devices it will be on."""
+    milli = WHOLE_GPU_MILLI if whole else request.milli_gpu
+    shares = tuple(
+        Share(device.id, milli, request.memory_mib or device.memory_mib * milli // WHOLE_GPU_MILLI)
+        for device in supply.devices[: request.devices]
+    )
+    return lease_node(
+        Holding(
+            id="",
+            agent="",
+            namespace="",
+            name="",
+            node="lease",
+            bid="",
+            job_class="standard",
+            pool=pool,
+            shares=shares,
+            price_micros=0,
+            worth_micros=0,
+            restart_cost_micros=0,
+            term_ms=0,
+            enforcement=supply.enforcement_of(shares),
+            phase="Active",
+            start_ms=0,
+            end_ms=0,
+            hold="",
+            term_start_ms=0,
+        ),
+        supply,
+        0,
+    )
 
 
 def drain(node: Object) -> None:

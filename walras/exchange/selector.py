@@ -9,7 +9,7 @@ from typing import Any
 from cel_expr_python import cel
 
 from walras.core.errors import Invalid
-from walras.exchange.supply import ATTRIBUTE_DOMAIN
+from walras.exchange.supply import ATTRIBUTE_DOMAIN, EMULATED_DRIVER
 from walras.kube.cel import RuleError, check_cost
 from walras.market.types import Device
 
@@ -39,7 +39,7 @@ def eligible(expression: str, devices: Sequence[Device]) -> frozenset[str] | Non
     chosen = set()
     for device in devices:
         facts = {
-            "driver": ATTRIBUTE_DOMAIN,
+            "driver": EMULATED_DRIVER if device.attributes.get("type") == "emulated" else ATTRIBUTE_DOMAIN,
             "attributes": {ATTRIBUTE_DOMAIN: dict(device.attributes)},
             "capacity": {ATTRIBUTE_DOMAIN: {"memory": device.memory_mib * 2**20}},
         }

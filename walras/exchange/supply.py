@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pynvml
 
 from walras.core.errors import Invalid
-from walras.market.types import Device
+from walras.core.money import WHOLE_GPU_MILLI
+from walras.market.types import Device, Share
 
 EMULATED_MEMORY_MIB: Final = 16 * 1024
 EMULATED_MAX: Final = 64
 # CPU kept for the server itself when emulated devices share the machine's cores.
 HEADROOM_MILLI: Final = 200
+# Attributes of emulated devices stand in the vendor's domain too, so that a selector works on both.
 ATTRIBUTE_DOMAIN: Final = "gpu.nvidia.com"
+EMULATED_DRIVER: Final = "emulated.walras.dev"
 _SPEC = re.compile(r"emulated:(\d{1,3})(?::([A-Za-z0-9][A-Za-z0-9_.-]{0,62}))?")
 
 
@@ -35,6 +38,16 @@ class Supply:
     @property
     def emulated(self) -> bool:
         return self.enforcement == "emulated"
+
+    @property
+    def driver(self) -> str:
+        """Who a ResourceSlice says the devices come from: never a vendor where there is no card."""
+        return EMULATED_DRIVER if self.emulated else ATTRIBUTE_DOMAIN
+
+    def enforcement_of(self, shares: Sequence[Share]) -> str:
+        """How a lease of these shares is kept to them."""
+        whole = all(share.milli == WHOLE_GPU_MILLI for share in shares)
+        return "exclusive" if whole and not self.emulated else self.enforcement
 
 
 def detect(gpus: str, node: str = "local") -> Supply:
@@ -136,7 +149,7 @@ def resource_slice(supply: Supply, node: str = "local") -> dict[str, Any]:
         "kind": "ResourceSlice",
         "metadata": {"name": f"{node}-gpus"},
         "spec": {
-            "driver": ATTRIBUTE_DOMAIN,
+            "driver": supply.driver,
             "nodeName": node,
             "pool": {"name": node, "generation": 1, "resourceSliceCount": 1},
             "devices": [

@@ -25,7 +25,8 @@ _RETURNED: Final = (
 )  # fmt: skip
 
 
-def _quota(cluster: str) -> int:
+def default_quota(cluster: str) -> int:
+    """How many objects a cluster may hold unless somebody says otherwise."""
     return 1_000_000 if cluster == policy.FLEET else OBJECTS_MAX
 
 
@@ -35,7 +36,7 @@ class Verbs:
     Reads and writes raise what Kubernetes would answer; a dry run does everything but the commit.
     """
 
-    def __init__(self, api: API, quota: Callable[[str], int] = _quota) -> None:
+    def __init__(self, api: API, quota: Callable[[str], int] = default_quota) -> None:
         self.api = api
         self._lister = Lister(api)
         self._writer = writing.Writer(api, quota)

@@ -27,6 +27,7 @@ from walras.runtimes.process import ProcessRuntime
 from walras.server import log, tls
 from walras.server.system import SystemClock, SystemIds
 from walras.tenants.planes import ControlPlanes
+from walras.tenants.quota import object_quota
 from walras.tenants.tokens import kubeconfig
 
 OPERATOR_KUBECONFIG: Final = "operator.kubeconfig"
@@ -103,7 +104,11 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     stack.push_async_callback(kubelet.stop, DRAIN_S)
     await stack.enter_async_context(_running(exchange))
     application = Application(
-        Verbs(api), planes.authenticator, clock, pods=kubelet, extra=Views(api, exchange, store, clock)
+        Verbs(api, object_quota(api)),
+        planes.authenticator,
+        clock,
+        pods=kubelet,
+        extra=Views(api, exchange, store, clock),
     )
     running = await serve_http(application, options.host, port, certificates.cert_file, certificates.key_file)
     stack.push_async_callback(running.close)

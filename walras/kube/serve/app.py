@@ -44,7 +44,7 @@ log = structlog.get_logger(__name__)
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 # The Kubernetes release whose behaviour is followed; clients compare their own with it.
-KUBERNETES_MINOR: Final = "36"
+KUBERNETES_MINOR: Final = "37"
 STREAMS_PER_USER_MAX: Final = 1000
 # A client that takes nothing of its stream for this long has lost it.
 _STALLED_S: Final = 60
