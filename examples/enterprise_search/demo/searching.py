@@ -23,12 +23,12 @@ KEEP = "search"
 BURST = "search-burst"
 _PROBE_S = 0.15
 _SCALE_S = 0.25
-_RATE_S = 2.0
+_RATE_S = 1.5
 # Scale out when a new query would wait longer; aim to work off what waits within the time after.
 _WAIT_MAX_S = 0.7
 _WORK_OFF_S = 2.0
-_SCALE_IN_AFTER_S = 2.0
-_LOAD_MAX = 0.8
+_SCALE_IN_AFTER_S = 1.0
+_LOAD_MAX = 0.85
 
 
 @dataclass(slots=True)
