@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from walras.core.errors import NotFound, WalrasError
+from walras.core.errors import Invalid, NotFound, WalrasError
 from walras.core.quantity import format_mib, parse_duration_ms
 from walras.devices.request import gpu_request
+from walras.exchange.nodes import prospect
+from walras.exchange.supply import Supply
 from walras.kube import validation
 from walras.kube.api import API
 from walras.kube.record import Object
+from walras.kube.validation.walras import DEFAULT_POOL
 from walras.tenants.events import Recorder
+from walras.tenants.fit import Usage, demand_of, node_of, refusals
 
 FLEET: Final = "fleet"
 PODS: Final = "pods"
@@ -27,9 +31,10 @@ FINISHED: Final = ("Succeeded", "Failed")
 class Bidder:
     """Reconciles the bid of one pod: none if it needs none, one while it waits, an ended one after."""
 
-    def __init__(self, api: API, recorder: Recorder) -> None:
+    def __init__(self, api: API, recorder: Recorder, supply: Supply) -> None:
         self._api = api
         self._recorder = recorder
+        self._supply = supply
 
     async def reconcile(self, cluster: str, namespace: str, name: str) -> int | None:
         if cluster == FLEET:
@@ -59,6 +64,7 @@ class Bidder:
                 return
             bid = _bid(pod, spec)
             self._check(cluster, bid)
+            self._check_fit(pod)
         except WalrasError as error:
             self._recorder.event(cluster, pod, "Warning", "InvalidRequest", error.message)
             return
@@ -70,6 +76,23 @@ class Bidder:
         causes = validation.validate(resource, bid, None)
         if causes:
             raise validation.invalid(resource, bid["metadata"]["name"], causes)
+
+    def _check_fit(self, pod: Object) -> None:
+        """Raises Invalid for a pod that would not fit the node that its own bid wins, whatever it pays."""
+        demand = demand_of(pod)
+        assert demand.gpu is not None
+        if demand.gpu.devices > len(self._supply.devices):
+            return  # the market refuses it, and says what there is
+        pool = self._api.find(FLEET, POOLS, "", DEFAULT_POOL) or {}
+        whole = (pool.get("spec") or {}).get("sharing") == "whole"
+        node = prospect(demand.gpu, DEFAULT_POOL, self._supply, whole=whole)
+        reasons = refusals(demand, node_of(node), Usage())
+        if reasons:
+            has = node["status"]["capacity"]
+            raise Invalid(
+                f"the node that its bid could win would not take it: {', '.join(reasons)}; ask for less "
+                f"or for a larger share (with this one come cpu {has['cpu']} and memory {has['memory']})"
+            )
 
     async def _end(self, cluster: str, bid: Object | None) -> None:
         if bid is None or bid.get("status", {}).get("phase") == "Ended":
