@@ -6,7 +6,7 @@ import pytest
 
 from walras.core.errors import NotFound
 from walras.market.auction import Auction
-from walras.market.fifo import Fifo
+from walras.market.mechanisms.fifo import Fifo
 from walras.market.types import Bid, Device, Lease, Package, Reason, Rules, Share, Snapshot
 
 CREDIT = 1_000_000

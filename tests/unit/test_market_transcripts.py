@@ -23,7 +23,7 @@ import pytest
 from walras.core.money import format_credits, parse_credits
 from walras.core.quantity import format_duration, parse_duration_ms
 from walras.market.auction import Auction
-from walras.market.fifo import Fifo
+from walras.market.mechanisms.fifo import Fifo
 from walras.market.types import Bid, Device, Lease, Outcome, Package, Rules, Share, Snapshot
 
 NOW = 1_000_000

@@ -20,12 +20,9 @@ from walras.exchange.turns import in_turn
 from walras.kube.api import API
 from walras.kube.record import Object
 from walras.market import types as market
-from walras.market.auction import Auction
-from walras.market.fifo import Fifo
-from walras.market.mechanism import Mechanism
+from walras.market.mechanisms.registry import MECHANISMS
 
 PRICES_KEPT: Final = 3_600
-MECHANISMS: Final[dict[str, Mechanism]] = {"auction": Auction(), "fifo": Fifo()}
 
 Pending = dict[str, tuple[market.Bid, Object]]
 

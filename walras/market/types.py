@@ -14,7 +14,7 @@ from walras.core.money import charge
 
 JobClass = Literal["latency", "standard", "batch"]
 LeaseState = Literal["reserved", "active", "draining"]
-DisplacementReason = Literal["outbid", "price", "funds"]
+DisplacementReason = Literal["outbid", "price", "funds", "priority", "share"]
 
 
 class Reason(StrEnum):
@@ -28,6 +28,7 @@ class Reason(StrEnum):
     INSUFFICIENT_FUNDS = "InsufficientFunds"  # the agent cannot pay its own price for the term
     TOO_LARGE = "TooLarge"  # more than the pool's eligible devices have when they are all empty
     NO_DEVICE = "NoDevice"  # no device of the pool is eligible
+    OVER_SHARE = "OverShare"  # more than its agent's part, where agents have parts
     EXPIRED = "Expired"  # the deadline is over
     INVALID = "Invalid"  # no devices, no share or no term
 
@@ -40,6 +41,7 @@ class Constraint(StrEnum):
     DEVICES = "devices"
     FUNDS = "funds"
     PRICE = "price"
+    SHARE = "share"
     DEADLINE = "deadline"
 
 
@@ -96,7 +98,8 @@ class Bid:
     """A pending demand: any one of its packages (XOR).
 
     `funds_micros` is what its agent can still pay (the available balance). It belongs to the agent, not to
-    the bid: all bids and leases of one agent in a snapshot name the same amount and share it.
+    the bid: all bids and leases of one agent in a snapshot name the same amount and share it. `priority` is
+    for mechanisms that go by it, higher first.
     """
 
     id: str
@@ -107,6 +110,7 @@ class Bid:
     submitted_ms: int
     funds_micros: int
     deadline_ms: int | None = None
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,7 @@ class Lease:
     funds_micros: int
     state: LeaseState = "active"
     drains_at_ms: int | None = None
+    priority: int = 0
 
     @property
     def total_milli(self) -> int:
@@ -151,9 +156,40 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentFacts:
+    """What mechanisms other than the auction may know of an agent, whether it has demand now or not.
+
+    guaranteed_milli: what it may always have, for those that guarantee a part; None is by weight.
+    spend_micros_per_hour: what it spends, for proportional shares; None is its funds over an hour.
+    started_ms, work_milli_ms, ideal_ms: when its work began, how much is left, and how long the whole takes
+    on a part of the pool of its own, for finish-time fairness; None is estimated from its bids and leases.
+    """
+
+    weight: int = 1
+    guaranteed_milli: int | None = None
+    spend_micros_per_hour: int | None = None
+    started_ms: int | None = None
+    work_milli_ms: int | None = None
+    ideal_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a mechanism carries from one clearing to the next; empty for one that needs nothing.
+
+    mechanism: who wrote it, as another could not read it; at_ms: when; amounts: by agent, in its own units.
+    """
+
+    mechanism: str = ""
+    at_ms: int = 0
+    amounts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One pool at one moment. `price_micros` is the posted price: that of the last clearing.
 
+    agents: facts by agent; one that is not named has the defaults. memory: that of the last clearing.
     explain: the bids whose winning price is looked for if they lose, which costs some clearings each; None is
     all of them.
     """
@@ -165,6 +201,8 @@ class Snapshot:
     bids: tuple[Bid, ...]
     price_micros: int
     explain: frozenset[str] | None = None
+    agents: Mapping[str, AgentFacts] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +271,8 @@ class Displacement:
     """A lease must end at `drains_at_ms`.
 
     by: the bid that takes its place and pays `restart_cost_micros` to its holder, or None when it was not
-    renewed, because the price rose above what it pays (price) or its agent cannot pay the next term (funds).
+    renewed, because the price rose above what it pays (price), its agent cannot pay the next term (funds), or
+    the place is another agent's by the mechanism's idea of fair (share).
     """
 
     lease: str
@@ -245,10 +284,14 @@ class Displacement:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Every bid of the snapshot is in one of awards and refusals (express: only the one asked for)."""
+    """Every bid of the snapshot is in one of awards and refusals (express: only the one asked for).
+
+    memory: goes into the snapshot of the next clearing.
+    """
 
     awards: tuple[Award, ...]
     refusals: tuple[Refusal, ...]
     renewals: tuple[Renewal, ...]
     displacements: tuple[Displacement, ...]
     price_micros: int
+    memory: Memory = field(default_factory=Memory)
