@@ -34,12 +34,13 @@ def test_an_audit_agrees_only_when_every_report_says_the_same() -> None:
 
 
 def test_figures_are_what_happened_between_two_readings() -> None:
-    before = Meters(10, 4, 100, 3.0, 8, 1, {"a": 1_000_000})
-    after = Meters(50, 14, 700, 2.0, 24, 6, {"a": 1_500_000, "b": 250_000})
+    before = Meters(10, 4, 100, 3.0, 8, 1, 100.0, 50.0, {"a": 1_000_000})
+    after = Meters(50, 14, 700, 2.0, 24, 6, 117.0, 52.0, {"a": 1_500_000, "b": 250_000})
     found = figures(before, after, [10.0, 20.0, 30.0], 1, 10.0, 4, 0.5, None)
     assert found.gpu_leased == 1.0  # 40 of 4 devices x 10 s
     assert found.gpu_utilisation == 0.5  # 10 of 20 core-seconds
     assert (found.train_tokens, found.documents_embedded, found.displacements) == (600, 16, 5)
+    assert found.other_cores == 0.5  # 17 s worked, 2 by server and driver, 10 by leases
     assert found.spend == {"a": 0.5, "b": 0.25}
     assert (found.queries, found.query_p50_ms, found.query_p99_ms) == (3, 20.0, 30.0)
     assert "audit" not in found.as_object()

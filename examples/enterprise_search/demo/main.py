@@ -22,15 +22,14 @@ import corpus
 from encoder import Encoder
 from search import Index
 
-from demo import calibrate, load, server
+from demo import calibrate, load, machine, server
 from demo.kube import Refused
 from demo.measure import Figures
 from demo.setup import SEARCH_AGENTS, SIDES, Setup
 from demo.show import Screen, comparison
 from demo.side import NotReady, Side, Work
 
-# As many cores on every machine, so that figures can be compared; and what the server keeps of them.
-CORES_MAX = 2
+# What the server keeps of its cores when it emulates devices by them.
 HEADROOM_CORES = 0.2
 DOCUMENTS_EACH = 100
 QUESTION_CHARACTERS = 300
@@ -92,19 +91,16 @@ def ask(documents: Sequence[corpus.Document]) -> list[str]:
     return [f"How do I do this: {text[:QUESTION_CHARACTERS]}?" for text in long[:200]]
 
 
-def run(setup: Setup, told: argparse.Namespace, work: Work, folder: Path, console: Console) -> Figures:
+def run(
+    setup: Setup, told: argparse.Namespace, work: Work, cores: frozenset[int], folder: Path, console: Console
+) -> Figures:
     """One side, on a fresh server. Raises ServerFailed, NotReady, Refused."""
     console.print(f"\n[bold]{setup.title}[/]: starting a server, agents and search pods")
-    cores = demo_cores()
     with (
         server.running(folder / setup.name, told.gpus, cores) as started,
         Screen(console) as screen,
     ):
         return asyncio.run(Side(setup, started, work, screen.show).run())
-
-
-def demo_cores() -> frozenset[int]:
-    return frozenset(sorted(os.sched_getaffinity(0))[:CORES_MAX])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,9 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: dict[str, Figures] = {}
     try:
         with tempfile.TemporaryDirectory(prefix="walras-demo-") as folder:
-            work = prepare(told, demo_cores(), console)
+            cores = machine.cores()
+            work = prepare(told, cores, console)
+            machine.step_aside(cores)
             for setup in setups:
-                found[setup.name] = run(setup, told, work, Path(folder), console)
+                found[setup.name] = run(setup, told, work, cores, Path(folder), console)
     except KeyboardInterrupt:
         console.print("stopped")
         return 130

@@ -46,6 +46,7 @@ class Figures:
     gpu_leased: float  # device time under lease over all device time
     displacements: int
     seconds: float
+    other_cores: float  # what programs that are not the demo's took of its cores
     spend: dict[str, float] = field(default_factory=dict)  # credits by agent
     audit: Audit | None = None
 
@@ -67,6 +68,8 @@ class Meters:
     loss: float = 0.0
     documents: int = 0
     displacements: int = 0
+    busy_s: float = 0.0  # of the demo's cores, by whatever program
+    own_s: float = 0.0  # of that, by server and driver
     spent_micros: dict[str, int] = field(default_factory=dict)
 
 
@@ -90,9 +93,14 @@ def figures(
         gpu_leased=round((after.gpu_seconds - before.gpu_seconds) / device_seconds, 4),
         displacements=after.displacements - before.displacements,
         seconds=round(seconds, 2),
+        other_cores=round(max(0.0, _others(after) - _others(before)) / seconds, 2),
         spend={
             agent: round((micros - before.spent_micros.get(agent, 0)) / 1e6, 6)
             for agent, micros in sorted(after.spent_micros.items())
         },
         audit=audit,
     )
+
+
+def _others(meters: Meters) -> float:
+    return meters.busy_s - meters.own_s - meters.cpu_seconds

@@ -28,6 +28,8 @@ class Server:
     data: Path
     kubeconfig: Path
     devices: Sequence[Mapping[str, Any]]
+    pid: int
+    cores: frozenset[int]
 
 
 class ServerFailed(Exception):
@@ -65,7 +67,8 @@ def running(folder: Path, gpus: int, cores: frozenset[int]) -> Iterator[Server]:
         if not line:
             raise ServerFailed(f"walras up did not start:\n{log.read_text()[-2000:]}")
         ready = json.loads(line)
-        yield Server(ready["url"], Path(ready["data"]), Path(ready["kubeconfig"]), ready["devices"])
+        data, kubeconfig = Path(ready["data"]), Path(ready["kubeconfig"])
+        yield Server(ready["url"], data, kubeconfig, ready["devices"], process.pid, cores)
     finally:
         stop(process)
 

@@ -105,6 +105,7 @@ def comparison(setups: Sequence[Setup], found: Mapping[str, Figures]) -> Table:
         ("documents embedded", [each.documents_embedded for each in sides], "{:,.0f}", 1),
         ("GPU time used", [100 * each.gpu_utilisation for each in sides], "{:.1f}%", 1),
         ("GPU time leased", [100 * each.gpu_leased for each in sides], "{:.1f}%", 0),
+        ("cores taken by others", [each.other_cores for each in sides], "{:.2f}", 0),
         ("displacements", [each.displacements for each in sides], "{:,.0f}", 0),
     ]
     for label, values, form, better in rows:

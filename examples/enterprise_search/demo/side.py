@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from demo import manifests
+from demo import machine, manifests
 from demo.calibrate import Speed
 from demo.kube import Cluster, Object, Refused
 from demo.load import Arrival
@@ -202,6 +202,8 @@ class Side:
             loss=sum(loss for _, loss in trained) / len(trained),
             documents=embedded(self._server.data),
             displacements=prices["pools"][0]["displacements"],
+            busy_s=machine.busy_s(self._server.cores),
+            own_s=machine.own_s(self._server.pid, self._server.cores),
             spent_micros={row["agent"]: row["chargedMicros"] for row in cost["rows"]},
         )
 
