@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from walras.devices.placement import Shape, fragmentation
@@ -82,6 +82,7 @@ rows = st.lists(
 demands = st.dictionaries(st.sampled_from([*NEEDS, Shape(700, 60)]), st.integers(1, 4), max_size=3)
 
 
+@settings(max_examples=400)
 @given(rows, st.data(), st.integers(1, 5), st.sampled_from(Affinity), demands)
 def test_a_gang_goes_where_it_breaks_least(
     rows: list[tuple[int, int, int, Shape]],
@@ -165,6 +166,13 @@ def test_without_nvlink_a_device_is_connected_to_itself_alone() -> None:
     loose = Fleet([(0, 0, 0, WHOLE), (0, 0, 0, WHOLE)])
     assert whole(loose, 1, Affinity.NVLINK) == ("d00",)
     assert whole(loose, 2, Affinity.NVLINK) is None
+
+
+def test_two_pairs_on_bridges_are_two_domains_of_a_node() -> None:
+    """A pair's rest is the node's: the node with less to spare is taken, whatever is spare in the pair."""
+    bridged = Fleet([(0, 1 + at // 2, 0, WHOLE) for at in range(4)] + [(1, 3, 0, WHOLE)] * 3)
+    assert nodes_of(bridged, whole(bridged, 2, Affinity.NVLINK)) == ["n1"]
+    assert whole(bridged, 4, Affinity.NVLINK) is None
 
 
 def test_a_spread_gang_takes_one_of_each_node_and_breaks_none_that_it_can_spare() -> None:

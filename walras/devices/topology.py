@@ -8,7 +8,7 @@ left on the devices. Each is a sum over parts, so dynamic programming over NUMA 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -59,10 +59,15 @@ class _Member(NamedTuple):
 
 
 class _Node(NamedTuple):
-    """The eligible devices of a node; `total` is how many it has in all when all are idle, else 0."""
+    """Devices of a node that a gang may take.
+
+    `total` is how many the node has in all when all are idle, else 0; `fitting` how many would do, be they in
+    the same NVLink domain or not.
+    """
 
     members: tuple[_Member, ...]
     total: int
+    fitting: int
 
 
 _Option = tuple[Cost, tuple[int, ...]]  # positions of the members taken
@@ -85,11 +90,13 @@ def place_gang(
     """
     fitting = sorted(device for device, need in needs.items() if need.fits(rooms[device]))
     whole = _idle_nodes(rooms, capacities, places)
+    on_node = Counter(places[device].node for device in fitting)
     tables: dict[_Node, _Table] = {}
 
     def table_of(members: Sequence[str]) -> _Table:
         rows = tuple(_Member(places[each].numa, needs[each], rooms[each]) for each in members)
-        node = _Node(rows, whole.get(places[members[0]].node, 0))
+        name = places[members[0]].node
+        node = _Node(rows, whole[name], on_node[name])
         if node not in tables:
             tables[node] = _table(node, demand or {})
         return tables[node]
@@ -162,7 +169,7 @@ def _device_cost(member: _Member, demand: Demand) -> Cost:
 def _node_cost(node: _Node, taken: tuple[int, ...]) -> Cost:
     used_up = all(node.members[at].need.milli == node.members[at].room.milli for at in taken)
     broken = node.total > 0 and not (used_up and len(taken) == node.total)
-    return Cost(nodes=1, broken_nodes=int(broken), spare=len(node.members) - len(taken))
+    return Cost(nodes=1, broken_nodes=int(broken), spare=node.fitting - len(taken))
 
 
 def _merge(one: _Table, other: _Table) -> _Table:
