@@ -424,6 +424,36 @@ def test_a_step_that_the_store_refuses_leaves_money_and_leases_as_they_were() ->
     play(story)
 
 
+def test_what_a_refused_step_had_dealt_with_is_dealt_with_by_the_next() -> None:
+    async def story(world: World) -> None:
+        await world.agent("poor", balance="0")
+        await world.agent("done")
+        await world.pod("done", "query", 250, "2.00")
+        await world.step(1000)
+        await world.bind("done", "query", world.nodes("done")[0]["metadata"]["name"])
+        await world.api.edit(
+            "done", PODS, "default", "query", lambda pod: pod["status"].update(phase="Succeeded")
+        )
+        await world.pod("poor", "query", 250, "2.00")
+        await world.manager.settle()
+        submit = world.store.submit
+
+        def refuse(group: Any, done: Callable[[Exception | None], None]) -> None:
+            done(StorageError("the disk is full"))
+
+        world.store.submit = refuse  # type: ignore[method-assign]
+        world.clock.advance(1000)
+        with pytest.raises(StorageError):
+            await world.exchange.step()
+        world.store.submit = submit  # type: ignore[method-assign]
+        world.exchange.reload()
+        await world.step(1000)
+        assert world.bid("poor", "query")["status"]["explanation"]["reason"] == "InsufficientFunds"
+        assert world.leases("done")[0]["status"]["phase"] == "Ended"
+
+    play(story)
+
+
 def test_a_fifo_pool_serves_in_order_of_arrival_and_charges_nothing() -> None:
     async def story(world: World) -> None:
         await world.api.edit(

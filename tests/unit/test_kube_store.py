@@ -127,6 +127,16 @@ def test_migrations_run_once_and_refuse_a_later_release(store: SqliteStore) -> N
         store.migrate("t", [create])
 
 
+def test_migrations_that_were_run_write_nothing_where_nothing_can_be_written(store: SqliteStore) -> None:
+    create = "CREATE TABLE t (n INTEGER)"
+    store.migrate("t", [create])
+    store._writer.execute("PRAGMA query_only = ON").fetchall()
+    store.migrate("t", [create])
+    with pytest.raises(StorageError):
+        store.migrate("t", [create, "ALTER TABLE t ADD COLUMN m INTEGER"])
+    store._writer.execute("PRAGMA query_only = OFF").fetchall()
+
+
 def test_a_file_that_is_no_database_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "db").write_bytes(b"not a database" * 100)
     with pytest.raises(StorageError, match="no Walras database"):

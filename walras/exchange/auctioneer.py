@@ -53,6 +53,10 @@ class Auctioneer:
         self._known.pop(identity, None)
         self._explainer.forget(identity)
 
+    def forget_told(self) -> None:
+        """Nobody was told what was to be told in a step that the store refused."""
+        self._explainer = Explainer()
+
     def express(self, fx: Effects, pool: Pool, identity: str, now_ms: int) -> None:
         """Stage the decision on one latency-class bid at the posted price."""
         cluster, namespace, name = identity.split("/")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -113,7 +114,6 @@ class Exchange:
             self._api.subscribe(BIDS, self._on_bid),
             self._api.subscribe(PODS, self._on_pod),
         ]
-        self._agents_changed |= self.treasury.budgets.keys()
         await self._reconcile_projections()
 
     async def stop(self) -> None:
@@ -131,13 +131,23 @@ class Exchange:
         await fx.commit()
 
     def reload(self) -> None:
-        """Forget what memory holds and take money and leases as they are stored."""
+        """Forget what memory holds and take money and leases as they are stored. Raises StorageError.
+
+        Everything is looked at and told again: what a lost step had dealt with is open once more.
+        """
         self.treasury = Treasury(self._database)
         self.holdings = {
             holding.id: holding
             for (body,) in self._database.query("SELECT body FROM leases")
             for holding in (msgspec.json.decode(body, type=Holding),)
         }
+        self.auctioneer.forget_told()
+        self._display = Display()
+        self._look |= self.holdings.keys()
+        self._agents_changed |= self.treasury.budgets.keys()
+        self._agents_changed.update(
+            agent["metadata"]["name"] for cluster, agent in self._api.everywhere(AGENTS) if cluster == FLEET
+        )
 
     async def _bootstrap(self) -> None:
         """The default pool and its account, made at the first start."""
@@ -234,19 +244,26 @@ class Exchange:
     # The loop
 
     async def _run(self) -> None:
+        good = True
         while True:
             try:
+                if not good:
+                    self.reload()
                 await self.step()
             except StorageError as error:
-                _log.error("the store refused a step; reading back", error=error.message)
-                self.reload()
-                await asyncio.sleep(RETRY_MS / 1000)
+                if good:
+                    _log.error(
+                        "the store refused a step; reading back until it does not", error=error.message
+                    )
+                good = await self._recover()
                 continue
             except Exception:
                 _log.exception("a step failed; reading back")
-                self.reload()
-                await asyncio.sleep(RETRY_MS / 1000)
+                good = await self._recover()
                 continue
+            if not good:
+                good = True
+                _log.info("the store takes steps again")
             wait_ms = self._next_ms() - self._clock.now_ms()
             if wait_ms > 0:
                 try:
@@ -255,6 +272,13 @@ class Exchange:
                 except TimeoutError:
                     pass
             self._wake.clear()
+
+    async def _recover(self) -> bool:
+        """What memory says beyond the disk goes at once, as others read it; False, for there is a step to do."""
+        with suppress(StorageError):
+            self.reload()
+        await asyncio.sleep(RETRY_MS / 1000)
+        return False
 
     def _next_ms(self) -> int:
         due = [0 if self._urgent else self._tick_at_ms]

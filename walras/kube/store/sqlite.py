@@ -141,6 +141,9 @@ class SqliteStore:
             done = row[0] if row else 0
             if done > len(steps):
                 raise apsw.NotADBError(f"{name} was written by a later release of Walras")
+            if row and done == len(steps):
+                # Nothing to write: a full disk can still be read.
+                return
             for step in steps[done:]:
                 self._writer.execute(step)
             self._writer.execute("INSERT OR REPLACE INTO migrations VALUES (?, ?)", (name, len(steps)))
