@@ -274,7 +274,7 @@ class Exchange:
             self._wake.clear()
 
     async def _recover(self) -> bool:
-        """What memory says beyond the disk goes at once, as others read it; False, for there is a step to do."""
+        """Memory goes back to what the disk says at once, as others read it too. Always False: not yet good."""
         with suppress(StorageError):
             self.reload()
         await asyncio.sleep(RETRY_MS / 1000)
