@@ -274,7 +274,7 @@ class Exchange:
             self._wake.clear()
 
     async def _recover(self) -> bool:
-        """Memory goes back to what the disk says at once, as others read it too. Always False: not yet good."""
+        """Memory goes back to what the disk says at once, as others read it too. False: not good yet."""
         with suppress(StorageError):
             self.reload()
         await asyncio.sleep(RETRY_MS / 1000)
