@@ -16,10 +16,10 @@ from walras.market.types import Lease, Outcome, Reason, Share, Snapshot
 class ProportionalShare:
     """The mechanism "proportional": a trading post where each agent puts its spend rate, and one price.
 
-    The price is the lowest, from the reserve up, at which no more is demanded than there is. An agent demands
-    what its spend rate buys, but no more than it has bids for that pay this price; so where everybody wants
-    more, parts are as spend rates are. Shares are indivisible here: an agent gets what of its bids fits into
-    its part, and never more. The rest is idle, and nobody spends faster than it said.
+    The price is the highest at which more is demanded than there is, or the reserve. An agent demands what
+    its spend rate buys, but no more than it has bids for that pay this price; so where everybody wants more,
+    parts are as spend rates are. Shares are indivisible here: an agent gets what of its bids fits into its
+    part, and never more. The rest is idle, and nobody spends faster than it said.
     """
 
     def clear(self, snapshot: Snapshot) -> Outcome:
@@ -48,7 +48,7 @@ def _rates(snapshot: Snapshot, fixed: Sequence[Lease]) -> dict[str, int]:
 
 
 def _price(snapshot: Snapshot, rates: dict[str, int], fixed: Sequence[Lease]) -> int:
-    """The lowest price at which what is demanded is there, by bisection: demand falls as the price rises."""
+    """The last price at which too much is wanted, by bisection: demand falls as the price rises."""
     offers: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
     for bid in snapshot.bids:
         for package in bid.packages[:1]:
@@ -65,7 +65,7 @@ def _price(snapshot: Snapshot, rates: dict[str, int], fixed: Sequence[Lease]) ->
             for agent, wanted in offers.items()
         )
 
-    low = max(snapshot.rules.reserve_micros, 1)
+    low = reserve = max(snapshot.rules.reserve_micros, 1)
     high = 1 + max((most for wanted in offers.values() for most, _ in wanted), default=0)
     while low < high:
         middle = (low + high) // 2
@@ -73,7 +73,7 @@ def _price(snapshot: Snapshot, rates: dict[str, int], fixed: Sequence[Lease]) ->
             high = middle
         else:
             low = middle + 1
-    return low
+    return max(reserve, low - 1)
 
 
 class _Spending(Priced):
