@@ -65,7 +65,14 @@ async def serve(options: Options, ready: Callable[[Ready], None], stop: asyncio.
     found = supply.detect(options.gpus)
     port = _free_port(options.host, options.port)
     async with AsyncExitStack() as stack:
-        ready(await _start(options, port, found, stack))
+        try:
+            ready(await _start(options, port, found, stack))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise StorageError(
+                f"the disk that holds {options.data} is full; free some space and start again"
+            ) from error
         await stop.wait()
 
 
