@@ -5,19 +5,20 @@ from __future__ import annotations
 from itertools import combinations, product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from walras.core.errors import Invalid
 from walras.devices.mig import (
-    MigDevice,
     MigInstance,
     best_start,
     counts,
     free_starts,
     future,
     state_of,
+    tables,
 )
+from walras.devices.mig_device import MigDevice
 from walras.devices.mig_profiles import GEOMETRIES, MigGeometry
 from walras.devices.repartition import repartition
 
@@ -180,6 +181,7 @@ def test_no_history_of_leases_oversells_a_device(name: str, history: list[tuple[
         assert painted(name, [*device.busy, *device.idle]) is not None
 
 
+@settings(max_examples=250)
 @given(devices(), st.data())
 def test_a_repartition_destroys_as_few_idle_instances_as_can_be(
     drawn: tuple[str, MigDevice], data: st.DataObject
@@ -209,6 +211,23 @@ def test_a_repartition_destroys_as_few_idle_instances_as_can_be(
         assert plan.slow == bool(plan.destroy)
         left = future(device.geometry, after.state, demand or {})
         assert (len(plan.destroy), len(plan.create), *(-each for each in left)) == min(ranks)
+
+
+@pytest.mark.parametrize("name", ["H100-80GB", "A30"])
+def test_tables_answer_as_the_functions_do(name: str) -> None:
+    geometry = GEOMETRIES[name]
+    answers = tables(geometry)
+    for instances in everything_possible(name):
+        state = state_of(geometry, instances)
+        assert answers.more[state] == counts(geometry, state)
+        for at, each in enumerate(geometry.profiles):
+            start = best_start(geometry, state, each.name)
+            if start is None:
+                assert answers.start[state][at] == answers.after[state][at] == -1
+            else:
+                assert answers.start[state][at] == start
+                after = state_of(geometry, [*instances, MigInstance(each.name, start)])
+                assert answers.after[state][at] == after
 
 
 def h100() -> MigGeometry:
@@ -269,6 +288,15 @@ def test_room_for_a_large_instance_is_made_of_idle_small_ones() -> None:
     assert plan.create == (MigInstance("3g.40gb", 4),)
     assert plan.destroy == small[4:]
     assert repartition(MigDevice(h100(), busy=small), ["1g.10gb"]) is None
+
+
+def test_one_instance_taken_apart_and_two_made_is_better_than_two_taken_apart_and_one_made() -> None:
+    media = MigInstance("1g.10gb+me", 4)
+    device = MigDevice(h100(), idle=(MigInstance("1g.20gb", 0), MigInstance("1g.10gb", 2), media))
+    plan = repartition(device, ["1g.10gb+me", "3g.40gb"])
+    assert plan is not None
+    assert plan.destroy == (media,)
+    assert plan.create == (MigInstance("3g.40gb", 4), MigInstance("1g.10gb+me", 3))
 
 
 def test_what_is_leased_is_never_taken_apart() -> None:

@@ -152,6 +152,15 @@ def test_a_device_is_asked_for_in_either_unit_but_there_only_once() -> None:
     assert place(milli("q", 1), lease, on={"lease-1": [whole]}).node is None
 
 
+def test_an_instance_of_a_mig_profile_is_a_share_and_named_when_short() -> None:
+    lease = lease_node("lease-1", milli=143)
+    wanted = pod("p", limits={"nvidia.com/mig-1g.10gb": "1"})
+    assert place(wanted, lease).node == "lease-1"
+    assert place(wanted, lease, on={"lease-1": [wanted]}).message.endswith(
+        "Insufficient nvidia.com/mig-1g.10gb."
+    )
+
+
 def test_two_halves_of_different_devices_are_no_whole_device() -> None:
     lease = lease_node("lease-1")
     lease["metadata"]["annotations"] = {

@@ -1,4 +1,4 @@
-"""A device in MIG mode: which slices its instances take, what else fits, and where the next one goes best.
+"""States of a device in MIG mode: what its instances take, what else fits, where the next one goes best.
 
 A state is an integer: bit i is memory slice i, the bit after the last slice stands for the media extensions.
 Compute needs no bits of its own: at the allowed starts, instances that keep off each other's memory slices
@@ -8,7 +8,6 @@ never take more compute slices together than the device has.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -97,72 +96,30 @@ def future(geometry: MigGeometry, state: int, demand: Mapping[str, int]) -> tupl
     return (served, *left)
 
 
-@dataclass(frozen=True, slots=True)
-class MigDevice:
-    """A device in MIG mode. `busy` instances are under lease; `idle` ones are made but nobody's.
+class MigTables(NamedTuple):
+    """All answers by state and by profile (in the order of `geometry.profiles`), for loops that are compiled.
 
-    Frozen: each change gives a new device. No change ever overlaps two instances.
+    start[state][profile] is the best start or -1; after[state][profile] the state with an instance there, or
+    -1; more[state][profile] how many more fit. A state that no instances make has rows all the same.
     """
 
-    geometry: MigGeometry
-    busy: tuple[MigInstance, ...] = ()
-    idle: tuple[MigInstance, ...] = ()
+    start: tuple[tuple[int, ...], ...]
+    after: tuple[tuple[int, ...], ...]
+    more: tuple[tuple[int, ...], ...]
 
-    def __post_init__(self) -> None:
-        """Raises Invalid where instances overlap or are where none can be."""
-        state_of(self.geometry, (*self.busy, *self.idle))
 
-    @property
-    def state(self) -> int:
-        """What all instances take, busy or idle."""
-        return state_of(self.geometry, (*self.busy, *self.idle))
-
-    @property
-    def leased(self) -> int:
-        """What busy instances take: what is out of reach even if all idle ones were taken apart."""
-        return state_of(self.geometry, self.busy)
-
-    def remaining(self) -> dict[str, int]:
-        """How many more of each profile can be leased without taking anything apart, one kind at a time."""
-        free = zip(self.geometry.profiles, counts(self.geometry, self.state), strict=True)
-        made = [instance.profile for instance in self.idle]
-        return {each.name: count + made.count(each.name) for each, count in free}
-
-    def remaining_rebuilt(self) -> dict[str, int]:
-        """The same if every idle instance may be taken apart."""
-        free = zip(self.geometry.profiles, counts(self.geometry, self.leased), strict=True)
-        return {each.name: count for each, count in free}
-
-    def choose(self, profile: str, demand: Mapping[str, int] | None = None) -> MigInstance | None:
-        """An idle instance of the profile, else the best place for a new one, else None (see `repartition`).
-
-        Of several idle ones it is the one without which most remains possible once they are taken apart.
-        Raises Invalid for a profile that the device has not.
-        """
-        made = [instance for instance in self.idle if instance.profile == profile]
-        if made:
-            return max(made, key=lambda instance: self._future_with(instance, demand or {}))
-        start = best_start(self.geometry, self.state, profile, demand)
-        return None if start is None else MigInstance(profile, start)
-
-    def _future_with(self, instance: MigInstance, demand: Mapping[str, int]) -> tuple[int, ...]:
-        state = self.leased | state_of(self.geometry, (instance,))
-        return (*future(self.geometry, state, demand), instance.start)
-
-    def lease(self, instance: MigInstance) -> MigDevice:
-        """With that instance busy, an idle or a new one. Raises Invalid where it overlaps another."""
-        idle = tuple(each for each in self.idle if each != instance)
-        return replace(self, busy=(*self.busy, instance), idle=idle)
-
-    def release(self, instance: MigInstance) -> MigDevice:
-        """With a busy instance idle. Raises Invalid when it is not busy."""
-        if instance not in self.busy:
-            raise Invalid(f"{instance.profile} at slice {instance.start} is not under lease")
-        busy = tuple(each for each in self.busy if each != instance)
-        return replace(self, busy=busy, idle=(*self.idle, instance))
-
-    def destroy(self, instance: MigInstance) -> MigDevice:
-        """Without an idle instance. Raises Invalid for any other: a busy one is never taken apart."""
-        if instance not in self.idle:
-            raise Invalid(f"{instance.profile} at slice {instance.start} is not idle")
-        return replace(self, idle=tuple(each for each in self.idle if each != instance))
+@lru_cache(maxsize=64)
+def tables(geometry: MigGeometry) -> MigTables:
+    """The answers of `best_start` and `counts` for every state: 512 rows for an H100, 32 for an A30."""
+    start, after = [], []
+    states = range(1 << (geometry.memory_slices + 1))
+    for state in states:
+        best = [best_start(geometry, state, each.name) for each in geometry.profiles]
+        start.append(tuple(-1 if at is None else at for at in best))
+        after.append(
+            tuple(
+                -1 if at is None else state | taken(geometry, each, at)
+                for each, at in zip(geometry.profiles, best, strict=True)
+            )
+        )
+    return MigTables(tuple(start), tuple(after), tuple(counts(geometry, state) for state in states))

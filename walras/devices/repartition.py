@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from walras.devices.mig import MigDevice, MigInstance, free_starts, future, state_of
+from walras.devices.mig import MigInstance, free_starts, future, state_of
+from walras.devices.mig_device import MigDevice
 
 
 @dataclass(frozen=True, slots=True)
