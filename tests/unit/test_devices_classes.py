@@ -12,6 +12,7 @@ from walras.devices.classes import (
     gpu_attributes,
     mig_attributes,
     mig_counters,
+    place_of,
     speed_milli,
 )
 from walras.devices.mig import MigInstance
@@ -104,6 +105,8 @@ def test_attributes_tell_what_selectors_ask() -> None:
     assert attributes["migCapable"] is True
     assert attributes["speedMilli"] == 1000
     assert (attributes["nvlinkDomain"], attributes["numaNode"]) == ("nvl-3", 1)
+    assert place_of("n", attributes) == Place("n", "nvl-3", 1)
+    assert place_of("n", {}) == place_of("n", {"numaNode": "?"}) == Place("n")
     slow = gpu_attributes(MODELS["L4"], "GPU-2", 1, Place("n"), speed=90, emulated=True)
     assert (slow["migCapable"], slow["speedMilli"], slow["emulated"]) == (False, 90, True)
 

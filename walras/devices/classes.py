@@ -113,6 +113,12 @@ def gpu_attributes(
     }
 
 
+def place_of(node: str, attributes: Attributes) -> Place:
+    """Where a device is, by its attributes; one that does not tell is in no NVLink domain and NUMA node 0."""
+    numa = attributes.get("numaNode", 0)
+    return Place(node, str(attributes.get("nvlinkDomain", "")), numa if isinstance(numa, int) else 0)
+
+
 def mig_attributes(parent: Attributes, geometry: MigGeometry, instance: MigInstance) -> Attributes:
     """DRA attributes of an instance on a device: type mig, its profile and parent, its part of the memory."""
     profile = geometry[instance.profile]
