@@ -278,6 +278,12 @@ def test_an_idle_instance_is_used_again_before_one_is_made() -> None:
     assert leased.release(MigInstance("1g.10gb", 6)).state == device.state
 
 
+def test_of_idle_instances_the_one_is_leased_that_is_least_in_the_way() -> None:
+    idle = (MigInstance("1g.10gb", 1), MigInstance("1g.10gb", 6))
+    device = MigDevice(h100(), busy=(MigInstance("1g.10gb", 0),), idle=idle)
+    assert device.choose("1g.10gb") == MigInstance("1g.10gb", 1)
+
+
 def test_room_for_a_large_instance_is_made_of_idle_small_ones() -> None:
     small = tuple(MigInstance("1g.10gb", start) for start in range(7))
     device = MigDevice(h100(), busy=small[:2], idle=small[2:])

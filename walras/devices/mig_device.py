@@ -49,7 +49,7 @@ class MigDevice:
     def choose(self, profile: str, demand: Mapping[str, int] | None = None) -> MigInstance | None:
         """An idle instance of the profile, else the best place for a new one, else None (see `repartition`).
 
-        Of several idle ones it is the one without which most remains possible once they are taken apart.
+        Of several idle ones it is the one that leaves most possible once the others are taken apart.
         Raises Invalid for a profile that the device has not.
         """
         made = [instance for instance in self.idle if instance.profile == profile]
