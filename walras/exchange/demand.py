@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from walras.core.errors import Invalid, NotFound, WalrasError
 from walras.core.quantity import format_mib, parse_duration_ms
-from walras.devices.request import gpu_request
+from walras.devices.request import MILLI, gpu_request, mig_resource
 from walras.exchange.nodes import prospect
+from walras.exchange.proxy import Proxy
 from walras.exchange.supply import Supply
 from walras.kube import validation
 from walras.kube.api import API
@@ -23,18 +24,20 @@ BIDS: Final = "bids.walras.dev"
 AGENTS: Final = "agents.walras.dev"
 POOLS: Final = "pools.walras.dev"
 PRIORITY_CLASSES: Final = "priorityclasses.scheduling.k8s.io"
-DEFAULT_MAX_PRICE: Final = "1.00"
 DEFAULT_TERM: Final = "1m"
 FINISHED: Final = ("Succeeded", "Failed")
+# How often a bid's price is looked at again that its agent's strategy named.
+REPRICE_MS: Final = 5_000
 
 
 class Bidder:
     """Reconciles the bid of one pod: none if it needs none, one while it waits, an ended one after."""
 
-    def __init__(self, api: API, recorder: Recorder, supply: Supply) -> None:
+    def __init__(self, api: API, recorder: Recorder, supply: Supply, proxy: Proxy) -> None:
         self._api = api
         self._recorder = recorder
         self._supply = supply
+        self._proxy = proxy
 
     async def reconcile(self, cluster: str, namespace: str, name: str) -> int | None:
         if cluster == FLEET:
@@ -52,14 +55,38 @@ class Bidder:
             await self._end(cluster, bid)
         elif bid is None and _waits(pod):
             await self._place(cluster, pod)
+            return self._reprice_ms(cluster, pod)
         elif bid is not None and pod["spec"].get("nodeName") and not bid.get("status", {}).get("lease"):
             # It found a place on a node that the agent had already.
             await self._delete(cluster, bid)
+        elif bid is not None and bid.get("status", {}).get("phase", "Pending") in ("Pending", "Refused"):
+            await self._reprice(cluster, pod, bid)
+            return self._reprice_ms(cluster, pod)
         return None
+
+    def _reprice_ms(self, cluster: str, pod: Object) -> int | None:
+        """When to look at the bid's price again: never, where it is the pod's own or does not change."""
+        return (
+            REPRICE_MS if self._proxy.adapts(cluster) and not names_price(self._api, cluster, pod) else None
+        )
+
+    async def _reprice(self, cluster: str, pod: Object, bid: Object) -> None:
+        """Bid what the agent's strategy says now, when that is another price."""
+        if self._reprice_ms(cluster, pod) is None:
+            return
+        price = self._proxy.moved(cluster, pod, bid["spec"])
+        if price is None:
+            return
+        metadata = bid["metadata"]
+
+        def change(latest: Object) -> None:
+            latest["spec"]["packages"][0]["maxPrice"] = price
+
+        await self._api.edit(cluster, BIDS, metadata["namespace"], metadata["name"], change)
 
     async def _place(self, cluster: str, pod: Object) -> None:
         try:
-            spec = bid_spec(self._api, cluster, pod)
+            spec = bid_spec(self._api, cluster, pod, self._proxy)
             if spec is None:
                 return
             bid = _bid(pod, spec)
@@ -135,18 +162,22 @@ def _bid(pod: Object, spec: Object) -> Object:
     }
 
 
-def bid_spec(api: API, cluster: str, pod: Object) -> Object | None:
+def bid_spec(api: API, cluster: str, pod: Object, proxy: Proxy) -> Object | None:
     """The `spec` of the bid for a pod, or None when it asks for no GPU. Raises Invalid."""
     request = gpu_request(pod["spec"])
     if request is None:
         return None
+    if request.mig_profile:
+        raise Invalid(
+            f"no device here is partitioned, so {mig_resource(request.mig_profile)} is not for sale; "
+            f"ask for {MILLI}: {request.milli_gpu} instead"
+        )
     said = _said(api, cluster, pod)
     package: Object = {
         "pool": said.get("walras.dev/pool", "default"),
         "devices": request.devices,
         "milliGPU": request.milli_gpu,
         "term": said.get("walras.dev/term", DEFAULT_TERM),
-        "maxPrice": said.get("walras.dev/max-price") or _policy_price(api, cluster),
     }
     parse_duration_ms(package["term"])
     if request.memory_mib:
@@ -158,7 +189,15 @@ def bid_spec(api: API, cluster: str, pod: Object) -> Object | None:
         spec["restartCost"] = said["walras.dev/restart-cost"]
     if "walras.dev/deadline" in said:
         spec["deadline"] = said["walras.dev/deadline"]
+    if priority := _priority(api, cluster, pod):
+        spec["priority"] = priority
+    package["maxPrice"] = said.get("walras.dev/max-price") or proxy.price(cluster, pod, spec)
     return spec
+
+
+def names_price(api: API, cluster: str, pod: Object) -> bool:
+    """Whether the pod or its PriorityClass says what it pays at most."""
+    return bool(_said(api, cluster, pod).get("walras.dev/max-price"))
 
 
 def _said(api: API, cluster: str, pod: Object) -> Mapping[str, str]:
@@ -174,10 +213,13 @@ def _said(api: API, cluster: str, pod: Object) -> Mapping[str, str]:
     return said
 
 
-def _policy_price(api: API, cluster: str) -> str:
-    agent = api.find(FLEET, AGENTS, "", cluster) or {}
-    market: Mapping[str, Any] = agent.get("spec", {}).get("market") or {}
-    return str(market.get("maxPrice") or DEFAULT_MAX_PRICE)
+def _priority(api: API, cluster: str, pod: Object) -> int:
+    """The pod's own, else that of its PriorityClass, else 0."""
+    if "priority" in pod["spec"]:
+        return int(pod["spec"]["priority"])
+    name = pod["spec"].get("priorityClassName")
+    found = api.find(cluster, PRIORITY_CLASSES, "", name) if name else None
+    return int((found or {}).get("value", 0))
 
 
 def _class_of(pod: Object) -> str:
