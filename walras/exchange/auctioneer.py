@@ -15,26 +15,38 @@ from walras.exchange.book import Pool, bid_id, is_pending, read_bid, submitted_m
 from walras.exchange.demand import BIDS
 from walras.exchange.effects import Effects
 from walras.exchange.explaining import Explainer
+from walras.exchange.proxy import Proxy
 from walras.exchange.supply import Supply
+from walras.exchange.treasury import Treasury
 from walras.exchange.turns import in_turn
 from walras.kube.api import API
 from walras.kube.record import Object
 from walras.market import types as market
 from walras.market.mechanisms.registry import MECHANISMS
+from walras.market.strategies.registry import PACING
 
 PRICES_KEPT: Final = 3_600
+# Of these, an agent's dearest bids come first where it has too many; of the others, its oldest.
+BY_PRICE: Final = ("auction", "proportional")
+# These ask for nothing but devices, leases and bids.
+WITHOUT_FACTS: Final = ("auction", "fifo", "priority", "posted")
 
 Pending = dict[str, tuple[market.Bid, Object]]
 
 
 class Auctioneer:
-    """Reads bids, asks the pool's mechanism, stages what it says. Remembers prices and arrivals only."""
+    """Reads bids, asks the pool's mechanism, stages what it says.
+
+    Remembers prices, arrivals, what agents paced and what the mechanism keeps; all begins anew at a start.
+    """
 
     def __init__(self, api: API, supply: Supply, ids: Ids) -> None:
         self._api, self._supply, self._ids = api, supply, ids
         self._explainer = Explainer()
         self._arrived: dict[str, int] = {}
         self._known: dict[str, tuple[tuple[str, int, bool], market.Bid]] = {}
+        self._memory = market.Memory()
+        self.proxy = Proxy(api)
         self.price_micros = 0
         self.prices: deque[tuple[int, int]] = deque(maxlen=PRICES_KEPT)
         self.displacements = 0
@@ -73,11 +85,12 @@ class Auctioneer:
     def clear(self, fx: Effects, pool: Pool, now_ms: int) -> None:
         """Stage the decisions on every pending bid and every lease that is due for renewal."""
         pending = self._pending(fx, pool, now_ms)
-        by_price = pool.rules.mechanism != "fifo"
+        by_price = pool.rules.mechanism in BY_PRICE
         bids, waiting = in_turn([bid for bid, _ in pending.values()], by_price=by_price)
         snapshot = self._snapshot(fx, pool, bids, now_ms)
         outcome = MECHANISMS[pool.rules.mechanism].clear(snapshot)
-        self.price_micros = outcome.price_micros
+        self.price_micros, self._memory = outcome.price_micros, outcome.memory
+        self.proxy.observe(fx.treasury, snapshot.price_micros, pool.rules.reserve_micros, now_ms)
         self.prices.append((now_ms, outcome.price_micros))
         self._apply(fx, pool, snapshot, outcome, pending)
         self._explainer.queue(fx, [(bid.agent, pending[bid.id][1]) for bid in waiting], now_ms)
@@ -119,6 +132,8 @@ class Auctioneer:
             bids=tuple(bids),
             price_micros=max(self.price_micros, pool.rules.reserve_micros),
             explain=self._explainer.turn(bid.id for bid in bids),
+            agents={} if pool.rules.mechanism in WITHOUT_FACTS else _facts(fx.treasury),
+            memory=self._memory,
         )
 
     def _apply(
@@ -154,7 +169,14 @@ class Auctioneer:
     ) -> None:
         holding = fx.holdings[displacement.lease]
         worth = format_credits(holding.worth_micros)
-        if displacement.by is not None:
+        if displacement.reason == "priority":
+            reason, message = "Preempted", "preempted by a bid of higher priority"
+        elif displacement.reason == "share":
+            reason, message = (
+                "NotRenewed",
+                "not renewed: the place is another agent's by the pool's mechanism",
+            )
+        elif displacement.by is not None:
             accounts.compensate(fx, displacement, holding, now_ms)
             reason = "Displaced"
             message = f"displaced by a latency-class bid worth more than {worth} credits per GPU-hour"
@@ -166,3 +188,14 @@ class Auctioneer:
             message = f"not renewed: the price is {price} and this bid pays at most {worth}"
         self.displacements += reason != "OutOfFunds"
         leasing.warn(fx, holding, displacement.drains_at_ms, reason, message, now_ms)
+
+
+def _facts(treasury: Treasury) -> dict[str, market.AgentFacts]:
+    """What mechanisms that divide by agent may know of everybody who has an account."""
+    return {
+        agent: market.AgentFacts(
+            weight=budget.weight,
+            spend_micros_per_hour=PACING.target(budget.rate_micros_per_hour, treasury.balance(agent)),
+        )
+        for agent, budget in treasury.budgets.items()
+    }

@@ -71,6 +71,7 @@ def read_bid(cluster: str, bid: Object, pool: Pool, *, funds_micros: int, arrive
         submitted_ms=arrived_ms,
         funds_micros=funds_micros,
         deadline_ms=_deadline(deadline) if deadline else None,
+        priority=int(spec.get("priority", 0)),
     )
 
 

@@ -76,8 +76,8 @@ class Exchange:
     ) -> None:
         self._api, self._database, self._clock, self._ids = api, database, clock, ids
         self._manager, self._recorder, self._runtime, self._supply = manager, recorder, runtime, supply
-        self._bidder = Bidder(api, recorder, supply)
         self.auctioneer = Auctioneer(api, supply, ids)
+        self._bidder = Bidder(api, recorder, supply, self.auctioneer.proxy)
         self._display = Display()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None

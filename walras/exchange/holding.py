@@ -60,6 +60,7 @@ class Holding(msgspec.Struct, kw_only=True):
     message: str = ""
     pod: str = ""
     terms: int = 1
+    priority: int = 0
 
     @property
     def milli(self) -> int:
@@ -91,6 +92,7 @@ class Holding(msgspec.Struct, kw_only=True):
             funds_micros=funds_micros,
             state=_STATES[self.phase],
             drains_at_ms=self.drains_at_ms or None,
+            priority=self.priority,
         )
 
     def spec(self) -> Object:

@@ -46,6 +46,7 @@ def grant(
         end_ms=now_ms + award.term_ms,
         term_start_ms=now_ms,
         hold="",
+        priority=bid.priority,
     )
     holding.hold = f"lease:{holding.id}:{holding.terms}"
     fx.treasury.hold(

@@ -1,0 +1,273 @@
+"""A pool's mechanism and an agent's strategy, from the objects that name them to leases and bids."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from walras.core.clock import SequenceIds, VirtualClock, rfc3339
+from walras.core.money import MICROS
+from walras.exchange import supply
+from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, POOLS, PRIORITY_CLASSES
+from walras.exchange.exchange import Exchange
+from walras.exchange.holding import LEASES
+from walras.kube.api import API
+from walras.kube.record import Object
+from walras.kube.registry_builtin import walras_kinds
+from walras.kube.store.sqlite import SqliteStore
+from walras.market.mechanisms.registry import MECHANISMS
+from walras.market.strategies.registry import STRATEGIES
+from walras.tenants.controller import Manager
+from walras.tenants.events import Recorder
+
+
+class Idle:
+    """Nodes on which nothing runs."""
+
+    async def stop_node(self, cluster: str, node: str) -> None: ...
+
+    def node_cpu_ms(self, cluster: str, node: str) -> int:
+        return 0
+
+
+class World:
+    """One emulated device or more under a mechanism, in virtual time."""
+
+    def __init__(self, devices: int) -> None:
+        self.clock, ids = VirtualClock(), SequenceIds()
+        self.store = SqliteStore(":memory:")
+        self.api = API(self.store, self.clock, ids)
+        self.manager = Manager(self.clock)
+        self.exchange = Exchange(
+            self.api,
+            self.store,
+            self.clock,
+            ids,
+            manager=self.manager,
+            recorder=Recorder(self.api, self.clock, self.manager),
+            runtime=Idle(),
+            supply=supply.detect(f"emulated:{devices}"),
+        )
+
+    async def open(self, mechanism: str) -> None:
+        await self.api.create_cluster(FLEET)
+        self.manager.start()
+        await self.exchange.open()
+        await self.api.edit(
+            FLEET, POOLS, "", "default", lambda pool: pool["spec"].update(mechanism=mechanism)
+        )
+
+    async def step(self, seconds: int = 0) -> None:
+        """Second by second, as the exchange ticks; at least once."""
+        for _ in range(max(1, seconds)):
+            self.clock.advance(1000 if seconds else 0)
+            for _ in range(4):
+                await self.manager.settle()
+                await self.exchange.step()
+                await asyncio.sleep(0)
+
+    async def agent(self, name: str, market: Object | None = None, **budget: Any) -> None:
+        await self.api.create_cluster(name)
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}}
+        await self.api.create(name, "namespaces", namespace)
+        spec = {"budget": {"income": "0/h", "balance": "100", **budget}, "market": market or {}}
+        await self.api.create(FLEET, AGENTS, {"metadata": {"name": name}, "spec": spec})
+        await self.step()
+
+    async def pod(
+        self, agent: str, name: str, milli: int = 1000, spec: Object | None = None, **said: str
+    ) -> None:
+        """A pod that the agent's scheduler found no node for; `said` are its annotations."""
+        waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+        limits = {"walras.dev/milligpu": str(milli)}
+        annotations = {f"walras.dev/{key.replace('_', '-')}": text for key, text in said.items()}
+        await self.api.create(
+            agent,
+            PODS,
+            {
+                "metadata": {"name": name, "namespace": "default", "annotations": annotations},
+                "spec": {"containers": [{"name": "c", "resources": {"limits": limits}}], **(spec or {})},
+                "status": {"phase": "Pending", "conditions": [waits]},
+            },
+        )
+        await self.step()
+
+    def bid(self, agent: str, name: str) -> Object:
+        return self.api.get(agent, BIDS, "default", name)
+
+    def price(self, agent: str, name: str) -> str:
+        return str(self.bid(agent, name)["spec"]["packages"][0]["maxPrice"])
+
+    def reason(self, agent: str, name: str) -> str:
+        return str(self.bid(agent, name)["status"]["explanation"]["reason"])
+
+    def phases(self, agent: str) -> list[str]:
+        return [lease["status"]["phase"] for lease in self.api.list(agent, LEASES)]
+
+
+def play(story: Callable[[World], Coroutine[Any, Any, None]], mechanism: str, devices: int = 1) -> None:
+    async def scene() -> None:
+        world = World(devices)
+        await world.open(mechanism)
+        try:
+            await story(world)
+            assert world.exchange.treasury.ledger.balanced()
+        finally:
+            await world.manager.stop()
+            world.store.close()
+
+    asyncio.run(scene())
+
+
+def names(kind: str, *path: str) -> set[str]:
+    raw: Any = next(each.raw_schema for each in walras_kinds() if each.kind == kind)
+    for name in ("spec", *path):
+        raw = raw["properties"][name]
+    return set(raw["enum"])
+
+
+def test_a_pool_may_name_every_mechanism_and_an_agent_every_strategy_that_is_told_enough() -> None:
+    assert names("Pool", "mechanism") == set(MECHANISMS)
+    assert names("Agent", "market", "strategy") == set(STRATEGIES) - {"slo"}  # nobody measures latencies
+
+
+@pytest.mark.parametrize("mechanism", sorted(MECHANISMS))
+def test_under_every_mechanism_a_pod_wins_its_lease_and_keeps_it(mechanism: str) -> None:
+    async def story(world: World) -> None:
+        await world.agent("a", income="4/h")
+        await world.pod("a", "p", 500, term="10s")
+        await world.step(30)
+        assert world.phases("a") == ["Active"]
+        free = mechanism not in ("auction", "posted", "proportional")
+        assert (world.exchange.treasury.ledger.account("revenue:default").credits_posted == 0) is free
+
+    play(story, mechanism)
+
+
+def test_a_priority_class_preempts_with_notice() -> None:
+    async def story(world: World) -> None:
+        for agent in "ab":
+            await world.agent(agent)
+        high = {"metadata": {"name": "high"}, "value": 1000}
+        await world.api.create("b", PRIORITY_CLASSES, high)
+        await world.pod("a", "low")
+        await world.step(6)
+        await world.pod("b", "high", spec={"priorityClassName": "high"})
+        await world.step(1)
+        assert world.bid("b", "high")["spec"]["priority"] == 1000
+        held = world.api.list("a", LEASES)[0]["status"]
+        assert (held["phase"], held["reason"]) == ("Draining", "Preempted")
+        await world.step(3)
+        assert world.phases("b") == ["Active"]
+        await world.pod("a", "back", spec={"priority": 1001})
+        await world.step(6)
+        assert "Active" in world.phases("a") and world.phases("b") == ["Ended"]
+
+    play(story, "priority")
+
+
+def test_a_static_part_is_all_that_an_agent_gets() -> None:
+    async def story(world: World) -> None:
+        for agent in "ab":
+            await world.agent(agent)
+        for name in ("one", "two"):
+            await world.pod("a", name)
+        await world.step(2)
+        assert world.phases("a") == ["Active"]
+        assert {world.bid("a", name)["status"]["phase"] for name in ("one", "two")} == {"Leased", "Refused"}
+        assert world.reason("a", "two") == "OverShare"
+
+    play(story, "static", devices=2)
+
+
+def test_by_drf_who_has_most_gives_way_at_the_end_of_a_term() -> None:
+    async def story(world: World) -> None:
+        for agent in "ab":
+            await world.agent(agent)
+        for name in ("one", "two"):
+            await world.pod("a", name, term="10s")
+        await world.step(2)
+        await world.pod("b", "late")
+        await world.step(8)
+        drained = [each["status"] for each in world.api.list("a", LEASES) if "reason" in each["status"]]
+        assert [each["reason"] for each in drained] == ["NotRenewed"]
+        await world.step(4)
+        assert world.phases("b") == ["Active"]
+
+    play(story, "drf", devices=2)
+
+
+def test_what_a_mechanism_remembers_reaches_its_next_clearing() -> None:
+    """a uses 750 milli-GPU more than its guarantee for ten seconds, of which b lends 250."""
+
+    async def story(world: World) -> None:
+        for agent in "ab":
+            await world.agent(agent)
+        await world.pod("a", "p")
+        await world.step(1)
+        before = world.exchange.auctioneer._memory
+        await world.step(10)
+        after = world.exchange.auctioneer._memory
+        spent = before.amounts["a"] - after.amounts["a"]
+        earned = after.amounts["b"] - before.amounts["b"]
+        assert after.at_ms - before.at_ms == 10_000
+        assert (spent, earned) == ((750 - 250) * 10_000, (250 + 250) * 10_000)
+
+    play(story, "karma")
+
+
+def test_pacing_shades_what_a_pod_bids_that_names_no_price() -> None:
+    """An income of 0.10 an hour and leases at 4.00: bids fall, and those that wait are written anew."""
+
+    async def story(world: World) -> None:
+        policy = {"strategy": "pacing", "maxPrice": "8.00"}
+        await world.agent("a", policy, income="0.1/h", balance="5")
+        await world.agent("b")
+        await world.pod("b", "rival", 1000, max_price="4.00", restart_cost="50")
+        await world.step(2)
+        assert world.phases("b") == ["Active"]
+        await world.pod("a", "first", 500)
+        await world.pod("a", "named", 500, max_price="3.50")
+        assert world.price("a", "first") == "8.00"
+        await world.step(30)
+        # Nothing was spent yet, so nothing is shaded.
+        assert world.price("a", "first") == "8.00"
+        account = world.exchange.treasury
+        account.transfer("spend", "agent:a", "revenue:default", MICROS, world.clock.now_ms())
+        await world.step(30)
+        assert float(world.price("a", "first")) < 4.00
+        assert world.price("a", "named") == "3.50"
+
+    play(story, "auction")
+
+
+def test_a_deadline_raises_the_bid_as_it_comes_near() -> None:
+    async def story(world: World) -> None:
+        await world.agent("a", {"strategy": "deadline", "maxPrice": "8.00"})
+        await world.agent("b")
+        await world.pod("b", "rival", max_price="9.00", term="1h")
+        await world.step(2)
+        deadline = rfc3339(world.clock.now_ms() + 200_000)
+        await world.pod("a", "p", deadline=deadline, term="60s")
+        prices = [world.price("a", "p")]
+        for _ in range(3):
+            await world.step(50)
+            prices.append(world.price("a", "p"))
+        assert [float(price) for price in prices] == sorted(float(price) for price in prices)
+        # At the value, but for a last step that is not worth writing.
+        assert prices[0] == "0.10" and 8 >= float(prices[-1]) > 7.84
+
+    play(story, "auction")
+
+
+def test_without_money_the_reserve_is_bid_and_the_market_says_what_is_missing() -> None:
+    async def story(world: World) -> None:
+        await world.agent("a", {"strategy": "pacing", "maxPrice": "8.00"}, balance="0")
+        await world.pod("a", "p")
+        await world.step(1)
+        assert (world.price("a", "p"), world.reason("a", "p")) == ("0.10", "InsufficientFunds")
+
+    play(story, "auction")

@@ -1,0 +1,105 @@
+"""The sealed proxy: what a pod bids that names no price, by its agent's strategy, money and time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from walras.core.clock import parse_rfc3339
+from walras.core.money import format_credits, parse_credits
+from walras.core.quantity import parse_duration_ms
+from walras.exchange.treasury import Treasury, account_of
+from walras.kube.api import API
+from walras.kube.record import Object
+from walras.market.strategies.registry import PACING, STRATEGIES
+from walras.market.strategies.strategy import Facts, PacingState
+from walras.tenants.objects import AGENTS, FLEET
+
+DEFAULT_MAX_PRICE: Final = "1.00"
+FIXED: Final = "fixed"
+# A bid is written again when its price has moved by a fiftieth: it is a row in the store each time.
+MOVES_BY: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """An agent's money at the last clearing."""
+
+    available_micros: int
+    spent_micros: int
+    pacing: PacingState
+
+
+class Proxy:
+    """Remembers each agent's pacing; `observe` once a clearing, `price` any time."""
+
+    def __init__(self, api: API) -> None:
+        self._api = api
+        self._seen: dict[str, _Seen] = {}
+        self._now_ms = 0
+        self._posted_micros = self._reserve_micros = 0
+
+    def observe(self, treasury: Treasury, posted_micros: int, reserve_micros: int, now_ms: int) -> None:
+        """Take note of what every agent has and has spent, and move the pacing of those that pace."""
+        seen = {}
+        for agent, budget in treasury.budgets.items():
+            account = treasury.ledger.accounts.get(account_of(agent))
+            if account is None:
+                continue
+            before = self._seen.get(agent)
+            pacing = before.pacing if before else PacingState(at_ms=now_ms)
+            if before and self.strategy(agent) == "pacing":
+                target = PACING.target(budget.rate_micros_per_hour, treasury.balance(agent))
+                spent = max(0, account.debits_posted - before.spent_micros)
+                pacing = PACING.observe(pacing, now_ms, spent, target)
+            seen[agent] = _Seen(treasury.available(agent), account.debits_posted, pacing)
+        self._seen, self._now_ms = seen, now_ms
+        self._posted_micros, self._reserve_micros = posted_micros, reserve_micros
+
+    def strategy(self, agent: str) -> str:
+        """The name of the agent's strategy."""
+        return str(self._policy(agent).get("strategy", FIXED))
+
+    def adapts(self, agent: str) -> bool:
+        """Whether what the agent bids changes with time."""
+        return self.strategy(agent) != FIXED
+
+    def price(self, agent: str, pod: Object, spec: Object) -> str:
+        """The maximum price of a pod's bid as credits; `spec` is the bid's, but for the price.
+
+        At least the reserve where it is worth that, as less never wins: then the market says what is missing.
+        """
+        said = str(self._policy(agent).get("maxPrice") or DEFAULT_MAX_PRICE)
+        strategy, seen = self.strategy(agent), self._seen.get(agent)
+        if strategy == FIXED or seen is None:
+            return said
+        package, deadline = spec["packages"][0], spec.get("deadline")
+        term_ms, value = parse_duration_ms(package["term"]), parse_credits(said)
+        created = pod["metadata"].get("creationTimestamp")
+        facts = Facts(
+            now_ms=self._now_ms,
+            value_micros=value,
+            milli=package["devices"] * package["milliGPU"],
+            term_ms=term_ms,
+            available_micros=seen.available_micros,
+            posted_micros=self._posted_micros,
+            job_class=spec["class"],
+            submitted_ms=parse_rfc3339(created) if created else self._now_ms,
+            deadline_ms=parse_rfc3339(deadline) if deadline else None,
+            work_ms=term_ms,
+            pacing=seen.pacing,
+        )
+        price = STRATEGIES[strategy].price(facts)
+        return format_credits(max(price, min(value, self._reserve_micros)))
+
+    def moved(self, agent: str, pod: Object, spec: Object) -> str | None:
+        """The price that a bid should name now, or None when its own is as good."""
+        price = self.price(agent, pod, spec)
+        now, was = parse_credits(price), parse_credits(spec["packages"][0]["maxPrice"])
+        return price if abs(now - was) * MOVES_BY > was else None
+
+    def _policy(self, agent: str) -> Mapping[str, Any]:
+        stored = self._api.find(FLEET, AGENTS, "", agent) or {}
+        policy: Mapping[str, Any] = (stored.get("spec") or {}).get("market") or {}
+        return policy
