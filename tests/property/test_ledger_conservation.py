@@ -7,12 +7,13 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from walras.core.errors import WalrasError
 from walras.core.money import HOUR_MS
 from walras.ledger.budget import Accrual, Income, rebate
 from walras.ledger.ledger import Ledger
-from walras.ledger.types import Entry
+from walras.ledger.types import Entry, Limit
 
 OPERATIONS = 6_000
 
@@ -43,7 +44,8 @@ def test_the_ledger_agrees_with_a_naive_book_over_many_operations(seed: int) -> 
     journal: list[Entry] = []
     names = ["mint", *(f"a{i}" for i in range(6))]
     for name in names:
-        journal.append(ledger.open(f"open-{name}", name, limited=name != "mint", at_ms=0))
+        limit = Limit.DEBITS if name != "mint" else Limit.NONE
+        journal.append(ledger.open(f"open-{name}", name, limit=limit, at_ms=0))
         book.owns[name] = 0
     for number in range(OPERATIONS):
         entry = one_operation(chance, ledger, book, names, number)
@@ -55,9 +57,12 @@ def test_the_ledger_agrees_with_a_naive_book_over_many_operations(seed: int) -> 
             assert_same(ledger, book)
     assert_same(ledger, book)
     assert len({entry.kind for entry in journal}) == 5
-    again = Ledger.replay(journal)
-    assert dict(again.accounts) == dict(ledger.accounts)
-    assert dict(again.holds) == dict(ledger.holds)
+    assert ledger.drain() == journal
+    again = Ledger()
+    for entry in journal:
+        again.append(entry)
+    assert again.accounts == ledger.accounts
+    assert again.holds == ledger.holds
 
 
 def one_operation(
@@ -99,16 +104,13 @@ def one_operation(
 
 
 def repeated(ledger: Ledger, entry: Entry) -> None:
-    """Doing it again, or doing it and taking it back, changes nothing."""
-    accounts, holds = dict(ledger.accounts), dict(ledger.holds)
+    """Doing it again changes nothing."""
+    accounts = {name: replace(account) for name, account in ledger.accounts.items()}
     if entry.kind == "transfer":
         assert ledger.transfer(entry.id, entry.debit, entry.credit, entry.amount, at_ms=0) is entry
     elif entry.kind == "capture":
         assert ledger.capture(entry.id, entry.hold, entry.amount, at_ms=0) is entry
-    other = ledger.transfer(f"again-{entry.id}", "mint", "a0", 7, at_ms=0)
-    ledger.undo([other])
-    assert dict(ledger.accounts) == accounts
-    assert dict(ledger.holds) == holds
+    assert ledger.accounts == accounts
 
 
 def assert_same(ledger: Ledger, book: Book) -> None:

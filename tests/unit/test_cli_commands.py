@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import socket
@@ -18,6 +19,11 @@ from click.testing import CliRunner, Result
 
 from walras.cli import agent, watching
 from walras.cli.main import main
+from walras.core.clock import SequenceIds, VirtualClock
+from walras.cost import usage
+from walras.exchange.treasury import Treasury
+from walras.kube.api import API
+from walras.kube.store.sqlite import SqliteStore
 
 Object = dict[str, Any]
 AGENTS = "/clusters/fleet/apis/walras.dev/v1alpha1/agents"
@@ -539,6 +545,7 @@ class TestExplain:
 
 class TestMoney:
     COST = "/clusters/fleet/walras/v1/cost"
+    LEDGER = "/clusters/fleet/walras/v1/ledger"
 
     def test_cost_sums_up_and_agrees_with_the_ledger(self, fake: Fake, walras: Walras) -> None:
         row = {"agent": "search", "gpuSeconds": 412, "charged": "0.0515", "chargedMicros": 51500}
@@ -568,6 +575,71 @@ class TestMoney:
         said = walras.ok("ledger")
         assert said.splitlines()[0].split() == ["NAME", "BALANCE", "PENDING"]
         assert "The books balance." in said
+
+    def test_the_server_verifies_a_journal_that_cannot_be_read_here(self, fake: Fake, walras: Walras) -> None:
+        whole = {
+            "entries": 7,
+            "head": "7:ab",
+            "captured": "1",
+            "metered": "1",
+            "fault": None,
+            "balanced": True,
+        }
+        fake.says("GET", self.LEDGER, whole)
+        said = walras.ok("ledger", "verify")
+        assert "7:ab" in said
+        assert "whole and unaltered" in said
+        assert fake.requests[-1][2] == {"verify": ["1"]}
+        fault = {"entry": 3, "message": "entry 3 was altered"}
+        fake.says("GET", self.LEDGER, {**whole, "fault": fault, "balanced": False})
+        assert "Error: entry 3 was altered" in walras.fails("ledger", "verify", "--head", "7:ab")
+        assert fake.requests[-1][2] == {"verify": ["1"], "head": ["7:ab"]}
+
+    def test_the_journal_in_the_data_directory_is_verified_without_a_server(self, walras: Walras) -> None:
+        store = SqliteStore(walras.data / "walras.db")
+        store.migrate("usage", usage.MIGRATIONS)
+        treasury = Treasury(store)
+        treasury.open_pool("default", 1)
+
+        async def save() -> None:
+            tx = API(store, VirtualClock(), SequenceIds()).transaction()
+            treasury.store(tx)
+            await tx.commit()
+
+        asyncio.run(save())
+        found = json.loads(walras.ok("ledger", "verify", "-o", "json"))
+        assert (found["entries"], found["fault"]) == (2, None)
+        assert "whole" in walras.ok("ledger", "verify", "--head", found["head"]), "while one runs as well"
+        store.close()
+        head = "2:" + "0" * 64
+        assert "rewritten" in walras.fails("ledger", "verify", "--head", head)
+        assert "is not NUMBER:SEAL" in walras.fails("ledger", "verify", "--head", "2")
+
+    def test_a_statement_is_read_page_by_page(self, fake: Fake, walras: Walras, as_search: str) -> None:
+        def page(number: int, **more: str) -> Object:
+            line = {"entry": number, "time": "t", "kind": "transfer", "with": "mint", "amount": "1.00"}
+            at = [{"balance": f"{n}.00", "held": "0.00"} for n in (number - 1, number)]
+            return {"account": "agent:search", "opening": at[0], "entries": [line], "closing": at[1], **more}
+
+        path = "/clusters/fleet/walras/v1/statement"
+        fake.says("GET", path, page(1, **{"continue": "5:1"}), page(2))
+        said = walras.ok("ledger", "statement", "search", "--since", "1h")
+        assert fake.requests[-2][2] == {"account": ["agent:search"], "since": ["1h"]}
+        assert fake.requests[-1][2] == {"account": ["agent:search"], "since": ["1h"], "continue": ["5:1"]}
+        assert "0.00, of which on hold 0.00" in said
+        assert said.rstrip().endswith("2.00, of which on hold 0.00")
+        fake.says("GET", path, page(1, **{"continue": "5:1"}), page(2))
+        whole = json.loads(walras.ok("ledger", "statement", "revenue:default", "-o", "json"))
+        assert [line["entry"] for line in whole["entries"]] == [1, 2]
+        assert whole["closing"]["balance"] == "2.00"
+        assert "continue" not in whole
+        fake.says("GET", "/clusters/search/walras/v1/statement", page(1))
+        assert "agent:search" in walras.ok("ledger", "statement", "--kubeconfig", as_search)
+        assert fake.requests[-1][2] == {}
+
+    def test_options_of_the_ledger_go_after_its_subcommand(self, walras: Walras) -> None:
+        said = walras.fails("ledger", "--data", str(walras.data), "verify", code=2)
+        assert "--data goes after verify" in said
 
     def test_a_span_that_is_none_is_refused(self, walras: Walras) -> None:
         assert '"soon" is not a duration' in walras.fails("cost", "--since", "soon", code=2)

@@ -1,10 +1,9 @@
-"""`walras cost` and `walras ledger`."""
+"""`walras cost`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
@@ -16,7 +15,8 @@ from walras.core.errors import Invalid
 from walras.core.quantity import parse_duration_ms
 
 
-def _duration(_: click.Context, __: click.Parameter, value: str) -> str:
+def duration(_: click.Context, __: click.Parameter, value: str) -> str:
+    """The value of an option that is a duration. Raises BadParameter."""
     try:
         if value:
             parse_duration_ms(value)
@@ -43,7 +43,7 @@ def _heading(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).upper()
 
 
-def _balance(found: Object) -> int | None:
+def balance(found: Object) -> int | None:
     """Says whether the books balance; returns the exit code 1 when they do not."""
     if found.get("balanced") is False:
         click.echo("Error: ledger, meters and cost do not agree; stop the server and keep its data", err=True)
@@ -64,7 +64,7 @@ def _balance(found: Object) -> int | None:
 @click.option(
     "--since",
     default="",
-    callback=_duration,
+    callback=duration,
     metavar="DURATION",
     help="How far to look back, such as 30m, 1h or 7d, in whole minutes. [default: everything]",
 )
@@ -82,23 +82,10 @@ def cost(client: Client, cluster: str, by: str, since: str, output: str) -> int 
             show(columns_of(rows), rows, output)
             click.echo("")
         click.echo(f"Total{f' of the last {since}' if since else ''}: {found['total']}{_agreement(found)}")
-    return _balance(found)
+    return balance(found)
 
 
 def _agreement(found: Object) -> str:
     if found.get("balanced") is None:
         return ""
     return f"; ledger: {found.get('ledger', '-')}; {'they agree' if found['balanced'] else 'THEY DIFFER'}"
-
-
-@click.command()
-@with_client
-@output_option
-def ledger(client: Client, output: str) -> int | None:
-    """Show every account of the double-entry ledger and whether the books balance (operator only)."""
-    found = client.get("walras/v1/ledger", cluster=FLEET)
-    if not emit(found, output):
-        accounts: list[dict[str, Any]] = found["accounts"]
-        show(columns_of(accounts), accounts, output)
-        click.echo("\nThe books balance." if found["balanced"] else "\nThe books do not balance.")
-    return _balance(found)

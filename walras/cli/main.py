@@ -24,7 +24,7 @@ COMMANDS: Final = {
     "leases": ("market", "leases", "List who holds which share of which device."),
     "explain": ("explain", "explain", "Say why a bid won or lost, and what would have won."),
     "cost": ("cost", "cost", "Show what was spent, by agent, pod or device."),
-    "ledger": ("cost", "ledger", "Show every account and whether the books balance."),
+    "ledger": ("ledger", "ledger", "Show every account, its statement, and whether the books balance."),
     "doctor": ("doctor", "doctor", "Say what this machine can enforce and what is missing."),
     "completion": ("shell", "completion", "Print the completion script of a shell."),
     "version": ("shell", "version", "Print the version."),

@@ -64,12 +64,15 @@ def with_operator(command: Callable[..., R]) -> Callable[..., R]:
 
 
 def chosen(kubeconfig: Path | None, data: Path | None) -> Target:
-    """The target of the options; --data on the command line is nearer than WALRAS_KUBECONFIG."""
+    """The target of the options."""
+    return find(nearest_kubeconfig(kubeconfig), data)
+
+
+def nearest_kubeconfig(kubeconfig: Path | None) -> Path | None:
+    """The kubeconfig to use, if any: --data on the command line is nearer than WALRAS_KUBECONFIG."""
     source = click.get_current_context().get_parameter_source
     by_hand = source("data") is ParameterSource.COMMANDLINE
-    if by_hand and source("kubeconfig") is not ParameterSource.COMMANDLINE:
-        kubeconfig = None
-    return find(kubeconfig, data)
+    return None if by_hand and source("kubeconfig") is not ParameterSource.COMMANDLINE else kubeconfig
 
 
 def complete_agents(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -303,6 +303,7 @@ class Exchange:
         if now >= self._tick_at_ms:
             self._tick_at_ms = now + pool.rules.tick_ms
             self._settle_all(fx, now)
+            self._expire_holds(now)
             self.auctioneer.clear(fx, pool, now)
         if now >= self._income_at_ms:
             self._income_at_ms = now + INCOME_PERIOD_MS
@@ -312,6 +313,11 @@ class Exchange:
             self._status_at_ms = now + STATUS_PERIOD_MS
             self._display.refresh(fx, pool, self.auctioneer.price_micros, now)
         await fx.commit()
+
+    def _expire_holds(self, now: int) -> None:
+        """Money that is on hold for no lease, past its time, is free again."""
+        for hold in self.treasury.expire(now, {holding.hold for holding in self.holdings.values()}):
+            _log.warning("a hold that no lease names was given back", hold=hold)
 
     def _pool(self) -> Pool:
         stored = self._api.find(FLEET, POOLS, "", DEFAULT_POOL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from walras.core.clock import Ids, rfc3339
 from walras.core.money import format_credits, split
@@ -16,6 +17,9 @@ from walras.exchange.supply import Supply
 from walras.exchange.treasury import account_of, revenue_of
 from walras.kube.record import Object
 from walras.market.types import Award, Bid
+
+# How long after the end of its term a hold that no lease names any more gives itself back.
+HOLD_GRACE_MS: Final = 600_000
 
 
 def grant(
@@ -56,6 +60,7 @@ def grant(
         holding.cost_of_term(),
         now_ms,
         ref=f"{holding.namespace}/{holding.name}",
+        expires_at_ms=holding.end_ms + HOLD_GRACE_MS,
     )
     fx.tx.create(bid.agent, LEASES, _object(holding))
     fx.set_bid(
@@ -106,6 +111,7 @@ def renew(fx: Effects, holding: Holding, price_micros: int, end_ms: int, now_ms:
         holding.cost_of_term(),
         now_ms,
         ref=f"{holding.namespace}/{holding.name}",
+        expires_at_ms=holding.end_ms + HOLD_GRACE_MS,
     )
     fx.project(holding)
     fx.keep(holding)
@@ -180,7 +186,7 @@ def settle(fx: Effects, holding: Holding, now_ms: int, cpu_ms: int) -> int:
         return 0
     due = holding.due(until_ms)
     if due:
-        fx.treasury.capture(f"{holding.hold}:{until_ms}", holding.hold, due, now_ms, ref=holding.pod)
+        fx.treasury.capture(f"capture:{until_ms}:{holding.hold}", holding.hold, due, now_ms, ref=holding.pod)
         holding.captured_micros += due
         holding.charged_micros += due
     holding.metered_ms += elapsed_ms

@@ -1,18 +1,20 @@
-"""What can be asked beside Kubernetes objects: /clusters/NAME/walras/v1/{prices,cost,ledger}."""
+"""What can be asked beside Kubernetes objects: /clusters/NAME/walras/v1/{prices,cost,ledger,statement}."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final
 
 from walras.core.clock import Clock
-from walras.core.errors import Forbidden, NotFound
+from walras.core.errors import BadRequest, Forbidden, NotFound
 from walras.core.money import format_credits
 from walras.core.quantity import parse_duration_ms
 from walras.cost import usage
+from walras.exchange import statements
 from walras.exchange.demand import BIDS, FLEET, POOLS
 from walras.exchange.exchange import Database, Exchange
-from walras.exchange.treasury import account_of, differences, journal
+from walras.exchange.treasury import account_of
 from walras.kube.api import API
 from walras.kube.record import Object
 from walras.kube.serve.ports import Identity
@@ -37,8 +39,14 @@ class Views:
             case "ledger":
                 if identity.cluster:
                     raise Forbidden("the ledger of all accounts is the operator's")
-                return self._ledger()
-        raise NotFound(f'"{path}" is not one of prices, cost, ledger')
+                return await asyncio.to_thread(statements.ledger_object, self._database, query)
+            case "statement":
+                account = _account(identity, agent, query.get("account", ""))
+                now_ms = self._clock.now_ms()
+                return await asyncio.to_thread(
+                    statements.statement_object, self._database, account, query, now_ms
+                )
+        raise NotFound(f'"{path}" is not one of prices, cost, ledger, statement')
 
     def _prices(self) -> Object:
         pools = []
@@ -88,27 +96,12 @@ class Views:
             return int(self._database.query(f"{sql} AND debit = ?", (account_of(agent),))[0][0])
         return int(self._database.query(sql)[0][0])
 
-    def _ledger(self) -> Object:
-        """Every account, and three proofs: debits equal credits, the journal replays to it, cost agrees."""
-        ledger = self._exchange.treasury.ledger
-        differing = differences(ledger, journal(self._database))
-        spent = usage.report(self._database, by="agent").total_micros
-        captured = self._captured("")
-        return {
-            "accounts": [
-                {
-                    "id": account.id,
-                    "balance": format_credits(account.balance),
-                    "held": format_credits(account.debits_pending),
-                    "available": format_credits(account.available),
-                    "paid": format_credits(account.debits_posted),
-                    "received": format_credits(account.credits_posted),
-                }
-                for account in sorted(ledger.accounts.values(), key=lambda account: account.id)
-            ],
-            "entries": ledger.seq,
-            "captured": format_credits(captured),
-            "metered": format_credits(spent),
-            "journalDiffers": differing,
-            "balanced": ledger.balanced() and not differing and captured == spent,
-        }
+
+def _account(identity: Identity, agent: str, account: str) -> str:
+    """The account whose statement is asked for; an agent's own is the only one it may read."""
+    if not account and not agent:
+        raise BadRequest("name an account, such as account=agent:NAME")
+    own = account_of(agent)
+    if identity.cluster and account not in ("", own):
+        raise Forbidden(f'the statement of "{account}" is the operator\'s; yours is of "{own}"')
+    return account or own

@@ -1,67 +1,80 @@
 """Double entry in two phases: every micro that leaves an account arrives in another.
 
-Pure and in memory: each operation checks, applies and returns one journal Entry; the caller stores it in the
-transaction of what it pays for and calls `undo` when that fails. Modelled on TigerBeetle's accounts and
-transfers: a limit is a property of the account and the id of an operation is its idempotency key.
+Pure and in memory: each operation checks, applies and returns one journal Entry. The caller takes the new
+entries with `drain`, stores them in the transaction of what they pay for, and restores the ledger from what
+is stored when that fails. Modelled on TigerBeetle's accounts and transfers: a limit is a property of the
+account, a hold may have a timeout, and the id of an operation is its idempotency key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from heapq import heapify, heappop, heappush
 from types import MappingProxyType
 from typing import Final
 
-from msgspec.structs import replace
-
-from walras.core.errors import AlreadyExists, Conflict, InsufficientFunds, MoneyError, NotFound
+from walras.core.errors import AlreadyExists, Conflict, InsufficientFunds, MoneyError, NotFound, WalrasError
 from walras.core.money import format_credits
-from walras.ledger.types import AMOUNT_MAX, Account, Entry, Hold, Kind
+from walras.ledger.types import AMOUNT_MAX, BATCH_MAX, Account, Entry, Hold, Kind, Limit, Transfer
 
-RECENT_MAX: Final = 65_536  # how many operations back a repeated id is recognised
+LIMITS: Final = frozenset(map(int, Limit))
+RECENT_MAX: Final = 16_384  # so many operations back, at least, a repeated id is known without `history`
 
-_Move = tuple[str, str, int]  # debit, credit, amount
+History = Callable[[Sequence[str]], Mapping[str, Entry]]
+
+
+def no_history(_: Sequence[str]) -> Mapping[str, Entry]:
+    """The history of a ledger whose older ids nobody repeats."""
+    return {}
 
 
 class Ledger:
-    """Accounts and holds. An operation whose id was applied before returns that entry and changes nothing."""
+    """Accounts and holds. An operation whose id was applied before returns that entry and changes nothing.
 
-    def __init__(self) -> None:
+    `history` finds entries by id that are older than those in memory. Times never run backwards: an
+    operation is booked at its `at_ms` or at the time of the last one, whichever is later.
+    """
+
+    def __init__(self, history: History = no_history) -> None:
         self._accounts: dict[str, Account] = {}
         self._holds: dict[str, Hold] = {}
+        self._expiries: list[tuple[int, str]] = []  # a heap; holds that ended may still be in it
+        self._history = history
         self._recent: dict[str, Entry] = {}
-        self._seq = 0
+        self._older: dict[str, Entry] = {}
+        self._remembers_all = True
+        self._fresh: list[Entry] = []
+        self._seq = self._at_ms = 0
 
     @classmethod
     def restore(
-        cls, accounts: Iterable[Account], holds: Iterable[Hold], seq: int, recent: Iterable[Entry] = ()
+        cls,
+        accounts: Iterable[Account],
+        holds: Iterable[Hold],
+        recent: Sequence[Entry],
+        history: History = no_history,
     ) -> Ledger:
-        """A ledger as it was: `seq` is the last one used, `recent` the entries whose ids may be repeated.
+        """A ledger as it was; `recent` is the end of its journal, in order. It becomes the parts' owner.
 
         Raises Conflict when the parts do not balance.
         """
-        ledger = cls()
+        ledger = cls(history)
         ledger._accounts = {account.id: account for account in accounts}
         ledger._holds = {hold.id: hold for hold in holds}
+        timed = (hold for hold in ledger._holds.values() if hold.expires_at_ms)
+        ledger._expiries = [(hold.expires_at_ms, hold.id) for hold in timed]
+        heapify(ledger._expiries)
         ledger._recent = {entry.id: entry for entry in recent}
-        ledger._seq = seq
+        if recent:
+            ledger._seq, ledger._at_ms = recent[-1].seq, recent[-1].at_ms
+            ledger._remembers_all = recent[0].seq == 1
         if not ledger.balanced():
             raise Conflict("the ledger's accounts and holds do not balance; restore the data from a backup")
         return ledger
 
-    @classmethod
-    def replay(cls, journal: Iterable[Entry]) -> Ledger:
-        """The ledger that a whole journal, in order, leads to. Raises Conflict when it does not balance."""
-        ledger = cls()
-        for entry in journal:
-            ledger._apply(entry, 1)
-            ledger._remember(entry)
-        if not ledger.balanced():
-            raise Conflict("the journal does not balance")
-        return ledger
-
     @property
     def seq(self) -> int:
-        """The number of the last entry."""
+        """The number of the last entry; the first has 1."""
         return self._seq
 
     @property
@@ -86,78 +99,138 @@ class Ledger:
         except KeyError:
             raise NotFound(f'hold "{hold}" not found') from None
 
-    def open(self, id: str, account: str, *, limited: bool, at_ms: int, ref: str = "") -> Entry:
+    def drain(self) -> list[Entry]:
+        """The entries since the last call, in order."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+    def open(self, id: str, account: str, *, limit: Limit, at_ms: int, ref: str = "") -> Entry:
         """An empty account. Raises AlreadyExists when the account is open."""
-        wanted = self._entry(at_ms, id, "open", (account, "", int(limited)), ref=ref)
-        if known := self._known(wanted):
-            return known
-        if account in self._accounts:
-            raise AlreadyExists(f'account "{account}" already exists')
-        return self._commit(wanted)
+        return self._do(self._entry(at_ms, id, "open", account, "", int(limit), ref=ref))
 
     def close(self, id: str, account: str, *, at_ms: int, ref: str = "") -> Entry:
-        """Forget a limited account that is empty. Raises NotFound, Conflict (balance, hold, no limit)."""
-        if (known := self._recent.get(id)) and (known.kind, known.debit) == ("close", account):
+        """Forget a wallet that is empty. Raises NotFound, Conflict (balance, hold, no wallet)."""
+        if (known := self._find(id)) and (known.kind, known.debit) == ("close", account):
             return known
-        state = self.account(account)
-        if not state.limited:
-            raise Conflict(f'account "{account}" is one of the market and stays')
-        if state.balance or state.debits_pending or state.credits_pending or self._holds_of(account):
-            raise Conflict(f'account "{account}" still has a balance or money on hold')
-        return self._commit(self._entry(at_ms, id, "close", (account, "", state.debits_posted), ref=ref))
+        posted = self.account(account).debits_posted
+        return self._do(self._entry(at_ms, id, "close", account, "", posted, ref=ref))
 
     def transfer(self, id: str, debit: str, credit: str, amount: int, *, at_ms: int, ref: str = "") -> Entry:
         """Move `amount` at once. Raises InsufficientFunds, NotFound, MoneyError, Conflict (id reused)."""
-        wanted = self._entry(at_ms, id, "transfer", (debit, credit, amount), ref=ref)
-        if known := self._known(wanted):
-            return known
-        self._check(debit, credit, amount)
-        return self._commit(wanted)
+        return self._do(self._entry(at_ms, id, "transfer", debit, credit, amount, ref=ref))
 
-    def hold(self, id: str, debit: str, credit: str, amount: int, *, at_ms: int, ref: str = "") -> Entry:
+    def hold(
+        self,
+        id: str,
+        debit: str,
+        credit: str,
+        amount: int,
+        *,
+        at_ms: int,
+        ref: str = "",
+        expires_at_ms: int = 0,
+    ) -> Entry:
         """Set `amount` aside until it is captured or released; `id` names the hold. Raises as `transfer`."""
-        wanted = self._entry(at_ms, id, "hold", (debit, credit, amount), hold=id, ref=ref)
-        if known := self._known(wanted):
-            return known
-        if id in self._holds:
-            raise Conflict(f'"{id}" was used for another hold')
-        self._check(debit, credit, amount)
-        return self._commit(wanted)
+        return self._do(
+            self._entry(
+                at_ms, id, "hold", debit, credit, amount, hold=id, ref=ref, expires_at_ms=expires_at_ms
+            )
+        )
 
     def capture(self, id: str, hold: str, amount: int, *, at_ms: int, ref: str = "") -> Entry:
         """Pay a part of a hold, which stays open with the rest, be it nothing.
 
         Raises InsufficientFunds when less than `amount` is left of it, NotFound, MoneyError, Conflict.
         """
-        known = self._recent.get(id)
-        if known and (known.kind, known.hold, known.amount) == ("capture", hold, amount):
+        if (known := self._find(id)) and (known.kind, known.hold, known.amount) == ("capture", hold, amount):
             return known
-        state = self.find_hold(hold)
-        wanted = self._entry(at_ms, id, "capture", (state.debit, state.credit, amount), hold=hold, ref=ref)
-        self._known(wanted)
-        self._check_amount(state.credit, amount)
-        if amount > state.amount:
-            raise InsufficientFunds(
-                f'hold "{hold}" has {format_credits(state.amount)} left, not {format_credits(amount)}'
-            )
-        return self._commit(wanted)
+        of = self.find_hold(hold)
+        return self._do(self._entry(at_ms, id, "capture", of.debit, of.credit, amount, hold=hold, ref=ref))
 
     def release(self, id: str, hold: str, *, at_ms: int, ref: str = "") -> Entry:
         """Give back what is left of a hold and end it. Raises NotFound, Conflict (id reused)."""
-        if (known := self._recent.get(id)) and (known.kind, known.hold) == ("release", hold):
+        if (known := self._find(id)) and (known.kind, known.hold) == ("release", hold):
             return known
-        state = self.find_hold(hold)
-        rest = (state.debit, state.credit, state.amount)
-        wanted = self._entry(at_ms, id, "release", rest, hold=hold, ref=ref or state.ref)
-        self._known(wanted)
-        return self._commit(wanted)
+        return self._do(self._rest(at_ms, id, "release", self.find_hold(hold), ref))
 
-    def undo(self, entries: Iterable[Entry]) -> None:
-        """Take back entries that could not be stored, newest first; their numbers are not used again."""
-        for entry in sorted(entries, key=lambda entry: -entry.seq):
-            assert self._recent.get(entry.id) == entry, f"{entry.id} was not applied"
-            self._apply(entry, -1)
-            del self._recent[entry.id]
+    def expire(self, now_ms: int, keep: Collection[str] = frozenset()) -> list[Entry]:
+        """Give back what is left of every hold whose time is over, but for those to `keep`."""
+        expired, kept = [], []
+        while self._expiries and self._expiries[0][0] <= now_ms:
+            expires_at_ms, id = heappop(self._expiries)
+            hold = self._holds.get(id)
+            if hold is None or hold.expires_at_ms != expires_at_ms:
+                continue
+            if id in keep:
+                kept.append((expires_at_ms, id))
+            else:
+                expired.append(self._do(self._rest(now_ms, f"expire:{id}", "expire", hold, "")))
+        for expiry in kept:
+            heappush(self._expiries, expiry)
+        return expired
+
+    def apply(self, transfers: Sequence[Transfer], *, at_ms: int) -> list[Entry | WalrasError]:
+        """A batch, each transfer as `transfer` does it; in order its entry, or the error that refused it.
+
+        Raises MoneyError for more than BATCH_MAX, with nothing applied.
+        """
+        if len(transfers) > BATCH_MAX:
+            raise MoneyError(f"a batch has at most {BATCH_MAX} transfers, not {len(transfers)}")
+        past = {} if self._remembers_all else self._history([transfer.id for transfer in transfers])
+        at = max(at_ms, self._at_ms)
+        find, recent, older, seq = self._accounts.get, self._recent, self._older, self._seq
+        limits_debits, limits_credits, highest = Limit.DEBITS, Limit.CREDITS, AMOUNT_MAX
+        done: list[Entry | WalrasError] = []
+        fresh: list[Entry] = []
+        for transfer in transfers:
+            id, debit, credit, amount, ref = transfer
+            payer, payee = find(debit), find(credit)
+            # What is plain is done here, as this is the inner loop; the rest is refused or was done before.
+            if payer is not None and payee is not None and payer is not payee and amount >= 0:
+                debits, credits = payer.debits_posted + amount, payee.credits_posted + amount
+                if (
+                    debits + payer.debits_pending
+                    <= (payer.credits_posted if payer.limit is limits_debits else highest)
+                    and credits + payee.credits_pending
+                    <= (payee.debits_posted if payee.limit is limits_credits else highest)
+                    and id not in recent
+                    and id not in older
+                    and id not in past
+                ):
+                    payer.debits_posted, payee.credits_posted = debits, credits
+                    seq += 1
+                    recent[id] = entry = Entry(seq, at, id, "transfer", debit, credit, amount, "", ref)
+                    done.append(entry)
+                    fresh.append(entry)
+                    continue
+            done.append(self._refusal(transfer, at))
+        if fresh:
+            self._seq, self._at_ms = seq, at
+            self._fresh += fresh
+        self._age()
+        return done
+
+    def _refusal(self, transfer: Transfer, at_ms: int) -> Entry | WalrasError:
+        """What `transfer` says of one that cannot be applied: its first entry if it is repeated."""
+        wanted = self._entry(at_ms, transfer.id, "transfer", *transfer[1:4], ref=transfer.ref)
+        refusal: WalrasError | None = None
+        try:
+            if known := self._known(wanted):
+                return known
+            self._check(wanted)
+        except WalrasError as error:
+            refusal = error
+        assert refusal is not None, f"{transfer.id} was not plain and yet can be applied"
+        return refusal
+
+    def append(self, entry: Entry) -> None:
+        """Apply the next entry of a journal. Raises a WalrasError when it cannot follow what was before."""
+        if entry.seq != self._seq + 1:
+            raise Conflict(f"entry {entry.seq} cannot follow entry {self._seq}")
+        if self._find(entry.id):
+            raise Conflict(f'"{entry.id}" was used for another operation')
+        self._check(entry)
+        self._commit(entry)
 
     def balanced(self) -> bool:
         """Whether debits equal credits, every pending sum is its holds' and no limit is passed."""
@@ -172,108 +245,152 @@ class Ledger:
                 return False
             if account.credits_pending != pending.pop(("credit", account.id), 0):
                 return False
-            if account.limited and account.available < 0:
+            if account.debits_posted + account.debits_pending > account.debits_max:
+                return False
+            if account.credits_posted + account.credits_pending > account.credits_max:
                 return False
         return posted == 0 and not any(pending.values())
 
-    def _holds_of(self, account: str) -> bool:
-        return any(account in (hold.debit, hold.credit) for hold in self._holds.values())
+    def _entry(
+        self,
+        at_ms: int,
+        id: str,
+        kind: Kind,
+        debit: str,
+        credit: str,
+        amount: int,
+        *,
+        hold: str = "",
+        ref: str = "",
+        expires_at_ms: int = 0,
+    ) -> Entry:
+        at_ms = max(at_ms, self._at_ms)
+        return Entry(self._seq + 1, at_ms, id, kind, debit, credit, amount, hold, ref, expires_at_ms)
 
-    def _entry(self, at_ms: int, id: str, kind: Kind, move: _Move, *, hold: str = "", ref: str = "") -> Entry:
-        debit, credit, amount = move
-        return Entry(
-            seq=self._seq + 1,
-            at_ms=at_ms,
-            id=id,
-            kind=kind,
-            debit=debit,
-            credit=credit,
-            amount=amount,
-            hold=hold,
-            ref=ref,
+    def _rest(self, at_ms: int, id: str, kind: Kind, hold: Hold, ref: str) -> Entry:
+        return self._entry(
+            at_ms, id, kind, hold.debit, hold.credit, hold.amount, hold=hold.id, ref=ref or hold.ref
         )
 
+    def _find(self, id: str) -> Entry | None:
+        entry = self._recent.get(id) or self._older.get(id)
+        if entry is None and not self._remembers_all:
+            entry = self._history((id,)).get(id)
+        return entry
+
     def _known(self, wanted: Entry) -> Entry | None:
-        known = self._recent.get(wanted.id)
-        if known is None:
-            return None
-        if replace(known, seq=0, at_ms=0, ref="") != replace(wanted, seq=0, at_ms=0, ref=""):
+        known = self._find(wanted.id)
+        if known is not None and _essence(known) != _essence(wanted):
             raise Conflict(f'"{wanted.id}" was used for another operation')
         return known
 
-    def _check_amount(self, credit: str, amount: int) -> None:
-        if amount < 0:
-            raise MoneyError(f"an amount must be zero or more, not {amount} micro-credits")
-        account = self.account(credit)
-        if account.credits_posted + account.credits_pending + amount > AMOUNT_MAX:
-            raise MoneyError(f'account "{credit}" cannot take more')
+    def _do(self, wanted: Entry) -> Entry:
+        if known := self._known(wanted):
+            return known
+        self._check(wanted)
+        self._commit(wanted)
+        self._fresh.append(wanted)
+        return wanted
 
-    def _check(self, debit: str, credit: str, amount: int) -> None:
-        if debit == credit:
-            raise MoneyError(f'account "{debit}" cannot pay itself')
-        self._check_amount(credit, amount)
-        payer = self.account(debit)
-        if payer.debits_posted + payer.debits_pending + amount > AMOUNT_MAX:
-            raise MoneyError(f'account "{debit}" cannot pay more')
-        if payer.limited and amount > payer.available:
+    def _check(self, entry: Entry) -> None:
+        """Raises the WalrasError that refuses the entry."""
+        if not 0 <= entry.amount <= AMOUNT_MAX:
+            raise MoneyError(f"an amount must be 0 to {AMOUNT_MAX} micro-credits, not {entry.amount}")
+        if entry.kind == "open":
+            if entry.amount not in LIMITS:
+                raise Conflict(f"there is no limit of the kind {entry.amount}")
+            if entry.debit in self._accounts:
+                raise AlreadyExists(f'account "{entry.debit}" already exists')
+        elif entry.kind == "close":
+            self._check_close(entry)
+        elif entry.kind in ("transfer", "hold"):
+            self._check_payment(entry)
+        else:
+            self._check_rest(entry)
+
+    def _check_close(self, entry: Entry) -> None:
+        state = self.account(entry.debit)
+        if state.limit is not Limit.DEBITS:
+            raise Conflict(f'account "{state.id}" is one of the market and stays')
+        pending = any(state.id in (hold.debit, hold.credit) for hold in self._holds.values())
+        if pending or not entry.amount == state.debits_posted == state.credits_posted:
+            raise Conflict(f'account "{state.id}" still has a balance or money on hold')
+
+    def _check_payment(self, entry: Entry) -> None:
+        payer, payee, amount = self.account(entry.debit), self.account(entry.credit), entry.amount
+        if payer is payee:
+            raise MoneyError(f'account "{payer.id}" cannot pay itself')
+        if payer.debits_posted + payer.debits_pending + amount > payer.debits_max:
+            if payer.limit is not Limit.DEBITS:
+                raise MoneyError(f'account "{payer.id}" cannot pay more')
             raise InsufficientFunds(
-                f'account "{debit}" has {format_credits(payer.available)} available, '
+                f'account "{payer.id}" has {format_credits(payer.available)} available, '
                 f"not {format_credits(amount)}"
             )
+        if payee.credits_posted + payee.credits_pending + amount > payee.credits_max:
+            raise MoneyError(f'account "{payee.id}" cannot take more')
+        if entry.kind == "hold" and (entry.id in self._holds or entry.hold != entry.id):
+            raise Conflict(f'"{entry.hold}" was used for another hold')
 
-    def _commit(self, entry: Entry) -> Entry:
-        self._apply(entry, 1)
-        self._remember(entry)
-        return entry
-
-    def _remember(self, entry: Entry) -> None:
-        self._seq = max(self._seq, entry.seq)
-        self._recent[entry.id] = entry
-        if len(self._recent) > RECENT_MAX:
-            del self._recent[next(iter(self._recent))]
-
-    def _apply(self, entry: Entry, sign: int) -> None:
-        """Add an entry's effect, or with sign -1 take it away."""
-        amount = entry.amount * sign
-        if entry.kind in ("open", "close"):
-            if (entry.kind == "open") == (sign == 1):
-                self._reopen(entry)
-            else:
-                del self._accounts[entry.debit]
-            return
-        pending = {"transfer": 0, "hold": amount, "capture": -amount, "release": -amount}[entry.kind]
-        posted = amount if entry.kind in ("transfer", "capture") else 0
-        payer, payee = self.account(entry.debit), self.account(entry.credit)
-        self._accounts[payer.id] = replace(
-            payer,
-            debits_pending=payer.debits_pending + pending,
-            debits_posted=payer.debits_posted + posted,
-        )
-        self._accounts[payee.id] = replace(
-            payee,
-            credits_pending=payee.credits_pending + pending,
-            credits_posted=payee.credits_posted + posted,
-        )
-        if entry.hold:
-            self._apply_hold(entry, sign)
-
-    def _apply_hold(self, entry: Entry, sign: int) -> None:
-        if entry.kind == "capture":
-            hold = self._holds[entry.hold]
-            self._holds[entry.hold] = replace(hold, amount=hold.amount - entry.amount * sign)
-        elif (entry.kind == "hold") == (sign == 1):
-            self._holds[entry.hold] = Hold(
-                id=entry.hold, debit=entry.debit, credit=entry.credit, amount=entry.amount, ref=entry.ref
+    def _check_rest(self, entry: Entry) -> None:
+        """Of capture, release and expire, which are about a hold that there must be."""
+        hold = self.find_hold(entry.hold)
+        if (entry.debit, entry.credit) != (hold.debit, hold.credit):
+            raise Conflict(f'hold "{hold.id}" is from "{hold.debit}" to "{hold.credit}"')
+        if entry.amount > hold.amount:
+            raise InsufficientFunds(
+                f'hold "{hold.id}" has {format_credits(hold.amount)} left, not {format_credits(entry.amount)}'
             )
+        if entry.kind != "capture" and entry.amount != hold.amount:
+            raise Conflict(f'hold "{hold.id}" ends with all that is left of it')
+        if entry.kind == "expire" and not 0 < hold.expires_at_ms <= entry.at_ms:
+            raise Conflict(f'hold "{hold.id}" is not over yet')
+
+    def _commit(self, entry: Entry) -> None:
+        """Apply an entry that was checked."""
+        amount, kind = entry.amount, entry.kind
+        if kind == "open":
+            self._accounts[entry.debit] = Account(id=entry.debit, limit=Limit(amount))
+        elif kind == "close":
+            del self._accounts[entry.debit]
+        else:
+            payer, payee = self._accounts[entry.debit], self._accounts[entry.credit]
+            if kind in ("transfer", "capture"):
+                payer.debits_posted += amount
+                payee.credits_posted += amount
+            if kind != "transfer":
+                change = amount if kind == "hold" else -amount
+                payer.debits_pending += change
+                payee.credits_pending += change
+                self._commit_hold(entry)
+        self._seq, self._at_ms = entry.seq, max(entry.at_ms, self._at_ms)
+        self._recent[entry.id] = entry
+        self._age()
+
+    def _commit_hold(self, entry: Entry) -> None:
+        if entry.kind == "capture":
+            self._holds[entry.hold].amount -= entry.amount
+        elif entry.kind == "hold":
+            self._holds[entry.hold] = Hold(
+                id=entry.hold,
+                debit=entry.debit,
+                credit=entry.credit,
+                amount=entry.amount,
+                ref=entry.ref,
+                expires_at_ms=entry.expires_at_ms,
+            )
+            if entry.expires_at_ms:
+                heappush(self._expiries, (entry.expires_at_ms, entry.hold))
         else:
             del self._holds[entry.hold]
 
-    def _reopen(self, entry: Entry) -> None:
-        """An account as `open` makes it, or, taking back a `close`, as it was."""
-        closed = entry.kind == "close"
-        self._accounts[entry.debit] = Account(
-            id=entry.debit,
-            limited=closed or entry.amount == 1,
-            debits_posted=entry.amount if closed else 0,
-            credits_posted=entry.amount if closed else 0,
-        )
+    def _age(self) -> None:
+        """Two generations, so that forgetting costs nothing an entry."""
+        if len(self._recent) >= RECENT_MAX:
+            self._remembers_all = self._remembers_all and not self._older
+            self._older, self._recent = self._recent, {}
+
+
+def _essence(entry: Entry) -> tuple[str, str, str, int, str]:
+    """What must be the same when an operation is repeated: not when, nor its remarks."""
+    return entry.kind, entry.debit, entry.credit, entry.amount, entry.hold

@@ -35,6 +35,15 @@ _INSERT: Final = {
     size: f"INSERT INTO versions ({_COLUMNS}) VALUES " + ", ".join(["(?,?,?,?,?,?,?,?)"] * size)  # noqa: S608
     for size in _CHUNKS
 }
+# A page that several groups change is moved from the log into the database once: every 4,000 pages (16 MB).
+# The cache, at most 16 MiB, keeps the pages of indexes that every group changes.
+_PRAGMAS: Final = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "foreign_keys = ON",
+    "wal_autocheckpoint = 4000",
+    "cache_size = -16384",
+)
 MEMORY: Final = ":memory:"
 
 
@@ -79,7 +88,7 @@ class SqliteStore:
     def _open(self) -> apsw.Connection:
         connection = apsw.Connection(self._path, statementcachesize=128)
         connection.set_busy_timeout(5000)
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         return connection
 
