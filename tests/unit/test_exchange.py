@@ -42,6 +42,11 @@ class RecordingRuntime:
         return self.cpu_ms
 
 
+def container(milli: int, **requests: str) -> Object:
+    limits = {"walras.dev/milligpu": str(milli)}
+    return {"name": "c", "resources": {"limits": limits, "requests": requests}}
+
+
 class World:
     """A fleet with one emulated device and agents in clusters of their own, in virtual time."""
 
@@ -98,7 +103,9 @@ class World:
         )
         await self.step()
 
-    async def pod(self, agent: str, name: str, milli: int, price: str, job_class: str = "standard") -> None:
+    async def pod(
+        self, agent: str, name: str, milli: int, price: str, job_class: str = "standard", **spec: Any
+    ) -> None:
         """A pod that the agent's scheduler found no node for."""
         unschedulable = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
         await self.api.create(
@@ -116,11 +123,7 @@ class World:
                         "walras.dev/term": "60s",
                     },
                 },
-                "spec": {
-                    "containers": [
-                        {"name": "c", "resources": {"limits": {"walras.dev/milligpu": str(milli)}}}
-                    ]
-                },
+                "spec": {"containers": [container(milli)], **spec},
                 "status": {"phase": "Pending", "conditions": [unschedulable]},
             },
         )
@@ -282,6 +285,52 @@ def test_a_refused_bid_says_why_and_what_would_have_won() -> None:
         assert cheap["phase"] == "Refused"
         assert cheap["explanation"]["reason"] == "BelowReserve"
         assert cheap["explanation"]["clearingPrice"] == "0.10"
+
+    play(story)
+
+
+def test_a_pod_that_would_not_fit_what_it_could_win_is_told_so_and_bids_nothing() -> None:
+    async def story(world: World) -> None:
+        await world.agent("search")
+        await world.pod("search", "hungry", 250, "2.00", containers=[container(250, cpu="64")])
+        await world.pod("search", "picky", 250, "2.00", nodeSelector={"walras.dev/enforcement": "mig"})
+        await world.step(1000)
+        mig = {"name": "c", "resources": {"limits": {"nvidia.com/mig-1g.10gb": "1"}}}
+        await world.pod("search", "cut", 0, "2.00", containers=[mig])
+        await world.step(1000)
+        said = {
+            event["involvedObject"]["name"]: event["message"] for event in world.api.list("search", "events")
+        }
+        assert "walras.dev/milligpu: 143" in said["cut"]
+        assert "Insufficient cpu" in said["hungry"]
+        assert "node affinity/selector" in said["picky"]
+        assert world.leases("search") == []
+
+    play(story)
+
+
+def test_an_ended_lease_can_be_looked_at_for_ten_minutes() -> None:
+    async def story(world: World) -> None:
+        await world.agent("search")
+        await world.pod("search", "query", 250, "2.00")
+        await world.step(1000)
+        await world.api.edit(
+            "search", PODS, "default", "query", lambda pod: pod["status"].update(phase="Succeeded")
+        )
+        await world.step(1000)
+        assert world.leases("search")[0]["status"]["phase"] == "Ended"
+        await world.step(540_000)
+        assert len(world.leases("search")) == 1
+        await world.step(120_000)
+        assert world.leases("search") == []
+
+    play(story)
+
+
+def test_a_new_agent_shows_its_balance_at_once() -> None:
+    async def story(world: World) -> None:
+        await world.agent("search", balance="3")
+        assert world.api.get(FLEET, AGENTS, "", "search")["status"]["balance"] == "3.00"
 
     play(story)
 

@@ -39,7 +39,12 @@ def take_in(fx: Effects, agent: Object, now_ms: int) -> None:
     if current is None:
         budget = Budget(uid=uid, rate_micros_per_hour=rate, cap_micros=cap, weight=weight, paid_ms=now_ms)
         fx.treasury.open_agent(name, budget, balance, now_ms)
-        fx.edit(FLEET, AGENTS, "", name, _finalize)
+
+        def opened(stored: Object) -> None:
+            _finalize(stored)
+            stored.setdefault("status", {}).update(status(fx.treasury, name, ()))
+
+        fx.edit(FLEET, AGENTS, "", name, opened)
     elif (current.rate_micros_per_hour, current.cap_micros, current.weight) != (rate, cap, weight):
         current.rate_micros_per_hour, current.cap_micros, current.weight = rate, cap, weight
         fx.treasury.set_budget(name, current)

@@ -37,6 +37,7 @@ from walras.tenants.events import Recorder
 
 INCOME_PERIOD_MS: Final = 5_000
 STATUS_PERIOD_MS: Final = 2_000
+PRUNE_PERIOD_MS: Final = 60_000
 RETRY_MS: Final = 1_000
 # So many bids are decided on arrival before the loop serves others again.
 URGENT_A_STEP: Final = 16
@@ -88,7 +89,7 @@ class Exchange:
         self._look: set[str] = set()
         self._cpu_seen: dict[str, int] = {}
         self._agents_changed: set[str] = set()
-        self._tick_at_ms = self._income_at_ms = self._status_at_ms = 0
+        self._tick_at_ms = self._income_at_ms = self._status_at_ms = self._prune_at_ms = 0
         self.treasury: Treasury
         self.holdings: dict[str, Holding]
 
@@ -309,6 +310,9 @@ class Exchange:
             self._income_at_ms = now + INCOME_PERIOD_MS
             self.treasury.pay_income(now)
             self.treasury.pay_rebate(pool.name, now)
+        if now >= self._prune_at_ms:
+            self._prune_at_ms = now + PRUNE_PERIOD_MS
+            leasing.prune(fx, now)
         if now >= self._status_at_ms:
             self._status_at_ms = now + STATUS_PERIOD_MS
             self._display.refresh(fx, pool, self.auctioneer.price_micros, now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from walras.core.clock import Ids, rfc3339
+from walras.core.clock import Ids, parse_rfc3339, rfc3339
 from walras.core.money import format_credits, split
 from walras.core.quantity import format_duration
 from walras.cost.usage import MINUTE_MS
@@ -20,6 +20,8 @@ from walras.market.types import Award, Bid
 
 # How long after the end of its term a hold that no lease names any more gives itself back.
 HOLD_GRACE_MS: Final = 600_000
+# How long an ended lease can be looked at.
+ENDED_KEPT_MS: Final = 600_000
 
 
 def grant(
@@ -176,6 +178,15 @@ def _leave_to_bid(fx: Effects, holding: Holding) -> None:
         holding.name,
         lambda lease: lease["metadata"].update(ownerReferences=[owner]),
     )
+
+
+def prune(fx: Effects, now_ms: int) -> None:
+    """Stage the deletion of GPULeases that ended some time ago; what they cost stays in the usage table."""
+    for cluster, lease in list(fx.api.everywhere(LEASES)):
+        over = lease.get("status", {}).get("phase") == "Ended"
+        if over and now_ms - parse_rfc3339(lease["spec"]["end"]) > ENDED_KEPT_MS:
+            metadata = lease["metadata"]
+            fx.delete(cluster, LEASES, metadata["namespace"], metadata["name"])
 
 
 def settle(fx: Effects, holding: Holding, now_ms: int, cpu_ms: int) -> int:

@@ -32,6 +32,10 @@ class Display:
         }
         if self._is_new(f"{POOLS}/{pool.name}", status):
             fx.edit(FLEET, POOLS, "", pool.name, lambda stored: _show_pool(stored, status, now_ms))
+        for key in [key for key in self._shown if key.startswith(AGENTS)]:
+            # Another agent of the same name begins anew.
+            if key.removeprefix(f"{AGENTS}/") not in fx.treasury.budgets:
+                del self._shown[key]
         for agent in fx.treasury.budgets:
             held = [holding for holding in running if holding.agent == agent]
             current = accounts.status(fx.treasury, agent, held)
