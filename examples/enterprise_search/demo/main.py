@@ -32,6 +32,7 @@ from demo.side import NotReady, Side, Work
 # What the server keeps of its cores when it emulates devices by them.
 HEADROOM_CORES = 0.2
 DOCUMENTS_EACH = 100
+PICTURE_COLUMNS = 112
 QUESTION_CHARACTERS = 300
 CONFIG_MAP_CHARACTERS = 600_000
 
@@ -75,6 +76,7 @@ def prepare(told: argparse.Namespace, cores: frozenset[int], console: Console) -
         f" second; each search agent is asked {rates.calm:.1f} times a second, in bursts {rates.burst:.1f}:"
         f" {len(arrivals)} queries in all",
         highlight=False,
+        soft_wrap=True,
     )
     some, size = [], 0
     for document in everything:
@@ -105,7 +107,7 @@ def run(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     told = options(arguments)
-    console = Console(record=bool(told.svg), stderr=told.json)
+    console = Console(record=bool(told.svg), stderr=told.json, width=PICTURE_COLUMNS if told.svg else None)
     signal.signal(signal.SIGTERM, _interrupted)
     setups = [each for each in SIDES if told.only in (None, each.name)]
     found: dict[str, Figures] = {}

@@ -43,7 +43,7 @@ class Screen:
             self._live.update(live_table(glance), refresh=True)
         elif glance.at_s >= self._line_at:
             self._line_at = glance.at_s + _LINE_EVERY_S
-            self._console.print(line(glance), highlight=False)
+            self._console.print(line(glance), highlight=False, soft_wrap=True)
 
 
 def line(glance: Glance) -> str:
