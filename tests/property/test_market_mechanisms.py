@@ -237,6 +237,29 @@ def test_those_that_promise_to_leave_nothing_idle_refuse_for_want_of_room_alone(
     }
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_posted_price_that_would_win_wins(seed: int) -> None:
+    world, checked = World(seed, PostedPrice()), 0
+    for _ in range(30):
+        world.step()
+        for _ in range(3):
+            bid = world.new_bid()
+            world.bids[bid.id] = bid
+        snapshot = replace(world.snapshot(), price_micros=CREDIT)
+        for refusal in PostedPrice().clear(snapshot).refusals:
+            why = refusal.explanation
+            if why.winning_price_micros is not None:
+                checked += 1
+                bid = next(each for each in snapshot.bids if each.id == refusal.bid)
+                packages = list(bid.packages)
+                packages[why.package] = replace(packages[why.package], price_micros=why.winning_price_micros)
+                raised = replace(bid, packages=tuple(packages))
+                bids = tuple(raised if each.id == bid.id else each for each in snapshot.bids)
+                outcome = PostedPrice().clear(replace(snapshot, bids=bids))
+                assert bid.id in {award.bid for award in outcome.awards}
+    assert checked
+
+
 def pool(
     milli: int, memory_mib: int, bids: list[Bid], facts: dict[str, AgentFacts] | None = None
 ) -> Snapshot:

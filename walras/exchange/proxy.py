@@ -41,15 +41,16 @@ class Proxy:
         self._posted_micros = self._reserve_micros = 0
 
     def observe(self, treasury: Treasury, posted_micros: int, reserve_micros: int, now_ms: int) -> None:
-        """Take note of what every agent has and has spent, and move the pacing of those that pace."""
+        """Take note of what agents that adapt have and have spent; move the pacing of those that pace."""
         seen = {}
         for agent, budget in treasury.budgets.items():
-            account = treasury.ledger.accounts.get(account_of(agent))
-            if account is None:
+            strategy = self.strategy(agent)
+            if strategy == FIXED:
                 continue
+            account = treasury.ledger.account(account_of(agent))
             before = self._seen.get(agent)
             pacing = before.pacing if before else PacingState(at_ms=now_ms)
-            if before and self.strategy(agent) == "pacing":
+            if before and strategy == "pacing":
                 target = PACING.target(budget.rate_micros_per_hour, treasury.balance(agent))
                 spent = max(0, account.debits_posted - before.spent_micros)
                 pacing = PACING.observe(pacing, now_ms, spent, target)
