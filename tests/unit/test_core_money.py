@@ -34,6 +34,14 @@ def test_rates_are_per_hour() -> None:
     assert money.parse_rate("288/d") == 12_000_000
     with pytest.raises(MoneyError):
         money.parse_rate("12")
+    with pytest.raises(MoneyError, match="credits an hour"):
+        money.parse_rate(f"{money.CREDITS_MAX}/s")
+
+
+@pytest.mark.parametrize("text", ["1.0000001", "9" * 12])
+def test_a_number_that_does_not_fit_is_told_from_one_that_is_none(text: str) -> None:
+    with pytest.raises(MoneyError, match="at most six decimals, at most"):
+        money.parse_credits(text)
 
 
 @given(st.integers(0, 10**12), st.lists(st.integers(0, 10**6), min_size=1).filter(any))

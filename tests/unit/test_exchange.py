@@ -351,6 +351,22 @@ def test_of_many_losers_each_is_told_in_turn_what_would_have_won() -> None:
     play(story)
 
 
+def test_what_became_of_its_bid_is_told_on_the_pod_too() -> None:
+    async def story(world: World) -> None:
+        await world.agent("search")
+        await world.pod("search", "cheap", 250, "0.01")
+        await world.pod("search", "fair", 250, "1.00")
+        await world.step(1000)
+        said = {
+            (event["involvedObject"]["kind"], event["involvedObject"]["name"], event["reason"])
+            for event in world.api.list("search", "events")
+        }
+        assert {("Pod", "cheap", "BelowReserve"), ("Bid", "cheap", "BelowReserve")} <= said
+        assert {("Pod", "fair", "Won"), ("Bid", "fair", "Won")} <= said
+
+    play(story)
+
+
 def test_a_lease_is_renewed_while_its_pod_runs() -> None:
     async def story(world: World) -> None:
         await world.agent("search")

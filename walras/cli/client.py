@@ -12,7 +12,7 @@ import httpx
 import msgspec
 
 from walras.cli.target import Target
-from walras.core.errors import ServiceUnavailable, Timeout, Unauthorized, WalrasError
+from walras.core.errors import NotFound, ServiceUnavailable, Timeout, Unauthorized, WalrasError
 
 Object = dict[str, Any]
 WALRAS: Final = "apis/walras.dev/v1alpha1"
@@ -31,6 +31,11 @@ _BY_REASON: Final = {error.reason: error for error in _error_types(WalrasError)}
 
 
 def _error_of(status: Object) -> WalrasError:
+    details = status.get("details") or {}
+    if status.get("reason") == "NotFound" and details.get("kind") == "clusters":
+        return NotFound(
+            f'there is no agent "{details.get("name")}"; `walras agent list` shows those there are'
+        )
     kind = _BY_REASON.get(str(status.get("reason")), WalrasError)
     return kind(str(status.get("message") or f"the server answered {status.get('code')}"))
 

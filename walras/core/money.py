@@ -15,6 +15,7 @@ WHOLE_GPU_MILLI: Final = 1000
 CREDITS_MAX: Final = 1_000_000_000
 
 _DECIMAL = re.compile(r"\+?(\d{1,10})(?:\.(\d{1,6}))?", re.ASCII)
+_FINER = re.compile(r"\+?\d+(?:\.\d+)?", re.ASCII)
 _PERIOD_MS: Final = {"s": 1000, "m": 60_000, "h": HOUR_MS, "d": 24 * HOUR_MS}
 
 
@@ -27,6 +28,10 @@ def parse_credits(text: str) -> int:
     if match is None:
         if text.strip().startswith("-"):
             raise MoneyError(f'"{text}" is negative; an amount of credits must be zero or more')
+        if _FINER.fullmatch(text.strip()):
+            raise MoneyError(
+                f'"{text}" is not an amount of credits: at most six decimals, at most {CREDITS_MAX} credits'
+            )
         raise MoneyError(f'"{text}" is not an amount of credits; write a decimal such as "2.50"')
     whole, fraction = match.group(1), match.group(2) or ""
     micros = int(whole) * MICROS + int(fraction.ljust(6, "0"))
@@ -44,11 +49,17 @@ def format_credits(micros: int) -> str:
 
 
 def parse_rate(text: str) -> int:
-    """Micro-credits an hour of a rate like "12/h", "0.2/m" or "288/d". Raises MoneyError."""
+    """Micro-credits an hour of a rate like "12/h", "0.2/m" or "288/d", at most CREDITS_MAX an hour.
+
+    Raises MoneyError.
+    """
     amount, slash, period = text.strip().partition("/")
     if not slash or period not in _PERIOD_MS:
         raise MoneyError(f'"{text}" is not a rate; write credits per s, m, h or d such as "12/h"')
-    return parse_credits(amount) * HOUR_MS // _PERIOD_MS[period]
+    rate = parse_credits(amount) * HOUR_MS // _PERIOD_MS[period]
+    if rate > CREDITS_MAX * MICROS:
+        raise MoneyError(f'"{text}" is more than {CREDITS_MAX} credits an hour')
+    return rate
 
 
 def accrued(rate_micros_per_hour: int, elapsed_ms: int) -> int:

@@ -71,6 +71,18 @@ class Effects:
         if about is not None:
             self._notices.append(Notice(cluster, about, "Warning" if warn else "Normal", reason, message))
 
+    def tell_bidder(
+        self, cluster: str, bid: Object, reason: str, message: str, *, warn: bool = False
+    ) -> None:
+        """As `tell`, on the bid and on the pod that it is for: that is where its owner looks."""
+        self.tell(cluster, bid, reason, message, warn=warn)
+        metadata = bid["metadata"]
+        pod = self._find(cluster, PODS, metadata["namespace"], metadata["name"])
+        if pod is not None and any(
+            owner.get("uid") == pod["metadata"]["uid"] for owner in metadata.get("ownerReferences") or ()
+        ):
+            self.tell(cluster, pod, reason, message, warn=warn)
+
     def project(self, holding: Holding) -> None:
         """Bring the GPULease object up to date, if it is still there."""
 

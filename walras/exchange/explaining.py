@@ -93,4 +93,4 @@ class Explainer:
             observedGeneration=metadata.get("generation", 1),
         )
         if is_new:
-            fx.tell(cluster, bid, shown["reason"], shown["message"], warn=True)
+            fx.tell_bidder(cluster, bid, shown["reason"], shown["message"], warn=True)

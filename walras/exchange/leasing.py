@@ -77,7 +77,7 @@ def grant(
         activate(fx, holding, supply, now_ms)
     else:
         fx.keep(holding)
-    fx.tell(
+    fx.tell_bidder(
         bid.agent,
         bid_object,
         "Won",

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from walras.core.errors import WalrasError
-from walras.core.money import MICROS
+from walras.core.money import CREDITS_MAX, MICROS
 from walras.exchange import journal
 from walras.exchange.journal import Database
 from walras.kube.transaction import Transaction
@@ -196,4 +196,5 @@ class Treasury:
 
 def wallet_cap(rate_micros_per_hour: int, balance_micros: int) -> int:
     """The cap of an agent that names none: a day's income, or its first balance if that is more."""
-    return max(rate_micros_per_hour * HOURS_OF_INCOME_AT_MOST, balance_micros, MICROS)
+    cap = max(rate_micros_per_hour * HOURS_OF_INCOME_AT_MOST, balance_micros, MICROS)
+    return min(cap, CREDITS_MAX * MICROS)
