@@ -16,8 +16,8 @@ from walras.market.types import Device, Share
 
 EMULATED_MEMORY_MIB: Final = 16 * 1024
 EMULATED_MAX: Final = 64
-# CPU kept for the server itself when emulated devices share the machine's cores.
-HEADROOM_MILLI: Final = 200
+# Of the machine's cores, what is kept for the server and its clients beside emulated devices.
+HEADROOM_PERCENT: Final = 20
 # Attributes of emulated devices stand in the vendor's domain too, so that a selector works on both.
 ATTRIBUTE_DOMAIN: Final = "gpu.nvidia.com"
 EMULATED_DRIVER: Final = "emulated.walras.dev"
@@ -71,6 +71,10 @@ def _host() -> tuple[int, int]:
     return cores_milli, memory_mib
 
 
+def _cpu_part(cores_milli: int, count: int) -> int:
+    return max(50, cores_milli * (100 - HEADROOM_PERCENT) // 100 // count)
+
+
 def _emulated(count: int, model: str, node: str, why: str) -> Supply:
     cores_milli, memory_mib = _host()
     model = model or "Emulated"
@@ -88,7 +92,7 @@ def _emulated(count: int, model: str, node: str, why: str) -> Supply:
     return Supply(
         devices,
         "emulated",
-        cpu_milli_per_device=max(50, (cores_milli - HEADROOM_MILLI) // count),
+        cpu_milli_per_device=_cpu_part(cores_milli, count),
         memory_mib_per_device=max(64, memory_mib * 3 // 4 // count),
         notes=(f"GPUs are emulated by CPU shares ({why}); no figure of theirs is a GPU's",),
     )
@@ -112,7 +116,7 @@ def _nvidia(node: str) -> Supply | None:
     return Supply(
         devices,
         "timeslice",
-        cpu_milli_per_device=max(50, (cores_milli - HEADROOM_MILLI) // count),
+        cpu_milli_per_device=_cpu_part(cores_milli, count),
         memory_mib_per_device=max(64, memory_mib * 3 // 4 // count),
         notes=("fractions of a device are time slices: its memory is not isolated between them",),
     )

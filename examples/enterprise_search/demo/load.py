@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 # In each window every agent has one burst. They begin in turns, in an order and with delays drawn anew for
-# each window, as working hours differ: two often overlap, three seldom.
-WINDOW_S = 22.5
-BURST_S = 7.0
+# each window, as working hours differ: two often overlap, three seldom. A burst is long against the two
+# seconds in which a pod starts on a fraction of these devices, as bursts of minutes are against seconds.
+WINDOW_S = 45.0
+BURST_S = 14.0
 
 Interval = tuple[float, float]
 

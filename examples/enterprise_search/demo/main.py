@@ -28,9 +28,8 @@ from demo.measure import Figures
 from demo.setup import SEARCH_AGENTS, SIDES, Setup
 from demo.show import Screen, comparison
 from demo.side import NotReady, Side, Work
+from walras.exchange.supply import HEADROOM_PERCENT
 
-# What the server keeps of its cores when it emulates devices by them.
-HEADROOM_CORES = 0.2
 DOCUMENTS_EACH = 100
 PICTURE_COLUMNS = 112
 QUESTION_CHARACTERS = 300
@@ -67,7 +66,7 @@ def prepare(told: argparse.Namespace, cores: frozenset[int], console: Console) -
         indexes[agent] = file.getvalue()
     assert index is not None
     speed = calibrate.measure(encoder, index, questions, everything)
-    cpu_per_device = (len(cores) - HEADROOM_CORES) / told.gpus
+    cpu_per_device = len(cores) * (100 - HEADROOM_PERCENT) / 100 / told.gpus
     rates = speed.rates(cpu_per_device)
     arrivals = load.arrivals(told.seed, SEARCH_AGENTS, told.seconds, rates, len(questions))
     console.print(
