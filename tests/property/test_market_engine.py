@@ -1,0 +1,154 @@
+"""The compiled engine against the readable auction, and against rules that need no auction to check."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("numba")
+
+from walras.core.money import charge
+from walras.market.auction import Auction
+from walras.market.engine.clearing import clear
+from walras.market.engine.snapshots import translate
+from walras.market.types import (
+    Award,
+    Bid,
+    Device,
+    JobClass,
+    Lease,
+    LeaseState,
+    Package,
+    Rules,
+    Share,
+    Snapshot,
+)
+
+CREDIT = 1_000_000
+HOUR = 3_600_000
+NOW = 1_000_000
+STATES: tuple[LeaseState, ...] = ("reserved", "active", "draining")
+CLASSES: tuple[JobClass, ...] = ("latency", "standard", "batch")
+
+
+def snapshot(seed: int, *, several: bool = True) -> Snapshot:
+    """A random pool in which nothing is up for renewal and nothing may be displaced yet: what the engine and
+    the auction both decide."""
+    chance = random.Random(seed)
+    devices = tuple(
+        Device(f"d{i}", f"n{i // 2}", "m", i, chance.choice((16_000, 80_000)))
+        for i in range(chance.randint(1, 6))
+    )
+    agents = {f"a{i}": chance.randint(0, CREDIT // 10**i) for i in range(4)}
+    selectors = [None, None, frozenset(device.id for device in devices if chance.random() < 0.6)]
+
+    def package() -> Package:
+        return Package(
+            devices=chance.choice((1, 1, 1, 2, 3)),
+            milli_gpu=chance.choice((100, 250, 330, 500, 810, 1000)),
+            memory_mib=chance.choice((0, 0, 2_000, 15_000, 40_000)),
+            term_ms=chance.choice((60_000, 600_000)),
+            price_micros=chance.choice((50_000, 400_000, CREDIT, chance.randint(0, 4 * CREDIT))),
+            eligible=chance.choice(selectors),
+        )
+
+    bids = []
+    for number in range(chance.randint(0, 25)):
+        agent = chance.choice(list(agents))
+        count = chance.choice((1, 1, 2, 3)) if several else 1
+        packages = tuple(package() for _ in range(count))
+        submitted = NOW - chance.randint(0, 3)
+        bids.append(Bid(f"b{number}", agent, chance.choice(CLASSES), packages, 0, submitted, agents[agent]))
+    leases = tuple(_leases(chance, devices, agents))
+    price = chance.choice((0, 200_000, CREDIT))
+    return Snapshot(NOW, Rules(), devices, leases, tuple(bids), price, frozenset())
+
+
+def _leases(chance: random.Random, devices: tuple[Device, ...], agents: dict[str, int]) -> list[Lease]:
+    leases = []
+    for number in range(chance.randint(0, 4)):
+        device = chance.choice(devices)
+        share = Share(device.id, chance.choice((250, 330)), chance.choice((0, 4_000)))
+        agent, state = chance.choice(list(agents)), chance.choice(STATES)
+        price, start = chance.randint(0, CREDIT), NOW - 1
+        leases.append(
+            Lease(
+                f"l{number}", "b", agent, "batch", (share,), price, price, 0, HOUR, start, NOW + HOUR,
+                agents[agent], state,
+            )
+        )  # fmt: skip
+    return leases
+
+
+def cleared(asked: Snapshot) -> tuple[tuple[Award, ...], int]:
+    translated = translate(asked)
+    found = clear(translated.book, asked.price_micros)
+    return translated.awards(found), found.price_micros
+
+
+@given(st.integers(0, 10**9))
+@settings(max_examples=400, deadline=None)
+def test_the_engine_awards_what_the_auction_awards(seed: int) -> None:
+    asked = snapshot(seed)
+    outcome = Auction().clear(asked)
+    assert cleared(asked) == (outcome.awards, outcome.price_micros)
+
+
+@given(st.integers(0, 10**9))
+@settings(max_examples=200, deadline=None)
+def test_no_device_is_oversold_and_nobody_pays_too_much(seed: int) -> None:
+    asked = snapshot(seed)
+    awards, price = cleared(asked)
+    bids = {bid.id: bid for bid in asked.bids}
+    spent: dict[str, int] = {}
+    for award in awards:
+        bid = bids[award.bid]
+        package = bid.packages[award.package]
+        assert asked.rules.reserve_micros <= award.price_micros <= min(price, package.price_micros)
+        assert len({share.device for share in award.shares}) == package.devices
+        assert all(package.eligible is None or share.device in package.eligible for share in award.shares)
+        cost = charge(package.price_micros, package.total_milli, package.term_ms)
+        spent[bid.agent] = spent.get(bid.agent, 0) + cost
+        assert spent[bid.agent] <= bid.funds_micros
+    for device in asked.devices:
+        for waits in (False, True):
+            held = [
+                share
+                for lease in asked.leases
+                for share in lease.shares
+                if lease.state != ("draining" if waits else "reserved")
+            ]
+            held += [share for award in awards if waits or award.starts_now for share in award.shares]
+            here = [share for share in held if share.device == device.id]
+            begun = sum(
+                share.milli for lease in asked.leases for share in lease.shares if share.device == device.id
+            )
+            assert sum(share.milli for share in here) <= max(device.milli, begun)
+            if any(share.device == device.id for award in awards for share in award.shares):
+                assert sum(share.memory_mib for share in here) <= device.memory_mib
+
+
+@given(st.integers(0, 10**9), st.integers(1, 3 * CREDIT))
+@settings(max_examples=200, deadline=None)
+def test_a_winner_that_offers_more_still_wins(seed: int, more: int) -> None:
+    """Of one package, to an agent that can pay: Lehmann, O'Callaghan and Shoham's monotonicity."""
+    asked = snapshot(seed, several=False)
+    rich = tuple(replace(bid, funds_micros=10**12) for bid in asked.bids)
+    asked = replace(
+        asked, bids=rich, leases=tuple(replace(each, funds_micros=10**12) for each in asked.leases)
+    )
+    awards, _ = cleared(asked)
+    for award in awards[-2:]:
+        bids = tuple(
+            replace(
+                bid, packages=(replace(bid.packages[0], price_micros=bid.packages[0].price_micros + more),)
+            )
+            if bid.id == award.bid
+            else bid
+            for bid in asked.bids
+        )
+        assert award.bid in {again.bid for again in cleared(replace(asked, bids=bids))[0]}

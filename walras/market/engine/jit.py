@@ -1,0 +1,58 @@
+"""Kernels: functions over arrays that numba compiles on their first call and keeps on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Ints = npt.NDArray[np.int64]
+Grid = np.ndarray[Any, np.dtype[np.int64]]  # of two dimensions
+NONE = -1  # no row
+LIMIT = (1 << 62) - 1  # above every key, cost and memory size
+
+
+def _fingerprint() -> str:
+    """numba looks at a kernel's own file when it asks whether what it kept is still true, not at the files of
+    the kernels that it calls; so all kernels' names carry the text of all of them."""
+    digest = hashlib.blake2s()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+_FINGERPRINT = _fingerprint()
+
+
+def kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """The function compiled for the types of its first call. It must be a plain function over arrays."""
+    return _compiled(function)
+
+
+def part(function: Callable[P, R]) -> Callable[P, R]:
+    """A kernel that makes no arrays and keeps none: it need not count references to those it is given.
+
+    Counting takes two locked instructions for each array of each call, most of the time of a small one.
+    """
+    return _compiled(function, forceinline=True, _nrt=False)
+
+
+def _compiled(function: Callable[P, R], **options: Any) -> Callable[P, R]:
+    function.__qualname__ += f"_{_FINGERPRINT}"
+    compiled: Callable[P, R] = numba.njit(cache=True, **options)(function)
+    return compiled
+
+
+@part
+def mixed(key: int) -> int:
+    """The key with its high bits in its low ones too, for tables whose size is a power of two."""
+    key ^= key >> 29
+    return key ^ (key >> 17) ^ (key >> 9)

@@ -1,0 +1,212 @@
+"""What is taken: leases and their shares, in columns, kept in step with the book's devices."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from walras.market.engine.amounts import PRICE_MAX, VALUE_MAX, require
+from walras.market.engine.book import Book
+from walras.market.engine.jit import LIMIT, Ints, kernel
+from walras.market.engine.table import Table
+
+RESERVED: Final = 1
+ACTIVE: Final = 2
+DRAINING: Final = 3
+RESTART_MAX: Final = 1 << 50
+
+
+class Shares(NamedTuple):
+    """Columns by share, and by device the first share on it; links are rows + 1, 0 ends a chain."""
+
+    lease: Ints
+    device: Ints
+    milli: Ints
+    memory: Ints
+    next: Ints  # of the lease
+    after: Ints  # on the device
+    prior: Ints
+    on_device: Ints
+    cheapest: Ints  # by device, the least price of a lease on it
+
+
+class Leases:
+    """The leases of a book's devices. A lease is known by its row."""
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+        count = book.devices.kind.size
+        self.table = Table("agent", "latency", "price", "restart", "start", "milli", "state", "told", "first")
+        self._shares = Table("lease", "device", "milli", "memory", "next", "after", "prior")
+        self._on_device = np.zeros(count, np.int64)
+        self._cheapest = np.full(count, LIMIT, np.int64)
+        self._told = 0
+
+    def add(
+        self,
+        *,
+        agent: Ints,
+        latency: Ints,
+        price: Ints,
+        restart: Ints,
+        start_ms: Ints,
+        state: Ints,
+        begin: Ints,
+        device: Ints,
+        milli: Ints,
+        memory: Ints,
+    ) -> Ints:
+        """Add leases; the shares of the i-th are those from `begin[i]` to `begin[i + 1]`. Returns their rows.
+
+        price is the most its bid pays; restart is what being displaced costs it. Raises Invalid out of
+        bounds.
+        """
+        require(price, 0, PRICE_MAX, "prices")
+        require(restart, 0, RESTART_MAX, "restart costs")
+        rows, shares = self.table.take(agent.size), self._shares.take(device.size)
+        total = np.add.reduceat(milli, begin[:-1]) if agent.size else milli
+        require(price * total, 0, VALUE_MAX, "values")
+        columns = {"agent": agent, "latency": latency, "price": price, "restart": restart, "start": start_ms}
+        for name, column in (columns | {"state": state, "milli": total}).items():
+            self.table[name][rows] = column
+        self.table["told"][rows] = np.arange(self._told, self._told + rows.size)
+        self._told += rows.size
+        for name, column in (("device", device), ("milli", milli), ("memory", memory)):
+            self._shares[name][shares] = column
+        link(rows, begin, shares, self.table["first"], price, self.shares())
+        self._occupy(rows, 1)
+        self._want(rows[state != DRAINING], 1)
+        return rows
+
+    def drain(self, rows: Ints) -> None:
+        """Active leases are warned: they stay for now and will be gone."""
+        self._occupy(rows, -1)
+        self._want(rows, -1)
+        self.table["state"][rows] = DRAINING
+        self._occupy(rows, 1)
+
+    def start(self, rows: Ints) -> None:
+        """Reserved leases start."""
+        self._occupy(rows, -1)
+        self.table["state"][rows] = ACTIVE
+        self._occupy(rows, 1)
+
+    def end(self, rows: Ints) -> None:
+        """Forget leases."""
+        self._occupy(rows, -1)
+        self._want(rows[self.table["state"][rows] != DRAINING], -1)
+        shares = unlink(rows, self.table["first"], self.table["price"], self.shares())
+        self._shares.give(shares)
+        self.table.give(rows)
+
+    def shares(self) -> Shares:
+        """The shares as kernels read them; good until leases are added."""
+        table = self._shares
+        return Shares(
+            table["lease"],
+            table["device"],
+            table["milli"],
+            table["memory"],
+            table["next"],
+            table["after"],
+            table["prior"],
+            self._on_device,
+            self._cheapest,
+        )
+
+    def _occupy(self, rows: Ints, sign: int) -> None:
+        devices = self._book.devices
+        occupy(
+            rows,
+            self.table["state"],
+            self.table["first"],
+            self.shares(),
+            devices.now_milli,
+            devices.now_memory,
+            devices.later_milli,
+            devices.later_memory,
+            sign,
+        )
+
+    def _want(self, rows: Ints, change: int) -> None:
+        """A lease's shape, that of its first share, counts as wanted."""
+        first = self.table["first"][rows] - 1
+        shapes = np.stack((self._shares["milli"][first], self._shares["memory"][first]), axis=1)
+        distinct, inverse = np.unique(shapes, axis=0, return_inverse=True)
+        numbers = np.array([self._book.catalogue.shape_of(*shape) for shape in distinct.tolist()], np.int64)
+        self._book.catalogue.want(numbers[inverse.ravel()] if numbers.size else numbers, change)
+
+
+@kernel
+def link(rows: Ints, begin: Ints, shares: Ints, first: Ints, price: Ints, table: Shares) -> None:
+    """Chain shares by lease, in their order, and by device."""
+    for i in range(rows.size):
+        for at in range(begin[i + 1] - 1, begin[i] - 1, -1):
+            share = shares[at]
+            device = table.device[share]
+            table.lease[share] = rows[i]
+            table.next[share] = first[rows[i]]
+            first[rows[i]] = share + 1
+            after = table.on_device[device]
+            table.after[share], table.prior[share] = after, 0
+            if after:
+                table.prior[after - 1] = share + 1
+            table.on_device[device] = share + 1
+            table.cheapest[device] = min(table.cheapest[device], price[i])
+
+
+@kernel
+def unlink(rows: Ints, first: Ints, price: Ints, table: Shares) -> Ints:
+    """Take the leases' shares out of the devices' chains; returns them."""
+    count = 0
+    found = np.empty(16, np.int64)
+    for row in rows:
+        at = first[row]
+        while at:
+            share = at - 1
+            if count == found.size:
+                found = np.concatenate((found, np.empty_like(found)))
+            found[count] = share
+            count += 1
+            device, prior, after = table.device[share], table.prior[share], table.after[share]
+            if prior:
+                table.after[prior - 1] = after
+            else:
+                table.on_device[device] = after
+            if after:
+                table.prior[after - 1] = prior
+            least, other = LIMIT, table.on_device[device]
+            while other:
+                least = min(least, price[table.lease[other - 1]])
+                other = table.after[other - 1]
+            table.cheapest[device] = least
+            at = table.next[share]
+    return found[:count]
+
+
+@kernel
+def occupy(
+    rows: Ints,
+    state: Ints,
+    first: Ints,
+    table: Shares,
+    now_milli: Ints,
+    now_memory: Ints,
+    later_milli: Ints,
+    later_memory: Ints,
+    sign: int,
+) -> None:
+    """Count leases in or out of what is taken: now unless reserved, later unless draining."""
+    for row in rows:
+        at = first[row]
+        while at:
+            share = at - 1
+            device = table.device[share]
+            if state[row] != RESERVED:
+                now_milli[device] += sign * table.milli[share]
+                now_memory[device] += sign * table.memory[share]
+            if state[row] != DRAINING:
+                later_milli[device] += sign * table.milli[share]
+                later_memory[device] += sign * table.memory[share]
+            at = table.next[share]
