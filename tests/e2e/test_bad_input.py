@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from support.live import BIN, DEADLINE_S, Live, eventually, phase, pod, run, serving
+from support.live import BIN, DEADLINE_S, Live, eventually, phase, pod, processes, run, serving
 
 pytestmark = pytest.mark.e2e
 
@@ -280,19 +280,6 @@ def test_the_market_itself_cannot_be_deleted(fleet: httpx.Client) -> None:
 
 
 # What goes away while it is in use
-
-
-def processes(mark: str) -> list[str]:
-    """Command lines on this machine with a mark in them."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = entry.read_bytes()
-        except OSError:
-            continue
-        if mark.encode() in line:
-            found.append(line.decode(errors="replace"))
-    return found
 
 
 def books(server: Live) -> dict[str, Any]:

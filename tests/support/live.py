@@ -30,10 +30,12 @@ class Live:
     gpus: str = "emulated:1"
     process: subprocess.Popen[str] | None = None
     ready: dict[str, Any] = field(default_factory=dict)
+    # What runs the server, such as another user.
+    prefix: tuple[str, ...] = ()
 
     def start(self, *extra: str) -> None:
         command = [
-            BIN / "walras", "up", "--json", "--data", self.data, "--gpus", self.gpus,
+            *self.prefix, BIN / "walras", "up", "--json", "--data", self.data, "--gpus", self.gpus,
             "--listen", "127.0.0.1:0", *extra,
         ]  # fmt: skip
         with (self.data.parent / "server.log").open("a") as log:
@@ -113,6 +115,19 @@ def eventually(look: Callable[[], Any], what: str) -> Any:
             return found
         assert time.monotonic() < deadline, f"waited {DEADLINE_S:.0f} s for {what}"
         time.sleep(0.1)
+
+
+def processes(mark: str) -> list[str]:
+    """Command lines on this machine with a mark in them."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes()
+        except OSError:
+            continue
+        if mark.encode() in line:
+            found.append(line.decode(errors="replace"))
+    return found
 
 
 @contextmanager

@@ -1,0 +1,124 @@
+"""The main path by a user without rights: what works works, and `walras doctor` says what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.live import BIN, Live, eventually, phase, pod, processes, run
+
+import walras
+
+pytestmark = pytest.mark.e2e
+
+NOBODY = 65_534
+
+
+def as_ordinary_user(aside: Path) -> tuple[str, ...]:
+    """What to put before a command so that nobody runs it, who can read Python and this package.
+
+    Where they are below a directory that is for root alone, that directory is another one in a mount
+    namespace of the command's own.
+    """
+    wanted = {
+        Path(each).resolve() for each in (sys.prefix, sys.base_prefix, Path(walras.__file__).parents[1])
+    }
+    closed = {path: closing for path in wanted if (closing := _closing(path)) is not None}
+    script = ["set -e"]
+    for number, path in enumerate(closed):
+        script += [f"mkdir -p {aside}/{number}", f"mount --bind {shlex.quote(str(path))} {aside}/{number}"]
+    script += [f"mount -t tmpfs -o mode=755 tmpfs {shlex.quote(str(each))}" for each in set(closed.values())]
+    for number, path in enumerate(closed):
+        place = shlex.quote(str(path))
+        script += [f"mkdir -p {place}", f"mount --bind {aside}/{number} {place}"]
+    ids = f"--reuid {NOBODY} --regid {NOBODY} --clear-groups --bounding-set=-all --inh-caps=-all"
+    script.append(f'exec setpriv {ids} env HOME={aside} "$@"')
+    return ("unshare", "--mount", "--propagation", "private", "bash", "-c", "\n".join(script), "nobody")
+
+
+def _closing(path: Path) -> Path | None:
+    """The first directory above that others may not enter."""
+    return next((each for each in reversed((path, *path.parents)) if not each.stat().st_mode & 1), None)
+
+
+@pytest.fixture
+def ordinary() -> Iterator[Live]:
+    # Not pytest's own folder, which is for root alone.
+    folder = Path(tempfile.mkdtemp(prefix="walras-user-"))
+    prefix: tuple[str, ...] = ()
+    if os.geteuid() == 0:
+        os.chown(folder, NOBODY, NOBODY)
+        prefix = as_ordinary_user(folder)
+        tried = subprocess.run(
+            [*prefix, BIN / "walras", "version"], capture_output=True, text=True, check=False
+        )
+        if tried.returncode:
+            shutil.rmtree(folder)
+            pytest.skip(f"no other user can run Walras here: {tried.stderr}")
+    live = Live(folder / "data", prefix=prefix)
+    try:
+        live.start()
+        yield live
+    finally:
+        if live.process is not None:
+            live.stop()
+        log = live.log()
+        shutil.rmtree(folder)
+    assert "Traceback" not in log, log
+
+
+TRAIN = """
+[ -e /data/step ] && echo "resuming from $(cat /data/step)"
+trap 'echo 42 > /data/step; exit 0' TERM
+while :; do sleep 0.1; done
+"""
+
+
+def test_an_ordinary_user_can_do_the_main_job(ordinary: Live) -> None:
+    live = ordinary
+    live.kubectl(live.operator, "patch", "pool", "default", "--type", "merge", "-p",
+                 '{"spec": {"minimumQuantum": "0s"}}')  # fmt: skip
+    trainer, searcher = live.agent("trainer"), live.agent("searcher")
+    live.apply(trainer, pod("hello", "echo hello; exit 3"))
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
+    }
+    train = pod("train", TRAIN, milli=1000, price="0.50", job_class="batch")
+    train["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    train["spec"]["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    live.apply(trainer, claim, train)
+    eventually(lambda: phase(live, trainer, "hello") == "Failed", "the pod on the base node to end")
+    assert live.kubectl(trainer, "logs", "hello").strip() == "hello"
+    eventually(lambda: phase(live, trainer, "train") == "Running", "training to run")
+    query = pod("query", "echo $WALRAS_MILLIGPU; : mark-query", milli=1000, price="5", job_class="latency")
+    live.apply(searcher, query)
+    eventually(lambda: phase(live, searcher, "query") == "Succeeded", "inference to displace it and end")
+    assert live.kubectl(searcher, "logs", "query").strip() == "1000"
+    # Displaced, it had the time to write a checkpoint; it goes on from there.
+    live.apply(trainer, train)
+    eventually(
+        lambda: "resuming from 42" in live.kubectl(trainer, "logs", "train", check=False), "it to resume"
+    )
+    assert json.loads(live.walras("ledger", "-o", "json"))["balanced"] is True
+    live.walras("agent", "delete", "trainer")
+    assert not processes("/data/step")
+
+
+def test_doctor_tells_an_ordinary_user_what_is_missing_and_what_to_do(ordinary: Live) -> None:
+    told = run(*ordinary.prefix, BIN / "walras", "doctor", "-o", "json", "--data", ordinary.data)
+    checks = {check["name"]: check for check in json.loads(told)["checks"]}
+    assert checks["server"]["ok"] is True
+    assert checks["user separation"]["ok"] is False
+    assert "run the server as root" in checks["user separation"]["advice"]
+    assert all(check["advice"] for check in checks.values() if not check["ok"])
