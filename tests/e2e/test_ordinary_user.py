@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.live import BIN, Live, eventually, phase, pod, processes, run
+from support.live import BIN, DEADLINE_S, Live, eventually, phase, pod, processes, run
 
 import walras
 
@@ -22,8 +23,10 @@ pytestmark = pytest.mark.e2e
 NOBODY = 65_534
 
 
-def as_ordinary_user(aside: Path) -> tuple[str, ...]:
+def as_ordinary_user(aside: Path, *, without: str = "") -> tuple[str, ...]:
     """What to put before a command so that nobody runs it, who can read Python and this package.
+
+    `without`: a program that this machine then does not have.
 
     Where they are below a directory that is for root alone, that directory is another one in a mount
     namespace of the command's own.
@@ -39,6 +42,8 @@ def as_ordinary_user(aside: Path) -> tuple[str, ...]:
     for number, path in enumerate(closed):
         place = shlex.quote(str(path))
         script += [f"mkdir -p {place}", f"mount --bind {aside}/{number} {place}"]
+    if without and (found := shutil.which(without)):
+        script.append(f"mount --bind /dev/null {shlex.quote(found)}")
     ids = f"--reuid {NOBODY} --regid {NOBODY} --clear-groups --bounding-set=-all --inh-caps=-all"
     script.append(f'exec setpriv {ids} env HOME={aside} "$@"')
     return ("unshare", "--mount", "--propagation", "private", "bash", "-c", "\n".join(script), "nobody")
@@ -49,14 +54,14 @@ def _closing(path: Path) -> Path | None:
     return next((each for each in reversed((path, *path.parents)) if not each.stat().st_mode & 1), None)
 
 
-@pytest.fixture
-def ordinary() -> Iterator[Live]:
+@pytest.fixture(params=["", "bwrap"], ids=["with all there is", "without bubblewrap"])
+def ordinary(request: pytest.FixtureRequest) -> Iterator[Live]:
     # Not pytest's own folder, which is for root alone.
     folder = Path(tempfile.mkdtemp(prefix="walras-user-"))
     prefix: tuple[str, ...] = ()
     if os.geteuid() == 0:
         os.chown(folder, NOBODY, NOBODY)
-        prefix = as_ordinary_user(folder)
+        prefix = as_ordinary_user(folder, without=request.param)
         tried = subprocess.run(
             [*prefix, BIN / "walras", "version"], capture_output=True, text=True, check=False
         )
@@ -119,6 +124,25 @@ def test_doctor_tells_an_ordinary_user_what_is_missing_and_what_to_do(ordinary: 
     told = run(*ordinary.prefix, BIN / "walras", "doctor", "-o", "json", "--data", ordinary.data)
     checks = {check["name"]: check for check in json.loads(told)["checks"]}
     assert checks["server"]["ok"] is True
-    assert checks["user separation"]["ok"] is False
-    assert "run the server as root" in checks["user separation"]["advice"]
+    if checks["sandbox"]["ok"]:
+        assert "run the server as root" in checks["user separation"]["advice"]
+    else:
+        assert "its own data and tokens too" in checks["sandbox"]["detail"]
+        assert "run only programs that you trust" in checks["sandbox"]["advice"]
     assert all(check["advice"] for check in checks.values() if not check["ok"])
+
+
+def test_a_server_that_cannot_shut_pods_in_says_so_at_its_start(ordinary: Live) -> None:
+    exposed = ordinary.prefix and "/dev/null" in ordinary.prefix[-2]
+    ordinary.stop()
+    command = [*ordinary.prefix, BIN / "walras", "up", "--data", ordinary.data, "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        assert server.stdout is not None
+        said = ""
+        while "Ctrl-C stops it" not in said and (line := server.stdout.readline()):
+            said += line
+        server.send_signal(signal.SIGINT)
+        assert server.wait(DEADLINE_S) == 0
+    assert ("run only programs that you trust" in said) == bool(exposed)

@@ -53,7 +53,10 @@ async def probe(
 
 def _candidates(tools: Tools, notes: list[str]) -> Sequence[Mode]:
     if not tools.bwrap:
-        notes.append("bubblewrap (bwrap) is not installed: programs see this machine's files and network")
+        notes.append(
+            "bubblewrap (bwrap) is not installed: programs run as the server's user and see what it sees, "
+            "its own data and tokens too"
+        )
         return ("plain",)
     if os.geteuid() == 0 and tools.setpriv:
         return ("root", "user", "plain")

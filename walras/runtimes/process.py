@@ -150,6 +150,15 @@ class ProcessRuntime:
     def separates_users(self) -> bool:
         return self._sandbox is not None and self._sandbox.mode == "root"
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What whoever starts the server has to know before running programs of others, once open."""
+        if self._sandbox is None or self._sandbox.mode != "plain":
+            return ()
+        return (
+            "pods are not shut in: run only programs that you trust; `walras doctor` says what is missing",
+        )
+
     async def open(self) -> None:
         detected = detect(f"walras-{self._mark}") if self._use_cgroups else None
         self.groups = detected.groups if detected is not None else None

@@ -95,7 +95,8 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     planes = ControlPlanes(api, clock, ids, endpoint=url, ca_pem=certificates.ca_pem)
     await stack.enter_async_context(_running(planes))
     operator_file = _write_kubeconfig(options.data, url, certificates.ca_pem, planes.operator_token)
-    kubelet = Kubelet(api, ProcessRuntime(options.data), clock, planes.recorder, options.data)
+    runtime = ProcessRuntime(options.data)
+    kubelet = Kubelet(api, runtime, clock, planes.recorder, options.data)
     exchange = Exchange(
         api,
         store,
@@ -125,7 +126,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         operator_file,
         options.data,
         tuple(_shown(device, found) for device in found.devices),
-        found.notes,
+        (*found.notes, *runtime.warnings),
     )
 
 
