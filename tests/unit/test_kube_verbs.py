@@ -490,6 +490,26 @@ def test_a_collection_is_deleted_by_selector() -> None:
     run(story)
 
 
+def test_an_agents_objects_count_by_their_size_too() -> None:
+    async def story(agent: Caller) -> None:
+        big = "x" * 400_000
+        for name in ("a", "b", "c"):
+            await agent.create("configmaps", config(name, key=big))
+        with pytest.raises(Forbidden, match="exceeded quota: storage"):
+            await agent.create("configmaps", config("d"))
+        with pytest.raises(Forbidden, match="exceeded quota: storage"):
+            await agent.patch("configmaps", "a", {"data": {"more": "y"}})
+        # What makes room is welcome.
+        await agent.patch("configmaps", "a", {"data": {"key": "small"}})
+        await agent.create("configmaps", config("d"))
+        await agent.delete("configmaps", "b")
+        cluster = agent.api.state.clusters["a"]
+        stored = [record.raw for each in cluster.collections.values() for record in each.records.values()]
+        assert cluster.bytes == sum(map(len, stored))
+
+    run(story, quota=100)
+
+
 def test_the_first_namespaces_stay() -> None:
     async def story(agent: Caller) -> None:
         with pytest.raises(Forbidden, match="this namespace may not be deleted"):

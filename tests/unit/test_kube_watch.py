@@ -10,7 +10,7 @@ import pytest
 
 from walras.core.clock import SequenceIds, VirtualClock
 from walras.core.errors import BadRequest, Expired, Invalid, Timeout
-from walras.kube import committer, watch
+from walras.kube import committer, state, watch
 from walras.kube.api import API
 from walras.kube.store.sqlite import SqliteStore
 from walras.kube.verbs import Context, Identity, Page, Verbs
@@ -201,6 +201,24 @@ def test_a_compacted_revision_is_expired_and_a_later_one_is_not(
         assert len(seen(world.watch(str(compacted)))) == 41 - compacted
         (rows,) = world.store.query("SELECT count(*) FROM versions WHERE cluster = 'a'")[0]
         assert rows <= 20
+
+    tell(story)
+
+
+def test_the_history_of_large_objects_is_kept_by_their_bytes(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "MARK_BYTES", 10_000)
+    monkeypatch.setattr(committer, "HISTORY_MARKS", 4)
+
+    async def story(world: World) -> None:
+        for number in range(60):
+            await world.put("x", v=f"{number}".ljust(5_000, "y"))
+        (stored,) = world.store.query("SELECT sum(length(data)) FROM versions WHERE cluster = 'a'")[0]
+        assert stored <= 6 * 10_000 + 2 * 5_500
+        compacted = world.api.state.clusters["a"].compacted
+        assert compacted > 40
+        assert len(seen(world.watch(str(compacted)))) == 61 - compacted
 
     tell(story)
 

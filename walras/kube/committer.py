@@ -13,8 +13,9 @@ from walras.kube.state import Effect, State
 from walras.kube.store.base import Batch, Compaction, Group, Store
 
 # Versions that a cluster keeps for watches and paged lists to resume from, and how many beyond them
-# may pile up before a group commit also clears them away.
+# may pile up before a group commit also clears them away. Large ones are kept for so many marks at most.
 HISTORY_REVISIONS: Final = 5_000
+HISTORY_MARKS: Final = 32
 COMPACT_STEP: Final = 500
 COMPACT_MAX: Final = 4_000
 
@@ -70,7 +71,12 @@ class Committer:
             if cluster is None:
                 continue
             after, upto = cluster.compacted, cluster.revision - HISTORY_REVISIONS
-            if upto - after >= COMPACT_STEP:
+            due = upto - after >= COMPACT_STEP
+            while len(cluster.marks) > HISTORY_MARKS:
+                mark = cluster.marks.popleft()
+                if mark > max(after, upto):
+                    upto, due = mark, True
+            if due:
                 # From now on nobody may start reading there.
                 cluster.compacted = min(upto, after + COMPACT_MAX)
                 yield Compaction(name, after, cluster.compacted)

@@ -26,6 +26,11 @@ def copy(obj: Object) -> Object:
     return _decode(_encode(obj))  # type: ignore[no-any-return]
 
 
+def size(obj: Object) -> int:
+    """Bytes of its JSON."""
+    return len(_encode(obj))
+
+
 class Record:
     """`raw` is the JSON with the resourceVersion in it; `object` is shared: never mutate it."""
 

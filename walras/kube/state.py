@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from walras.kube.objects import conflict, not_found
 from walras.kube.record import Key, Object, Record
 from walras.kube.store.base import ClusterRow, Row
+
+MARK_BYTES: Final = 1 << 20
 
 ChangeType = Literal["ADDED", "MODIFIED", "DELETED"]
 
@@ -59,8 +62,12 @@ class Cluster:
     revision: int
     compacted: int
     staged: int = 0
-    # Objects, counting what is staged.
+    # Objects, and the bytes of their JSON, counting what is staged.
     objects: int = 0
+    bytes: int = 0
+    # Committed since the last mark; a mark is the revision at which another MARK_BYTES had been written.
+    unmarked_bytes: int = 0
+    marks: deque[int] = field(default_factory=deque)
     dropping: bool = False
     # The revision at which this process began to know what changes.
     known_from: int = 0
@@ -104,6 +111,7 @@ class State:
             key = Key(row.cluster, row.resource, row.namespace, row.name)
             self._collection(key).put(Record(key, row.revision, row.data))
             self.clusters[row.cluster].objects += 1
+            self.clusters[row.cluster].bytes += len(row.data)
         for cluster in self.clusters.values():
             for collection in cluster.collections.values():
                 # Deletions before the start are not known here, so nothing older is.
@@ -175,6 +183,9 @@ class State:
             cluster.staged += 1
             cluster.objects += (not write.deleted) - (previous is not None)
             record = Record.of(key, cluster.staged, write.obj)
+            cluster.bytes += (0 if write.deleted else len(record.raw)) - (
+                len(previous.raw) if previous else 0
+            )
             effect = self._overlay[key] = Effect(record, previous, write.deleted)
             before = previous.revision if previous else 0
             rows.append(Row(key.cluster, record.revision, key.resource, key.namespace, key.name,
@@ -198,7 +209,12 @@ class State:
                 self._collection(key).remove((key.namespace, key.name), record.revision)
             else:
                 self._collection(key).put(record)
-            self.clusters[key.cluster].revision = record.revision
+            cluster = self.clusters[key.cluster]
+            cluster.revision = record.revision
+            cluster.unmarked_bytes += len(record.raw)
+            if cluster.unmarked_bytes >= MARK_BYTES:
+                cluster.unmarked_bytes = 0
+                cluster.marks.append(record.revision)
             if self._overlay.get(key) is effect:
                 del self._overlay[key]
 
@@ -207,7 +223,8 @@ class State:
         self._overlay.clear()
         for cluster in self.clusters.values():
             cluster.staged, cluster.dropping = cluster.revision, False
-            cluster.objects = sum(len(c.records) for c in cluster.collections.values())
+            records = [record for c in cluster.collections.values() for record in c.records.values()]
+            cluster.objects, cluster.bytes = len(records), sum(len(record.raw) for record in records)
 
     def add_cluster(self, name: str) -> None:
         """An empty cluster."""

@@ -11,10 +11,13 @@ from walras.kube import defaults, fields, managed, objects, policy, validation
 from walras.kube.api import API
 from walras.kube.context import Context
 from walras.kube.patch import copied
-from walras.kube.record import Object
+from walras.kube.record import Object, size
 from walras.kube.registry import Resource
 from walras.kube.transaction import Transaction
 
+# What all objects of a cluster may take together: so much for each that its quota allows.
+BYTES_AN_OBJECT: Final = 8 << 10
+BYTES_MIN: Final = 1 << 20
 # Built-in types whose update must say which version it was made from, as custom resources must.
 _CONDITIONAL: Final = (objects.CRDS, "leases.coordination.k8s.io")
 # What a client may leave out but not change, and what is not the client's to write at all.
@@ -139,6 +142,24 @@ class Writer:
                 f"exceeded quota: objects, requested: count/objects=1, used: count/objects={used}, "
                 f"limited: count/objects={limit}",
             )
+        self._check_bytes(ctx, resource, name)
+
+    def _check_bytes(
+        self,
+        ctx: Context,
+        resource: Resource,
+        name: str,
+        old: Object | None = None,
+        new: Object | None = None,
+    ) -> None:
+        """Objects are in memory, so their sizes count too: beyond them nothing is made, and nothing grows."""
+        used = self._api.state.cluster(ctx.cluster).bytes
+        limit = max(BYTES_MIN, self._quota(ctx.cluster) * BYTES_AN_OBJECT)
+        if used < limit or (old is not None and new is not None and size(new) <= size(old)):
+            return
+        raise policy.forbidden(
+            resource.key, name, f"exceeded quota: storage, used: {used} bytes, limited: {limit} bytes"
+        )
 
     def update(
         self,
@@ -165,6 +186,7 @@ class Writer:
                 managed.record(
                     resource, old, new, manager=ctx.field_manager, subresource=subresource, now=self._now()
                 )
+            self._check_bytes(ctx, resource, name, old, new)
             return new
 
         return tx.replace(ctx.cluster, resource.key, namespace, name, whole)
