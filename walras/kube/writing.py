@@ -28,6 +28,11 @@ _OVERWRITTEN: Final = ("generateName", "generation", "resourceVersion", "selfLin
 _STATUS_METADATA: Final = ("labels", "annotations", "managedFields")
 
 
+def bytes_of(objects: int) -> int:
+    """What a quota of so many objects lets them take together."""
+    return max(BYTES_MIN, objects * BYTES_AN_OBJECT)
+
+
 def decoded(ctx: Context, resource: Resource, obj: Object) -> Object:
     """A new object in stored form. Raises BadRequest; unknown fields are refused, told or dropped."""
     _check_type(resource, obj)
@@ -154,7 +159,7 @@ class Writer:
     ) -> None:
         """Objects are in memory, so their sizes count too: beyond them nothing is made, and nothing grows."""
         used = self._api.state.cluster(ctx.cluster).bytes
-        limit = max(BYTES_MIN, self._quota(ctx.cluster) * BYTES_AN_OBJECT)
+        limit = bytes_of(self._quota(ctx.cluster))
         if used < limit or (old is not None and new is not None and size(new) <= size(old)):
             return
         raise policy.forbidden(

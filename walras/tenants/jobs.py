@@ -22,6 +22,7 @@ from walras.tenants.objects import (
     finalizers,
     uid,
 )
+from walras.tenants.quota import RETRY_MS, Room
 from walras.tenants.workloads import new_pod, takes_pods
 
 COMPONENT = "job-controller"
@@ -37,6 +38,7 @@ class JobController:
         self._recorder = recorder
         self._dependents = dependents
         self._strays = StrayPods(api)
+        self._room = Room(api)
 
     def watch(self) -> list[Callable[[], None]]:
         return [
@@ -74,6 +76,11 @@ class JobController:
         if not takes_pods(self._api, cluster, namespace):
             planned.create.clear()
         transaction = self._api.transaction()
+        room = self._room.left(cluster)
+        if len(planned.create) > room:
+            del planned.create[room:]
+            self._note(transaction, cluster, job, "Warning", "FailedCreate", self._room.refusal(cluster))
+            planned.again_ms = min(planned.again_ms or RETRY_MS, RETRY_MS)
         try:
             self._stage(transaction, cluster, job, planned)
         except NotFound:

@@ -1,12 +1,17 @@
-"""How many objects an agent's cluster may hold."""
+"""How many objects an agent's cluster may hold, by its own hand or by what controllers make for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from walras.kube.api import API
 from walras.kube.verbs import default_quota
+from walras.kube.writing import bytes_of
 from walras.tenants.objects import AGENTS, FLEET
+
+# How long a controller waits for room before it looks again.
+RETRY_MS: Final = 10_000
 
 
 def object_quota(api: API) -> Callable[[str], int]:
@@ -18,3 +23,23 @@ def object_quota(api: API) -> Callable[[str], int]:
         return int((declared.get("quota") or {}).get("objects", default_quota(cluster)))
 
     return quota
+
+
+class Room:
+    """What controllers ask before they make objects because an agent's object says so."""
+
+    def __init__(self, api: API) -> None:
+        self._api = api
+        self._quota = object_quota(api)
+
+    def left(self, cluster: str) -> int:
+        """How many more objects the cluster may hold."""
+        state, quota = self._api.state.cluster(cluster), self._quota(cluster)
+        return max(0, quota - state.objects) if state.bytes < bytes_of(quota) else 0
+
+    def refusal(self, cluster: str) -> str:
+        """What an Event says where `left` is less than is wanted."""
+        return (
+            f"Error creating: exceeded quota: objects, limited: count/objects={self._quota(cluster)}; "
+            f"looked at again in {RETRY_MS // 1000} s"
+        )

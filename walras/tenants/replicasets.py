@@ -23,6 +23,7 @@ from walras.tenants.objects import (
     owner_reference,
     transition_ms,
 )
+from walras.tenants.quota import RETRY_MS, Room
 from walras.tenants.workloads import deletion_rank, is_active, is_ready, new_pod, takes_pods
 
 COMPONENT: Final = "replicaset-controller"
@@ -38,6 +39,7 @@ class ReplicaSetController:
         self._manager = manager
         self._recorder = recorder
         self._dependents = dependents
+        self._room = Room(api)
 
     def watch(self) -> list[Callable[[], None]]:
         return [
@@ -73,6 +75,8 @@ class ReplicaSetController:
             if not deleting(owner) and takes_pods(self._api, cluster, namespace):
                 active = self._scale(transaction, cluster, owner, active)
             again_ms = self._report(transaction, cluster, owner, pods, active)
+            if len(active) < owner["spec"].get("replicas", 1) and not self._room.left(cluster):
+                again_ms = min(again_ms or RETRY_MS, RETRY_MS)
         except NotFound:
             # Something of it went away meanwhile, and its deletion brings us back.
             return 1
@@ -100,7 +104,12 @@ class ReplicaSetController:
         missing = owner["spec"].get("replicas", 1) - len(active)
         if missing > 0:
             made = []
-            for _ in range(min(missing, BURST_MAX)):
+            room = self._room.left(cluster)
+            if not room:
+                self._note(
+                    transaction, cluster, owner, "FailedCreate", self._room.refusal(cluster), "Warning"
+                )
+            for _ in range(min(missing, BURST_MAX, room)):
                 pod = transaction.create(cluster, PODS, new_pod(owner, owner["spec"]["template"]))
                 made.append(pod)
                 self._note(transaction, cluster, owner, "SuccessfulCreate", f"Created pod: {_name(pod)}")
@@ -147,10 +156,16 @@ class ReplicaSetController:
         transaction.edit(cluster, REPLICA_SETS, owner["metadata"]["namespace"], _name(owner), report)
         return min((wait for wait in waits if wait > 0), default=None)
 
-    def _note(self, transaction: Transaction, cluster: str, owner: Object, reason: str, message: str) -> None:
-        self._recorder.stage(
-            transaction, cluster, owner, "Normal", reason, message=message, component=COMPONENT
-        )
+    def _note(
+        self,
+        transaction: Transaction,
+        cluster: str,
+        owner: Object,
+        reason: str,
+        message: str,
+        type_: str = "Normal",
+    ) -> None:
+        self._recorder.stage(transaction, cluster, owner, type_, reason, message=message, component=COMPONENT)
 
 
 def _name(obj: Object) -> str:
