@@ -78,6 +78,8 @@ def test_killed_again_and_again_while_it_writes_and_leases(live: Live) -> None:
         assert acknowledged <= known
         ledger = json.loads(live.walras("ledger", "-o", "json"))
         assert ledger["balanced"] is True, ledger
+        verified = json.loads(live.walras("ledger", "verify", "-o", "json"))
+        assert verified["fault"] is None, verified
         found = {
             each["metadata"]["uid"]
             for each in live.get(acme, "gpuleases")["items"]

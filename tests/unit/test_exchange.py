@@ -435,6 +435,50 @@ def test_a_deleted_agent_loses_its_leases_and_its_credits_go_back_to_the_mint() 
     play(story)
 
 
+def test_money_on_hold_for_no_lease_is_free_again_after_its_time() -> None:
+    async def story(world: World) -> None:
+        await world.agent("search")
+        await world.pod("search", "query", 1000, "2.00")
+        await world.step(1000)
+        treasury, now = world.exchange.treasury, world.clock.now_ms()
+        treasury.hold("lost", "agent:search", "revenue:default", 5 * MICROS, now, expires_at_ms=now + 60_000)
+        await world.step(59_000)
+        assert "lost" in treasury.ledger.holds
+        await world.step(2_000)
+        (holding,) = world.exchange.holdings.values()
+        assert set(treasury.ledger.holds) == {holding.hold}, "the lease, renewed meanwhile, keeps its own"
+        world.check_money()
+
+    play(story)
+
+
+def test_a_lease_whose_hold_timed_out_while_the_server_was_down_still_ends_well(tmp_path: Path) -> None:
+    clock = VirtualClock()
+
+    async def before() -> None:
+        world = World(tmp_path / "db", clock)
+        await world.open()
+        await world.agent("search")
+        await world.pod("search", "query", 1000, "2.00")
+        await world.step(1000)
+        await world.close()
+
+    async def after() -> None:
+        world = World(tmp_path / "db", clock)
+        await world.open()
+        await world.api.delete("search", PODS, "default", "query", grace_seconds=0)
+        await world.step(1000)
+        await world.step(1000)
+        assert not world.exchange.treasury.ledger.holds
+        assert not world.exchange.holdings
+        world.check_money()
+        await world.close()
+
+    asyncio.run(before())
+    clock.advance(7 * 24 * 3_600_000)
+    asyncio.run(after())
+
+
 def test_after_a_crash_leases_go_on_settled_to_the_last_reading_and_the_gap_is_free(tmp_path: Path) -> None:
     clock = VirtualClock()
 

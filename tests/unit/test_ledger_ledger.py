@@ -140,6 +140,8 @@ def test_a_mint_takes_back_no_more_than_it_issued(ledger: Ledger) -> None:
     ledger.hold("h", "agent", "issuer", 7, at_ms=3)
     with pytest.raises(MoneyError):
         ledger.hold("x", "agent", "issuer", 4, at_ms=3)
+    (refusal,) = ledger.apply([Transfer("x", "agent", "issuer", 4)], at_ms=3)
+    assert isinstance(refusal, MoneyError), "what is on its way counts"
     ledger.transfer("t3", "agent", "issuer", 3, at_ms=3)
     ledger.capture("c", "h", 7, at_ms=3)
     assert ledger.account("issuer").balance == 0
@@ -248,6 +250,18 @@ class TestIds:
         assert repeated == stored["t1"]
         assert fresh == ledger.drain()[0]
         assert ledger.account("agent").balance == before + 5
+
+    def test_both_generations_of_memory_know_an_id(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("walras.ledger.ledger.RECENT_MAX", 4)
+        ledger = Ledger()
+        ledger.open("o1", "mint", limit=Limit.NONE, at_ms=0)
+        ledger.open("o2", "agent", limit=Limit.DEBITS, at_ms=0)
+        for number in range(4):
+            ledger.apply([Transfer(f"t{number}", "mint", "agent", 5)], at_ms=number)
+        ledger.apply([Transfer(f"t{number}", "mint", "agent", 5) for number in range(4)], at_ms=9)
+        for number in range(4):
+            ledger.transfer(f"t{number}", "mint", "agent", 5, at_ms=9)
+        assert ledger.account("agent").balance == 20
 
     def test_without_a_history_memory_is_what_there_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("walras.ledger.ledger.RECENT_MAX", 2)
