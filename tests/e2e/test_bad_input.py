@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def test_a_request_larger_than_any_device_is_explained(server: Live, acme: Path,
     for name, (limits, _) in asked.items():
         assert http.post(PODS, json=gpu_pod(limits, name)).status_code == 201
     for name, (_, said) in asked.items():
-        told = eventually(lambda name=name: explanation(http, name), f"{name} to be explained")
+        told = eventually(partial(explanation, http, name), f"{name} to be explained")
         assert said in told["message"] and told["reason"] == "TooLarge"
     for name, (_, said) in asked.items():
         assert said in server.walras("explain", f"bid/{name}", "--agent", "acme")
@@ -270,8 +271,8 @@ def test_a_definition_without_a_structural_schema_is_refused(
 def test_rules_by_which_no_market_could_work_are_refused(
     fleet: httpx.Client, spec: dict[str, Any], said: str
 ) -> None:
-    patch = {"headers": {"content-type": "application/merge-patch+json"}, "json": {"spec": spec}}
-    assert said in refused(fleet.patch(f"{WALRAS}/pools/default", **patch))
+    merge = {"content-type": "application/merge-patch+json"}
+    assert said in refused(fleet.patch(f"{WALRAS}/pools/default", json={"spec": spec}, headers=merge))
 
 
 def test_the_market_itself_cannot_be_deleted(fleet: httpx.Client) -> None:

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ READS = (
     f"{CONFIGS}?watch=true", "api/v1/pods?watch=true&resourceVersion=0", f"{PODS}/x/log?follow=true",
     f"{PODS}/x/proxy/", f"{WALRAS}/agents", f"{WALRAS}/pools/default",
 )  # fmt: skip
-WRITES = (
+WRITES: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("POST", CONFIGS, {}), ("PUT", f"{CONFIGS}/kube-root-ca.crt", {}), ("DELETE", CONFIGS, {}),
     ("DELETE", f"{CONFIGS}/kube-root-ca.crt", {}), ("DELETE", "api/v1/namespaces/default", {}),
     ("PATCH", f"{CONFIGS}/kube-root-ca.crt", {"content-type": "application/json-patch+json"}),
@@ -195,6 +196,10 @@ def test_nothing_that_the_market_writes_can_be_forged(server: Live, one: Path, h
     only_base_is_left(server, one)
 
 
+def rejected(server: Live, config: Path, name: str) -> bool:
+    return phase(server, config, name) == "Failed"
+
+
 def test_a_pod_that_is_bound_by_hand_gets_no_more_than_its_node_has(
     server: Live, one: Path, http: httpx.Client
 ) -> None:
@@ -214,7 +219,7 @@ def test_a_pod_that_is_bound_by_hand_gets_no_more_than_its_node_has(
     binding = {"metadata": {"name": "bound"}, "target": {"kind": "Node", "name": node}}
     assert http.post(f"{PODS}/bound/binding", json=binding).status_code == 201
     for name in ("named", "on-base", "bound"):
-        eventually(lambda name=name: phase(server, one, name) == "Failed", f"{name} to be rejected")
+        eventually(partial(rejected, server, one, name), f"{name} to be rejected")
         assert status_of(server, one, "pod", name)["reason"] == "OutOfwalras.dev/milligpu"
     eventually(lambda: http.get(f"{PODS}/elsewhere").status_code == 404, "a pod of no node to be collected")
     server.kubectl(one, "delete", "pods", "--all", "--grace-period=1")
@@ -252,7 +257,7 @@ def test_finalizers_keep_objects_but_neither_processes_nor_capacity_nor_money(
     assert ledger["balanced"] is True
     held = {account["id"]: account["held"] for account in ledger["accounts"]}
     assert held["agent:one"] == "0.00"
-    free = {"metadata": {"finalizers": []}}
+    free: dict[str, Any] = {"metadata": {"finalizers": []}}
     http.patch(f"{PODS}/keeper", json=free, headers=MERGE)
     http.patch(f"{BIDS}/keeper", json=free, headers=MERGE)
     server.kubectl(two, "delete", "pod", "winner", "--grace-period=1")
