@@ -14,6 +14,7 @@ pytest.importorskip("numba")
 from walras.core.money import charge
 from walras.market.auction import Auction
 from walras.market.engine.clearing import clear
+from walras.market.engine.express import Express, Terms
 from walras.market.engine.snapshots import translate
 from walras.market.types import (
     Award,
@@ -35,9 +36,9 @@ STATES: tuple[LeaseState, ...] = ("reserved", "active", "draining")
 CLASSES: tuple[JobClass, ...] = ("latency", "standard", "batch")
 
 
-def snapshot(seed: int, *, several: bool = True) -> Snapshot:
+def snapshot(seed: int, *, several: bool = True, running: bool = False) -> Snapshot:
     """A random pool in which nothing is up for renewal and nothing may be displaced yet: what the engine and
-    the auction both decide."""
+    the auction both decide. With `running` some leases run for longer than the minimum quantum."""
     chance = random.Random(seed)
     devices = tuple(
         Device(f"d{i}", f"n{i // 2}", "m", i, chance.choice((16_000, 80_000)))
@@ -63,24 +64,35 @@ def snapshot(seed: int, *, several: bool = True) -> Snapshot:
         packages = tuple(package() for _ in range(count))
         submitted = NOW - chance.randint(0, 3)
         bids.append(Bid(f"b{number}", agent, chance.choice(CLASSES), packages, 0, submitted, agents[agent]))
-    leases = tuple(_leases(chance, devices, agents))
+    leases = tuple(_leases(chance, devices, agents, running))
     price = chance.choice((0, 200_000, CREDIT))
     return Snapshot(NOW, Rules(), devices, leases, tuple(bids), price, frozenset())
 
 
-def _leases(chance: random.Random, devices: tuple[Device, ...], agents: dict[str, int]) -> list[Lease]:
+def _leases(
+    chance: random.Random, devices: tuple[Device, ...], agents: dict[str, int], running: bool
+) -> list[Lease]:
     leases = []
-    for number in range(chance.randint(0, 4)):
-        device = chance.choice(devices)
-        share = Share(device.id, chance.choice((250, 330)), chance.choice((0, 4_000)))
-        agent, state = chance.choice(list(agents)), chance.choice(STATES)
-        price, start = chance.randint(0, CREDIT), NOW - 1
-        leases.append(
-            Lease(
-                f"l{number}", "b", agent, "batch", (share,), price, price, 0, HOUR, start, NOW + HOUR,
-                agents[agent], state,
-            )
-        )  # fmt: skip
+    for number in range(chance.randint(0, 15 if running else 4)):
+        held = chance.sample(devices, min(len(devices), chance.choice((1, 1, 1, 2))))
+        milli, memory = chance.choice((250, 330)), chance.choice((0, 4_000))
+        agent, price = chance.choice(list(agents)), chance.randint(0, CREDIT)
+        lease = Lease(
+            id=f"l{number}",
+            bid="b",
+            agent=agent,
+            job_class=chance.choice(CLASSES),
+            shares=tuple(Share(device.id, milli, memory) for device in held),
+            price_micros=price,
+            max_price_micros=price,
+            restart_cost_micros=chance.choice((0, 0, 500, 20_000)),
+            term_ms=HOUR,
+            start_ms=NOW - chance.choice((1, 6_000 if running else 2)),
+            end_ms=NOW + HOUR,
+            funds_micros=agents[agent],
+            state=chance.choice(STATES),
+        )
+        leases.append(lease)
     return leases
 
 
@@ -152,3 +164,23 @@ def test_a_winner_that_offers_more_still_wins(seed: int, more: int) -> None:
             for bid in asked.bids
         )
         assert award.bid in {again.bid for again in cleared(replace(asked, bids=bids))[0]}
+
+
+def arrived(asked: Snapshot, bid_id: str) -> tuple[tuple[Award, ...], int]:
+    """The engine's express decision in the auction's words."""
+    translated = translate(asked)
+    rules = asked.rules
+    express = Express(translated.book, translated.leases, Terms(rules.quantum_ms, rules.epsilon_percent))
+    if bid_id not in translated.rows:
+        return (), max(asked.price_micros, rules.reserve_micros)
+    found = express.decide(translated.rows[bid_id], asked.price_micros, asked.now_ms)
+    return translated.award(found), found.price_micros
+
+
+@given(st.integers(0, 10**9))
+@settings(max_examples=400, deadline=None)
+def test_an_arriving_bid_gets_what_the_auction_gives_it(seed: int) -> None:
+    asked = snapshot(seed, running=True)
+    for bid in asked.bids[:3]:
+        outcome = Auction().express(asked, bid.id)
+        assert arrived(asked, bid.id) == (outcome.awards, outcome.price_micros)

@@ -24,7 +24,7 @@ from walras.market.engine.rooms import (
     remove,
 )
 
-SCORES = 1 << 15  # remembered, a power of two
+SCORES = 1 << 13  # remembered, a power of two
 TRIED = 16
 
 
@@ -56,6 +56,7 @@ class Kinds(NamedTuple):
     memory: Grid
     together: Ints
     possible: Ints  # 1 when the empty pool could hold it
+    live: Ints  # how many options ask for it
 
 
 class Board(NamedTuple):

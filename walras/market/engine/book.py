@@ -6,16 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from walras.core.errors import Invalid
+from walras.core.money import charge
 from walras.devices.placement import Shape
 from walras.market.engine.amounts import PRICE_MAX, TERM_MAX, VALUE_MAX, charges, require
 from walras.market.engine.board import Board, Devices, prepare
 from walras.market.engine.catalogue import Catalogue
 from walras.market.engine.greedy import Options
-from walras.market.engine.jit import NONE, Ints
-from walras.market.engine.refresh import choose_leads, entering
-from walras.market.engine.sorting import merge, sort_rows
+from walras.market.engine.jit import LIMIT, NONE, Ints
+from walras.market.engine.refresh import choose_leads, entering, rate
+from walras.market.engine.sorting import Ranked, merge, ranked, sort_rows
 from walras.market.engine.table import Table
 
+_OF_BID = ("agent", "kind", "price", "term", "rank", "told", "head", "next", "cost", "live")
 LATER = 1 << 45  # ranks whoever is not of the latency class after those that are; above any time in ms
 
 
@@ -43,13 +46,19 @@ class Book:
         self.devices = _devices(capacities, device_class, node)
         self.funds = np.zeros(0, np.int64)  # by agent
         self.multiple = np.empty(0, np.int64)  # first options of bids with several packages
-        self._order = np.empty(0, np.int64)
+        self._order = ranked(0)
+        # Merging goes from one of these to the other, so that no tick pays for fresh memory.
+        self._merged, self._spare = ranked(0), ranked(0)
         self._bids = 0
-        # live: a pending option; dirty: its density is unknown; listed: in the order; gone: to leave it;
-        # lead: by first option, the one that stands for the bid in the order, plus 1.
+        # Rows whose density is unknown, that may enter the order, and that are free after the next clearing.
+        self._unrated: list[Ints] = []
+        self._touched: list[Ints] = []
+        self._freed: list[Ints] = []
+        # live: a pending option; listed: in the order; gone: to leave it; lead: by first option, the one that
+        # stands for the bid in the order, plus 1.
         self._options = Table(
             *("kind", "agent", "price", "cost", "term", "density", "rank", "told", "head", "next", "nth"),
-            *("several", "live", "dirty", "listed", "gone", "lead"),
+            *("several", "live", "listed", "gone", "lead"),
         )
 
     def set_funds(self, agents: Ints, micros: Ints) -> None:
@@ -76,6 +85,28 @@ class Book:
         self._bids += rows.size
         self._begin(rows)
         return rows
+
+    def add_bid(
+        self, agent: int, kind: int, price: int, term_ms: int, *, submitted_ms: int, latency: bool
+    ) -> int:
+        """Add one bid of one package, as `add_bids` does, in a fraction of its time; returns its row."""
+        kinds, table = self.catalogue.kinds, self._options
+        total = int(kinds["devices"][kind] * kinds["milli"][kind]) if 0 <= kind < kinds.size else -1
+        bounds = 0 <= price <= PRICE_MAX, 0 < term_ms <= TERM_MAX, 0 <= agent < self.funds.size
+        if total < 0 or not all(bounds) or price * total > VALUE_MAX or not 0 <= submitted_ms < LATER:
+            raise Invalid(f"a bid of {price} for {term_ms} ms is out of bounds")
+        rows = table.take(1)
+        row, rank = int(rows[0]), submitted_ms if latency else submitted_ms + LATER
+        cost = min(charge(price, total, term_ms), LIMIT)
+        values = (agent, kind, price, term_ms, rank, self._bids, row, row, cost, 1)
+        for name, value in zip(_OF_BID, values, strict=True):
+            table[name][row] = value
+        self._bids += 1
+        kinds["live"][kind] += 1
+        if kinds["possible"][kind]:
+            self.catalogue.want_one(int(kinds["shape"][kind]), 1)
+        self._touch(rows)
+        return row
 
     def add_packages(
         self,
@@ -104,6 +135,13 @@ class Book:
             self.multiple = np.append(self.multiple, rows[0])
         return rows
 
+    def set_reserve(self, micros: int) -> None:
+        """Change the least price at which the pool sells."""
+        table, self.reserve_micros = self._options, micros
+        live = np.flatnonzero(table.column("live"))
+        self._leave(live[table["price"][live] < micros])
+        self._touched.append(live)
+
     def reprice(self, rows: Ints, prices: Ints) -> None:
         """Change what options pay at most; a bid of one package has one option, of its own row."""
         table = self._options
@@ -118,42 +156,70 @@ class Book:
         several = rows[table["several"][rows] != 0]
         if several.size:
             self.multiple = self.multiple[~np.isin(self.multiple, several)]
-            found = [rows[table["several"][rows] == 0]]
-            for row in several:
-                chain = [int(row)]
-                while (following := int(table["next"][chain[-1]])) != row:
-                    chain.append(following)
-                found.append(np.array(chain))
-            rows = np.concatenate(found)
+            rows = np.concatenate((rows[table["several"][rows] == 0], *map(self.packages, several.tolist())))
         self._want(rows, -1)
-        table["live"][rows] = table["dirty"][rows] = table["lead"][rows] = 0
+        table["live"][rows] = table["lead"][rows] = 0
         self._leave(rows)
-        table.give(rows[table["gone"][rows] == 0])
+        self._freed.append(rows)
 
-    def order(self, posted_micros: int) -> Ints:
+    def packages(self, row: int) -> Ints:
+        """The options of a bid, in the order of its packages."""
+        chain = [row]
+        while (following := int(self._options["next"][chain[-1]])) != row:
+            chain.append(following)
+        return np.array(chain)
+
+    def rate(self) -> None:
+        """Densities of what is new, and of all whose effective size has changed."""
+        table, kinds = self._options, self.catalogue.kinds
+        changed = self.catalogue.rerate()
+        if changed.size:
+            rated = np.zeros(kinds.size, np.int64)
+            rated[changed] = 1
+            again = np.flatnonzero((table.column("live") == 1) & (rated[table.column("kind")] == 1))
+            self._leave(again)
+            self._touch(again)
+        numerator, denominator = kinds["numerator"], kinds["denominator"]
+        for rows in self._unrated:
+            rate(rows, table["price"], table["kind"], numerator, denominator, table["density"])
+        self._unrated = []
+
+    def order(self, posted_micros: int) -> Ranked:
         """The first package by surplus of each bid that offers the reserve, best density first.
 
         Kept from one clearing to the next: what changed is sorted and merged into the rest.
         """
-        table, catalogue, floor = self._options, self.catalogue, self.reserve_micros
-        self._rate()
+        table, catalogue, order = self._options, self.catalogue, self._order
+        self.rate()
         options, kinds = self.options(), catalogue.columns()
         live, listed, gone, lead = (table.column(name) for name in ("live", "listed", "gone", "lead"))
         if self.multiple.size:
-            choose_leads(self.multiple, lead, listed, gone, floor, posted_micros, options, kinds)
-        ready, cheap = entering(live, listed, lead, floor, options, kinds)
-        listed[cheap], gone[cheap] = 0, 1
-        columns = options.density, options.rank, options.told
-        if ready.size > self._order.size // 8:
-            kept = self._order[gone[self._order] == 0]
-            self._order = sort_rows(np.concatenate((kept, ready)), *columns)
+            limits = np.array([self.reserve_micros, posted_micros], np.int64)
+            self._touched.append(choose_leads(self.multiple, lead, listed, gone, limits, options, kinds))
+        touched = np.concatenate((order.rows[:0], *self._touched))
+        ready = entering(touched, live, listed, lead, self.reserve_micros, options, kinds)
+        anew = ready.size > order.rows.size // 8
+        rows = np.concatenate((order.rows[gone[order.rows] == 0], ready)) if anew else ready
+        rows = sort_rows(rows, options.density, options.rank, options.told)
+        fresh = Ranked(rows, options.density[rows], 2 * options.kind[rows] + options.several[rows])
+        if anew:
+            self._order = fresh
         else:
-            self._order = merge(self._order, gone, sort_rows(ready, *columns), *columns)
-        listed[ready] = 1
-        left = np.flatnonzero(gone)
-        gone[left] = 0
-        table.give(left[live[left] == 0])
+            if self._spare.rows.size < order.rows.size + rows.size:
+                self._spare = ranked(2 * (order.rows.size + rows.size))
+            count = merge(order, gone, fresh, options.rank, options.told, self._spare)
+            self._merged, self._spare = self._spare, self._merged
+            self._order = self._merged.first(count)
+        gone[touched] = 0
+        for rows in self._freed:
+            gone[rows] = 0
+            table.give(rows)
+        self._touched, self._freed = [], []
         return self._order
+
+    def term_ms(self, option: int) -> int:
+        """How long a lease of that option lasts."""
+        return int(self._options["term"][option])
 
     def options(self) -> Options:
         """The options as kernels read them; good until bids are added."""
@@ -177,6 +243,7 @@ class Book:
 
     def _want(self, rows: Ints, change: int) -> None:
         kinds, kind = self.catalogue.kinds, self._options["kind"][rows]
+        np.add.at(kinds["live"], kind, change)
         kind = kind[kinds["possible"][kind] != 0]
         self.catalogue.want(kinds["shape"][kind], change)
 
@@ -185,28 +252,17 @@ class Book:
         kind = table["kind"][rows]
         amount = kinds["devices"][kind] * kinds["milli"][kind] * table["term"][rows]
         table["cost"][rows] = charges(table["price"][rows], amount)
-        table["dirty"][rows] = 1
+        self._touch(rows)
+
+    def _touch(self, rows: Ints) -> None:
+        self._unrated.append(rows)
+        self._touched.append(rows)
 
     def _leave(self, rows: Ints) -> None:
-        """Out of the order at the next clearing, and in again if they are live."""
+        """Out of the order at the next clearing, and in again if they are touched and live."""
         table = self._options
         listed = rows[table["listed"][rows] != 0]
         table["listed"][listed], table["gone"][listed] = 0, 1
-
-    def _rate(self) -> None:
-        """Densities of what is new, and of all whose effective size has changed."""
-        table, kinds = self._options, self.catalogue.kinds
-        changed = self.catalogue.rerate()
-        if changed.size:
-            rated = np.zeros(kinds.size, np.int64)
-            rated[changed] = 1
-            again = np.flatnonzero((table.column("live") == 1) & (rated[table.column("kind")] == 1))
-            table["dirty"][again] = 1
-            self._leave(again)
-        rows = np.flatnonzero(table.column("dirty"))
-        kind = table["kind"][rows]
-        table["density"][rows] = table["price"][rows] * kinds["numerator"][kind] // kinds["denominator"][kind]
-        table["dirty"][rows] = 0
 
 
 def _devices(capacities: Sequence[Shape], device_class: Ints, node: Ints) -> Devices:

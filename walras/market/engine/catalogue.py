@@ -31,11 +31,14 @@ class Catalogue:
                 raise Invalid(f"a device of {capacity} is out of bounds")
         self.capacities, self._counts, self._first = tuple(capacities), tuple(counts), tuple(first)
         self._ids: dict[tuple[int, int, int, int, bool], int] = {}
-        self.kinds = Table("devices", "milli", "together", "shape", "possible", "numerator", "denominator")
+        self.kinds = Table(
+            "devices", "milli", "together", "shape", "possible", "numerator", "denominator", "live"
+        )
         self._memory: Grid = np.full((64, max(1, len(capacities))), LIMIT, np.int64)
         self._shape_ids: dict[Shape, int] = {}
         self._shapes = Table("milli", "memory", "wanted")
         self._wanted = np.zeros(0, np.bool_)  # when fills were last worked out
+        self._stale = True
         self._fills: dict[Shape, Fill] = {}
 
     @property
@@ -74,6 +77,7 @@ class Catalogue:
             self.kinds[name][row] = value
         self.kinds["possible"][row] = possible
         self.kinds["denominator"][row] = 1
+        self._stale = True
         if possible:
             self.kinds["shape"][row] = self.shape(needs[min(needs, key=lambda number: self._first[number])])
         self._ids[key] = row
@@ -95,6 +99,15 @@ class Catalogue:
     def want(self, shapes: Ints, change: int) -> None:
         """Count shapes in or out of the demand, each time it is named."""
         np.add.at(self._shapes["wanted"], shapes, change)
+        wanted = self._shapes.column("wanted")
+        self._stale |= wanted.size != self._wanted.size or bool(((wanted > 0) != self._wanted).any())
+
+    def want_one(self, shape: int, change: int) -> None:
+        """Count one shape in or out."""
+        wanted = self._shapes["wanted"]
+        wanted[shape] += change
+        # Effective sizes depend on which shapes there are, not on how many of each.
+        self._stale |= bool(wanted[shape] == max(0, change))
 
     def demand(self) -> Grid:
         """How well rooms suit the shapes in demand now."""
@@ -104,13 +117,16 @@ class Catalogue:
     def columns(self) -> Kinds:
         """The kinds as kernels read them; good until a kind is added."""
         kinds = self.kinds
-        devices, milli, together, possible = (
-            kinds.column(name) for name in ("devices", "milli", "together", "possible")
+        devices, milli, together, possible, live = (
+            kinds.column(name) for name in ("devices", "milli", "together", "possible", "live")
         )
-        return Kinds(devices, milli, self._memory[: kinds.size], together, possible)
+        return Kinds(devices, milli, self._memory[: kinds.size], together, possible, live)
 
     def rerate(self) -> Ints:
         """Work out effective sizes anew if other shapes are in demand than before; the kinds that changed."""
+        if not self._stale:
+            return np.empty(0, np.int64)
+        self._stale = False
         wanted = self._shapes.column("wanted") > 0
         kinds = self.kinds
         unrated = np.flatnonzero((kinds.column("numerator") == 0) & (kinds.column("possible") != 0))
@@ -123,7 +139,8 @@ class Catalogue:
         for row in np.flatnonzero(kinds.column("possible")) if changed else unrated:
             kinds["numerator"][row], kinds["denominator"][row] = self._ratio(int(row))
         numerator, denominator = kinds.column("numerator"), kinds.column("denominator")
-        return np.flatnonzero((numerator != before[0]) | (denominator != before[1]))
+        # What had no ratio before is of no bid that was rated.
+        return np.flatnonzero((before[0] != 0) & ((numerator != before[0]) | (denominator != before[1])))
 
     def _ratio(self, kind: int) -> tuple[int, int]:
         """Milli-GPU asked for over effective size, the best of the classes that it may go to."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from walras.market.engine.board import Board, Kinds, place
 from walras.market.engine.jit import NONE, Ints, part
-from walras.market.engine.sorting import before
+from walras.market.engine.sorting import Ranked, before
 
 
 class Options(NamedTuple):
@@ -99,29 +99,53 @@ def pop(heap: Ints, size: int, options: Options) -> int:
 
 
 @part
+def any_left(option: int, full: Ints, options: Options) -> bool:
+    """Whether another package of the bid is of a kind for which there may be room."""
+    other, left = options.next[option], False
+    while other != option:
+        left |= full[options.kind[other]] == 0
+        other = options.next[other]
+    return left
+
+
+@part
 def run(
-    order: Ints, heap: Ints, full: Ints, options: Options, kinds: Kinds, board: Board, won: Won, limits: Ints
+    order: Ranked,
+    heap: Ints,
+    full: Ints,
+    options: Options,
+    kinds: Kinds,
+    board: Board,
+    won: Won,
+    limits: Ints,
 ) -> int:
     """Decide the bids in `order`, which has each bid's first package by surplus; returns how many won.
 
     heap is room for one option of each bid with several, full for a flag of each kind, 0 at first; limits are
     the floor and the posted price.
     """
-    floor, posted, waiting, at, count = limits[0], limits[1], 0, 0, 0
-    while at < order.size or waiting > 0:
+    floor, posted, waiting, at, count, kinds_left = limits[0], limits[1], 0, 0, 0, 0
+    for kind in range(kinds.live.size):
+        kinds_left += kinds.live[kind] > 0 and kinds.possible[kind] > 0
+    # When no kind that is asked for has room, nobody else wins.
+    last = order.rows.size
+    while kinds_left > 0 and (at < last or waiting > 0):
         if waiting > 0 and (
-            at == order.size or before(heap[0], order[at], options.density, options.rank, options.told)
+            at == last or before(heap[0], order.rows[at], options.density, options.rank, options.told)
         ):
             option = pop(heap, waiting, options)
             waiting -= 1
         else:
-            option = order[at]
             at += 1
+            if order.tags[at - 1] & 1 == 0 and full[order.tags[at - 1] >> 1]:
+                continue
+            option = order.rows[at - 1]
         kind, agent = options.kind[option], options.agent[option]
         placed = 0
         if full[kind] == 0 and options.cost[option] <= won.purse[agent]:
             placed = place(kind, kinds, board)
             full[kind] = placed == 0
+            kinds_left -= placed == 0
         if placed > 0:
             won.purse[agent] -= options.cost[option]
             won.heads[options.head[option]] = 1
@@ -131,7 +155,7 @@ def run(
                 won.devices[start + nth] = board.chosen[nth]
             count += 1
             won.start[count] = start + kinds.devices[kind]
-        elif options.several[option]:
+        elif options.several[option] and any_left(option, full, options):
             other = following(options.head[option], option, floor, posted, options, kinds)
             if other != NONE:
                 push(heap, waiting, other, options)
@@ -140,15 +164,15 @@ def run(
 
 
 @part
-def best_lost(order: Ints, multiple: Ints, won: Won, options: Options, floor: int) -> int:
+def best_lost(order: Ranked, multiple: Ints, won: Won, options: Options, floor: int) -> int:
     """The best density that lost, of packages that could still be paid; 0 when there is none.
 
     `order` falls by density, so the first bid in it says all about those with one package; `multiple` has the
     first option of each bid with several.
     """
     best = 0
-    for at in range(order.size):
-        option = order[at]
+    for at in range(order.rows.size):
+        option = order.rows[at]
         if options.several[option] or won.heads[option]:
             continue
         if options.cost[option] <= won.purse[options.agent[option]]:

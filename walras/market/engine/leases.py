@@ -29,6 +29,9 @@ class Shares(NamedTuple):
     prior: Ints
     on_device: Ints
     cheapest: Ints  # by device, the least price of a lease on it
+    dearest: Ints  # and the highest
+    smallest: Ints  # and the least value of a lease, on it and elsewhere
+    value: Ints  # and price x milli of all shares on it that do not drain
 
 
 class Leases:
@@ -37,11 +40,16 @@ class Leases:
     def __init__(self, book: Book) -> None:
         self._book = book
         count = book.devices.kind.size
-        self.table = Table("agent", "latency", "price", "restart", "start", "milli", "state", "told", "first")
+        self.table = Table(
+            "agent", "latency", "price", "restart", "start", "milli", "state", "told", "first", "shape"
+        )
         self._shares = Table("lease", "device", "milli", "memory", "next", "after", "prior")
         self._on_device = np.zeros(count, np.int64)
         self._cheapest = np.full(count, LIMIT, np.int64)
+        self._smallest = np.full(count, LIMIT, np.int64)
+        self._dearest, self._value = np.zeros(count, np.int64), np.zeros(count, np.int64)
         self._told = 0
+        self.waiting = 0  # reserved or draining: where these are, room now and room later differ
 
     def add(
         self,
@@ -74,8 +82,9 @@ class Leases:
         self._told += rows.size
         for name, column in (("device", device), ("milli", milli), ("memory", memory)):
             self._shares[name][shares] = column
-        link(rows, begin, shares, self.table["first"], price, self.shares())
+        link(rows, begin, shares, self.table["first"], price, total, self.shares())
         self._occupy(rows, 1)
+        self._name_shapes(rows)
         self._want(rows[state != DRAINING], 1)
         return rows
 
@@ -96,9 +105,16 @@ class Leases:
         """Forget leases."""
         self._occupy(rows, -1)
         self._want(rows[self.table["state"][rows] != DRAINING], -1)
-        shares = unlink(rows, self.table["first"], self.table["price"], self.shares())
+        shares = unlink(rows, self.table["first"], self.table["price"], self.table["milli"], self.shares())
         self._shares.give(shares)
         self.table.give(rows)
+
+    def density(self, row: int) -> int:
+        """Price per effective size, by what the lease has of its first device."""
+        share = int(self.table["first"][row]) - 1
+        milli, memory, device = (int(self._shares[name][share]) for name in ("milli", "memory", "device"))
+        device_class = int(self._book.devices.kind[device])
+        return self._book.catalogue.lease_density(int(self.table["price"][row]), milli, memory, device_class)
 
     def shares(self) -> Shares:
         """The shares as kernels read them; good until leases are added."""
@@ -113,14 +129,19 @@ class Leases:
             table["prior"],
             self._on_device,
             self._cheapest,
+            self._dearest,
+            self._smallest,
+            self._value,
         )
 
     def _occupy(self, rows: Ints, sign: int) -> None:
+        self.waiting += sign * int((self.table["state"][rows] != ACTIVE).sum())
         devices = self._book.devices
         occupy(
             rows,
             self.table["state"],
             self.table["first"],
+            self.table["price"],
             self.shares(),
             devices.now_milli,
             devices.now_memory,
@@ -131,15 +152,18 @@ class Leases:
 
     def _want(self, rows: Ints, change: int) -> None:
         """A lease's shape, that of its first share, counts as wanted."""
-        first = self.table["first"][rows] - 1
-        shapes = np.stack((self._shares["milli"][first], self._shares["memory"][first]), axis=1)
-        distinct, inverse = np.unique(shapes, axis=0, return_inverse=True)
-        numbers = np.array([self._book.catalogue.shape_of(*shape) for shape in distinct.tolist()], np.int64)
-        self._book.catalogue.want(numbers[inverse.ravel()] if numbers.size else numbers, change)
+        self._book.catalogue.want(self.table["shape"][rows], change)
+
+    def _name_shapes(self, rows: Ints) -> None:
+        first, catalogue = self.table["first"][rows] - 1, self._book.catalogue
+        keys = (self._shares["milli"][first] << 32) | self._shares["memory"][first]
+        distinct, inverse = np.unique(keys, return_inverse=True)
+        numbers = [catalogue.shape_of(key >> 32, key & 0xFFFFFFFF) for key in distinct.tolist()]
+        self.table["shape"][rows] = np.array(numbers, np.int64)[inverse]
 
 
 @kernel
-def link(rows: Ints, begin: Ints, shares: Ints, first: Ints, price: Ints, table: Shares) -> None:
+def link(rows: Ints, begin: Ints, shares: Ints, first: Ints, price: Ints, total: Ints, table: Shares) -> None:
     """Chain shares by lease, in their order, and by device."""
     for i in range(rows.size):
         for at in range(begin[i + 1] - 1, begin[i] - 1, -1):
@@ -154,10 +178,12 @@ def link(rows: Ints, begin: Ints, shares: Ints, first: Ints, price: Ints, table:
                 table.prior[after - 1] = share + 1
             table.on_device[device] = share + 1
             table.cheapest[device] = min(table.cheapest[device], price[i])
+            table.dearest[device] = max(table.dearest[device], price[i])
+            table.smallest[device] = min(table.smallest[device], price[i] * total[i])
 
 
 @kernel
-def unlink(rows: Ints, first: Ints, price: Ints, table: Shares) -> Ints:
+def unlink(rows: Ints, first: Ints, price: Ints, total: Ints, table: Shares) -> Ints:
     """Take the leases' shares out of the devices' chains; returns them."""
     count = 0
     found = np.empty(16, np.int64)
@@ -176,11 +202,13 @@ def unlink(rows: Ints, first: Ints, price: Ints, table: Shares) -> Ints:
                 table.on_device[device] = after
             if after:
                 table.prior[after - 1] = prior
-            least, other = LIMIT, table.on_device[device]
+            least, most, value, other = LIMIT, 0, LIMIT, table.on_device[device]
             while other:
-                least = min(least, price[table.lease[other - 1]])
+                lease = table.lease[other - 1]
+                least, most = min(least, price[lease]), max(most, price[lease])
+                value = min(value, price[lease] * total[lease])
                 other = table.after[other - 1]
-            table.cheapest[device] = least
+            table.cheapest[device], table.dearest[device], table.smallest[device] = least, most, value
             at = table.next[share]
     return found[:count]
 
@@ -190,6 +218,7 @@ def occupy(
     rows: Ints,
     state: Ints,
     first: Ints,
+    price: Ints,
     table: Shares,
     now_milli: Ints,
     now_memory: Ints,
@@ -209,4 +238,5 @@ def occupy(
             if state[row] != DRAINING:
                 later_milli[device] += sign * table.milli[share]
                 later_memory[device] += sign * table.memory[share]
+                table.value[device] += sign * price[row] * table.milli[share]
             at = table.next[share]

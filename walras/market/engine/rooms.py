@@ -58,12 +58,14 @@ class Rooms(NamedTuple):
 def build(kind: Ints, milli: Ints, memory: Ints, demand: Grid) -> Rooms:
     """Rooms of devices of these classes with so much free."""
     count, size = kind.size, 1
-    while size < 2 * count + 2:
+    # Within a pass room only shrinks, so there are never more cells than devices with room now.
+    open_devices = int((milli > 0).sum())
+    while size < 2 * open_devices + 2:
         size *= 2
     devices = np.empty((count, 7), np.int64)
     devices[:, CLASS], devices[:, MILLI], devices[:, MEMORY] = kind, milli, memory
-    cells = np.empty((count + 1, WIDTH), np.int64)
-    cells[:, NEXT] = np.arange(1, count + 2)
+    cells = np.empty((open_devices + 1, WIDTH), np.int64)
+    cells[:, NEXT] = np.arange(1, open_devices + 2)
     levels = np.full(UNUSED + 1, NONE, np.int64)
     levels[BITS:] = 0
     rooms = Rooms(devices, cells, np.full(size, NONE, np.int64), levels)

@@ -10,7 +10,8 @@ import numpy as np
 from walras.devices.placement import Shape
 from walras.market.engine.book import Book
 from walras.market.engine.clearing import Cleared
-from walras.market.engine.jit import Ints
+from walras.market.engine.express import Decided
+from walras.market.engine.jit import NONE, Ints
 from walras.market.engine.leases import ACTIVE, DRAINING, RESERVED, Leases
 from walras.market.prepared import well_formed
 from walras.market.types import Award, Bid, Device, Lease, Package, Share, Snapshot
@@ -32,18 +33,31 @@ class Translated:
     def awards(self, cleared: Cleared) -> tuple[Award, ...]:
         """The winners as awards, in the order in which they won."""
         won, found = cleared.won, []
-        memory = self.book.catalogue.columns().memory
-        kinds, classes = self.book.options().kind, self.book.devices.kind
         for at, row in enumerate(won.options.tolist()):
             bid, index = self.packages[row]
-            package = bid.packages[index]
-            shares = tuple(
-                Share(self.devices[device].id, package.milli_gpu, int(memory[kinds[row], classes[device]]))
-                for device in won.devices[won.start[at] : won.start[at + 1]].tolist()
-            )
-            pays, now = int(cleared.pays[at]), bool(won.now[at])
-            found.append(Award(bid.id, index, shares, pays, package.term_ms, now))
+            shares = self._shares(row, won.devices[won.start[at] : won.start[at + 1]])
+            term = bid.packages[index].term_ms
+            found.append(Award(bid.id, index, shares, int(cleared.pays[at]), term, bool(won.now[at])))
         return tuple(found)
+
+    def award(self, decided: Decided) -> tuple[Award, ...]:
+        """The award of one bid that was decided on its arrival, if it won."""
+        if decided.option == NONE:
+            return ()
+        names = {row: name for name, row in self.lease_rows.items()}
+        bid, index = self.packages[decided.option]
+        shares = self._shares(decided.option, decided.devices)
+        victims = tuple(names[row] for row in decided.victims.tolist())
+        term, restarts = bid.packages[index].term_ms, decided.restart_costs_micros
+        return (Award(bid.id, index, shares, decided.pays, term, decided.now, victims, restarts),)
+
+    def _shares(self, row: int, devices: Ints) -> tuple[Share, ...]:
+        bid, index = self.packages[row]
+        memory = self.book.catalogue.columns().memory[self.book.options().kind[row]]
+        classes, milli = self.book.devices.kind, bid.packages[index].milli_gpu
+        return tuple(
+            Share(self.devices[device].id, milli, int(memory[classes[device]])) for device in devices.tolist()
+        )
 
 
 def translate(snapshot: Snapshot) -> Translated:

@@ -2,46 +2,64 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from walras.market.engine.jit import Ints, kernel, part
+from walras.market.engine.jit import NONE, Ints, kernel, part
 
 BITS = 11
 SIZE = 1 << BITS
+
+
+class Ranked(NamedTuple):
+    """Rows in order, with what is read of each one after the other, where it would be all over the columns:
+    density, and kind x 2, plus 1 for a bid of several packages."""
+
+    rows: Ints
+    density: Ints
+    tags: Ints
+
+    def first(self, count: int) -> Ranked:
+        """The first so many."""
+        return Ranked(self.rows[:count], self.density[:count], self.tags[:count])
+
+
+def ranked(size: int) -> Ranked:
+    """Room for so many rows."""
+    return Ranked(np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64))
 
 
 @kernel
 def sort_by(order: Ints, keys: Ints, scratch: Ints) -> None:
     """Stable radix sort of the rows in `order` by their key, ascending, in place. Keys are not negative.
 
-    Passes are only made over the bits in which keys differ: prices of a market are close to each other.
+    Passes are made only over bits in which keys differ, and none when they are in order.
     """
-    count = order.size
-    if count < 2:
-        return
-    low = high = keys[order[0]]
-    for i in range(count):
+    differ, sorted_already, last = 0, True, 0
+    for i in range(order.size):
         key = keys[order[i]]
-        low, high = min(low, key), max(high, key)
-    span, shift = high - low, 0
-    source, target = order, scratch
-    flipped = False
-    while span >> shift > 0:
+        differ |= key ^ keys[order[0]]
+        sorted_already &= key >= last
+        last = key
+    if sorted_already:
+        return
+    source, target, flipped = order, scratch, False
+    for shift in range(0, 63, BITS):
+        if differ >> shift & (SIZE - 1) == 0:
+            continue
         starts = np.zeros(SIZE + 1, np.int64)
-        for i in range(count):
-            starts[((keys[source[i]] - low) >> shift & (SIZE - 1)) + 1] += 1
+        for i in range(order.size):
+            starts[(keys[source[i]] >> shift & (SIZE - 1)) + 1] += 1
         for i in range(SIZE):
             starts[i + 1] += starts[i]
-        for i in range(count):
-            digit = (keys[source[i]] - low) >> shift & (SIZE - 1)
+        for i in range(order.size):
+            digit = keys[source[i]] >> shift & (SIZE - 1)
             target[starts[digit]] = source[i]
             starts[digit] += 1
-        source, target = target, source
-        flipped = not flipped
-        shift += BITS
+        source, target, flipped = target, source, not flipped
     if flipped:
-        for i in range(count):
-            order[i] = scratch[i]
+        order[:] = scratch
 
 
 @kernel
@@ -50,9 +68,8 @@ def sort_rows(rows: Ints, density: Ints, rank: Ints, told: Ints) -> Ints:
     order, scratch = rows.copy(), np.empty(rows.size, np.int64)
     sort_by(order, told, scratch)
     sort_by(order, rank, scratch)
-    for i in range(order.size // 2):
-        order[i], order[order.size - 1 - i] = order[order.size - 1 - i], order[i]
     # Ascending over the reversed list and reversed again: falling, and still stable.
+    order = order[::-1].copy()
     sort_by(order, density, scratch)
     return order[::-1].copy()
 
@@ -62,28 +79,38 @@ def before(a: int, b: int, density: Ints, rank: Ints, told: Ints) -> bool:
     """Whether row a goes before row b."""
     if density[a] != density[b]:
         return bool(density[a] > density[b])
+    return earlier(a, b, rank, told)
+
+
+@part
+def merge(old: Ranked, gone: Ints, fresh: Ranked, rank: Ints, told: Ints, target: Ranked) -> int:
+    """Write the old order without the rows that are `gone`, with the fresh ones, in order too, put in; returns
+    how many there are."""
+    at, taken, count, size = 0, 0, fresh.rows.size, old.rows.size
+    for i in range(size + 1):
+        if i < size and gone[old.rows[i]]:
+            continue
+        while taken < count and (
+            i == size
+            or fresh.density[taken] > old.density[i]
+            or (
+                fresh.density[taken] == old.density[i] and earlier(fresh.rows[taken], old.rows[i], rank, told)
+            )
+        ):
+            target.rows[at], target.density[at] = fresh.rows[taken], fresh.density[taken]
+            target.tags[at] = fresh.tags[taken]
+            at += 1
+            taken += 1
+        if i < size:
+            target.rows[at], target.density[at] = old.rows[i], old.density[i]
+            target.tags[at] = old.tags[i]
+            at += 1
+    return at
+
+
+@part
+def earlier(a: int, b: int, rank: Ints, told: Ints) -> bool:
+    """Whether row a goes before row b of the same density."""
     if rank[a] != rank[b]:
         return bool(rank[a] < rank[b])
     return bool(told[a] < told[b])
-
-
-@kernel
-def merge(order: Ints, gone: Ints, fresh: Ints, density: Ints, rank: Ints, told: Ints) -> Ints:
-    """`order` without the rows that are `gone`, with the sorted rows `fresh` put in where they belong."""
-    merged = np.empty(order.size + fresh.size, np.int64)
-    at = taken = 0
-    for i in range(order.size):
-        row = order[i]
-        if gone[row] != 0:
-            continue
-        while taken < fresh.size and before(fresh[taken], row, density, rank, told):
-            merged[at] = fresh[taken]
-            at += 1
-            taken += 1
-        merged[at] = row
-        at += 1
-    while taken < fresh.size:
-        merged[at] = fresh[taken]
-        at += 1
-        taken += 1
-    return merged[:at]
