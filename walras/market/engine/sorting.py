@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from walras.market.engine.jit import NONE, Ints, kernel, part
+from walras.market.engine.jit import Ints, kernel, part
 
 BITS = 11
 SIZE = 1 << BITS
@@ -84,8 +84,7 @@ def before(a: int, b: int, density: Ints, rank: Ints, told: Ints) -> bool:
 
 @part
 def merge(old: Ranked, gone: Ints, fresh: Ranked, rank: Ints, told: Ints, target: Ranked) -> int:
-    """Write the old order without the rows that are `gone`, with the fresh ones, in order too, put in; returns
-    how many there are."""
+    """Write the old order without the rows that are `gone`, with the fresh ones put in; how many there are."""
     at, taken, count, size = 0, 0, fresh.rows.size, old.rows.size
     for i in range(size + 1):
         if i < size and gone[old.rows[i]]:
