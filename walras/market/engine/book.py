@@ -14,8 +14,9 @@ from walras.market.engine.board import Board, Devices, prepare
 from walras.market.engine.catalogue import Catalogue
 from walras.market.engine.greedy import Options
 from walras.market.engine.jit import LIMIT, NONE, Ints
+from walras.market.engine.ordering import Order
+from walras.market.engine.ranked import Ranking
 from walras.market.engine.refresh import choose_leads, entering, rate
-from walras.market.engine.sorting import Ranked, merge, ranked, sort_rows
 from walras.market.engine.table import Table
 
 _OF_BID = ("agent", "kind", "price", "term", "rank", "told", "head", "next", "cost", "live")
@@ -46,19 +47,16 @@ class Book:
         self.devices = _devices(capacities, device_class, node)
         self.funds = np.zeros(0, np.int64)  # by agent
         self.multiple = np.empty(0, np.int64)  # first options of bids with several packages
-        self._order = ranked(0)
-        # Merging goes from one of these to the other, so that no tick pays for fresh memory.
-        self._merged, self._spare = ranked(0), ranked(0)
+        self._order = Order()
         self._bids = 0
-        # Rows whose density is unknown, that may enter the order, and that are free after the next clearing.
+        # Rows whose density is unknown, and that may enter the order.
         self._unrated: list[Ints] = []
         self._touched: list[Ints] = []
-        self._freed: list[Ints] = []
-        # live: a pending option; listed: in the order; gone: to leave it; lead: by first option, the one that
-        # stands for the bid in the order, plus 1.
+        # live: a pending option; place: see `Order`; lead: by first option, the one that stands for the bid,
+        # plus 1.
         self._options = Table(
             *("kind", "agent", "price", "cost", "term", "density", "rank", "told", "head", "next", "nth"),
-            *("several", "live", "listed", "gone", "lead"),
+            *("several", "live", "place", "lead"),
         )
 
     def set_funds(self, agents: Ints, micros: Ints) -> None:
@@ -151,16 +149,16 @@ class Book:
         self._value(rows)
 
     def remove_bids(self, rows: Ints) -> None:
-        """Forget bids, by their rows; a row may be given again after the next clearing."""
+        """Forget bids, by their rows."""
         table = self._options
         several = rows[table["several"][rows] != 0]
         if several.size:
-            self.multiple = self.multiple[~np.isin(self.multiple, several)]
             rows = np.concatenate((rows[table["several"][rows] == 0], *map(self.packages, several.tolist())))
         self._want(rows, -1)
-        table["live"][rows] = table["lead"][rows] = 0
         self._leave(rows)
-        self._freed.append(rows)
+        table.give(rows)
+        if several.size:
+            self.multiple = self.multiple[table["live"][self.multiple] == 1]
 
     def packages(self, row: int) -> Ints:
         """The options of a bid, in the order of its packages."""
@@ -180,42 +178,30 @@ class Book:
             self._leave(again)
             self._touch(again)
         numerator, denominator = kinds["numerator"], kinds["denominator"]
-        for rows in self._unrated:
+        if self._unrated:
+            rows = self._unrated[0] if len(self._unrated) == 1 else np.concatenate(self._unrated)
             rate(rows, table["price"], table["kind"], numerator, denominator, table["density"])
-        self._unrated = []
+            self._unrated = []
 
-    def order(self, posted_micros: int) -> Ranked:
+    def order(self, posted_micros: int) -> Ranking:
         """The first package by surplus of each bid that offers the reserve, best density first.
 
         Kept from one clearing to the next: what changed is sorted and merged into the rest.
         """
-        table, catalogue, order = self._options, self.catalogue, self._order
+        table = self._options
         self.rate()
-        options, kinds = self.options(), catalogue.columns()
-        live, listed, gone, lead = (table.column(name) for name in ("live", "listed", "gone", "lead"))
+        options, kinds = self.options(), self.catalogue.columns()
+        live, place, lead = (table.column(name) for name in ("live", "place", "lead"))
         if self.multiple.size:
             limits = np.array([self.reserve_micros, posted_micros], np.int64)
-            self._touched.append(choose_leads(self.multiple, lead, listed, gone, limits, options, kinds))
-        touched = np.concatenate((order.rows[:0], *self._touched))
-        ready = entering(touched, live, listed, lead, self.reserve_micros, options, kinds)
-        anew = ready.size > order.rows.size // 8
-        rows = np.concatenate((order.rows[gone[order.rows] == 0], ready)) if anew else ready
-        rows = sort_rows(rows, options.density, options.rank, options.told)
-        fresh = Ranked(rows, options.density[rows], 2 * options.kind[rows] + options.several[rows])
-        if anew:
-            self._order = fresh
-        else:
-            if self._spare.rows.size < order.rows.size + rows.size:
-                self._spare = ranked(2 * (order.rows.size + rows.size))
-            count = merge(order, gone, fresh, options.rank, options.told, self._spare)
-            self._merged, self._spare = self._spare, self._merged
-            self._order = self._merged.first(count)
-        gone[touched] = 0
-        for rows in self._freed:
-            gone[rows] = 0
-            table.give(rows)
-        self._touched, self._freed = [], []
-        return self._order
+            ceased, came = choose_leads(self.multiple, lead, limits, options, kinds)
+            self._order.leave(ceased, place)
+            self._touched.append(came)
+        touched = np.concatenate((self.multiple[:0], *self._touched))
+        self._touched = []
+        ready = entering(touched, live, place, lead, self.reserve_micros, options, kinds)
+        self._order.enter(ready, place, options)
+        return self._order.ranking
 
     def term_ms(self, option: int) -> int:
         """How long a lease of that option lasts."""
@@ -259,10 +245,8 @@ class Book:
         self._touched.append(rows)
 
     def _leave(self, rows: Ints) -> None:
-        """Out of the order at the next clearing, and in again if they are touched and live."""
-        table = self._options
-        listed = rows[table["listed"][rows] != 0]
-        table["listed"][listed], table["gone"][listed] = 0, 1
+        """Out of the order, and in again at the next clearing if they are touched and live."""
+        self._order.leave(rows, self._options["place"])
 
 
 def _devices(capacities: Sequence[Shape], device_class: Ints, node: Ints) -> Devices:

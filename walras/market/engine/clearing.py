@@ -8,11 +8,11 @@ import numpy as np
 
 from walras.market.engine.board import Board, Kinds
 from walras.market.engine.book import LATER, Book
-from walras.market.engine.greedy import Options, Won, best_lost, run
+from walras.market.engine.greedy import Options, Scratch, Won, best_lost, run
 from walras.market.engine.improve import improve
 from walras.market.engine.jit import Ints
 from walras.market.engine.leases import ACTIVE, RESERVED, Leases
-from walras.market.engine.sorting import Ranked
+from walras.market.engine.ranked import Ranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +64,28 @@ def accept(book: Book, leases: Leases, cleared: Cleared, now_ms: int, restart: I
     return added
 
 
-def serve(order: Ranked, book: Book, options: Options, kinds: Kinds, board: Board, posted_micros: int) -> Won:
+def serve(
+    order: Ranking, book: Book, options: Options, kinds: Kinds, board: Board, posted_micros: int
+) -> Won:
     """One pass over the order."""
+    size = order.long.rows.size + order.short.rows.size
     wanted = int((kinds.devices * kinds.live).sum())
     free = int(board.now.devices[:, 1].clip(0).sum() + board.later.devices[:, 1].clip(0).sum())
     room = min(wanted, free // int(kinds.milli.min(initial=1000)) + 1)
     won = Won(
-        np.empty(order.rows.size, np.int64),
-        np.zeros(order.rows.size + 1, np.int64),
+        np.empty(size, np.int64),
+        np.zeros(size + 1, np.int64),
         np.empty(room, np.int64),
-        np.empty(order.rows.size, np.int64),
+        np.empty(size, np.int64),
         book.funds.copy(),
         np.zeros(options.kind.size, np.int64),
     )
-    heap, full = np.empty(book.multiple.size + 1, np.int64), np.zeros(kinds.milli.size, np.int64)
+    scratch = Scratch(
+        np.empty(book.multiple.size + 1, np.int64),
+        np.zeros(kinds.milli.size, np.int64),
+        np.empty(kinds.milli.size, np.int64),
+    )
     limits = np.array([book.reserve_micros, posted_micros], np.int64)
-    count = run(order, heap, full, options, kinds, board, won, limits)
+    count = run(order, options, kinds, board, won, scratch, limits)
     start = won.start[: count + 1]
     return Won(won.options[:count], start, won.devices[: start[-1]], won.now[:count], won.purse, won.heads)

@@ -6,12 +6,16 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from walras.market.engine.amounts import hourly
+from walras.market.engine.amounts import MILLI_MAX, VALUE_MAX, hourly
 from walras.market.engine.board import Devices, Kinds
 from walras.market.engine.jit import LIMIT, NONE, Grid, Ints, kernel, part
 from walras.market.engine.leases import ACTIVE, Shares
 
+FEW_PARTS: Final = 5  # for every set of which there is room on the stack
 EXACT_PARTS: Final = 12  # leases on a device above which the cheapest set is looked for greedily
+
+# The row of `Shares.least` for leases that may have so many milli: rounded down to a power of two.
+_SIZE = np.array([max(0, milli.bit_length() - 1) for milli in range(MILLI_MAX + 1)])
 
 
 class Held(NamedTuple):
@@ -141,6 +145,34 @@ def cheapest(milli: int, memory: int, count: int, most: int, parts: Parts) -> in
 
 
 @part
+def cheapest_of_few(milli: int, memory: int, count: int, most: int, parts: Parts) -> int:
+    """As `cheapest`, by looking at every set of so few parts. A set is a number, bit by part."""
+    stack, best, fewest, found = parts.stack, LIMIT, LIMIT, 0
+    for field in range(4):
+        stack[0, field] = 0
+    for chosen in range(1, 1 << count):
+        part = 0
+        while chosen >> part & 1 == 0:
+            part += 1
+        rest = chosen & (chosen - 1)
+        stack[chosen, 0], stack[chosen, 1] = (
+            stack[rest, 0] + parts.milli[part],
+            stack[rest, 1] + parts.memory[part],
+        )
+        stack[chosen, 2], stack[chosen, 3] = stack[rest, 2] + parts.cost[part], stack[rest, 3] + 1
+        cost, size = stack[chosen, 2], stack[chosen, 3]
+        if stack[chosen, 0] < milli or stack[chosen, 1] < memory or cost > min(best, most):
+            continue
+        # Of equal sets that which has the first part in which they differ, as branch and bound finds first.
+        differ = chosen ^ found
+        if cost < best or size < fewest or (size == fewest and chosen & (differ & -differ) != 0):
+            best, fewest, found = cost, size, chosen
+    for part in range(count):
+        parts.chosen[part] = found >> part & 1
+    return best
+
+
+@part
 def cheap(milli: int, memory: int, count: int, most: int, parts: Parts) -> int:
     """As `cheapest`, for many parts: the cheapest per milli first, then those not needed left out."""
     order, has_milli, has_memory, cost = parts.order, 0, 0, 0
@@ -184,6 +216,8 @@ def evict_from(
     missing = max(0, shortage(device, False, kinds, devices, claim))
     short = max(0, shortage(device, True, kinds, devices, claim))
     count = gather(device, scratch.gone, shares, held, claim, scratch.parts)
+    if count <= FEW_PARTS:
+        return cheapest_of_few(missing, short, count, most, scratch.parts)
     if count <= EXACT_PARTS:
         return cheapest(missing, short, count, most, scratch.parts)
     return cheap(missing, short, count, most, scratch.parts)
@@ -213,23 +247,28 @@ def shortage(device: int, memory: bool, kinds: Kinds, devices: Devices, claim: C
 
 @part
 def assess(
-    device: int, kinds: Kinds, devices: Devices, shares: Shares, claim: Claim, scratch: Scratch
+    first: int, end: int, kinds: Kinds, devices: Devices, shares: Shares, claim: Claim, scratch: Scratch
 ) -> None:
-    """Set what making room on a device costs at least: LIMIT when the budget does not cover it."""
-    scratch.exact[device] = scratch.bounds[device] = 0
-    if kinds.memory[claim.kind, devices.kind[device]] == LIMIT or shares.cheapest[device] == LIMIT:
-        scratch.bounds[device] = LIMIT
-    missing = shortage(device, False, kinds, devices, claim)
-    if missing <= 0 and shortage(device, True, kinds, devices, claim) <= 0:
-        scratch.exact[device] = 1
-        scratch.bounds[device] = LIMIT if kinds.memory[claim.kind, devices.kind[device]] == LIMIT else 0
-    elif scratch.bounds[device] == 0:
-        # One lease at least goes; what goes has at least the cheapest price, what stays at most the dearest.
-        going = max(0, missing)
-        staying = max(0, devices.later_milli[device] - going)
-        value = max(shares.cheapest[device] * going, shares.value[device] - shares.dearest[device] * staying)
-        cost = max(value, shares.smallest[device]) * claim.percent
-        scratch.bounds[device] = cost if cost <= claim.budget else LIMIT
+    """Set, for some devices, what making room there costs at least: LIMIT when the budget does not cover it.
+
+    What goes is one lease with enough or at least two; it has at least the cheapest price there, and what
+    stays at most the dearest.
+    """
+    milli, memory, percent, budget = kinds.milli[claim.kind], kinds.memory, claim.percent, claim.budget
+    for device in range(first, end):
+        device_class, later = devices.kind[device], devices.later_milli[device]
+        need = memory[claim.kind, device_class]
+        missing = milli + later - devices.class_milli[device_class]
+        short = need + devices.later_memory[device] - devices.class_memory[device_class]
+        going, cheap = max(missing, 0), shares.cheapest[device]
+        cost = shares.value[device] - shares.dearest[device] * max(later - going, 0)
+        single = shares.least[_SIZE[min(going, MILLI_MAX)], device]
+        several = min(shares.least[0, device], VALUE_MAX) + min(shares.second[device], VALUE_MAX)
+        cost = percent * max(cost, cheap * going, min(single, several, VALUE_MAX))
+        has_room = (missing <= 0) & (short <= 0)
+        never = (need == LIMIT) | ((not has_room) & ((cheap == LIMIT) | (cost > budget)))
+        scratch.exact[device] = has_room
+        scratch.bounds[device] = LIMIT if never else (0 if has_room else cost)
 
 
 @part
@@ -280,8 +319,7 @@ def displace(
     Device by device, each the cheapest given what is gone already, within the budget.
     """
     count, spent, found = 0, 0, True
-    for device in range(devices.kind.size):
-        assess(device, kinds, devices, shares, claim, scratch)
+    assess(0, devices.kind.size, kinds, devices, shares, claim, scratch)
     for nth in range(kinds.devices[claim.kind]):
         device = next_device(claim.budget - spent, kinds, devices, shares, held, claim, scratch)
         found = device != NONE
@@ -310,7 +348,8 @@ def reassess(
     """Assess the devices anew on which a lease that has gone had shares."""
     share = first[lease]
     while share:
-        assess(shares.device[share - 1], kinds, devices, shares, claim, scratch)
+        device = shares.device[share - 1]
+        assess(device, device + 1, kinds, devices, shares, claim, scratch)
         share = shares.next[share - 1]
 
 
@@ -343,6 +382,6 @@ def parts_for(most: int) -> Parts:
         np.empty(size, np.int64),
         np.empty(size, np.int64),
         np.empty(size, np.int64),
-        np.empty((EXACT_PARTS + 3, 6), np.int64),
+        np.empty((1 << FEW_PARTS, 6), np.int64),
         np.empty(size, np.int64),
     )

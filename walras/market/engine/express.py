@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from walras.market.engine.amounts import MILLI_MAX
+from walras.core.errors import Invalid
+from walras.market.engine.amounts import MILLI_MAX, PERCENT_MAX
 from walras.market.engine.board import Devices, Kinds
 from walras.market.engine.book import LATER, Book
 from walras.market.engine.evicting import Claim, Held, Scratch, displace, parts_for
@@ -41,6 +42,8 @@ class Express:
     """Decides bids of a book one at a time, changing nothing."""
 
     def __init__(self, book: Book, leases: Leases, terms: Terms) -> None:
+        if not 0 <= terms.epsilon_percent <= PERCENT_MAX - 100:
+            raise Invalid(f"a margin of {terms.epsilon_percent}% is out of bounds")
         self._book, self._leases, self._terms = book, leases, terms
         devices = book.devices.kind.size
         self._parts = parts_for(MILLI_MAX)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from walras.market.engine.board import Board, Kinds, place
 from walras.market.engine.jit import NONE, Ints, part
-from walras.market.engine.sorting import Ranked, before
+from walras.market.engine.ranked import Ranked, Ranking, first_of, upcoming
+from walras.market.engine.sorting import before
 
 
 class Options(NamedTuple):
@@ -108,44 +109,53 @@ def any_left(option: int, full: Ints, options: Options) -> bool:
     return left
 
 
+class Scratch(NamedTuple):
+    """What a pass writes beside its result: room for one option of each bid with several, and by kind whether
+    there is no room any more, 0 at first, and how many options are undecided."""
+
+    heap: Ints
+    full: Ints
+    undecided: Ints
+
+
 @part
 def run(
-    order: Ranked,
-    heap: Ints,
-    full: Ints,
-    options: Options,
-    kinds: Kinds,
-    board: Board,
-    won: Won,
-    limits: Ints,
+    order: Ranking, options: Options, kinds: Kinds, board: Board, won: Won, scratch: Scratch, limits: Ints
 ) -> int:
     """Decide the bids in `order`, which has each bid's first package by surplus; returns how many won.
 
-    heap is room for one option of each bid with several, full for a flag of each kind, 0 at first; limits are
-    the floor and the posted price.
+    limits are the floor and the posted price.
     """
-    floor, posted, waiting, at, count, kinds_left = limits[0], limits[1], 0, 0, 0, 0
+    heap, full = scratch.heap, scratch.full
+    floor, posted, waiting, count, kinds_left = limits[0], limits[1], 0, 0, 0
+    long = short = 0
     for kind in range(kinds.live.size):
+        scratch.undecided[kind] = kinds.live[kind]
         kinds_left += kinds.live[kind] > 0 and kinds.possible[kind] > 0
-    # When no kind that is asked for has room, nobody else wins.
-    last = order.rows.size
-    while kinds_left > 0 and (at < last or waiting > 0):
+    # When no kind that is still asked for has room, nobody else wins.
+    while kinds_left > 0:
+        long, short = upcoming(order.long, long, full), upcoming(order.short, short, full)
+        source = first_of(order, long, short, options.density, options.rank, options.told)
+        option = order.short.rows[short] if source == 1 else heap[0]
+        if source == 0:
+            option = order.long.rows[long]
         if waiting > 0 and (
-            at == last or before(heap[0], order.rows[at], options.density, options.rank, options.told)
+            source == NONE or before(heap[0], option, options.density, options.rank, options.told)
         ):
             option = pop(heap, waiting, options)
             waiting -= 1
+        elif source == NONE:
+            break
         else:
-            at += 1
-            if order.tags[at - 1] & 1 == 0 and full[order.tags[at - 1] >> 1]:
-                continue
-            option = order.rows[at - 1]
+            long, short = long + (source == 0), short + (source == 1)
         kind, agent = options.kind[option], options.agent[option]
         placed = 0
         if full[kind] == 0 and options.cost[option] <= won.purse[agent]:
             placed = place(kind, kinds, board)
             full[kind] = placed == 0
             kinds_left -= placed == 0
+        scratch.undecided[kind] -= 1
+        kinds_left -= full[kind] == 0 and scratch.undecided[kind] == 0
         if placed > 0:
             won.purse[agent] -= options.cost[option]
             won.heads[options.head[option]] = 1
@@ -164,20 +174,12 @@ def run(
 
 
 @part
-def best_lost(order: Ranked, multiple: Ints, won: Won, options: Options, floor: int) -> int:
+def best_lost(order: Ranking, multiple: Ints, won: Won, options: Options, floor: int) -> int:
     """The best density that lost, of packages that could still be paid; 0 when there is none.
 
-    `order` falls by density, so the first bid in it says all about those with one package; `multiple` has the
-    first option of each bid with several.
+    `multiple` has the first option of each bid with several packages.
     """
-    best = 0
-    for at in range(order.rows.size):
-        option = order.rows[at]
-        if options.several[option] or won.heads[option]:
-            continue
-        if options.cost[option] <= won.purse[options.agent[option]]:
-            best = options.density[option]
-            break
+    best = max(best_single(order.long, won, options), best_single(order.short, won, options))
     for head in multiple:
         if won.heads[head]:
             continue
@@ -190,3 +192,14 @@ def best_lost(order: Ranked, multiple: Ints, won: Won, options: Options, floor: 
             if each == head:
                 break
     return int(best)
+
+
+@part
+def best_single(ranked: Ranked, won: Won, options: Options) -> int:
+    """Of bids with one package in a list. Its density falls, so the first that lost says all."""
+    for at in range(ranked.rows.size):
+        if ranked.tags[at] != NONE and ranked.tags[at] & 1 == 0:
+            option = ranked.rows[at]
+            if won.heads[option] == 0 and options.cost[option] <= won.purse[options.agent[option]]:
+                return int(ranked.density[at])
+    return 0

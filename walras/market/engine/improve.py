@@ -16,7 +16,7 @@ import numpy as np
 from walras.market.engine.board import Devices, Kinds
 from walras.market.engine.greedy import Options, Won
 from walras.market.engine.jit import LIMIT, NONE, Grid, Ints, kernel, part
-from walras.market.engine.sorting import Ranked
+from walras.market.engine.ranked import Ranking, first_of, upcoming
 
 WINDOW: Final = 512  # bids: the least dense winners, and the densest losers, half each
 PLACES: Final = 256  # devices
@@ -38,7 +38,7 @@ class Window(NamedTuple):
 
 @kernel
 def improve(
-    order: Ranked, won: Won, options: Options, kinds: Kinds, devices: Devices, floor: int, steps: int
+    order: Ranking, won: Won, options: Options, kinds: Kinds, devices: Devices, floor: int, steps: int
 ) -> Won:
     """The winners after so many steps; those outside the window stay as they are.
 
@@ -89,33 +89,19 @@ def assign(target: Window, source: Window) -> None:
 
 
 @kernel
-def open_window(order: Ranked, won: Won, options: Options, kinds: Kinds, devices: Devices) -> Window:
+def open_window(order: Ranking, won: Won, options: Options, kinds: Kinds, devices: Devices) -> Window:
     """The bids at the margin, the devices that they are on, and as many more with something free."""
     first = max(0, won.options.size - WINDOW // 2)
-    losers = np.empty(WINDOW, np.int64)
-    count, at = 0, 0
-    while at < order.rows.size and count < WINDOW - (won.options.size - first):
-        if won.heads[options.head[order.rows[at]]] == 0:
-            losers[count] = options.head[order.rows[at]]
-            count += 1
-        at += 1
-    winners = options.head[won.options[first:]]
-    heads = np.concatenate((winners, losers[:count]))
-    widest = 1
-    for head in heads:
-        option = head
-        while True:
-            widest = max(widest, kinds.devices[options.kind[option]])
-            option = options.next[option]
-            if option == head:
-                break
+    losers = np.empty(WINDOW - (won.options.size - first), np.int64)
+    count = densest_losers(losers, np.zeros(kinds.milli.size, np.int64), order, won, options)
+    heads = np.concatenate((options.head[won.options[first:]], losers[:count]))
     room = np.empty((devices.kind.size, 2), np.int64)
     for device in range(devices.kind.size):
         kind = devices.kind[device]
         room[device, 0] = devices.class_milli[kind] - devices.later_milli[device]
         room[device, 1] = devices.class_memory[kind] - devices.later_memory[device]
-    state = np.full((heads.size, widest + 1), NONE, np.int64)
-    places = np.zeros(devices.kind.size, np.int64)
+    widest = kinds.devices.max() if kinds.devices.size else 0
+    state, places = np.full((heads.size, widest + 1), NONE, np.int64), np.zeros(room.shape[0], np.int64)
     value = 0
     for nth in range(won.options.size):
         option = won.options[nth]
@@ -131,12 +117,28 @@ def open_window(order: Ranked, won: Won, options: Options, kinds: Kinds, devices
             state[nth - first, 0] = option
             value += worth(option, options, kinds)
     more = PLACES - places.sum()
-    for device in range(devices.kind.size):
+    for device in range(room.shape[0]):
         if more > 0 and places[device] == 0 and room[device, 0] > 0:
             places[device] = 1
             more -= 1
     agents = np.unique(options.agent[heads])
     return Window(heads, agents, np.flatnonzero(places), room, state, won.purse.copy(), np.array([value]))
+
+
+@part
+def densest_losers(losers: Ints, full: Ints, order: Ranking, won: Won, options: Options) -> int:
+    """Fill `losers` with the first options of bids that lost, the densest first; returns how many."""
+    count = long = short = 0
+    while count < losers.size:
+        long, short = upcoming(order.long, long, full), upcoming(order.short, short, full)
+        source = first_of(order, long, short, options.density, options.rank, options.told)
+        if source == NONE:
+            break
+        row = order.long.rows[long] if source == 0 else order.short.rows[short]
+        long, short = long + (source == 0), short + (source == 1)
+        losers[count] = options.head[row]
+        count += won.heads[options.head[row]] == 0
+    return count
 
 
 @part

@@ -47,7 +47,7 @@ def part(function: Callable[P, R]) -> Callable[P, R]:
 
 def _compiled(function: Callable[P, R], **options: Any) -> Callable[P, R]:
     function.__qualname__ += f"_{_FINGERPRINT}"
-    compiled: Callable[P, R] = numba.njit(cache=True, **options)(function)
+    compiled: Callable[P, R] = numba.njit(cache=True, error_model="numpy", **options)(function)
     return compiled
 
 

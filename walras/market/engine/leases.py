@@ -6,15 +6,16 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from walras.market.engine.amounts import PRICE_MAX, VALUE_MAX, require
+from walras.market.engine.amounts import MILLI_MAX, PRICE_MAX, VALUE_MAX, require
 from walras.market.engine.book import Book
-from walras.market.engine.jit import LIMIT, Ints, kernel
+from walras.market.engine.jit import LIMIT, Grid, Ints, kernel, part
 from walras.market.engine.table import Table
 
 RESERVED: Final = 1
 ACTIVE: Final = 2
 DRAINING: Final = 3
 RESTART_MAX: Final = 1 << 50
+SIZES: Final = MILLI_MAX.bit_length()
 
 
 class Shares(NamedTuple):
@@ -30,7 +31,8 @@ class Shares(NamedTuple):
     on_device: Ints
     cheapest: Ints  # by device, the least price of a lease on it
     dearest: Ints  # and the highest
-    smallest: Ints  # and the least value of a lease, on it and elsewhere
+    least: Grid  # the least value, on it and elsewhere, of a lease with 2^row milli or more on it
+    second: Ints  # and the second least of all leases on it
     value: Ints  # and price x milli of all shares on it that do not drain
 
 
@@ -46,7 +48,7 @@ class Leases:
         self._shares = Table("lease", "device", "milli", "memory", "next", "after", "prior")
         self._on_device = np.zeros(count, np.int64)
         self._cheapest = np.full(count, LIMIT, np.int64)
-        self._smallest = np.full(count, LIMIT, np.int64)
+        self._least, self._second = np.full((SIZES, count), LIMIT, np.int64), np.full(count, LIMIT, np.int64)
         self._dearest, self._value = np.zeros(count, np.int64), np.zeros(count, np.int64)
         self._told = 0
         self.waiting = 0  # reserved or draining: where these are, room now and room later differ
@@ -130,7 +132,8 @@ class Leases:
             self._on_device,
             self._cheapest,
             self._dearest,
-            self._smallest,
+            self._least,
+            self._second,
             self._value,
         )
 
@@ -162,6 +165,16 @@ class Leases:
         self.table["shape"][rows] = np.array(numbers, np.int64)[inverse]
 
 
+@part
+def weigh(device: int, milli: int, value: int, table: Shares) -> None:
+    """Count a lease of that value, with so much of the device, in what is least there."""
+    table.second[device] = min(table.second[device], max(value, table.least[0, device]))
+    for size in range(SIZES):
+        if milli >> size == 0:
+            break
+        table.least[size, device] = min(table.least[size, device], value)
+
+
 @kernel
 def link(rows: Ints, begin: Ints, shares: Ints, first: Ints, price: Ints, total: Ints, table: Shares) -> None:
     """Chain shares by lease, in their order, and by device."""
@@ -179,7 +192,7 @@ def link(rows: Ints, begin: Ints, shares: Ints, first: Ints, price: Ints, total:
             table.on_device[device] = share + 1
             table.cheapest[device] = min(table.cheapest[device], price[i])
             table.dearest[device] = max(table.dearest[device], price[i])
-            table.smallest[device] = min(table.smallest[device], price[i] * total[i])
+            weigh(device, table.milli[share], price[i] * total[i], table)
 
 
 @kernel
@@ -202,13 +215,14 @@ def unlink(rows: Ints, first: Ints, price: Ints, total: Ints, table: Shares) -> 
                 table.on_device[device] = after
             if after:
                 table.prior[after - 1] = prior
-            least, most, value, other = LIMIT, 0, LIMIT, table.on_device[device]
+            table.least[:, device] = table.second[device] = LIMIT
+            least, most, other = LIMIT, 0, table.on_device[device]
             while other:
                 lease = table.lease[other - 1]
                 least, most = min(least, price[lease]), max(most, price[lease])
-                value = min(value, price[lease] * total[lease])
+                weigh(device, table.milli[other - 1], price[lease] * total[lease], table)
                 other = table.after[other - 1]
-            table.cheapest[device], table.dearest[device], table.smallest[device] = least, most, value
+            table.cheapest[device], table.dearest[device] = least, most
             at = table.next[share]
     return found[:count]
 

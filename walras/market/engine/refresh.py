@@ -6,45 +6,44 @@ import numpy as np
 
 from walras.market.engine.board import Kinds
 from walras.market.engine.greedy import Options, following
-from walras.market.engine.jit import NONE, Ints, kernel
+from walras.market.engine.jit import LIMIT, NONE, Ints, kernel
 
 
 @kernel
-def choose_leads(
-    heads: Ints, lead: Ints, listed: Ints, gone: Ints, limits: Ints, options: Options, kinds: Kinds
-) -> Ints:
+def choose_leads(heads: Ints, lead: Ints, limits: Ints, options: Options, kinds: Kinds) -> tuple[Ints, Ints]:
     """The first package by surplus of each bid with several, given the floor and the posted price.
 
-    Returns the options that came to stand for their bids or ceased to, which leave the order.
+    Returns the options that ceased to stand for their bids, and those that came to.
     """
-    changed, count = np.empty(2 * heads.size, np.int64), 0
+    ceased, came = np.empty(heads.size, np.int64), np.empty(heads.size, np.int64)
+    left = entered = 0
     for head in heads:
         first, old = following(head, NONE, limits[0], limits[1], options, kinds) + 1, lead[head]
         if old != first:
-            for option in (old - 1, first - 1):
-                if option != NONE:
-                    changed[count] = option
-                    count += 1
-            if old != 0 and listed[old - 1] != 0:
-                listed[old - 1], gone[old - 1] = 0, 1
             lead[head] = first
-    return changed[:count]
+            if old != 0:
+                ceased[left] = old - 1
+                left += 1
+            if first != 0:
+                came[entered] = first - 1
+                entered += 1
+    return ceased[:left], came[:entered]
 
 
 @kernel
 def entering(
-    touched: Ints, live: Ints, listed: Ints, lead: Ints, floor: int, options: Options, kinds: Kinds
+    touched: Ints, live: Ints, place: Ints, lead: Ints, floor: int, options: Options, kinds: Kinds
 ) -> Ints:
-    """Of the options touched, maybe more than once, those that belong in the order and are not in it; lists
-    them."""
+    """Of the options touched, maybe more than once, those that belong in the order and are in no place yet;
+    they are given one for the time being."""
     enter, entered = np.empty(touched.size, np.int64), 0
     for row in touched:
-        if live[row] and not listed[row] and options.price[row] >= floor:
+        if live[row] and place[row] == 0 and options.price[row] >= floor:
             stands = options.several[row] == 0 or lead[options.head[row]] == row + 1
             if stands and kinds.possible[options.kind[row]]:
                 enter[entered] = row
                 entered += 1
-                listed[row] = 1
+                place[row] = LIMIT
     return enter[:entered]
 
 

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from walras.market.engine.jit import Ints, kernel, part
 
 BITS = 11
 SIZE = 1 << BITS
-
-
-class Ranked(NamedTuple):
-    """Rows in order, with what is read of each one after the other, where it would be all over the columns:
-    density, and kind x 2, plus 1 for a bid of several packages."""
-
-    rows: Ints
-    density: Ints
-    tags: Ints
-
-    def first(self, count: int) -> Ranked:
-        """The first so many."""
-        return Ranked(self.rows[:count], self.density[:count], self.tags[:count])
-
-
-def ranked(size: int) -> Ranked:
-    """Room for so many rows."""
-    return Ranked(np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64))
 
 
 @kernel
@@ -80,31 +60,6 @@ def before(a: int, b: int, density: Ints, rank: Ints, told: Ints) -> bool:
     if density[a] != density[b]:
         return bool(density[a] > density[b])
     return earlier(a, b, rank, told)
-
-
-@part
-def merge(old: Ranked, gone: Ints, fresh: Ranked, rank: Ints, told: Ints, target: Ranked) -> int:
-    """Write the old order without the rows `gone` and with the fresh ones put in; how many there are."""
-    at, taken, count, size = 0, 0, fresh.rows.size, old.rows.size
-    for i in range(size + 1):
-        if i < size and gone[old.rows[i]]:
-            continue
-        while taken < count and (
-            i == size
-            or fresh.density[taken] > old.density[i]
-            or (
-                fresh.density[taken] == old.density[i] and earlier(fresh.rows[taken], old.rows[i], rank, told)
-            )
-        ):
-            target.rows[at], target.density[at] = fresh.rows[taken], fresh.density[taken]
-            target.tags[at] = fresh.tags[taken]
-            at += 1
-            taken += 1
-        if i < size:
-            target.rows[at], target.density[at] = old.rows[i], old.density[i]
-            target.tags[at] = old.tags[i]
-            at += 1
-    return at
 
 
 @part
