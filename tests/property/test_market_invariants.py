@@ -162,7 +162,7 @@ class Economy:
                 assert share.memory_mib == (package.memory_mib or whole_part)
             spent[bid.agent] += award.price_micros * award.total_milli * award.term_ms // (1000 * HOUR)
             paid = sum(victim.restart_cost_micros for victim in victims if victim.agent != bid.agent)
-            assert paid == award.restart_costs_micros
+            assert paid == award.compensations_micros
             spent[bid.agent] += paid
             self.seen["award now" if award.starts_now else "award later"] += 1
             self.leases[f"l-{bid.id}"] = Lease(

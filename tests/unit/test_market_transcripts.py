@@ -134,7 +134,7 @@ def render(outcome: Outcome) -> Iterator[str]:
             f"award {award.bid} {shares} at {format_credits(award.price_micros)} "
             f"{'now' if award.starts_now else 'after the drain'}"
             + (f" displaces {','.join(award.displaces)}" if award.displaces else "")
-            + (f" pays {format_credits(award.restart_costs_micros)}" if award.restart_costs_micros else "")
+            + (f" pays {format_credits(award.compensations_micros)}" if award.compensations_micros else "")
         )
     for renewal in outcome.renewals:
         left = format_duration(renewal.end_ms - NOW)

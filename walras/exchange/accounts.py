@@ -65,14 +65,14 @@ def compensate(fx: Effects, displacement: Displacement, holding: Holding, now_ms
     """Stage what the displacing agent pays the displaced one for having to start again."""
     assert displacement.by is not None
     payer = displacement.by.split("/", 1)[0]
-    if not displacement.restart_cost_micros or payer == holding.agent:
+    if not displacement.compensation_micros or payer == holding.agent:
         return
     try:
         fx.treasury.transfer(
             f"restart:{holding.id}:{holding.terms}",
             account_of(payer),
             account_of(holding.agent),
-            displacement.restart_cost_micros,
+            displacement.compensation_micros,
             now_ms,
             ref=f"restart cost of {holding.namespace}/{holding.name}",
         )

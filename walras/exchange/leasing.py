@@ -43,7 +43,7 @@ def grant(
         pool=pool,
         shares=award.shares,
         price_micros=award.price_micros,
-        worth_micros=bid.packages[award.package].price_micros,
+        worth_micros=award.max_price_micros,
         restart_cost_micros=bid.restart_cost_micros,
         term_ms=award.term_ms,
         enforcement="exclusive" if _whole(award) and not supply.emulated else supply.enforcement,

@@ -99,7 +99,7 @@ def _overdrawn(
     for win in result.wins:
         bid = win.option.bid
         if bid.agent in spending and not (override and override.funded and override.bid == bid.id):
-            spending[bid.agent] += _award(clearing, win, price).cost_micros + win.restart_costs_micros
+            spending[bid.agent] += _award(clearing, win, price).cost_micros + win.compensations_micros
     for lease in reversed(clearing.renewing):
         if spending[lease.agent] > prepared.funds[lease.agent]:
             return lease.id
@@ -112,10 +112,11 @@ def _award(clearing: Clearing, win: Win, price: int) -> Award:
         package=win.option.index,
         shares=win.shares,
         price_micros=_win_price(clearing, win, price),
+        max_price_micros=clearing.price(win.option),
         term_ms=win.option.package.term_ms,
         starts_now=win.starts_now,
         displaces=tuple(lease.id for lease in win.victims),
-        restart_costs_micros=win.restart_costs_micros,
+        compensations_micros=win.compensations_micros,
     )
 
 

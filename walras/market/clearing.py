@@ -37,7 +37,7 @@ class Win:
     victims: tuple[Lease, ...] = ()
 
     @property
-    def restart_costs_micros(self) -> int:
+    def compensations_micros(self) -> int:
         """What it pays to others for starting again."""
         agent = self.option.bid.agent
         return sum(lease.restart_cost_micros for lease in self.victims if lease.agent != agent)
@@ -297,7 +297,7 @@ class Clearing:
         given_up = self._needed_given_up(shares)
         self._board.take(shares, now=now)
         agent = option.bid.agent
-        self._purse[agent] -= self._cost_max(option) + win.restart_costs_micros
+        self._purse[agent] -= self._cost_max(option) + win.compensations_micros
         if given_up:
             self._result.support.append((len(self._result.wins), given_up))
         self._result.wins.append(win)

@@ -11,10 +11,15 @@ from enum import StrEnum
 from typing import Literal
 
 from walras.core.money import charge
+from walras.devices.classes import place_of
+from walras.devices.mig import MigInstance
+from walras.devices.mig_profiles import MigGeometry
+from walras.devices.topology import Affinity, Place
 
 JobClass = Literal["latency", "standard", "batch"]
 LeaseState = Literal["reserved", "active", "draining"]
-DisplacementReason = Literal["outbid", "price", "funds", "priority", "share"]
+DisplacementReason = Literal["outbid", "price", "funds", "priority", "share", "resold", "gang"]
+Payments = Literal["uniform", "critical"]
 
 
 class Reason(StrEnum):
@@ -47,16 +52,21 @@ class Constraint(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A part of one device."""
+    """A part of one device; `mig` when it is an instance of a device in MIG mode."""
 
     device: str
     milli: int
     memory_mib: int
+    mig: MigInstance | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device on offer; `id` is unique within the pool, `index` is its number on its node."""
+    """A device on offer; `id` is unique within the pool, `index` is its number on its node.
+
+    `speed_milli` is work per time, 1000 for the pool's unit of price: what a GPU-hour costs goes by it. `mig`
+    is what the device can be cut into while no share of it is sold otherwise, None when it cannot.
+    """
 
     id: str
     node: str
@@ -65,6 +75,13 @@ class Device:
     memory_mib: int
     milli: int = 1000
     attributes: Mapping[str, str | int | bool] = field(default_factory=dict)
+    speed_milli: int = 1000
+    mig: MigGeometry | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where it is, by what its attributes tell."""
+        return place_of(self.node, self.attributes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +89,10 @@ class Package:
     """One shape that would satisfy a bid: the same share of `devices` distinct devices, all or nothing.
 
     `memory_mib` 0 means the share's part of each device's memory. `price_micros` is the most it pays per
-    GPU-hour of a whole device. `eligible` names the devices that its
-    selector takes; None takes every device of the pool.
+    GPU-hour of a whole device. `eligible` names the devices that its selector takes; None takes every device
+    of the pool. With `devices_min` it takes as many as there are, from that many up to `devices`; 0 is all or
+    nothing. `affinity` says where the devices have to be. With a `mig_profile` each is an instance of it, on
+    devices that have it, and `milli_gpu` is what one is sold as.
     """
 
     devices: int
@@ -82,6 +101,14 @@ class Package:
     term_ms: int
     price_micros: int
     eligible: frozenset[str] | None = None
+    devices_min: int = 0
+    affinity: Affinity = Affinity.ANY
+    mig_profile: str = ""
+
+    @property
+    def fewest(self) -> int:
+        """With how many devices it is content."""
+        return self.devices_min or self.devices
 
     @property
     def total_milli(self) -> int:
@@ -99,7 +126,8 @@ class Bid:
 
     `funds_micros` is what its agent can still pay (the available balance). It belongs to the agent, not to
     the bid: all bids and leases of one agent in a snapshot name the same amount and share it. `priority` is
-    for mechanisms that go by it, higher first.
+    for mechanisms that go by it, higher first. From `decays_ms` on prices fall in a line, to nothing at the
+    deadline.
     """
 
     id: str
@@ -111,6 +139,21 @@ class Bid:
     funds_micros: int
     deadline_ms: int | None = None
     priority: int = 0
+    decays_ms: int | None = None
+
+    def worth_micros(self, price_micros: int, now_ms: int) -> int:
+        """What is left at that time of a price that the bid names, rounded down."""
+        if self.decays_ms is None or self.deadline_ms is None or now_ms <= self.decays_ms:
+            return price_micros
+        left_ms = max(0, self.deadline_ms - now_ms)
+        return price_micros * left_ms // (self.deadline_ms - self.decays_ms)
+
+    def price_for(self, worth_micros: int, now_ms: int) -> int:
+        """The least price to name that has so much left at that time, before the deadline."""
+        if self.decays_ms is None or self.deadline_ms is None or now_ms <= self.decays_ms:
+            return worth_micros
+        assert now_ms < self.deadline_ms, "nothing is left of any price"
+        return -(-worth_micros * (self.deadline_ms - self.decays_ms) // (self.deadline_ms - now_ms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +162,8 @@ class Lease:
 
     reserved: waits for capacity that is draining; active: runs; draining: its holder is warned and it ends
     at `drains_at_ms`. `price_micros` is locked until `end_ms`, `max_price_micros` is what the bid would pay.
-    `funds_micros` is as in Bid: what the agent can pay beyond what is held already.
+    `funds_micros` is as in Bid: what the agent can pay beyond what is held already. For `resale_micros` a
+    GPU-hour, if its holder names that, whoever pays it has the rest of the term.
     """
 
     id: str
@@ -137,6 +181,7 @@ class Lease:
     state: LeaseState = "active"
     drains_at_ms: int | None = None
     priority: int = 0
+    resale_micros: int | None = None
 
     @property
     def total_milli(self) -> int:
@@ -145,7 +190,11 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """A pool's rules. A bid must be worth (100 + epsilon_percent)% of what it displaces."""
+    """A pool's rules. A bid must be worth (100 + epsilon_percent)% of what it displaces.
+
+    payments: winners pay one price, the best that lost (uniform), or each the least with which it would have
+    won (critical).
+    """
 
     reserve_micros: int = 100_000
     epsilon_percent: int = 10
@@ -153,6 +202,21 @@ class Rules:
     notice_ms: int = 2_000
     tick_ms: int = 1_000
     mechanism: str = "auction"
+    payments: Payments = "uniform"
+
+
+@dataclass(frozen=True, slots=True)
+class Escrow:
+    """Room that is kept for a bid that needs more of it at once than comes free at once.
+
+    Its package `package` starts on `shares` at `starts_ms` at the latest, unless it is outbid: leases there
+    that are worth less are not renewed, and until then the room goes only to leases that end before.
+    """
+
+    bid: str
+    package: int
+    shares: tuple[Share, ...]
+    starts_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +255,7 @@ class Snapshot:
 
     agents: facts by agent; one that is not named has the defaults. memory: that of the last clearing.
     explain: the bids whose winning price is looked for if they lose, which costs some clearings each; None is
-    all of them.
+    all of them. escrows: those of the last clearing.
     """
 
     now_ms: int
@@ -203,6 +267,7 @@ class Snapshot:
     explain: frozenset[str] | None = None
     agents: Mapping[str, AgentFacts] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
+    escrows: tuple[Escrow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,17 +275,19 @@ class Award:
     """A bid won the package of that index, on these shares, at a price that is locked for the term.
 
     starts_now False: capacity is draining; the lease is reserved and starts when `placement.startable` says
-    so. The winner pays `restart_costs_micros` to the holders that it displaces, beside `cost_micros`.
+    so. `max_price_micros` is what it would pay: its lease is worth that. Beside `cost_micros` the winner pays
+    `compensations_micros` to the holders whose leases it displaces or buys.
     """
 
     bid: str
     package: int
     shares: tuple[Share, ...]
     price_micros: int
+    max_price_micros: int
     term_ms: int
     starts_now: bool
     displaces: tuple[str, ...] = ()
-    restart_costs_micros: int = 0
+    compensations_micros: int = 0
 
     @property
     def total_milli(self) -> int:
@@ -270,23 +337,24 @@ class Renewal:
 class Displacement:
     """A lease must end at `drains_at_ms`.
 
-    by: the bid that takes its place and pays `restart_cost_micros` to its holder, or None when it was not
-    renewed, because the price rose above what it pays (price), its agent cannot pay the next term (funds), or
-    the place is another agent's by the mechanism's idea of fair (share).
+    by: the bid that takes its place and pays `compensation_micros` to its holder, for a restart (outbid) or
+    as the holder asked (resold); None when it was not renewed, because the price rose above what it pays
+    (price), its agent cannot pay the next term (funds), its room is kept for a gang (gang), or the place is
+    another agent's by the mechanism's idea of fair (share).
     """
 
     lease: str
     by: str | None
     drains_at_ms: int
     reason: DisplacementReason
-    restart_cost_micros: int = 0
+    compensation_micros: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Every bid of the snapshot is in one of awards and refusals (express: only the one asked for).
 
-    memory: goes into the snapshot of the next clearing.
+    memory and escrows go into the snapshot of the next clearing.
     """
 
     awards: tuple[Award, ...]
@@ -295,3 +363,4 @@ class Outcome:
     displacements: tuple[Displacement, ...]
     price_micros: int
     memory: Memory = field(default_factory=Memory)
+    escrows: tuple[Escrow, ...] = ()

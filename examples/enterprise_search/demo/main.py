@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import tempfile
 from collections.abc import Sequence
@@ -110,6 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     told = options(arguments)
     console = Console(record=bool(told.svg), stderr=told.json, width=PICTURE_COLUMNS if told.svg else None)
     signal.signal(signal.SIGTERM, _interrupted)
+    if shutil.which("bwrap") is None:
+        # Its search pods all listen on one port, each in a network of its own.
+        console.print("the demo needs bubblewrap: apt install bubblewrap, or dnf install bubblewrap")
+        return 1
     setups = [each for each in SIDES if told.only in (None, each.name)]
     found: dict[str, Figures] = {}
     try:

@@ -37,7 +37,17 @@ class Translated:
             bid, index = self.packages[row]
             shares = self._shares(row, won.devices[won.start[at] : won.start[at + 1]])
             term = bid.packages[index].term_ms
-            found.append(Award(bid.id, index, shares, int(cleared.pays[at]), term, bool(won.now[at])))
+            found.append(
+                Award(
+                    bid.id,
+                    index,
+                    shares,
+                    int(cleared.pays[at]),
+                    bid.packages[index].price_micros,
+                    term,
+                    bool(won.now[at]),
+                )
+            )
         return tuple(found)
 
     def award(self, decided: Decided) -> tuple[Award, ...]:
@@ -49,7 +59,19 @@ class Translated:
         shares = self._shares(decided.option, decided.devices)
         victims = tuple(names[row] for row in decided.victims.tolist())
         term, restarts = bid.packages[index].term_ms, decided.restart_costs_micros
-        return (Award(bid.id, index, shares, decided.pays, term, decided.now, victims, restarts),)
+        return (
+            Award(
+                bid.id,
+                index,
+                shares,
+                decided.pays,
+                bid.packages[index].price_micros,
+                term,
+                decided.now,
+                victims,
+                restarts,
+            ),
+        )
 
     def _shares(self, row: int, devices: Ints) -> tuple[Share, ...]:
         bid, index = self.packages[row]

@@ -286,6 +286,7 @@ class _Filling:
             package=option.index,
             shares=shares,
             price_micros=self._policy.price_micros,
+            max_price_micros=option.package.price_micros,
             term_ms=option.package.term_ms,
             starts_now=now,
             displaces=tuple(lease.id for lease in victims),
