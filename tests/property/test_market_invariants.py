@@ -163,6 +163,8 @@ class Economy:
             spent[bid.agent] += award.price_micros * award.total_milli * award.term_ms // (1000 * HOUR)
             paid = sum(victim.restart_cost_micros for victim in victims if victim.agent != bid.agent)
             assert paid == award.compensations_micros
+            offered = package.price_micros * award.total_milli * award.term_ms // (1000 * HOUR)
+            assert award.cost_micros + paid <= offered
             spent[bid.agent] += paid
             self.seen["award now" if award.starts_now else "award later"] += 1
             self.leases[f"l-{bid.id}"] = Lease(

@@ -52,3 +52,11 @@ def test_a_split_conserves_the_total_and_is_within_one_of_the_exact_share(
     assert sum(parts) == total
     for part, weight in zip(parts, weights, strict=True):
         assert abs(part * sum(weights) - total * weight) < sum(weights)
+
+
+@given(st.integers(0, 10**15), st.integers(1, 10**6), st.integers(1, 10**9))
+def test_the_highest_price_within_an_amount_is_the_last_that_does_not_cost_more(
+    micros: int, milli: int, elapsed_ms: int
+) -> None:
+    price = money.price_within(micros, milli * elapsed_ms)
+    assert money.charge(price, milli, elapsed_ms) <= micros < money.charge(price + 1, milli, elapsed_ms)

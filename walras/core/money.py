@@ -77,6 +77,12 @@ def charge(price_micros_per_gpu_hour: int, milli_gpu: int, elapsed_ms: int) -> i
     return price_micros_per_gpu_hour * milli_gpu * elapsed_ms // (WHOLE_GPU_MILLI * HOUR_MS)
 
 
+def price_within(micros: int, milli_ms: int) -> int:
+    """The inverse of `charge`: the highest price at which so many milli-GPU ms cost at most `micros`."""
+    assert micros >= 0 and milli_ms > 0
+    return ((micros + 1) * WHOLE_GPU_MILLI * HOUR_MS - 1) // milli_ms
+
+
 def split(total: int, weights: Sequence[int]) -> list[int]:
     """`total` shared in proportion to `weights` by largest remainder (Hamilton); the parts sum to `total`.
 

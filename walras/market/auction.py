@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from walras.core.errors import NotFound
+from walras.core.money import charge, price_within
 from walras.market.clearing import Clearing, Override, Pass, Win, unworthy
 from walras.market.explain import Explainer
 from walras.market.prepared import Prepared, term_cost
@@ -85,7 +86,12 @@ def _uniform_price(prepared: Prepared, result: Pass, least: int) -> int:
 
 
 def _win_price(clearing: Clearing, win: Win, price: int) -> int:
-    return min(price, clearing.price(win.option))
+    """The uniform price, or less: with what it pays to those who go a winner never pays more than it bid."""
+    offered, package = clearing.price(win.option), win.option.package
+    if win.compensations_micros:
+        left = charge(offered, package.total_milli, package.term_ms) - win.compensations_micros
+        price = min(price, price_within(left, package.total_milli * package.term_ms))
+    return min(price, offered)
 
 
 def _overdrawn(

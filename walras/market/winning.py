@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from walras.core.money import CREDITS_MAX, MICROS
-from walras.market.clearing import VALUE_PER_MICRO, Clearing, Override, Pass
+from walras.core.money import CREDITS_MAX, MICROS, price_within
+from walras.market.clearing import Clearing, Override, Pass
 from walras.market.eviction import evict
 from walras.market.prepared import Option, Prepared, value
 from walras.market.types import Bid, Lease
@@ -123,8 +123,8 @@ class WinningPrice:
     def _affordable(self, option: Option) -> int:
         """The highest price whose whole term the agent can pay."""
         funds = self._prepared.funds[option.bid.agent]
-        amount = option.package.total_milli * option.package.term_ms
-        return min(PRICE_MAX, ((funds + 1) * VALUE_PER_MICRO - 1) // amount) if funds >= 0 else -1
+        milli_ms = option.package.total_milli * option.package.term_ms
+        return min(PRICE_MAX, price_within(funds, milli_ms)) if funds >= 0 else -1
 
     def _prices(self, option: Option, decision: Decision) -> Iterable[int]:
         """Where something changes for this package: it passes a winner, or is worth a displacement."""

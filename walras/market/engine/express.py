@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from walras.core.errors import Invalid
-from walras.market.engine.amounts import MILLI_MAX, PERCENT_MAX
+from walras.core.money import price_within
+from walras.market.engine.amounts import MILLI_MAX, PERCENT_MAX, PRICE_MAX
 from walras.market.engine.board import Devices, Kinds
 from walras.market.engine.book import LATER, Book
 from walras.market.engine.evicting import Claim, Held, Scratch, displace, parts_for
@@ -123,7 +124,12 @@ class Express:
         if int(options.cost[package]) + restarts > purse:
             return None
         reached = max([least, *(self._leases.density(int(row)) for row in gone)])
-        return Decided(package, picked, False, gone, restarts, reached, min(reached, price))
+        # As in the auction, it pays no more than it bid with what it pays to those who go.
+        within = PRICE_MAX
+        if restarts:
+            left = min(int(options.cost[package]), LIMIT) - restarts
+            within = price_within(left, wanted * int(kinds.milli[kind]) * book.term_ms(package))
+        return Decided(package, picked, False, gone, restarts, reached, min(reached, price, within))
 
 
 _NO_ROWS = np.empty(0, np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from walras.core.money import HOUR_MS, WHOLE_GPU_MILLI
+from walras.core.money import price_within
 from walras.market.types import JobClass
 
 # The dual variable of pacing in millionths, so that nothing depends on floating point.
@@ -54,8 +54,7 @@ class Strategy(Protocol):
 
 def affordable(facts: Facts) -> int:
     """The highest price at which the funds cover the whole term of the share."""
-    amount = max(1, facts.milli * facts.term_ms)
-    return ((max(0, facts.available_micros) + 1) * WHOLE_GPU_MILLI * HOUR_MS - 1) // amount
+    return price_within(max(0, facts.available_micros), max(1, facts.milli * facts.term_ms))
 
 
 def capped(price_micros: int, facts: Facts) -> int:
