@@ -8,6 +8,8 @@ import pytest
 
 from walras.core.errors import NotFound
 from walras.devices.placement import Shape
+from walras.market.eviction import evict
+from walras.market.ground import Ask, Ground
 from walras.market.mechanisms.drf import Drf
 from walras.market.mechanisms.fairshare import FairShare
 from walras.market.mechanisms.finishtime import FinishTime
@@ -17,7 +19,7 @@ from walras.market.mechanisms.priority import Priority
 from walras.market.mechanisms.proportional import ProportionalShare
 from walras.market.mechanisms.registry import MECHANISMS
 from walras.market.mechanisms.static import StaticSplit, parts
-from walras.market.mechanisms.takeover import take_over
+from walras.market.placement import Board
 from walras.market.types import (
     AgentFacts,
     Bid,
@@ -261,13 +263,9 @@ def test_a_reserved_lease_counts_and_a_draining_one_does_not() -> None:
 def test_room_on_several_devices_comes_from_a_lease_on_several() -> None:
     gang = lease("a-1", ("d0", 600), ("d1", 600), ("gone", 600), left_ms=2_000)
     other = lease("a-2", ("d0", 400), left_ms=2_000)
-    found = take_over(
-        {"d0": Shape(500, 1), "d1": Shape(500, 1)},
-        2,
-        {"d0": Shape(0, 0), "d1": Shape(400, 1000)},
-        [gang, other],
-        lambda each: each.total_milli,
-    )
+    ground = Ground(Device(name, "node", "H100", 0, 80_000) for name in ("d0", "d1"))
+    ask = Ask({"d0": Shape(500, 1), "d1": Shape(500, 1)}, 2, 2)
+    found = evict(ask, Board(ground, [gang, other]), [gang, other], lambda each: each.total_milli)
     assert found is not None and set(found.devices) == {"d0", "d1"} and found.victims == (gang,)
 
 

@@ -87,10 +87,11 @@ def _uniform_price(prepared: Prepared, result: Pass, least: int) -> int:
 
 def _win_price(clearing: Clearing, win: Win, price: int) -> int:
     """The uniform price, or less: with what it pays to those who go a winner never pays more than it bid."""
-    offered, package = clearing.price(win.option), win.option.package
+    offered, term_ms = clearing.price(win.option), win.option.package.term_ms
+    price = win.option.at_speed(price)
     if win.compensations_micros:
-        left = charge(offered, package.total_milli, package.term_ms) - win.compensations_micros
-        price = min(price, price_within(left, package.total_milli * package.term_ms))
+        left = charge(offered, win.milli, term_ms) - win.compensations_micros
+        price = min(price, price_within(left, win.milli * term_ms))
     return min(price, offered)
 
 
@@ -100,7 +101,7 @@ def _overdrawn(
     """The last lease in order whose renewal its agent cannot pay beside the rest, or None."""
     spending: dict[str, int] = {}
     for lease in clearing.renewing:
-        cost = term_cost(lease, min(price, lease.max_price_micros))
+        cost = term_cost(lease, prepared.price_of(lease, price))
         spending[lease.agent] = spending.get(lease.agent, 0) + cost
     for win in result.wins:
         bid = win.option.bid
@@ -131,7 +132,7 @@ def _outcome(prepared: Prepared, decision: Decision, explainer: Explainer) -> Ou
     now = prepared.snapshot.now_ms
     won = {win.option.bid.id for win in result.wins}
     renewals = tuple(
-        Renewal(lease.id, min(price, lease.max_price_micros), max(lease.end_ms, now) + lease.term_ms)
+        Renewal(lease.id, prepared.price_of(lease, price), max(lease.end_ms, now) + lease.term_ms)
         for lease in clearing.renewing
     )
     return Outcome(
@@ -155,9 +156,9 @@ def _displacements(prepared: Prepared, result: Pass) -> tuple[Displacement, ...]
         return max(lease.end_ms, noticed)
 
     found = [
-        Displacement(lease.id, win.option.bid.id, noticed, "outbid", lease.restart_cost_micros)
+        Displacement(lease.id, win.option.bid.id, noticed, "resold" if win.buys else "outbid", micros)
         for win in result.wins
-        for lease in win.victims
+        for lease, micros in zip(win.victims, win.compensations, strict=True)
     ]
     found += [Displacement(lease.id, None, ends(lease), "price") for lease in result.given_up.values()]
     found += [

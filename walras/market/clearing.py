@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from walras.core.money import HOUR_MS, WHOLE_GPU_MILLI, charge
-from walras.devices.placement import Shape, place
+from walras.devices.placement import Shape
 from walras.market.eviction import Eviction, evict
+from walras.market.ground import at_speed
+from walras.market.placement import locate
 from walras.market.prepared import Option, Prepared, term_cost, value
 from walras.market.types import DisplacementReason, Lease, Share
 
@@ -28,19 +30,26 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class Win:
-    """A bid that was placed; what it pays is known when all are. `victims` are displaced by it."""
+    """A bid that was placed; what it pays for its lease is known when all are.
+
+    `victims` are displaced by it, or bought out if `buys`; it pays each of their holders its compensation.
+    """
 
     option: Option
     density: int
     shares: tuple[Share, ...]
     starts_now: bool
     victims: tuple[Lease, ...] = ()
+    compensations: tuple[int, ...] = ()
+    buys: bool = False
+
+    @property
+    def milli(self) -> int:
+        return sum(share.milli for share in self.shares)
 
     @property
     def compensations_micros(self) -> int:
-        """What it pays to others for starting again."""
-        agent = self.option.bid.agent
-        return sum(lease.restart_cost_micros for lease in self.victims if lease.agent != agent)
+        return sum(self.compensations)
 
 
 @dataclass(slots=True)
@@ -52,6 +61,7 @@ class Pass:
     unfunded: list[str] = field(default_factory=list)
     given_up: dict[str, Lease] = field(default_factory=dict)
     displaced: dict[str, Lease] = field(default_factory=dict)
+    bought: dict[str, Lease] = field(default_factory=dict)
     ended: dict[str, DisplacementReason] = field(default_factory=dict)  # not renewed, whoever bids
     support: list[tuple[int, frozenset[str]]] = field(default_factory=list)  # win, leases it needs given up
 
@@ -138,7 +148,7 @@ class Clearing:
         return found
 
     def _evicted(self) -> int:
-        return len(self._result.given_up) + len(self._result.displaced)
+        return len(self._result.given_up) + len(self._result.displaced) + len(self._result.bought)
 
     @property
     def renewing(self) -> tuple[Lease, ...]:
@@ -147,7 +157,7 @@ class Clearing:
 
     def _begin_renewal(self, lease: Lease, *, broke: bool) -> None:
         cost = term_cost(lease, self._renewal_estimate(lease))
-        if lease.max_price_micros < self._rules.reserve_micros:
+        if lease.max_price_micros < at_speed(self._rules.reserve_micros, self._prepared.speed_of(lease)):
             self._result.ended[lease.id] = "price"
         elif broke or cost > self._purse[lease.agent]:
             self._result.ended[lease.id] = "funds"
@@ -169,11 +179,14 @@ class Clearing:
 
     def _worth(self, options: tuple[Option, ...]) -> list[Option]:
         """Packages that offer the floor, by surplus over the posted price, best first."""
-        worth = [option for option in options if self.price(option) >= self._floor]
+        worth = [option for option in options if self.price(option) >= option.at_speed(self._floor)]
         if len(worth) > 1:
-            posted = self._prepared.snapshot.price_micros
-            worth.sort(key=lambda each: -value(self.price(each) - posted, each.package.total_milli))
+            worth.sort(key=self._surplus, reverse=True)
         return worth
+
+    def _surplus(self, option: Option) -> int:
+        posted = option.at_speed(self._prepared.snapshot.price_micros)
+        return value(self.price(option) - posted, option.package.total_milli)
 
     def _rank(self, option: Option, at: int) -> tuple[int, int, int, str, int]:
         bid = option.bid
@@ -182,17 +195,22 @@ class Clearing:
     def _renewal_estimate(self, lease: Lease) -> int:
         """What to put aside for a renewal before the price is known."""
         posted = max(self._prepared.snapshot.price_micros, self._rules.reserve_micros)
-        return min(posted, lease.max_price_micros)
+        return self._prepared.price_of(lease, posted)
 
-    def _funded(self, option: Option, restart_costs: int = 0) -> bool:
+    def _most(self, option: Option) -> int:
+        """On how many devices the agent can pay its own price for the term."""
+        override = self._override
+        if override and override.funded and override.bid == option.bid.id:
+            return option.ask.devices
+        return option.most(self.price(option), self._purse[option.bid.agent])
+
+    def _funded(self, option: Option, compensations: int = 0) -> bool:
+        """Whether the agent can pay for the fewest devices that do, and so much beside."""
         override = self._override
         if override and override.funded and override.bid == option.bid.id:
             return True
-        return self._cost_max(option) + restart_costs <= self._purse[option.bid.agent]
-
-    def _cost_max(self, option: Option) -> int:
-        package = option.package
-        return charge(self.price(option), package.total_milli, package.term_ms)
+        cost = option.cost(self.price(option), option.ask.fewest)
+        return cost + compensations <= self._purse[option.bid.agent]
 
     def _lose(self, options: list[Option]) -> None:
         funded = [option for option in options if self._funded(option)]
@@ -203,14 +221,15 @@ class Clearing:
             self._result.unfunded.append(options[0].bid.id)
 
     def _try_placing(self, option: Option) -> bool:
-        """Free capacity now, or free once drains are over, or that of renewals which are worth less."""
+        """Free capacity now, or free once drains are over, or that of renewals which are worth less, or what
+        its holders sell."""
         density = self._density(option)
         if not self._funded(option) or density <= self._no_room.get(option.kind, -1):
             return False
-        board, package = self._board, option.package
-        for room, now in ((board.room_now, True), (board.room_later, False)):
-            rooms = {device: room(device) for device in option.needs}
-            devices = place(option.needs, rooms, package.devices, self._prepared.demand)
+        board, ask, most = self._board, option.ask, self._most(option)
+        for now in (True, False):
+            rooms = {device: board.free(ask, device, now=now) for device in ask.needs}
+            devices = locate(ask, rooms, most, self._prepared.demand, board)
             if devices is not None:
                 self._win(option, devices, now=now)
                 return True
@@ -220,16 +239,60 @@ class Clearing:
             if lease.id not in self._kept and self._prepared.densities[lease.id] < density
         ]
         found = self._evict(option, weaker, lambda lease: value(lease.max_price_micros, lease.total_milli))
-        if found is None:
-            self._no_room[option.kind] = density
-            return False
-        for lease in found.victims:
-            self._give_up(lease)
-        self._win(option, found.devices, now=False)
-        return True
+        if found is not None:
+            for lease in found.victims:
+                self._give_up(lease)
+            self._win(option, found.devices, now=False)
+            return True
+        if self._try_buying(option):
+            return True
+        self._no_room[option.kind] = density
+        return False
 
     def _evict(self, option: Option, leases: list[Lease], cost: Callable[[Lease], int]) -> Eviction | None:
-        return evict(option.needs, option.package.devices, self._board, leases, cost) if leases else None
+        return evict(option.ask, self._board, leases, cost) if leases else None
+
+    def _try_buying(self, option: Option) -> bool:
+        """Leases whose holders ask no more than is left of its bid when it has paid the least price."""
+        price, devices = self.price(option), option.ask.fewest
+        left = option.cost(price, devices) - option.cost(option.at_speed(self._floor), devices)
+        found = self.buyable(option)
+        if found is None or found.cost > left or not self._funded(option, found.cost):
+            return False
+        for lease in found.victims:
+            self._board.drain(lease)
+            self._result.bought[lease.id] = lease
+        compensations = tuple(self.asked(lease) for lease in found.victims)
+        self._win(
+            option,
+            found.devices,
+            now=False,
+            victims=found.victims,
+            compensations=compensations,
+            buys=True,
+        )
+        return True
+
+    def buyable(self, option: Option) -> Eviction | None:
+        """The cheapest leases for sale in whose place the option could go, at what their holders ask."""
+        result = self._result
+        taken = result.displaced.keys() | result.given_up.keys() | result.bought.keys()
+        leases = [
+            lease
+            for lease in self._prepared.snapshot.leases
+            if lease.resale_micros is not None
+            and lease.state == "active"
+            and lease.agent != option.bid.agent
+            and lease.id not in taken
+            and lease not in self._prepared.due
+        ]
+        return self._evict(option, leases, self.asked)
+
+    def asked(self, lease: Lease) -> int:
+        """What the holder is paid for the rest of its term, beside what it has not used of its own price."""
+        assert lease.resale_micros is not None
+        rest_ms = max(0, lease.end_ms - self._now - self._rules.notice_ms)
+        return charge(max(0, lease.resale_micros - lease.price_micros), lease.total_milli, rest_ms)
 
     def _give_up(self, lease: Lease) -> None:
         self._board.drain(lease)
@@ -250,13 +313,15 @@ class Clearing:
             if found is None or found.cost > self.displacing_value(option, price):
                 self._none_to_displace[kind] = price
                 continue
-            others = (lease for lease in found.victims if lease.agent != option.bid.agent)
-            if self._funded(option, sum(lease.restart_cost_micros for lease in others)):
+            restarts = tuple(
+                lease.restart_cost_micros if lease.agent != option.bid.agent else 0 for lease in found.victims
+            )
+            if self._funded(option, sum(restarts)):
                 for lease in found.victims:
                     self._board.drain(lease)
                     self._renewing.pop(lease.id, None)
                     self._result.displaced[lease.id] = lease
-                self._win(option, found.devices, now=False, victims=found.victims)
+                self._win(option, found.devices, now=False, victims=found.victims, compensations=restarts)
                 return True
         return False
 
@@ -266,7 +331,7 @@ class Clearing:
         A lease of the latency class, or of the bid's own agent, goes only for a higher price than its own.
         """
         result = self._result
-        taken = result.displaced.keys() | result.given_up.keys() | result.ended.keys()
+        taken = result.displaced.keys() | result.given_up.keys() | result.ended.keys() | result.bought.keys()
         term_ms, percent = option.package.term_ms, 100 + self._rules.epsilon_percent
 
         def interruptible(lease: Lease) -> bool:
@@ -287,17 +352,24 @@ class Clearing:
     @staticmethod
     def displacing_value(option: Option, price_micros: int) -> int:
         """What a bid sets against the cost of those that it displaces: its value over its own term."""
-        return 100 * value(price_micros, option.package.total_milli) * option.package.term_ms
+        return 100 * value(price_micros, option.fewest_milli) * option.package.term_ms
 
     def _win(
-        self, option: Option, devices: tuple[str, ...], *, now: bool, victims: tuple[Lease, ...] = ()
+        self,
+        option: Option,
+        devices: tuple[str, ...],
+        *,
+        now: bool,
+        victims: tuple[Lease, ...] = (),
+        compensations: tuple[int, ...] = (),
+        buys: bool = False,
     ) -> None:
-        shares = tuple(Share(device, *option.needs[device]) for device in devices)
-        win = Win(option, self._density(option), shares, now, victims)
+        shares = self._board.shares(option.ask, devices, now=now)
+        win = Win(option, self._density(option), shares, now, victims, compensations, buys)
         given_up = self._needed_given_up(shares)
         self._board.take(shares, now=now)
-        agent = option.bid.agent
-        self._purse[agent] -= self._cost_max(option) + win.compensations_micros
+        cost = option.cost(self.price(option), len(devices))
+        self._purse[option.bid.agent] -= cost + win.compensations_micros
         if given_up:
             self._result.support.append((len(self._result.wins), given_up))
         self._result.wins.append(win)
@@ -337,8 +409,7 @@ def unworthy(result: Pass, price: Callable[[Option], int]) -> frozenset[str]:
         groups.append((wins, members))
     bad: set[str] = set()
     for wins, members in groups:
-        options = [result.wins[win].option for win in wins]
-        gained = sum(value(price(option), option.package.total_milli) for option in options)
+        gained = sum(value(price(result.wins[win].option), result.wins[win].milli) for win in wins)
         given = [result.given_up[lease] for lease in members]
         if gained < sum(value(lease.max_price_micros, lease.total_milli) for lease in given):
             bad |= members

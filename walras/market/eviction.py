@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from walras.devices.mig import MigInstance, state_of, taken
 from walras.devices.placement import EMPTY, Shape, cheapest_cover
+from walras.devices.topology import Affinity
+from walras.market.ground import Ask
 from walras.market.placement import Board
-from walras.market.types import Lease
+from walras.market.types import Lease, Share
+
+Cost = Callable[[Lease], int]
+Here = Sequence[tuple[Lease, Share]]  # leases that may go, with what they have of a device
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,30 +26,56 @@ class Eviction:
 
 
 def evict(
-    needs: Mapping[str, Shape], devices: int, board: Board, leases: list[Lease], cost: Callable[[Lease], int]
+    ask: Ask, board: Board, leases: Sequence[Lease], cost: Cost, rooms: Mapping[str, Shape] | None = None
 ) -> Eviction | None:
-    """The cheapest way to have room for `needs` on that many devices once some of `leases` are gone.
+    """The cheapest way to have room for the fewest devices that an ask is content with, once leases are gone.
 
     Cheapest exactly for one device (up to the limits of `cheapest_cover`); for more, device by device, each
-    the cheapest given what is gone already. None when all of them gone would not do.
+    the cheapest given what is gone already, in each place where they may lie together. None when all of the
+    leases gone would not do. `rooms`: what the ask may use of each device with all in place, once drains are
+    over, where that is less than what is free.
     """
-    on_device = _by_device(leases)
+    on_device: dict[str, list[tuple[Lease, Share]]] = {}
+    for lease in leases:
+        for share in lease.shares:
+            on_device.setdefault(share.device, []).append((lease, share))
+    groups = [list(ask.needs)]
+    if ask.affinity in (Affinity.NODE, Affinity.NVLINK):
+        groups = board.ground.groups(ask)
+    found = [
+        each
+        for group in groups
+        if len(group) >= ask.fewest and (each := _from(group, ask, board, on_device, cost, rooms or {}))
+    ]
+    return min(found, key=lambda each: (each.cost, each.devices)) if found else None
+
+
+def _from(
+    group: Sequence[str],
+    ask: Ask,
+    board: Board,
+    on_device: Mapping[str, Here],
+    cost: Cost,
+    rooms: Mapping[str, Shape],
+) -> Eviction | None:
     gone: dict[str, Lease] = {}
     chosen: list[str] = []
+    nodes: set[str] = set()
     total = 0
-    while len(chosen) < devices:
+    while len(chosen) < ask.fewest:
         best: tuple[int, Shape, str, tuple[Lease, ...]] | None = None
-        for device, need in needs.items():
-            if device in chosen:
+        for device in group:
+            if device in chosen or board.ground.places[device].node in nodes:
                 continue
-            here = on_device.get(device, [])
-            room = _room(board, device, here, gone)
-            staying = [(lease, shape) for lease, shape in here if lease.id not in gone]
-            found = _cover(need, room, staying, cost)
+            here = on_device.get(device, ())
+            room = rooms[device] if device in rooms else board.room_later(device)
+            for lease, share in here:
+                if lease.id in gone:
+                    room += Shape(share.milli, share.memory_mib)
+            staying = [(lease, share) for lease, share in here if lease.id not in gone]
+            found = _cover(ask, device, board, room, staying, gone, cost)
             if found is not None:
-                price = sum(cost(lease) for lease in found)
-                left = room - need
-                candidate = (price, left, device, found)
+                candidate = (sum(cost(lease) for lease in found), room - ask.needs[device], device, found)
                 if best is None or candidate[:3] < best[:3]:
                     best = candidate
         if best is None:
@@ -51,31 +83,62 @@ def evict(
         price, _, device, victims = best
         total += price
         chosen.append(device)
+        if ask.affinity is Affinity.SPREAD:
+            nodes.add(board.ground.places[device].node)
         gone.update((lease.id, lease) for lease in victims)
     return Eviction(tuple(chosen), tuple(gone.values()), total)
 
 
-def _by_device(leases: list[Lease]) -> dict[str, list[tuple[Lease, Shape]]]:
-    found: dict[str, list[tuple[Lease, Shape]]] = {}
-    for lease in leases:
-        for share in lease.shares:
-            found.setdefault(share.device, []).append((lease, Shape(share.milli, share.memory_mib)))
-    return found
-
-
-def _room(board: Board, device: str, here: list[tuple[Lease, Shape]], gone: Mapping[str, Lease]) -> Shape:
-    room = board.room_later(device)
-    for lease, shape in here:
-        if lease.id in gone:
-            room += shape
-    return room
-
-
 def _cover(
-    need: Shape, room: Shape, staying: list[tuple[Lease, Shape]], cost: Callable[[Lease], int]
+    ask: Ask,
+    device: str,
+    board: Board,
+    room: Shape,
+    staying: Here,
+    gone: Mapping[str, Lease],
+    cost: Cost,
 ) -> tuple[Lease, ...] | None:
+    """Of the leases that stay on a device, the cheapest that must go; None if that would not do."""
+    need = ask.needs[device]
+    left = {share.mig for lease in gone.values() for share in lease.shares if share.device == device}
+    cuts = tuple(cut for cut in board.cuts(device, now=False) if cut not in left)
+    if ask.profile:
+        return _for_instance(ask.profile, device, board, room, staying, cuts, cost)
+    if cuts:
+        # A share has room only once nothing of the device is cut.
+        going = tuple(lease for lease, share in staying if share.mig is not None)
+        return going if len(going) == len(cuts) and need.fits(board.ground.capacity[device]) else None
     missing = Shape(max(0, need.milli - room.milli), max(0, need.memory_mib - room.memory_mib))
     if missing == EMPTY:
         return ()
-    cover = cheapest_cover(missing, [(shape, cost(lease)) for lease, shape in staying])
+    parts = [(Shape(share.milli, share.memory_mib), cost(lease)) for lease, share in staying]
+    cover = cheapest_cover(missing, parts)
     return None if cover is None else tuple(staying[i][0] for i in cover)
+
+
+def _for_instance(
+    profile: str,
+    device: str,
+    board: Board,
+    room: Shape,
+    staying: Here,
+    cuts: tuple[MigInstance, ...],
+    cost: Cost,
+) -> tuple[Lease, ...] | None:
+    """The cheapest leases in the way of an instance, over all places where it may start."""
+    capacity, geometry = board.ground.capacity[device], board.ground.devices[device].mig
+    assert geometry is not None, "only devices that have the profile are asked"
+    if not cuts:
+        shared = sum(share.milli for _, share in staying)
+        return tuple(lease for lease, _ in staying) if room.milli + shared == capacity.milli else None
+    holders = {share.mig: lease for lease, share in staying}
+    best: tuple[int, tuple[Lease, ...]] | None = None
+    for start in reversed(geometry[profile].starts):
+        mask = taken(geometry, geometry[profile], start)
+        in_the_way = [cut for cut in cuts if state_of(geometry, (cut,)) & mask]
+        if all(cut in holders for cut in in_the_way):
+            going = tuple(holders[cut] for cut in in_the_way)
+            price = sum(cost(lease) for lease in going)
+            if best is None or price < best[0]:
+                best = (price, going)
+    return best[1] if best else None

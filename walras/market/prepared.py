@@ -3,57 +3,78 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from walras.core.money import charge
+from walras.core.money import charge, price_within
 from walras.devices.placement import Fill, Shape
-from walras.market.placement import Board, capacities, needs_of
+from walras.market.ground import SPEED_UNIT, Ask, Ground, at_speed
+from walras.market.placement import Board
 from walras.market.types import Bid, Lease, Package, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A package of a bid that the pool could hold: where, and how much of its price counts."""
+    """A package of a bid on devices of one speed: where it could go, how much of its price counts."""
 
     bid: Bid
     index: int
     package: Package
-    needs: dict[str, Shape]
+    ask: Ask
+    speed_milli: int
     kind: int  # options of the same kind differ in nothing but the bid and the price
-    numerator: int  # of milli asked for / effective size
+    numerator: int  # of milli asked for / effective size at speed 1000
     denominator: int
 
     def density(self, price_micros: int) -> int:
-        """Price per GPU-hour of effective size, rounded down."""
+        """Price per GPU-hour of effective size at speed 1000, rounded down."""
         return price_micros * self.numerator // self.denominator
 
     def price_for(self, density: int) -> int:
         """The least price of that density or more."""
         return -(-density * self.denominator // self.numerator)
 
+    def at_speed(self, price_micros: int) -> int:
+        """What a price at speed 1000 is on these devices."""
+        return at_speed(price_micros, self.speed_milli)
+
+    @property
+    def fewest_milli(self) -> int:
+        """Thousandths of devices of the least that it is content with."""
+        return self.ask.fewest * self.package.milli_gpu
+
+    def cost(self, price_micros: int, devices: int) -> int:
+        """What a term on so many devices costs at a price."""
+        return charge(price_micros, devices * self.package.milli_gpu, self.package.term_ms)
+
+    def most(self, price_micros: int, micros: int) -> int:
+        """On how many devices a term costs no more than that, up to those asked for; 0 when on none."""
+        if micros < 0:
+            return 0
+        if self.cost(price_micros, self.ask.devices) <= micros:
+            return self.ask.devices
+        # As price and share stand side by side in a charge, this is the largest share at the price.
+        return price_within(micros, price_micros * self.package.term_ms) // self.package.milli_gpu
+
 
 class Prepared:
     """One snapshot, ready to be cleared any number of times with other prices."""
 
     def __init__(self, snapshot: Snapshot) -> None:
+        snapshot = as_of_now(snapshot)
         self.snapshot = snapshot
-        self.capacity = capacities(snapshot.devices)
-        self.board = Board(self.capacity, snapshot.leases)
+        self.ground = Ground(snapshot.devices)
+        self.capacity = self.ground.capacity
+        self.board = Board(self.ground, snapshot.leases)
         self.leases = {lease.id: lease for lease in snapshot.leases}
         self.bids = {bid.id: bid for bid in snapshot.bids}
         self.funds = self._funds()
-        needs = {
-            (bid.id, index): needs_of(package, self.capacity)
-            for bid in snapshot.bids
-            if not self.expired(bid)
-            for index, package in enumerate(bid.packages)
-            if well_formed(package)
-        }
-        self.demand = self._demand(needs)
+        self._parts: dict[Package, list[tuple[int, Ask]]] = {}
+        self.demand = self._demand()
         fills = {size: Fill(size, self.demand) for size in set(self.capacity.values()) if size.milli > 0}
-        self._kinds: dict[Package, int] = {}
-        self.options = {bid.id: self._options(bid, needs, fills) for bid in snapshot.bids}
+        self._kinds: dict[tuple[Package, int], tuple[int, Fraction]] = {}
+        self.options = {bid.id: self._options(bid, fills) for bid in snapshot.bids}
         self.densities = {lease.id: self._lease_density(lease, fills) for lease in snapshot.leases}
         horizon = snapshot.now_ms + snapshot.rules.notice_ms + snapshot.rules.tick_ms
         self.due = tuple(
@@ -74,31 +95,55 @@ class Prepared:
             funds[item.agent] = min(funds.get(item.agent, item.funds_micros), item.funds_micros)
         return funds
 
-    def _demand(self, needs: dict[tuple[str, int], dict[str, Shape]]) -> Counter[Shape]:
+    def _demand(self) -> Counter[Shape]:
         """How many shares of each shape are wanted by pending bids or in use, as on their first device."""
         demand: Counter[Shape] = Counter()
-        for (bid, index), where in needs.items():
-            package = self.bids[bid].packages[index]
-            if len(where) >= package.devices:
-                demand[next(iter(where.values()))] += 1
+        for bid in self.snapshot.bids:
+            for _, package in self._packages(bid):
+                if parts := self._by_speed(package):
+                    demand[next(iter(parts[0][1].needs.values()))] += 1
         for lease in self.snapshot.leases:
             if lease.state != "draining":
                 demand.update(Shape(share.milli, share.memory_mib) for share in lease.shares[:1])
         return demand
 
-    def _options(
-        self, bid: Bid, needs: dict[tuple[str, int], dict[str, Shape]], fills: dict[Shape, Fill]
-    ) -> tuple[Option, ...]:
-        """The packages that fit the empty pool; none when the deadline is over."""
+    def _packages(self, bid: Bid) -> Iterable[tuple[int, Package]]:
+        """Those that say what they want, with their index; none when the deadline is over."""
+        late = self.expired(bid)
+        return ((at, each) for at, each in enumerate(bid.packages) if not late and well_formed(each))
+
+    def _options(self, bid: Bid, fills: dict[Shape, Fill]) -> tuple[Option, ...]:
+        """The packages that fit the empty pool, by speed."""
         options = []
-        for index, package in enumerate(bid.packages):
-            where = needs.get((bid.id, index), {})
-            if len(where) >= max(1, package.devices):
-                kinds = {(self.capacity[device], need) for device, need in where.items()}
-                ratio = max(Fraction(*fills[size].ratio(need)) for size, need in kinds)
-                kind = self._kinds.setdefault(replace(package, price_micros=0), len(self._kinds))
-                options.append(Option(bid, index, package, where, kind, *ratio.as_integer_ratio()))
+        for index, package in self._packages(bid):
+            for speed, ask in self._by_speed(package):
+                key = (replace(package, price_micros=0), speed)
+                if key not in self._kinds:
+                    sizes = {(self.capacity[device], need) for device, need in ask.needs.items()}
+                    ratio = max(Fraction(*fills[size].ratio(need)) for size, need in sizes)
+                    self._kinds[key] = len(self._kinds), ratio * SPEED_UNIT / speed
+                kind, ratio = self._kinds[key]
+                options.append(Option(bid, index, package, ask, speed, kind, *ratio.as_integer_ratio()))
         return tuple(options)
+
+    def _by_speed(self, package: Package) -> list[tuple[int, Ask]]:
+        """What it asks of devices of each speed; where none has enough, of all as if as fast as the best."""
+        alike = replace(package, price_micros=0, term_ms=0)
+        if alike not in self._parts:
+            self._parts[alike] = self._split(self.ground.ask(package))
+        return self._parts[alike]
+
+    def _split(self, ask: Ask) -> list[tuple[int, Ask]]:
+        if not self.ground.holds(ask):
+            return []
+        speeds = {self.ground.speed(device) for device in ask.needs}
+        found = []
+        for speed in sorted(speeds, reverse=True):
+            needs = {each: need for each, need in ask.needs.items() if self.ground.speed(each) == speed}
+            part = replace(ask, needs=needs)
+            if self.ground.holds(part):
+                found.append((speed, part))
+        return found or [(max(speeds), ask)]
 
     def _lease_density(self, lease: Lease, fills: dict[Shape, Fill]) -> int:
         for share in lease.shares:
@@ -106,14 +151,38 @@ class Prepared:
             shape = Shape(share.milli, share.memory_mib)
             if size is not None and shape.milli > 0 and shape.fits(size):
                 numerator, denominator = fills[size].ratio(shape)
-                return lease.max_price_micros * numerator // denominator
+                speed = self.speed_of(lease)
+                return lease.max_price_micros * numerator * SPEED_UNIT // (denominator * speed)
         return 0
+
+    def speed_of(self, lease: Lease) -> int:
+        """Of the fastest of its devices."""
+        return max(self.ground.speed(share.device) for share in lease.shares)
+
+    def price_of(self, lease: Lease, price_micros: int) -> int:
+        """What a lease pays where devices of speed 1000 cost so much: never more than its bid."""
+        return min(at_speed(price_micros, self.speed_of(lease)), lease.max_price_micros)
+
+
+def as_of_now(snapshot: Snapshot) -> Snapshot:
+    """The snapshot with prices as they are at its time, where bids decay."""
+    if all(bid.decays_ms is None for bid in snapshot.bids):
+        return snapshot
+    return replace(snapshot, bids=tuple(_as_of(bid, snapshot.now_ms) for bid in snapshot.bids))
+
+
+def _as_of(bid: Bid, now_ms: int) -> Bid:
+    packages = (
+        replace(each, price_micros=bid.worth_micros(each.price_micros, now_ms)) for each in bid.packages
+    )
+    return replace(bid, packages=tuple(packages))
 
 
 def well_formed(package: Package) -> bool:
     """Whether it asks for something at all, for some time, at no negative price."""
     return (
-        package.devices > 0
+        0 <= package.devices_min <= package.devices
+        and package.devices > 0
         and package.milli_gpu > 0
         and package.memory_mib >= 0
         and package.term_ms > 0

@@ -48,6 +48,7 @@ class Constraint(StrEnum):
     PRICE = "price"
     SHARE = "share"
     DEADLINE = "deadline"
+    TOPOLOGY = "topology"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,17 +144,20 @@ class Bid:
 
     def worth_micros(self, price_micros: int, now_ms: int) -> int:
         """What is left at that time of a price that the bid names, rounded down."""
-        if self.decays_ms is None or self.deadline_ms is None or now_ms <= self.decays_ms:
-            return price_micros
-        left_ms = max(0, self.deadline_ms - now_ms)
-        return price_micros * left_ms // (self.deadline_ms - self.decays_ms)
+        left_ms, span_ms = self._fading(now_ms)
+        return price_micros * left_ms // span_ms
 
     def price_for(self, worth_micros: int, now_ms: int) -> int:
         """The least price to name that has so much left at that time, before the deadline."""
+        left_ms, span_ms = self._fading(now_ms)
+        assert left_ms > 0, "nothing is left of any price"
+        return -(-worth_micros * span_ms // left_ms)
+
+    def _fading(self, now_ms: int) -> tuple[int, int]:
+        """How much of the time in which it decays is left, and how long that is; equal while it does not."""
         if self.decays_ms is None or self.deadline_ms is None or now_ms <= self.decays_ms:
-            return worth_micros
-        assert now_ms < self.deadline_ms, "nothing is left of any price"
-        return -(-worth_micros * (self.deadline_ms - self.decays_ms) // (self.deadline_ms - now_ms))
+            return 1, 1
+        return max(0, self.deadline_ms - now_ms), max(1, self.deadline_ms - self.decays_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,8 @@ class WinningPrice:
 
     def _find(self, option: Option, decision: Decision) -> Found:
         # A price that the agent cannot pay may have to fall to win.
-        enough = option.package.cost_max_micros <= self._prepared.funds[option.bid.agent]
+        cost = option.cost(option.package.price_micros, option.ask.fewest)
+        enough = cost <= self._prepared.funds[option.bid.agent]
         funded = enough and option.bid.id not in decision.result.unfunded
         least = option.package.price_micros + 1 if funded else 1
         wanted = self._wanted(option, decision, least)
@@ -123,28 +124,32 @@ class WinningPrice:
     def _affordable(self, option: Option) -> int:
         """The highest price whose whole term the agent can pay."""
         funds = self._prepared.funds[option.bid.agent]
-        milli_ms = option.package.total_milli * option.package.term_ms
+        milli_ms = option.fewest_milli * option.package.term_ms
         return min(PRICE_MAX, price_within(funds, milli_ms)) if funds >= 0 else -1
 
     def _prices(self, option: Option, decision: Decision) -> Iterable[int]:
         """Where something changes for this package: it passes a winner, or is worth a displacement."""
         prepared, result, clearing = self._prepared, decision.result, decision.clearing
         reserve = prepared.snapshot.rules.reserve_micros
-        yield from (reserve, max(reserve, prepared.snapshot.price_micros))
+        yield from map(option.at_speed, (reserve, max(reserve, prepared.snapshot.price_micros)))
         levels = {win.density for win in result.wins}
         for lease in (*clearing.renewing, *result.given_up.values(), *result.displaced.values()):
             levels.add(prepared.densities[lease.id])
         for level in levels:
             yield from (option.price_for(level), option.price_for(level + 1))
-        package, milli = option.package, option.package.total_milli
-        due = evict(option.needs, package.devices, prepared.board, list(prepared.due), _worth)
+        term_ms, milli = option.package.term_ms, option.fewest_milli
+        due = evict(option.ask, prepared.board, prepared.due, _worth)
         if due is not None:
             yield -(-due.cost // milli)
         for state in (Clearing(prepared, only=self._only), clearing):
             found = state.displaceable(option, PRICE_MAX)
             if found is not None:
-                yield -(-found.cost // (100 * milli * package.term_ms))
+                yield -(-found.cost // (100 * milli * term_ms))
                 yield from (lease.max_price_micros + 1 for lease in found.victims)
+            found = state.buyable(option)
+            if found is not None:
+                floor = option.cost(option.at_speed(reserve), option.ask.fewest)
+                yield price_within(floor + found.cost, milli * term_ms)
 
 
 def _worth(lease: Lease) -> int:

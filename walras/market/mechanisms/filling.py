@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from walras.core.errors import NotFound
-from walras.devices.placement import Shape, place
+from walras.devices.placement import Shape
+from walras.market.eviction import Eviction, evict
 from walras.market.explain import describe, unfit
+from walras.market.ground import Ask, Ground
 from walras.market.mechanisms.policy import Policy, Want
-from walras.market.mechanisms.takeover import Takeover, take_over
-from walras.market.placement import Board, capacities, needs_of
-from walras.market.prepared import well_formed
+from walras.market.placement import Board, locate
+from walras.market.prepared import as_of_now, well_formed
 from walras.market.types import (
     Award,
     Bid,
@@ -32,7 +33,6 @@ from walras.market.types import (
     Reason,
     Refusal,
     Renewal,
-    Share,
     Snapshot,
 )
 
@@ -64,7 +64,7 @@ class _Option:
 
     index: int
     package: Package
-    needs: dict[str, Shape]
+    ask: Ask
     want: Want
 
 
@@ -106,14 +106,17 @@ def is_due(snapshot: Snapshot, lease: Lease) -> bool:
 
 class _Filling:
     def __init__(self, snapshot: Snapshot, policy: Policy, only: str | None) -> None:
+        snapshot = as_of_now(snapshot)
         self._snapshot, self._policy, self._now = snapshot, policy, snapshot.now_ms
-        self._capacity = capacities(snapshot.devices)
-        self._board = Board(self._capacity, snapshot.leases)
+        self._ground = Ground(snapshot.devices)
+        self._board = Board(self._ground, snapshot.leases)
         self._decided = _Decided()
         self._gone: set[str] = set()
         bids = [bid for bid in snapshot.bids if only in (None, bid.id)]
         items = [self._bid_item(bid) for bid in bids]
-        self._demand = Counter(next(iter(o.needs.values())) for item in items if item for o in item.options)
+        self._demand = Counter(
+            next(iter(o.ask.needs.values())) for item in items if item for o in item.options
+        )
         self._undecided: dict[str, _Item] = {}
         for lease in snapshot.leases:
             if only is None and is_due(snapshot, lease):
@@ -159,16 +162,15 @@ class _Filling:
         """The bid as a wish, or None and a refusal when the pool could never hold it or it is late."""
         options = []
         for index, package in enumerate(bid.packages):
-            needs = needs_of(package, self._capacity) if well_formed(package) else {}
-            if needs and len(needs) >= package.devices:
-                options.append(_Option(index, package, needs, _bid_want(bid, package, needs)))
+            if well_formed(package) and self._ground.holds(ask := self._ground.ask(package)):
+                options.append(_Option(index, package, ask, _bid_want(bid, package, ask)))
         if bid.deadline_ms is not None and bid.deadline_ms <= self._now:
             text = "the deadline has passed; bid again with a later one"
             why = Explanation(Reason.EXPIRED, Constraint.DEADLINE, self._policy.price_micros, None, 0, text)
         elif options:
             return _Item(options[0].want, bid=bid, options=tuple(options))
         else:
-            why = unfit(bid, self._capacity)
+            why = unfit(bid, self._ground)
         self._decided.refusals.append(Refusal(bid.id, why))
         return None
 
@@ -201,14 +203,21 @@ class _Filling:
             self._decided.refusals.append(Refusal(bid.id, self._explain(option, reason, position)))
 
     def _rooms(self, option: _Option, *, now: bool) -> dict[str, Shape]:
-        room, agent = self._board.room_now if now else self._board.room_later, option.want.agent
-        return {device: self._policy.room(agent, device, room(device)) for device in option.needs}
+        """What the option may use of each device, of what is free and of what its agent may have."""
+        agent, ask = option.want.agent, option.ask
+        return {
+            device: self._policy.room(agent, device, self._board.free(ask, device, now=now))
+            for device in ask.needs
+        }
+
+    def _locate(self, option: _Option, *, now: bool) -> tuple[str, ...] | None:
+        rooms = self._rooms(option, now=now)
+        return locate(option.ask, rooms, option.ask.devices, self._demand, self._board)
 
     def _try_free(self, bid: Bid, options: list[_Option]) -> bool:
         for now in (True, False):
             for option in options:
-                rooms = self._rooms(option, now=now)
-                devices = place(option.needs, rooms, option.package.devices, self._demand)
+                devices = self._locate(option, now=now)
                 if devices is not None:
                     self._award(bid, option, devices, now=now)
                     return True
@@ -236,13 +245,17 @@ class _Filling:
         running = lease.state == "active" and lease.id not in self._gone and past_quantum
         return running and self._policy.preempts(want, lease)
 
-    def _take(self, option: _Option, leases: list[Lease]) -> Takeover | None:
+    def _take(self, option: _Option, leases: list[Lease]) -> Eviction | None:
         if not leases:
             return None
-        rooms = self._rooms(option, now=False)
-        return take_over(option.needs, option.package.devices, rooms, leases, self._policy.eviction_cost)
+        agent = option.want.agent
+        rooms = {
+            device: self._policy.room(agent, device, self._board.room_later(device))
+            for device in option.ask.needs
+        }
+        return evict(option.ask, self._board, leases, self._policy.eviction_cost, rooms)
 
-    def _take_last(self, option: _Option) -> Takeover | None:
+    def _take_last(self, option: _Option) -> Eviction | None:
         """From as few of the last in order as will do."""
         leases = self._last_first()
         if self._take(option, leases) is None:
@@ -277,10 +290,10 @@ class _Filling:
         now: bool,
         victims: tuple[Lease, ...] = (),
     ) -> None:
-        shares = tuple(Share(device, *option.needs[device]) for device in devices)
+        shares = self._board.shares(option.ask, devices, now=now)
         self._board.take(shares, now=now)
-        memory_mib = sum(share.memory_mib for share in shares)
-        self._policy.took(replace(option.want, memory_mib=memory_mib), shares)
+        milli, memory_mib = sum(share.milli for share in shares), sum(share.memory_mib for share in shares)
+        self._policy.took(replace(option.want, milli=milli, memory_mib=memory_mib), shares)
         award = Award(
             bid=bid.id,
             package=option.index,
@@ -296,16 +309,14 @@ class _Filling:
     def _explain(self, option: _Option, reason: Reason, position: int) -> Explanation:
         price = self._policy.price_micros
         winning = self._policy.winning_price(option.want, reason)
-        if winning is not None:
-            rooms = self._rooms(option, now=False)
-            if place(option.needs, rooms, option.package.devices, self._demand) is None:
-                winning = None
+        if winning is not None and self._locate(option, now=False) is None:
+            winning = None
         text = f"{describe(option.package)} {_WORDS[reason]}; the bid is number {position} in the queue"
         return Explanation(reason, _CONSTRAINTS[reason], price, winning, position, text, option.index)
 
 
-def _bid_want(bid: Bid, package: Package, needs: dict[str, Shape]) -> Want:
-    memory_mib = next(iter(needs.values())).memory_mib * package.devices
+def _bid_want(bid: Bid, package: Package, ask: Ask) -> Want:
+    memory_mib = next(iter(ask.needs.values())).memory_mib * package.devices
     return Want(
         agent=bid.agent,
         milli=package.total_milli,
