@@ -11,11 +11,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from walras.devices.mig_profiles import geometry_of
+from walras.devices.topology import Affinity
 from walras.market.auction import Auction
 from walras.market.mechanism import Mechanism
 from walras.market.mechanisms.fifo import Fifo
 from walras.market.placement import startable
-from walras.market.types import Bid, Device, JobClass, Lease, Outcome, Package, Reason, Rules, Share, Snapshot
+from walras.market.types import (
+    Award,
+    Bid,
+    Device,
+    Escrow,
+    JobClass,
+    Lease,
+    Outcome,
+    Package,
+    Reason,
+    Rules,
+    Share,
+    Snapshot,
+)
 
 CREDIT = 1_000_000
 HOUR = 3_600_000
@@ -23,16 +38,25 @@ CLASSES: tuple[JobClass, ...] = ("latency", "standard", "batch")
 
 
 class Economy:
-    """A pool with agents that bid at random; it believes the market nothing and checks each outcome."""
+    """A pool with agents that bid at random; it believes the market nothing and checks each outcome.
 
-    def __init__(self, seed: int, mechanism: Mechanism) -> None:
+    `rich`: devices differ in speed, lie on nodes and can be cut; bids are elastic, want devices together, MIG
+    instances or decay; leases are for sale; and winners may pay critical values.
+    """
+
+    def __init__(self, seed: int, mechanism: Mechanism, *, rich: bool = False) -> None:
+        self.rich = rich
+        self.escrows: tuple[Escrow, ...] = ()
+        self.sold: dict[str, bool] = {}
         self.random = random.Random(seed)
         self.mechanism = mechanism
         self.priced = isinstance(mechanism, Auction)
         self.now = 1_000_000
         self.rules = Rules(quantum_ms=3000, notice_ms=2000, epsilon_percent=self.random.choice((1, 10, 50)))
         memories = self.random.choices((16_000, 80_000), k=self.random.randint(1, 4))
-        self.devices = tuple(Device(f"d{i}", "n", "m", i, memory) for i, memory in enumerate(memories))
+        self.devices = tuple(self._device(i, memory) for i, memory in enumerate(memories))
+        if rich and self.random.random() < 0.4:
+            self.rules = replace(self.rules, payments="critical")
         self.funds = {f"a{i}": self.random.randint(0, CREDIT // 10**i) for i in range(4)}
         self.leases: dict[str, Lease] = {}
         self.bids: dict[str, Bid] = {}
@@ -40,6 +64,15 @@ class Economy:
         self.price = 0
         self.made = 0
         self.seen: Counter[str] = Counter()
+
+    def _device(self, index: int, memory: int) -> Device:
+        if not self.rich:
+            return Device(f"d{index}", "n", "m", index, memory)
+        model = self.random.choice(("A100", "A30", ""))
+        geometry = geometry_of(model)
+        size = geometry.profiles[0].memory_mib if geometry else memory
+        node, speed = self.random.choice("nm"), self.random.choice((1000, 1000, 500))
+        return Device(f"d{index}", node, model, index, size, speed_milli=speed, mig=geometry)
 
     def step(self) -> None:
         self.now += self.rules.tick_ms
@@ -64,13 +97,15 @@ class Economy:
         self.made += 1
         chance = self.random
         packages = tuple(
-            Package(
-                devices=chance.choice((1, 1, 1, 2, 3)),
-                milli_gpu=chance.choice((100, 250, 330, 500, 810, 1000)),
-                memory_mib=chance.choice((0, 0, 2_000, 15_000, 40_000)),
-                term_ms=chance.choice((4_000, 10_000, 60_000)),
-                price_micros=chance.randint(0, 5 * CREDIT),
-                eligible=chance.choice((None, None, frozenset({"d0", "d1"}))),
+            self._varied(
+                Package(
+                    devices=chance.choice((1, 1, 1, 2, 3)),
+                    milli_gpu=chance.choice((100, 250, 330, 500, 810, 1000)),
+                    memory_mib=chance.choice((0, 0, 2_000, 15_000, 40_000)),
+                    term_ms=chance.choice((4_000, 10_000, 60_000)),
+                    price_micros=chance.randint(0, 5 * CREDIT),
+                    eligible=chance.choice((None, None, frozenset({"d0", "d1"}))),
+                )
             )
             for _ in range(chance.choice((1, 1, 2)))
         )
@@ -83,7 +118,18 @@ class Economy:
             submitted_ms=self.now - chance.randint(0, 5000),
             funds_micros=0,
             deadline_ms=chance.choice((None, None, self.now + 3000)),
+            decays_ms=self.now - 1000 if self.rich and chance.random() < 0.5 else None,
         )
+
+    def _varied(self, package: Package) -> Package:
+        if not self.rich:
+            return package
+        chance = self.random
+        if chance.random() < 0.25:
+            profile, milli = chance.choice((("1g.10gb", 142), ("3g.40gb", 428), ("7g.80gb", 1000)))
+            return replace(package, mig_profile=profile, milli_gpu=milli, memory_mib=0)
+        affinity = chance.choice((Affinity.ANY, Affinity.ANY, Affinity.NODE, Affinity.SPREAD))
+        return replace(package, devices_min=chance.randint(0, package.devices), affinity=affinity)
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(
@@ -93,6 +139,7 @@ class Economy:
             leases=tuple(replace(each, funds_micros=self.funds[each.agent]) for each in self.leases.values()),
             bids=tuple(replace(each, funds_micros=self.funds[each.agent]) for each in self.bids.values()),
             price_micros=self.price,
+            escrows=self.escrows,
         )
 
     def _end_leases(self) -> None:
@@ -108,7 +155,10 @@ class Economy:
                     <= self._memory(share.device)
                     for share in lease.shares
                 )
-                assert startable(lease, self.leases.values(), self.devices) is free
+                starts = startable(lease, self.leases.values(), self.devices)
+                # Where devices are cut, what runs is looked at for overlaps as soon as it does.
+                assert starts is free or self.rich
+                free = starts
                 if free:
                     self.leases[lease.id] = replace(
                         lease, state="active", start_ms=self.now, end_ms=self.now + lease.term_ms
@@ -135,6 +185,28 @@ class Economy:
                 milli, memory = self._used(device.id, states)
                 assert milli <= device.milli
                 assert memory <= device.memory_mib
+            self._check_cuts(device)
+
+    def _check_cuts(self, device: Device) -> None:
+        """No memory slice is sold twice, and nothing is both cut and shared. What runs and what is reserved
+        are different times."""
+        for states in (("active", "draining"), ("active", "reserved")):
+            here = [
+                share.mig
+                for lease in self.leases.values()
+                if lease.state in states
+                for share in lease.shares
+                if share.device == device.id
+            ]
+            cuts = [cut for cut in here if cut is not None]
+            assert len(cuts) in (0, len(here))
+            slices: set[int] = set()
+            for cut in cuts:
+                assert device.mig is not None
+                profile = device.mig[cut.profile]
+                own = set(range(cut.start, cut.start + profile.memory_slices))
+                assert cut.start in profile.starts and not slices & own
+                slices |= own
 
     def _apply(self, snapshot: Snapshot, outcome: Outcome, *, express: str | None = None) -> None:
         decided = [award.bid for award in outcome.awards] + [refusal.bid for refusal in outcome.refusals]
@@ -148,22 +220,19 @@ class Economy:
             assert lease.state == "active"
             assert gone.drains_at_ms >= self.now + self.rules.notice_ms
             self.leases[gone.lease] = replace(lease, state="draining", drains_at_ms=gone.drains_at_ms)
+            self.sold[gone.lease] = gone.reason == "resold"
+            assert gone.reason != "resold" or lease.resale_micros is not None
             self.seen[f"drain {gone.reason}"] += 1
         for award in outcome.awards:
             bid = self.bids.pop(award.bid)
             package = bid.packages[award.package]
             victims = [self.leases[lease] for lease in award.displaces]
-            self._check_award(bid, package, award.price_micros, victims)
-            assert len({share.device for share in award.shares}) == len(award.shares) == package.devices
-            for share in award.shares:
-                assert package.eligible is None or share.device in package.eligible
-                assert share.milli == package.milli_gpu
-                whole_part = self._memory(share.device) * share.milli // 1000
-                assert share.memory_mib == (package.memory_mib or whole_part)
+            self._check_award(bid, replace(package, price_micros=self._offered(bid, package)), award, victims)
+            self._check_shares(package, award)
             spent[bid.agent] += award.price_micros * award.total_milli * award.term_ms // (1000 * HOUR)
-            paid = sum(victim.restart_cost_micros for victim in victims if victim.agent != bid.agent)
+            paid = self._compensations(bid, victims)
             assert paid == award.compensations_micros
-            offered = package.price_micros * award.total_milli * award.term_ms // (1000 * HOUR)
+            offered = self._offered(bid, package) * award.total_milli * award.term_ms // (1000 * HOUR)
             assert award.cost_micros + paid <= offered
             spent[bid.agent] += paid
             self.seen["award now" if award.starts_now else "award later"] += 1
@@ -174,13 +243,16 @@ class Economy:
                 job_class=bid.job_class,
                 shares=award.shares,
                 price_micros=award.price_micros,
-                max_price_micros=package.price_micros,
+                max_price_micros=self._offered(bid, package),
                 restart_cost_micros=bid.restart_cost_micros,
                 term_ms=award.term_ms,
                 start_ms=self.now,
                 end_ms=self.now + award.term_ms,
                 funds_micros=0,
                 state="active" if award.starts_now else "reserved",
+                resale_micros=self.random.randint(0, 5 * CREDIT)
+                if self.rich and self.random.random() < 0.3
+                else None,
             )
             self.check_devices()
         for agent, amount in spent.items():
@@ -191,6 +263,45 @@ class Economy:
             assert refusal.explanation.message
         if express is None:
             self.price = outcome.price_micros
+            self.seen["escrow"] += len(outcome.escrows)
+            self.seen["escrow served"] += len(
+                {each.bid for each in self.escrows} & {award.bid for award in outcome.awards}
+            )
+            self.escrows = outcome.escrows
+
+    def _offered(self, bid: Bid, package: Package) -> int:
+        """What its price is worth by now: all of it, but for a bid that decays."""
+        if bid.decays_ms is None or bid.deadline_ms is None or self.now <= bid.decays_ms:
+            return package.price_micros
+        return package.price_micros * (bid.deadline_ms - self.now) // (bid.deadline_ms - bid.decays_ms)
+
+    def _check_shares(self, package: Package, award: Award) -> None:
+        devices = {share.device for share in award.shares}
+        nodes = Counter(each.node for each in self.devices if each.id in devices)
+        assert (package.devices_min or package.devices) <= len(devices) <= package.devices
+        assert len(devices) == len(award.shares)
+        assert package.affinity is not Affinity.NODE or len(nodes) == 1
+        assert package.affinity is not Affinity.SPREAD or set(nodes.values()) == {1}
+        for share in award.shares:
+            assert package.eligible is None or share.device in package.eligible
+            assert share.milli == package.milli_gpu
+            assert (share.mig.profile if share.mig else "") == package.mig_profile
+            whole_part = self._memory(share.device) * share.milli // 1000
+            assert share.mig or share.memory_mib == (package.memory_mib or whole_part)
+
+    def _compensations(self, bid: Bid, victims: list[Lease]) -> int:
+        if any(self._is_sold(victim) for victim in victims):
+            return sum(
+                max(0, (victim.resale_micros or 0) - victim.price_micros)
+                * victim.total_milli
+                * max(0, victim.end_ms - self.now - self.rules.notice_ms)
+                // (1000 * HOUR)
+                for victim in victims
+            )
+        return sum(victim.restart_cost_micros for victim in victims if victim.agent != bid.agent)
+
+    def _is_sold(self, lease: Lease) -> bool:
+        return self.sold.get(lease.id, False)
 
     def _renew(self, snapshot: Snapshot, outcome: Outcome, spent: dict[str, int], *, express: bool) -> None:
         horizon = self.now + self.rules.notice_ms + self.rules.tick_ms
@@ -213,15 +324,20 @@ class Economy:
         assert touched <= due
         assert express or due <= touched | gone, "every lease that is due is renewed or told to go"
 
-    def _check_award(self, bid: Bid, package: Package, price: int, victims: list[Lease]) -> None:
+    def _check_award(self, bid: Bid, package: Package, award: Award, victims: list[Lease]) -> None:
+        price = award.price_micros
         assert price <= package.price_micros, "a winner pays at most its bid"
-        assert price >= (self.rules.reserve_micros if self.priced else 0)
+        slowest = min(each.speed_milli for each in self.devices)
+        # What it pays for restarts may leave less than the reserve for the lease itself.
+        paid = bool(award.compensations_micros)
+        assert price >= (self.rules.reserve_micros * slowest // 1000 if self.priced and not paid else 0)
         assert bid.deadline_ms is None or bid.deadline_ms > self.now
-        if not victims:
+        if not victims or self._is_sold(victims[0]):
+            assert all(victim.agent != bid.agent for victim in victims)
             return
         assert bid.job_class == "latency"
         hours = Fraction(package.term_ms, HOUR)
-        worth = Fraction(package.price_micros) * package.devices * package.milli_gpu / 1000 * hours
+        worth = Fraction(package.price_micros) * award.total_milli / 1000 * hours
         displaced = Fraction(0)
         for victim in victims:
             assert self.now - victim.start_ms >= self.rules.quantum_ms
@@ -240,6 +356,14 @@ def test_promises_hold_over_many_ticks_of_the_auction(seed: int) -> None:
     assert economy.seen["award now"] > 0
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_promises_hold_for_everything_that_is_sold(seed: int) -> None:
+    economy = Economy(seed, Auction(), rich=True)
+    for _ in range(40):
+        economy.step()
+    assert economy.seen["award now"] > 0
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_promises_hold_over_many_ticks_of_fifo(seed: int) -> None:
     economy = Economy(seed, Fifo())
@@ -251,12 +375,13 @@ def test_promises_hold_over_many_ticks_of_fifo(seed: int) -> None:
 
 def test_the_random_economies_reach_every_rule() -> None:
     seen: Counter[str] = Counter()
-    for seed in range(12, 20):
-        economy = Economy(seed, Auction())
+    for seed in range(12, 24):
+        economy = Economy(seed, Auction(), rich=seed >= 18)
         for _ in range(40):
             economy.step()
         seen += economy.seen
-    wanted = {"drain outbid", "drain price", "drain funds", "award later", "renew"}
+    wanted = {"drain outbid", "drain price", "drain funds", "drain resold", "drain gang"}
+    wanted |= {"award later", "renew", "escrow", "escrow served"}
     wanted |= {f"refuse {reason}" for reason in Reason if reason not in ("NoDevice", "Invalid", "OverShare")}
     assert wanted <= seen.keys(), wanted - seen.keys()
 

@@ -6,14 +6,18 @@ combinatorial auctions" (JACM 2002); a uniform price of the best density that lo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from walras.core.errors import NotFound
-from walras.core.money import charge, price_within
+from walras.core.money import charge
+from walras.market.backfill import backfill
 from walras.market.clearing import Clearing, Override, Pass, Win, unworthy
+from walras.market.escrow import hold, hold_for_tick, keep, settle
 from walras.market.explain import Explainer
+from walras.market.payments import Payments
 from walras.market.prepared import Prepared, term_cost
 from walras.market.types import Award, Displacement, Lease, Outcome, Refusal, Renewal, Snapshot
+from walras.market.winning import Decide
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +34,29 @@ class Auction:
 
     def clear(self, snapshot: Snapshot) -> Outcome:
         """Renew what its holder still pays for, sell what is free, and let latency bids displace."""
-        prepared = Prepared(snapshot)
+        held = hold_for_tick(snapshot)
+        prepared = Prepared(held.shown)
 
         def decide(override: Override | None) -> Decision:
             return decide_tick(prepared, override)
 
-        return _outcome(prepared, decide(None), Explainer(prepared, decide))
+        outcome = _outcome(prepared, decide, Explainer(prepared, decide))
+        held = keep(held, outcome)
+        if held.escrows:
+            outcome = backfill(held, outcome)
+        return settle(held, outcome)
 
     def express(self, snapshot: Snapshot, bid_id: str) -> Outcome:
         """Sell to one bid at the posted price, by the same rules; renew nothing. Raises NotFound."""
-        prepared = Prepared(snapshot)
+        prepared = Prepared(hold(snapshot).shown)
         if bid_id not in prepared.bids:
             raise NotFound(f'bid "{bid_id}" is not pending')
 
         def decide(override: Override | None) -> Decision:
             return decide_one(prepared, bid_id, override)
 
-        explainer = Explainer(prepared, decide, only=bid_id)
-        return _outcome(prepared, decide(None), explainer)
+        outcome = _outcome(prepared, decide, Explainer(prepared, decide, only=bid_id))
+        return replace(outcome, memory=snapshot.memory, escrows=snapshot.escrows)
 
 
 def decide_tick(prepared: Prepared, override: Override | None = None) -> Decision:
@@ -85,16 +94,6 @@ def _uniform_price(prepared: Prepared, result: Pass, least: int) -> int:
     )
 
 
-def _win_price(clearing: Clearing, win: Win, price: int) -> int:
-    """The uniform price, or less: with what it pays to those who go a winner never pays more than it bid."""
-    offered, term_ms = clearing.price(win.option), win.option.package.term_ms
-    price = win.option.at_speed(price)
-    if win.compensations_micros:
-        left = charge(offered, win.milli, term_ms) - win.compensations_micros
-        price = min(price, price_within(left, win.milli * term_ms))
-    return min(price, offered)
-
-
 def _overdrawn(
     prepared: Prepared, clearing: Clearing, result: Pass, price: int, override: Override | None
 ) -> str | None:
@@ -106,11 +105,20 @@ def _overdrawn(
     for win in result.wins:
         bid = win.option.bid
         if bid.agent in spending and not (override and override.funded and override.bid == bid.id):
-            spending[bid.agent] += _award(clearing, win, price).cost_micros + win.compensations_micros
+            most = _most_to_pay(prepared, clearing, win, price)
+            spending[bid.agent] += charge(most, win.milli, win.option.package.term_ms)
+            spending[bid.agent] += win.compensations_micros
     for lease in reversed(clearing.renewing):
         if spending[lease.agent] > prepared.funds[lease.agent]:
             return lease.id
     return None
+
+
+def _most_to_pay(prepared: Prepared, clearing: Clearing, win: Win, price: int) -> int:
+    """What a winner pays at most for its lease at that uniform price."""
+    offered = clearing.price(win.option)
+    uniform = prepared.snapshot.rules.payments == "uniform"
+    return min(win.option.at_speed(price), offered) if uniform else offered
 
 
 def _award(clearing: Clearing, win: Win, price: int) -> Award:
@@ -118,7 +126,7 @@ def _award(clearing: Clearing, win: Win, price: int) -> Award:
         bid=win.option.bid.id,
         package=win.option.index,
         shares=win.shares,
-        price_micros=_win_price(clearing, win, price),
+        price_micros=price,
         max_price_micros=clearing.price(win.option),
         term_ms=win.option.package.term_ms,
         starts_now=win.starts_now,
@@ -127,8 +135,10 @@ def _award(clearing: Clearing, win: Win, price: int) -> Award:
     )
 
 
-def _outcome(prepared: Prepared, decision: Decision, explainer: Explainer) -> Outcome:
+def _outcome(prepared: Prepared, decide: Decide, explainer: Explainer) -> Outcome:
+    decision = decide(None)
     clearing, result, price = decision.clearing, decision.result, decision.price_micros
+    payments = Payments(prepared, decide, decision)
     now = prepared.snapshot.now_ms
     won = {win.option.bid.id for win in result.wins}
     renewals = tuple(
@@ -136,7 +146,7 @@ def _outcome(prepared: Prepared, decision: Decision, explainer: Explainer) -> Ou
         for lease in clearing.renewing
     )
     return Outcome(
-        awards=tuple(_award(clearing, win, price) for win in result.wins),
+        awards=tuple(_award(clearing, win, payments.price(win)) for win in result.wins),
         refusals=tuple(
             Refusal(bid.id, explainer.explain(bid, decision))
             for bid in prepared.snapshot.bids

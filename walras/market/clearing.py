@@ -89,7 +89,7 @@ class Clearing:
         self._kept = kept
         self._override = override
         self._only = only
-        self._floor = max(floor_micros, self._rules.reserve_micros)
+        self.floor_micros = max(floor_micros, self._rules.reserve_micros)
         self._board = prepared.board.copy()
         self._purse = dict(prepared.funds)
         self._result = Pass()
@@ -179,7 +179,7 @@ class Clearing:
 
     def _worth(self, options: tuple[Option, ...]) -> list[Option]:
         """Packages that offer the floor, by surplus over the posted price, best first."""
-        worth = [option for option in options if self.price(option) >= option.at_speed(self._floor)]
+        worth = [option for option in options if self.price(option) >= option.at_speed(self.floor_micros)]
         if len(worth) > 1:
             worth.sort(key=self._surplus, reverse=True)
         return worth
@@ -255,7 +255,7 @@ class Clearing:
     def _try_buying(self, option: Option) -> bool:
         """Leases whose holders ask no more than is left of its bid when it has paid the least price."""
         price, devices = self.price(option), option.ask.fewest
-        left = option.cost(price, devices) - option.cost(option.at_speed(self._floor), devices)
+        left = option.cost(price, devices) - option.cost(option.at_speed(self.floor_micros), devices)
         found = self.buyable(option)
         if found is None or found.cost > left or not self._funded(option, found.cost):
             return False
@@ -275,7 +275,7 @@ class Clearing:
 
     def buyable(self, option: Option) -> Eviction | None:
         """The cheapest leases for sale in whose place the option could go, at what their holders ask."""
-        result = self._result
+        result, due = self._result, {lease.id for lease in self._prepared.due}
         taken = result.displaced.keys() | result.given_up.keys() | result.bought.keys()
         leases = [
             lease
@@ -284,7 +284,7 @@ class Clearing:
             and lease.state == "active"
             and lease.agent != option.bid.agent
             and lease.id not in taken
-            and lease not in self._prepared.due
+            and lease.id not in due
         ]
         return self._evict(option, leases, self.asked)
 

@@ -45,7 +45,7 @@ class Explainer:
         priced = self._winning.find(bid, decision)
         winning, unaffordable = priced.price_micros, priced.unaffordable_micros
         if winning is not None:
-            best = next(option for option in options if option.index == priced.package)
+            best = priced.option
         lower = winning is not None and winning <= best.package.price_micros
         if unfunded or lower:
             reason, constraint = Reason.INSUFFICIENT_FUNDS, Constraint.FUNDS

@@ -66,8 +66,10 @@ class Board:
         """Where an instance of the profile goes best, None where there is no room for one."""
         geometry, cuts = self.ground.devices[device].mig, self.cuts(device, now=now)
         assert geometry is not None, "only devices that have the profile are asked"
-        shared = self.later[device].milli or (now and self.now[device].milli)
-        if shared and not cuts:
+        shared = self.later[device].milli > 0 and not self._cuts_later.get(device)
+        if now:
+            shared |= self.now[device].milli > 0 and not self._cuts_now.get(device)
+        if shared:
             return None
         return best_start(geometry, state_of(geometry, cuts), profile)
 

@@ -38,7 +38,7 @@ class Found:
 
     price_micros: int | None
     unaffordable_micros: int | None
-    package: int
+    option: Option
     searched: bool = True
 
 
@@ -59,7 +59,7 @@ class WinningPrice:
         options = self._prepared.options[bid.id]
         wanted = self._prepared.snapshot.explain
         if self._effort > EFFORT_MAX or (wanted is not None and bid.id not in wanted):
-            return Found(None, None, options[0].index, searched=False)
+            return Found(None, None, options[0], searched=False)
         found = [self._find(option, decision) for option in options]
         return min(found, key=_cheapness)
 
@@ -71,15 +71,15 @@ class WinningPrice:
         least = option.package.price_micros + 1 if funded else 1
         wanted = self._wanted(option, decision, least)
         if wanted is not None and self._wins(option, wanted):
-            return Found(wanted, None, option.index)
+            return Found(wanted, None, option)
         affordable = self._affordable(option)
         if wanted is None:
-            return Found(None, None, option.index)
+            return Found(None, None, option)
         # Below its own price too: with less of its funds bound it may pay for a restart.
         tried = [affordable, *(price for price in self._prices(option, decision) if price < affordable)]
         tried = sorted((price for price in tried if price > 0), reverse=True)[:TRIES_MAX]
         winning = [price for price in tried if self._wins(option, price)]
-        return Found(min(winning), None, option.index) if winning else Found(None, wanted, option.index)
+        return Found(min(winning), None, option) if winning else Found(None, wanted, option)
 
     def _wanted(self, option: Option, decision: Decision, least: int) -> int | None:
         """The lowest price that wins if it can be paid; the same for all bids that differ in price alone."""
