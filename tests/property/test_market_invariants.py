@@ -410,6 +410,24 @@ def test_the_winning_price_wins_and_none_means_no_price_does(seed: int) -> None:
                     assert not wins(snapshot, bid, package, price)
 
 
+@pytest.mark.parametrize("seed", range(200, 212))
+def test_the_winning_price_wins_whatever_is_sold(seed: int) -> None:
+    """Escrows, elastic gangs, instances, resale and decay: what is said to win is bid, and wins."""
+    economy = Economy(seed, Auction(), rich=True)
+    for _ in range(12):
+        economy.step()
+    for _ in range(5):
+        bid = economy._new_bid()
+        economy.bids[bid.id] = bid
+    snapshot = economy._snapshot()
+    for refusal in Auction().clear(snapshot).refusals:
+        why, bid = refusal.explanation, next(bid for bid in snapshot.bids if bid.id == refusal.bid)
+        if why.winning_price_micros is not None:
+            assert wins(snapshot, bid, why.package, why.winning_price_micros)
+        elif why.reason is Reason.NO_CAPACITY:
+            assert not any(wins(snapshot, bid, each, 1000 * CREDIT) for each in range(len(bid.packages)))
+
+
 def wins(snapshot: Snapshot, bid: Bid, package: int, price: int) -> bool:
     packages = list(bid.packages)
     packages[package] = replace(packages[package], price_micros=price)

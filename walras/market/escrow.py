@@ -182,15 +182,7 @@ def _in_the_way(escrow: Escrow, prepared: Prepared, leases: Iterable[Lease]) -> 
 def _is_free(escrow: Escrow, ground: Ground, leases: Iterable[Lease]) -> bool:
     """Whether all of its room is free once drains are over."""
     board = Board(ground, leases)
-    for share in escrow.shares:
-        room = board.room_later(share.device)
-        if not Shape(share.milli, share.memory_mib).fits(room):
-            return False
-        if bool(board.cuts(share.device, now=False)) and share.mig is None:
-            return False
-        if share.mig is not None and board.start(share.mig.profile, share.device, now=False) is None:
-            return False
-    return True
+    return all(board.has_room(share, board.later) for share in escrow.shares)
 
 
 def _losers(outcome: Outcome) -> list[str]:

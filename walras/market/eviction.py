@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from walras.devices.mig import MigInstance, state_of, taken
+from walras.devices.mig import MigInstance, taken
 from walras.devices.placement import EMPTY, Shape, cheapest_cover
 from walras.devices.topology import Affinity
 from walras.market.ground import Ask
 from walras.market.placement import Board
+from walras.market.taken import mask
 from walras.market.types import Lease, Share
 
 Cost = Callable[[Lease], int]
@@ -39,9 +40,8 @@ def evict(
     for lease in leases:
         for share in lease.shares:
             on_device.setdefault(share.device, []).append((lease, share))
-    groups = [list(ask.needs)]
-    if ask.affinity in (Affinity.NODE, Affinity.NVLINK):
-        groups = board.ground.groups(ask)
+    spread = ask.affinity is Affinity.SPREAD
+    groups = [list(ask.needs)] if spread else board.ground.groups(ask)
     found = [
         each
         for group in groups
@@ -100,10 +100,14 @@ def _cover(
 ) -> tuple[Lease, ...] | None:
     """Of the leases that stay on a device, the cheapest that must go; None if that would not do."""
     need = ask.needs[device]
-    left = {share.mig for lease in gone.values() for share in lease.shares if share.device == device}
-    cuts = tuple(cut for cut in board.cuts(device, now=False) if cut not in left)
+    left = [share for lease in gone.values() for share in lease.shares if share.device == device]
+    cuts = list(board.later.cuts(device))
+    for share in left:
+        if share.mig is not None:
+            cuts.remove(share.mig)
     if ask.profile:
-        return _for_instance(ask.profile, device, board, room, staying, cuts, cost)
+        shared = board.later.shared_milli(device) - sum(each.milli for each in left if each.mig is None)
+        return _for_instance(ask.profile, device, board, staying, cuts, shared, cost)
     if cuts:
         # A share has room only once nothing of the device is cut.
         going = tuple(lease for lease, share in staying if share.mig is not None)
@@ -120,24 +124,25 @@ def _for_instance(
     profile: str,
     device: str,
     board: Board,
-    room: Shape,
     staying: Here,
-    cuts: tuple[MigInstance, ...],
+    cuts: Sequence[MigInstance],
+    shared_milli: int,
     cost: Cost,
 ) -> tuple[Lease, ...] | None:
-    """The cheapest leases in the way of an instance, over all places where it may start."""
-    capacity, geometry = board.ground.capacity[device], board.ground.devices[device].mig
+    """The cheapest leases in the way of an instance, over all places where it may start: all shares, and the
+    instances that it would overlap."""
+    geometry = board.ground.devices[device].mig
     assert geometry is not None, "only devices that have the profile are asked"
-    if not cuts:
-        shared = sum(share.milli for _, share in staying)
-        return tuple(lease for lease, _ in staying) if room.milli + shared == capacity.milli else None
+    sharing = tuple(lease for lease, share in staying if share.mig is None)
+    if sum(share.milli for _, share in staying if share.mig is None) < shared_milli:
+        return None
     holders = {share.mig: lease for lease, share in staying}
     best: tuple[int, tuple[Lease, ...]] | None = None
     for start in reversed(geometry[profile].starts):
-        mask = taken(geometry, geometry[profile], start)
-        in_the_way = [cut for cut in cuts if state_of(geometry, (cut,)) & mask]
+        wanted = taken(geometry, geometry[profile], start)
+        in_the_way = [cut for cut in cuts if mask(geometry, [cut]) & wanted]
         if all(cut in holders for cut in in_the_way):
-            going = tuple(holders[cut] for cut in in_the_way)
+            going = (*sharing, *(holders[cut] for cut in in_the_way))
             price = sum(cost(lease) for lease in going)
             if best is None or price < best[0]:
                 best = (price, going)

@@ -48,29 +48,23 @@ class Ground:
 
     def holds(self, ask: Ask) -> bool:
         """Whether the empty pool could hold it."""
-        if ask.affinity is Affinity.ANY:
-            return len(ask.needs) >= ask.fewest > 0
         return any(len(group) >= ask.fewest > 0 for group in self.groups(ask))
 
     def groups(self, ask: Ask) -> list[list[str]]:
         """Sets of devices of which one has to hold the whole gang; with spread one a node counts."""
+        if ask.affinity is Affinity.ANY:
+            return [list(ask.needs)]
         if ask.affinity is Affinity.SPREAD:
             by_node = {self.places[device].node: device for device in ask.needs}
             return [list(by_node.values())]
-        found: dict[object, list[str]] = {}
+        found: dict[tuple[str, str], list[str]] = {}
         for device in ask.needs:
-            found.setdefault(self.domain(device, ask.affinity), []).append(device)
-        return list(found.values())
-
-    def domain(self, device: str, affinity: Affinity) -> object:
-        """What devices have in common that lie together by that affinity."""
-        place = self.places[device]
-        if affinity is Affinity.NODE:
-            return place.node
-        if affinity is Affinity.NVLINK:
+            place = self.places[device]
             # Without NVLink a device is connected to itself alone.
-            return (place.nvlink, "" if place.nvlink else device)
-        return None
+            linked = (place.nvlink, "" if place.nvlink else device)
+            domain = (place.node, "") if ask.affinity is Affinity.NODE else linked
+            found.setdefault(domain, []).append(device)
+        return list(found.values())
 
     def speed(self, device: str) -> int:
         """Work per time, in thousandths; a device that is gone counts as the unit."""

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from walras.devices.mig import MigInstance, best_start, state_of
-from walras.devices.mig_profiles import MigGeometry
+from walras.devices.mig import MigInstance, best_start
 from walras.devices.placement import EMPTY, Demand, Shape, place
 from walras.devices.topology import Affinity, place_gang
 from walras.market.ground import Ask, Ground
+from walras.market.taken import Taken, mask
 from walras.market.types import Device, Lease, Share
-
-Cuts = dict[str, tuple[MigInstance, ...]]
 
 
 class Board:
-    """Two sums a device: what occupies it now, and what will when nothing drains any more.
+    """Two counts a device: what occupies it now, and what will when nothing drains any more.
 
     A share may start now where it fits both; it may be reserved where it fits the second. That is the rule
     min(cap - active - reserved, cap - active - draining), and keeps every device within its size at any time.
@@ -24,54 +22,51 @@ class Board:
 
     def __init__(self, ground: Ground, leases: Iterable[Lease]) -> None:
         self.ground = ground
-        self.now = dict.fromkeys(ground.capacity, EMPTY)
-        self.later = dict.fromkeys(ground.capacity, EMPTY)
-        self._cuts_now: Cuts = {}
-        self._cuts_later: Cuts = {}
+        self.now, self.later = Taken(ground), Taken(ground)
         for lease in leases:
             if lease.state != "reserved":
-                self._add(self.now, self._cuts_now, lease.shares)
+                self.now.add(lease.shares)
             if lease.state != "draining":
-                self._add(self.later, self._cuts_later, lease.shares)
+                self.later.add(lease.shares)
 
     def copy(self) -> Board:
         """A board of its own, as this one is now."""
-        board = Board(self.ground, ())
-        board.now, board.later = dict(self.now), dict(self.later)
-        board._cuts_now, board._cuts_later = dict(self._cuts_now), dict(self._cuts_later)
+        board = Board.__new__(Board)
+        board.ground, board.now, board.later = self.ground, self.now.copy(), self.later.copy()
         return board
 
     def room_now(self, device: str) -> Shape:
         """Free for a share that starts at once."""
-        size, now, later = self.ground.capacity[device], self.now[device], self.later[device]
+        size, now, later = self.ground.capacity[device], self.now.sums[device], self.later.sums[device]
         return Shape(size.milli - max(now.milli, later.milli), size.memory_mib - max(now[1], later[1]))
 
     def room_later(self, device: str) -> Shape:
         """Free for a share that waits for the drains."""
-        return self.ground.capacity[device] - self.later[device]
+        return self.ground.capacity[device] - self.later.sums[device]
 
     def free(self, ask: Ask, device: str, *, now: bool) -> Shape:
         """What an ask may use of a device: no share where it is cut, no instance where it is shared."""
-        room = self.room_now(device) if now else self.room_later(device)
-        if not ask.profile:
-            return EMPTY if self.cuts(device, now=now) else room
-        return room if self.start(ask.profile, device, now=now) is not None else EMPTY
-
-    def cuts(self, device: str, *, now: bool) -> tuple[MigInstance, ...]:
-        """The MIG instances on a device, with `now` also those that drain."""
-        later = self._cuts_later.get(device, ())
-        return tuple({*later, *self._cuts_now.get(device, ())}) if now else later
+        if ask.profile:
+            usable = self.start(ask.profile, device, now=now) is not None
+        else:
+            usable = not any(each.cuts(device) for each in self._times(now=now))
+        if not usable:
+            return EMPTY
+        return self.room_now(device) if now else self.room_later(device)
 
     def start(self, profile: str, device: str, *, now: bool) -> int | None:
         """Where an instance of the profile goes best, None where there is no room for one."""
-        geometry, cuts = self.ground.devices[device].mig, self.cuts(device, now=now)
+        geometry, times = self.ground.devices[device].mig, self._times(now=now)
         assert geometry is not None, "only devices that have the profile are asked"
-        shared = self.later[device].milli > 0 and not self._cuts_later.get(device)
-        if now:
-            shared |= self.now[device].milli > 0 and not self._cuts_now.get(device)
-        if shared:
+        if any(each.shared_milli(device) for each in times):
             return None
-        return best_start(geometry, state_of(geometry, cuts), profile)
+        state = 0
+        for each in times:
+            state |= each.state(device)
+        return best_start(geometry, state, profile)
+
+    def _times(self, *, now: bool) -> tuple[Taken, ...]:
+        return (self.later, self.now) if now else (self.later,)
 
     def shares(self, ask: Ask, devices: Iterable[str], *, now: bool) -> tuple[Share, ...]:
         """The ask's shares of these devices, which have room for it."""
@@ -88,25 +83,25 @@ class Board:
     def take(self, shares: Iterable[Share], *, now: bool) -> None:
         """Occupy shares, at once or once drains are over."""
         shares = tuple(shares)
-        self._add(self.later, self._cuts_later, shares)
+        self.later.add(shares)
         if now:
-            self._add(self.now, self._cuts_now, shares)
+            self.now.add(shares)
 
     def drain(self, lease: Lease) -> None:
         """An active lease will go: it stays for now, and is gone later."""
-        for share in lease.shares:
-            if share.device in self.later:
-                self.later[share.device] -= Shape(share.milli, share.memory_mib)
-                if share.mig is not None:
-                    cuts = self._cuts_later[share.device]
-                    self._cuts_later[share.device] = tuple(cut for cut in cuts if cut != share.mig)
+        self.later.remove(lease.shares)
 
-    def _add(self, sums: dict[str, Shape], cuts: Cuts, shares: Iterable[Share]) -> None:
-        for share in shares:
-            if share.device in sums:
-                sums[share.device] += Shape(share.milli, share.memory_mib)
-                if share.mig is not None:
-                    cuts[share.device] = (*cuts.get(share.device, ()), share.mig)
+    def has_room(self, share: Share, taken: Taken) -> bool:
+        """Whether this very share is free beside what is taken."""
+        device = self.ground.devices[share.device]
+        room = self.ground.capacity[share.device] - taken.sums[share.device]
+        if not Shape(share.milli, share.memory_mib).fits(room):
+            return False
+        if share.mig is None:
+            return not taken.cuts(share.device)
+        assert device.mig is not None, "an instance is of a device that can be cut"
+        in_the_way = mask(device.mig, [share.mig]) & taken.state(share.device)
+        return not in_the_way and not taken.shared_milli(share.device)
 
 
 def locate(
@@ -138,21 +133,4 @@ def startable(lease: Lease, leases: Iterable[Lease], devices: Iterable[Device]) 
     """Whether a reserved lease's capacity is really free: nothing that runs or drains is in its way."""
     ground = Ground(devices)
     board = Board(ground, [each for each in leases if each.id != lease.id and each.state != "reserved"])
-    for share in lease.shares:
-        if share.device not in ground.devices:
-            return False
-        cuts = board.cuts(share.device, now=True)
-        if share.mig is None:
-            free = not cuts
-        else:
-            geometry = ground.devices[share.device].mig
-            others = board.now[share.device].milli == 0 or bool(cuts)
-            free = geometry is not None and others and _is_free(geometry, share.mig, cuts)
-        room = ground.capacity[share.device] - board.now[share.device]
-        if not free or not Shape(share.milli, share.memory_mib).fits(room):
-            return False
-    return True
-
-
-def _is_free(geometry: MigGeometry, cut: MigInstance, cuts: tuple[MigInstance, ...]) -> bool:
-    return not state_of(geometry, (cut,)) & state_of(geometry, cuts)
+    return all(share.device in ground.devices and board.has_room(share, board.now) for share in lease.shares)

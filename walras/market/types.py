@@ -115,11 +115,6 @@ class Package:
     def total_milli(self) -> int:
         return self.devices * self.milli_gpu
 
-    @property
-    def cost_max_micros(self) -> int:
-        """What the whole term costs at the package's own price."""
-        return charge(self.price_micros, self.total_milli, self.term_ms)
-
 
 @dataclass(frozen=True, slots=True)
 class Bid:
