@@ -98,6 +98,17 @@ class Clearing:
         # What found no place, by kind: whatever offers no more will not find one until something is evicted.
         self._no_room: dict[int, int] = {}
         self._none_to_displace: dict[tuple[int, str], int] = {}
+        percent, quantum_ms = 100 + self._rules.epsilon_percent, self._rules.quantum_ms
+        # Leases that a latency bid may end, with what that costs for each millisecond of its term and once.
+        self._interruptible = [
+            (
+                lease,
+                value(lease.max_price_micros, lease.total_milli) * percent,
+                100 * lease.restart_cost_micros * VALUE_PER_MICRO,
+            )
+            for lease in prepared.snapshot.leases
+            if lease.state == "active" and self._now - lease.start_ms >= quantum_ms
+        ]
         for lease in () if only else prepared.due:
             self._begin_renewal(lease, broke=lease.id in broke)
 
@@ -330,24 +341,19 @@ class Clearing:
 
         A lease of the latency class, or of the bid's own agent, goes only for a higher price than its own.
         """
-        result = self._result
+        result, agent = self._result, option.bid.agent
         taken = result.displaced.keys() | result.given_up.keys() | result.ended.keys() | result.bought.keys()
-        term_ms, percent = option.package.term_ms, 100 + self._rules.epsilon_percent
-
-        def interruptible(lease: Lease) -> bool:
-            if lease.state != "active" or lease.id in taken:
-                return False
-            if self._now - lease.start_ms < self._rules.quantum_ms:
-                return False
+        budget, term_ms = self.displacing_value(option, price_micros), option.package.term_ms
+        leases, costs = [], {}
+        for lease, hourly, restart in self._interruptible:
             lower = lease.max_price_micros < price_micros
-            return lower or (lease.job_class != "latency" and lease.agent != option.bid.agent)
-
-        def cost(lease: Lease) -> int:
-            worth = value(lease.max_price_micros, lease.total_milli) * term_ms
-            return worth * percent + 100 * lease.restart_cost_micros * VALUE_PER_MICRO
-
-        leases = [lease for lease in self._prepared.snapshot.leases if interruptible(lease)]
-        return self._evict(option, leases, cost)
+            yields = lower or (lease.job_class != "latency" and lease.agent != agent)
+            cost = hourly * term_ms + restart
+            # One that costs more than all of the bid is worth is no part of what could go.
+            if yields and cost <= budget and lease.id not in taken:
+                leases.append(lease)
+                costs[lease.id] = cost
+        return self._evict(option, leases, lambda lease: costs[lease.id])
 
     @staticmethod
     def displacing_value(option: Option, price_micros: int) -> int:

@@ -69,6 +69,8 @@ def _from(
                 continue
             here = on_device.get(device, ())
             room = rooms[device] if device in rooms else board.room_later(device)
+            if not here and not ask.needs[device].fits(room):
+                continue
             for lease, share in here:
                 if lease.id in gone:
                     room += Shape(share.milli, share.memory_mib)
