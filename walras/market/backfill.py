@@ -16,8 +16,8 @@ from walras.market.types import Award, Outcome
 def backfill(held: Held, outcome: Outcome) -> Outcome:
     """The outcome with losers placed, in order, on room of escrows that is idle until they are over.
 
-    At the price of the clearing, for those that pay it and are worth less than what the room is kept for, so
-    that they give way when it is needed.
+    At the price of the clearing, for those that pay it and are worth no more than what the room is kept for,
+    so that they give way when it is needed.
     """
     snapshot, kept = held.real, {escrow.bid: escrow for escrow in held.escrows}
     bids = {bid.id: bid for bid in snapshot.bids}
@@ -103,7 +103,7 @@ class _Filling:
     def _may_use(self, option: Option, device: str) -> bool:
         over_ms = self._now + option.package.term_ms + self._rules.notice_ms
         starts_ms, density = self._kept.get(device, (0, 0))
-        return over_ms <= starts_ms and option.density(option.package.price_micros) < density
+        return over_ms <= starts_ms and option.density(option.package.price_micros) <= density
 
 
 _NOTHING = Shape(-1, -1)

@@ -45,6 +45,7 @@ class Held:
     real: Snapshot
     escrows: tuple[Escrow, ...] = ()
     ended: tuple[Displacement, ...] = ()
+    outbid: frozenset[str] = frozenset()  # bids that lose what was kept for them to denser ones
 
 
 def hold(snapshot: Snapshot) -> Held:
@@ -87,10 +88,12 @@ def keep(held: Held, outcome: Outcome) -> Held:
     if not held.escrows:
         return held
     lost = _losers(outcome)
-    prepared = _prepared(held, {*lost, *(escrow.bid for escrow in held.escrows)})
+    prepared = _prepared(held.shown, {*lost, *(escrow.bid for escrow in held.escrows)})
     refused = {refusal.bid: refusal.explanation.reason for refusal in outcome.refusals}
-    wanted = (each for each in held.escrows if refused.get(each.bid) in _FOR_ROOM)
-    return replace(held, escrows=tuple(each for each in wanted if not _outbid(each, lost, prepared)))
+    wanted = [each for each in held.escrows if refused.get(each.bid) in _FOR_ROOM]
+    outbid = frozenset(each.bid for each in wanted if _outbid(each, lost, prepared))
+    kept = tuple(each for each in wanted if each.bid not in outbid)
+    return replace(held, escrows=kept, outbid=outbid)
 
 
 def settle(held: Held, outcome: Outcome) -> Outcome:
@@ -98,9 +101,11 @@ def settle(held: Held, outcome: Outcome) -> Outcome:
     lost, kept = _losers(outcome), list(held.escrows)
     if not lost:
         return replace(outcome, displacements=(*outcome.displacements, *held.ended))
-    prepared = _prepared(held, set(lost))
+    prepared = _prepared(held.real, set(lost))
     gone = {each.lease for each in (*outcome.displacements, *held.ended)}
     for name in lost:
+        if name in held.outbid:
+            continue
         if len(kept) < ESCROWS_MAX and all(name != each.bid for each in kept):
             planned = _plan(name, prepared, outcome, gone, kept)
             kept += [planned] if planned else []
@@ -109,8 +114,8 @@ def settle(held: Held, outcome: Outcome) -> Outcome:
     return replace(outcome, refusals=refusals, displacements=displacements, escrows=tuple(kept))
 
 
-def _prepared(held: Held, names: set[str]) -> Prepared:
-    return Prepared(replace(held.shown, bids=tuple(bid for bid in held.real.bids if bid.id in names)))
+def _prepared(snapshot: Snapshot, names: set[str]) -> Prepared:
+    return Prepared(replace(snapshot, bids=tuple(bid for bid in snapshot.bids if bid.id in names)))
 
 
 def _stands(escrow: Escrow, bids: dict[str, Bid], snapshot: Snapshot) -> bool:
@@ -154,8 +159,14 @@ def _density(option: Option) -> int:
     return option.density(option.package.price_micros)
 
 
+def _gives_way(lease: Lease, option: Option, prepared: Prepared) -> bool:
+    """Whether it is not renewed for the bid: worth less, or as much and begun after the bid had come."""
+    mine, its = _density(option), prepared.densities[lease.id]
+    return its < mine or (its == mine and lease.start_ms >= option.bid.submitted_ms)
+
+
 def _in_the_way(escrow: Escrow, prepared: Prepared, leases: Iterable[Lease]) -> list[Lease]:
-    """Leases up for renewal that are worth less than the bid and without whose going it has no room."""
+    """Leases up for renewal that give way to the bid and without whose going it has no room."""
     option = _option(escrow.bid, escrow.package, prepared)
     if option is None:
         return []
@@ -173,7 +184,7 @@ def _in_the_way(escrow: Escrow, prepared: Prepared, leases: Iterable[Lease]) -> 
             room -= shape
         for lease, shape in sorted(here, key=lambda item: prepared.densities[item[0].id]):
             enough = Shape(share.milli, share.memory_mib).fits(room) and share.mig is None
-            if lease.id in due and prepared.densities[lease.id] < _density(option) and not enough:
+            if lease.id in due and _gives_way(lease, option, prepared) and not enough:
                 ended.append(lease)
                 room += shape
     return ended
@@ -230,9 +241,7 @@ def _plan(
         weaker = [
             lease
             for lease in snapshot.leases
-            if lease.state == "active"
-            and lease.id not in gone
-            and prepared.densities[lease.id] < _density(option)
+            if lease.state == "active" and lease.id not in gone and _gives_way(lease, option, prepared)
         ]
         found = evict(replace(option.ask, needs=needs), board, weaker, wait_ms)
         if found is not None and _helps(option, found.victims):
