@@ -120,16 +120,17 @@ def place_of(node: str, attributes: Attributes) -> Place:
 
 
 def mig_attributes(parent: Attributes, geometry: MigGeometry, instance: MigInstance) -> Attributes:
-    """DRA attributes of an instance on a device: type mig, its profile and parent, its part of the memory."""
+    """DRA attributes of an instance on a device: type mig, its profile, place and parent, its part of the memory."""
     profile = geometry[instance.profile]
     return {
         **parent,
         "type": "mig",
         "profile": profile.name,
+        "placement": str(instance),
         "parentUUID": parent["uuid"],
-        "uuid": f"{parent['uuid']}/{profile.name}@{instance.start}",
+        "uuid": f"{parent['uuid']}/{instance}",
         "memoryMiB": profile.memory_mib,
-        "milliGPU": profile.milli,
+        "milliGPU": geometry.sold_milli(profile.name),
     }
 
 

@@ -21,6 +21,10 @@ class MigInstance(NamedTuple):
     profile: str
     start: int
 
+    def __str__(self) -> str:
+        """As in `1g.10gb@4`."""
+        return f"{self.profile}@{self.start}"
+
 
 def taken(geometry: MigGeometry, profile: MigProfile, start: int) -> int:
     """The state of a device with nothing but that instance."""

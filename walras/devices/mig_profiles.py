@@ -63,6 +63,14 @@ class MigGeometry:
     def __contains__(self, profile: object) -> bool:
         return any(each.name == profile for each in self.profiles)
 
+    def sold_milli(self, profile: str) -> int:
+        """What an instance is sold as, in milli-GPU: its compute slices, rounded down.
+
+        So all instances that a device can hold are never more than the device; `MigProfile.milli` is what to
+        ask for to have as much. Raises Invalid for a profile that it has not.
+        """
+        return self[profile].compute_slices * WHOLE_GPU_MILLI // self.compute_slices
+
     def measured(self, memory_mib: Mapping[str, int]) -> MigGeometry:
         """The same with the MiB that NVML reports of some profiles (nvmlGpuInstanceProfileInfo)."""
         profiles = tuple(

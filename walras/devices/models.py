@@ -42,7 +42,7 @@ class Model:
 
 
 _TABLE: Final = (
-    Model(EMULATED, "Emulated device", "Emulated", "0.0.0", 16384, "Walras"),
+    Model(EMULATED, "Emulated", "Emulated", "0.0.0", 16384, "Walras"),
     Model("B200", "NVIDIA B200", "Blackwell", "10.0.0", 183359),
     Model("H200", "NVIDIA H200", "Hopper", "9.0.0", 143771),
     Model("H100", "NVIDIA H100 80GB HBM3", "Hopper", "9.0.0", 81559),

@@ -1,27 +1,31 @@
-"""Where devices come from: NVIDIA cards through NVML, or emulated ones where there is no card."""
+"""Where devices come from: NVIDIA cards, or emulated ones where there is no card."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
-
-import pynvml
+from typing import Final
 
 from walras.core.errors import Invalid
 from walras.core.money import WHOLE_GPU_MILLI
+from walras.devices.classes import SPEED_UNIT, gpu_attributes, speed_milli
+from walras.devices.mig_profiles import geometry_of
+from walras.devices.models import DOMAIN, EMULATED, MODELS, Model, find_model
+from walras.devices.topology import Place
+from walras.exchange import nvml
 from walras.market.types import Device, Share
 
-EMULATED_MEMORY_MIB: Final = 16 * 1024
 EMULATED_MAX: Final = 64
 # Of the machine's cores, what is kept for the server and its clients beside emulated devices.
 HEADROOM_PERCENT: Final = 20
 # Attributes of emulated devices stand in the vendor's domain too, so that a selector works on both.
-ATTRIBUTE_DOMAIN: Final = "gpu.nvidia.com"
+ATTRIBUTE_DOMAIN: Final = DOMAIN
 EMULATED_DRIVER: Final = "emulated.walras.dev"
-_SPEC = re.compile(r"emulated:(\d{1,3})(?::([A-Za-z0-9][A-Za-z0-9_.-]{0,62}))?")
+EMULATED_TYPE: Final = "emulated"
+_PREFIX: Final = "emulated:"
+_GROUP = re.compile(r"(\d{1,3})(?::([A-Za-z0-9][A-Za-z0-9_.-]{0,31}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,129 +50,87 @@ class Supply:
 
     def enforcement_of(self, shares: Sequence[Share]) -> str:
         """How a lease of these shares is kept to them."""
+        if self.emulated:
+            return self.enforcement
+        if any(share.mig for share in shares):
+            return "mig"
         whole = all(share.milli == WHOLE_GPU_MILLI for share in shares)
-        return "exclusive" if whole and not self.emulated else self.enforcement
+        return "exclusive" if whole else self.enforcement
 
 
 def detect(gpus: str, node: str = "local") -> Supply:
-    """The supply that `--gpus auto|emulated:N[:MODEL]` asks for. Raises Invalid."""
+    """The supply that `--gpus auto|emulated:N[:MODEL][,N[:MODEL]...]` asks for. Raises Invalid."""
     if gpus == "auto":
-        return _nvidia(node) or _emulated(
-            2, "", node, "no NVIDIA device answers through NVML; 2 are emulated"
-        )
-    match = _SPEC.fullmatch(gpus)
-    if match is None:
-        raise Invalid(f'--gpus "{gpus}" is neither "auto" nor "emulated:N[:MODEL]", such as emulated:4:A100')
-    count = int(match.group(1))
-    if not 1 <= count <= EMULATED_MAX:
+        found = nvml.devices(node)
+        if not found:
+            return _emulated(
+                [(2, MODELS[EMULATED])], node, "no NVIDIA device answers through NVML; 2 are emulated"
+            )
+        note = "fractions of a device are time slices: its memory is not isolated between them"
+        return _supply(found, "timeslice", note)
+    groups = _groups(gpus)
+    count = sum(each for each, _ in groups)
+    if not all(each for each, _ in groups) or count > EMULATED_MAX:
         raise Invalid(f"--gpus {gpus}: between 1 and {EMULATED_MAX} devices can be emulated")
-    return _emulated(count, match.group(2) or "", node, f"{count} emulated as asked")
+    return _emulated(groups, node, f"{count} emulated as asked")
 
 
-def _host() -> tuple[int, int]:
+def _groups(gpus: str) -> list[tuple[int, Model]]:
+    matches = [_GROUP.fullmatch(text) for text in gpus.removeprefix(_PREFIX).split(",")]
+    groups = [(int(match[1]), _model(match[2])) for match in matches if match]
+    if not gpus.startswith(_PREFIX) or len(groups) < len(matches):
+        raise Invalid(
+            f'--gpus "{gpus[:128]}" is neither "auto" nor "emulated:N[:MODEL]", such as emulated:4:A100 or '
+            "emulated:2:H100,2:A100"
+        )
+    return groups
+
+
+def _model(name: str | None) -> Model:
+    """A model that is known, or one of that name like the one without a name."""
+    plain = MODELS[EMULATED]
+    if not name:
+        return plain
+    try:
+        return find_model(name)
+    except Invalid:
+        return Model(name, name, plain.architecture, plain.compute_capability, plain.memory_mib, plain.brand)
+
+
+def _emulated(groups: Sequence[tuple[int, Model]], node: str, why: str) -> Supply:
+    devices: list[Device] = []
+    for group, (count, model) in enumerate(groups):
+        # So that what asks for NVLink can be tried: the devices of a group are together.
+        place = Place(node, f"{node}/{group}")
+        devices += [_emulated_device(model, place, len(devices) + at) for at in range(count)]
+    note = f"GPUs are emulated by CPU shares ({why}); no figure of theirs is a GPU's"
+    return _supply(tuple(devices), EMULATED_TYPE, note)
+
+
+def _emulated_device(model: Model, place: Place, index: int) -> Device:
+    speed = speed_milli(model.name) if model.name in MODELS else SPEED_UNIT
+    uuid = f"{EMULATED_TYPE}-{place.node}-{index}"
+    attributes = gpu_attributes(model, uuid, index, place, speed=speed, emulated=True)
+    return Device(
+        id=f"{place.node}/gpu-{index}",
+        node=place.node,
+        model=model.name,
+        index=index,
+        memory_mib=model.memory_mib,
+        attributes={**attributes, "type": EMULATED_TYPE},
+        speed_milli=speed,
+        mig=geometry_of(model.name),
+    )
+
+
+def _supply(devices: tuple[Device, ...], enforcement: str, note: str) -> Supply:
+    """Devices that share the machine's cores and memory equally."""
     cores_milli = len(os.sched_getaffinity(0)) * 1000
     memory_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    return cores_milli, memory_mib
-
-
-def _cpu_part(cores_milli: int, count: int) -> int:
-    return max(50, cores_milli * (100 - HEADROOM_PERCENT) // 100 // count)
-
-
-def _emulated(count: int, model: str, node: str, why: str) -> Supply:
-    cores_milli, memory_mib = _host()
-    model = model or "Emulated"
-    devices = tuple(
-        Device(
-            id=f"{node}/gpu-{index}",
-            node=node,
-            model=model,
-            index=index,
-            memory_mib=EMULATED_MEMORY_MIB,
-            attributes={"productName": model, "type": "emulated", "index": index},
-        )
-        for index in range(count)
-    )
     return Supply(
         devices,
-        "emulated",
-        cpu_milli_per_device=_cpu_part(cores_milli, count),
-        memory_mib_per_device=max(64, memory_mib * 3 // 4 // count),
-        notes=(f"GPUs are emulated by CPU shares ({why}); no figure of theirs is a GPU's",),
+        enforcement,
+        cpu_milli_per_device=max(50, cores_milli * (100 - HEADROOM_PERCENT) // 100 // len(devices)),
+        memory_mib_per_device=max(64, memory_mib * 3 // 4 // len(devices)),
+        notes=(note,),
     )
-
-
-def _nvidia(node: str) -> Supply | None:
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        count = pynvml.nvmlDeviceGetCount()
-        devices = tuple(_nvidia_device(index, node) for index in range(count))
-    except pynvml.NVMLError:
-        return None
-    finally:
-        pynvml.nvmlShutdown()
-    if not devices:
-        return None
-    cores_milli, memory_mib = _host()
-    return Supply(
-        devices,
-        "timeslice",
-        cpu_milli_per_device=_cpu_part(cores_milli, count),
-        memory_mib_per_device=max(64, memory_mib * 3 // 4 // count),
-        notes=("fractions of a device are time slices: its memory is not isolated between them",),
-    )
-
-
-def _nvidia_device(index: int, node: str) -> Device:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    name = _text(pynvml.nvmlDeviceGetName(handle))
-    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-    return Device(
-        id=f"{node}/gpu-{index}",
-        node=node,
-        model=name,
-        index=index,
-        memory_mib=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) // 2**20,
-        attributes={
-            "productName": name,
-            "type": "gpu",
-            "index": index,
-            "uuid": _text(pynvml.nvmlDeviceGetUUID(handle)),
-            "cudaComputeCapability": f"{major}.{minor}.0",
-        },
-    )
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def resource_slice(supply: Supply, node: str = "local") -> dict[str, Any]:
-    """The supply as an upstream ResourceSlice (resource.k8s.io/v1), without metadata that the store fills."""
-    return {
-        "apiVersion": "resource.k8s.io/v1",
-        "kind": "ResourceSlice",
-        "metadata": {"name": f"{node}-gpus"},
-        "spec": {
-            "driver": supply.driver,
-            "nodeName": node,
-            "pool": {"name": node, "generation": 1, "resourceSliceCount": 1},
-            "devices": [
-                {
-                    "name": f"gpu-{device.index}",
-                    "attributes": {key: _attribute(value) for key, value in device.attributes.items()},
-                    "capacity": {"memory": {"value": f"{device.memory_mib}Mi"}},
-                }
-                for device in supply.devices
-            ],
-        },
-    }
-
-
-def _attribute(value: object) -> Mapping[str, object]:
-    if isinstance(value, bool):
-        return {"bool": value}
-    return {"int": value} if isinstance(value, int) else {"string": str(value)}

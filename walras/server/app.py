@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from walras.core.errors import Invalid, StorageError
 from walras.exchange import supply
 from walras.exchange.demand import FLEET
 from walras.exchange.exchange import Exchange
+from walras.exchange.slices import resource_slices
 from walras.exchange.views import Views
 from walras.kube.api import API
 from walras.kube.serve.app import Application
@@ -140,13 +142,22 @@ async def _running(part: Any) -> AsyncIterator[None]:
 
 
 async def _publish_supply(api: API, found: supply.Supply) -> None:
-    """The devices as a ResourceSlice of the fleet, as it is at this start."""
-    wanted = supply.resource_slice(found)
-    name = wanted["metadata"]["name"]
-    if api.find(FLEET, RESOURCE_SLICES, "", name) is None:
-        await api.create(FLEET, RESOURCE_SLICES, wanted)
-    else:
-        await api.edit(FLEET, RESOURCE_SLICES, "", name, lambda stored: stored.update(spec=wanted["spec"]))
+    """The devices as ResourceSlices of the fleet, as they are at this start."""
+    wanted = {each["metadata"]["name"]: each for each in resource_slices(found)}
+    (pool,) = {each["spec"]["pool"]["name"] for each in wanted.values()}
+    for stored in api.list(FLEET, RESOURCE_SLICES):
+        name = stored["metadata"]["name"]
+        if name in wanted:
+            spec = wanted.pop(name)["spec"]
+            await api.edit(FLEET, RESOURCE_SLICES, "", name, partial(_set_spec, spec))
+        elif stored["spec"]["pool"]["name"] == pool:
+            await api.delete(FLEET, RESOURCE_SLICES, "", name)
+    for each in wanted.values():
+        await api.create(FLEET, RESOURCE_SLICES, each)
+
+
+def _set_spec(spec: dict[str, Any], stored: dict[str, Any]) -> None:
+    stored["spec"] = spec
 
 
 def _write_kubeconfig(data: Path, url: str, ca_pem: str, token: str) -> Path:
