@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, get_args
 
 from walras.core.clock import parse_rfc3339
 from walras.core.errors import Invalid
 from walras.core.money import WHOLE_GPU_MILLI, parse_credits
 from walras.core.quantity import parse_duration_ms, parse_mib
+from walras.devices.classes import speed_milli
+from walras.devices.topology import Affinity
 from walras.exchange.selector import eligible
 from walras.kube.record import Object
 from walras.kube.validation.walras import DEFAULT_POOL, TERM_MAX_MS, TERM_MIN_MS, TICK_MAX_MS, TICK_MIN_MS
@@ -20,26 +22,53 @@ JOB_CLASSES: Final[tuple[str, ...]] = get_args(JobClass)
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A pool's rules and the devices that it sells."""
+    """A pool's rules and the devices that it sells. The reserve never rises above `reserve_max_micros`."""
 
     name: str
     rules: Rules
     whole: bool
     devices: tuple[Device, ...]
+    reserve_max_micros: int
+
+    @property
+    def speeds(self) -> tuple[int, ...]:
+        """How fast its devices are, in milli, each speed once, the fastest first."""
+        return tuple(sorted({device.speed_milli for device in self.devices}, reverse=True))
 
 
 def read_pool(pool: Object, devices: Sequence[Device]) -> Pool:
-    """The rules of a Pool object. Raises Invalid where a price or duration cannot be read."""
+    """The rules of a Pool object, and the devices as fast as it says.
+
+    Raises Invalid where a price, a duration or a speed cannot be read.
+    """
     spec = pool.get("spec") or {}
+    reserve = parse_credits(spec.get("reservePrice", "0.10"))
+    reserve_max = parse_credits(spec["reservePriceMax"]) if "reservePriceMax" in spec else reserve
     rules = Rules(
-        reserve_micros=parse_credits(spec.get("reservePrice", "0.10")),
+        reserve_micros=reserve,
         epsilon_percent=int(spec.get("epsilonPercent", 10)),
         quantum_ms=parse_duration_ms(spec.get("minimumQuantum", "5s")),
         notice_ms=parse_duration_ms(spec.get("notice", "2s")),
         tick_ms=min(max(TICK_MIN_MS, parse_duration_ms(spec.get("tick", "1s"))), TICK_MAX_MS),
         mechanism=spec.get("mechanism", "auction"),
+        payments=spec.get("payments", "uniform"),
     )
-    return Pool(pool["metadata"]["name"], rules, spec.get("sharing") == "whole", tuple(devices))
+    speeds = spec.get("speeds") or {}
+    return Pool(
+        name=pool["metadata"]["name"],
+        rules=rules,
+        whole=spec.get("sharing") == "whole",
+        devices=tuple(_at_speed(device, speeds) for device in devices),
+        reserve_max_micros=max(reserve, reserve_max),
+    )
+
+
+def _at_speed(device: Device, speeds: Mapping[str, int]) -> Device:
+    """The device as fast as the pool says, where it says so of its model."""
+    if device.model not in speeds:
+        return device
+    speed = speed_milli(device.model, speeds)
+    return replace(device, speed_milli=speed, attributes={**device.attributes, "speedMilli": speed})
 
 
 def bid_id(cluster: str, bid: Object) -> str:
@@ -61,7 +90,7 @@ def read_bid(cluster: str, bid: Object, pool: Pool, *, funds_micros: int, arrive
         raise Invalid(f'no package of this bid is for the pool that there is, "{pool.name}"')
     if spec["class"] not in JOB_CLASSES:
         raise Invalid(f'class "{spec["class"]}" is not one of {", ".join(JOB_CLASSES)}')
-    deadline = spec.get("deadline")
+    deadline, decays = spec.get("deadline"), spec.get("decayFrom")
     return Bid(
         id=bid_id(cluster, bid),
         agent=cluster,
@@ -70,16 +99,17 @@ def read_bid(cluster: str, bid: Object, pool: Pool, *, funds_micros: int, arrive
         restart_cost_micros=parse_credits(spec.get("restartCost", "0")),
         submitted_ms=arrived_ms,
         funds_micros=funds_micros,
-        deadline_ms=_deadline(deadline) if deadline else None,
+        deadline_ms=_time("deadline", deadline) if deadline else None,
         priority=int(spec.get("priority", 0)),
+        decays_ms=_time("decayFrom", decays) if decays else None,
     )
 
 
-def _deadline(text: str) -> int:
+def _time(name: str, text: str) -> int:
     try:
         return parse_rfc3339(text)
     except ValueError:
-        raise Invalid(f'deadline "{text}" is not an RFC 3339 time such as 2030-01-01T00:00:00Z') from None
+        raise Invalid(f'{name} "{text}" is not an RFC 3339 time such as 2030-01-01T00:00:00Z') from None
 
 
 def _package(raw: Object, pool: Pool) -> Package:
@@ -88,11 +118,18 @@ def _package(raw: Object, pool: Pool) -> Package:
         raise Invalid(f'term "{raw.get("term")}" is not between 1s and 7d')
     chosen = eligible(raw.get("selector", ""), pool.devices)
     usable = [device for device in pool.devices if chosen is None or device.id in chosen]
-    milli = WHOLE_GPU_MILLI if pool.whole else int(raw.get("milliGPU", WHOLE_GPU_MILLI))
-    memory = parse_mib(raw["memory"]) if "memory" in raw and not pool.whole else 0
-    if not memory and usable:
-        # Memory that nobody asked for goes with the compute, by the smallest card that may be won.
-        memory = min(device.memory_mib for device in usable) * milli // WHOLE_GPU_MILLI
+    profile = raw.get("migProfile", "")
+    if profile:
+        if pool.whole:
+            raise Invalid(f'this pool sells whole devices, so the MIG profile "{profile}" is not for sale')
+        usable, milli, memory = mig_share(profile, usable, pool.devices)
+        chosen = frozenset(device.id for device in usable)
+    else:
+        milli = WHOLE_GPU_MILLI if pool.whole else int(raw.get("milliGPU", WHOLE_GPU_MILLI))
+        memory = parse_mib(raw["memory"]) if "memory" in raw and not pool.whole else 0
+        if not memory and usable:
+            # Memory that nobody asked for goes with the compute, by the smallest card that may be won.
+            memory = min(device.memory_mib for device in usable) * milli // WHOLE_GPU_MILLI
     return Package(
         devices=int(raw.get("devices", 1)),
         milli_gpu=milli,
@@ -100,7 +137,27 @@ def _package(raw: Object, pool: Pool) -> Package:
         term_ms=term_ms,
         price_micros=parse_credits(raw["maxPrice"]),
         eligible=chosen,
+        devices_min=int(raw.get("devicesMin", 0)),
+        affinity=Affinity(raw.get("topology", Affinity.ANY)),
+        mig_profile=profile,
     )
+
+
+def mig_share(
+    profile: str, usable: Sequence[Device], every: Sequence[Device]
+) -> tuple[list[Device], int, int]:
+    """The devices that have a MIG profile, and the milli-GPU and MiB that an instance is sold as on any.
+
+    Raises Invalid naming the profiles that there are where no device of the pool has it.
+    """
+    if not any(device.mig and profile in device.mig for device in every):
+        there = dict.fromkeys(each.name for device in every if device.mig for each in device.mig.profiles)
+        known = f"there are {', '.join(there)}" if there else "none of its devices is sold by MIG profiles"
+        raise Invalid(f'no device of this pool has the MIG profile "{profile}": {known}')
+    having = [device for device in usable if device.mig and profile in device.mig]
+    geometries = [device.mig for device in having or every if device.mig and profile in device.mig]
+    milli = min(geometry.sold_milli(profile) for geometry in geometries)
+    return having, milli, min(geometry[profile].memory_mib for geometry in geometries)
 
 
 def is_pending(bid: Object) -> bool:

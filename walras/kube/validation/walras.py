@@ -11,6 +11,7 @@ from walras.core.errors import Invalid
 from walras.core.money import parse_credits, parse_rate
 from walras.core.quantity import format_duration, parse_duration_ms, parse_mib
 from walras.devices import request
+from walras.devices.topology import Affinity
 from walras.kube.validation import names
 from walras.kube.validation.faults import Faults
 
@@ -22,6 +23,9 @@ ANNOTATION_MAX_PRICE: Final = "walras.dev/max-price"
 ANNOTATION_RESTART_COST: Final = "walras.dev/restart-cost"
 ANNOTATION_TERM: Final = "walras.dev/term"
 ANNOTATION_DEADLINE: Final = "walras.dev/deadline"
+ANNOTATION_DECAY_FROM: Final = "walras.dev/decay-from"
+ANNOTATION_TOPOLOGY: Final = "walras.dev/topology"
+TOPOLOGIES: Final = tuple(each.value for each in Affinity)
 # A lease's term, and how often a pool clears: beyond these a market stands still or does nothing else.
 TERM_MIN_MS: Final = 1_000
 TERM_MAX_MS: Final = 7 * 24 * 3_600_000
@@ -31,25 +35,40 @@ TICK_MAX_MS: Final = 60_000
 QUANTUM_MAX_MS: Final = 24 * 3_600_000
 NOTICE_MAX_MS: Final = 3_600_000
 DEFAULT_POOL: Final = "default"
+MODEL_MAX: Final = 64
 RESERVED_AGENTS: Final = ("fleet", "*")
 
 
 def pod_annotations(faults: Faults, path: str, given: Object | None) -> None:
     """The terms of a pod's bid, where its annotations name some."""
     given = given or {}
-    wanted = given.get(ANNOTATION_CLASS)
-    if wanted is not None and wanted not in CLASSES:
-        faults.not_supported(f"{path}[{ANNOTATION_CLASS}]", wanted, CLASSES)
+    for name, known in ((ANNOTATION_CLASS, CLASSES), (ANNOTATION_TOPOLOGY, TOPOLOGIES)):
+        if (wanted := given.get(name)) is not None and wanted not in known:
+            faults.not_supported(f"{path}[{name}]", wanted, known)
     for name in (ANNOTATION_MAX_PRICE, ANNOTATION_RESTART_COST):
         _parsed(faults, f"{path}[{name}]", given.get(name), parse_credits)
     _parsed(faults, f"{path}[{ANNOTATION_TERM}]", given.get(ANNOTATION_TERM), parse_term)
-    deadline = given.get(ANNOTATION_DEADLINE)
-    if deadline is not None:
-        try:
-            parse_rfc3339(deadline)
-        except (ValueError, OverflowError):
-            detail = 'must be an RFC 3339 time such as "2030-01-31T12:00:00Z"'
-            faults.invalid(f"{path}[{ANNOTATION_DEADLINE}]", deadline, detail)
+    times = {name: given[name] for name in (ANNOTATION_DEADLINE, ANNOTATION_DECAY_FROM) if name in given}
+    for name, text in times.items():
+        if _time_ms(text) is None:
+            faults.invalid(f"{path}[{name}]", text, 'must be an RFC 3339 time such as "2030-01-31T12:00:00Z"')
+    if len(times) == 2:  # the deadline may be that of a PriorityClass: then the bid is looked at
+        begins, deadline = times[ANNOTATION_DECAY_FROM], times[ANNOTATION_DEADLINE]
+        _decay(faults, f"{path}[{ANNOTATION_DECAY_FROM}]", begins, deadline)
+
+
+def _time_ms(text: Any) -> int | None:
+    try:
+        return parse_rfc3339(text)
+    except (ValueError, OverflowError, TypeError, AttributeError):
+        return None
+
+
+def _decay(faults: Faults, path: str, begins: Any, deadline: Any) -> None:
+    """A fault when prices would begin to fall at no time before the deadline, where there are both times."""
+    from_ms, to_ms = _time_ms(begins), _time_ms(deadline)
+    if from_ms is not None and to_ms is not None and from_ms >= to_ms:
+        faults.invalid(path, begins, "must be before the deadline")
 
 
 def parse_between(low_ms: int, high_ms: int, text: str) -> int:
@@ -98,13 +117,28 @@ def agent(faults: Faults, obj: Object) -> None:
 
 def pool(faults: Faults, obj: Object) -> None:
     spec = _dict(obj.get("spec"))
-    _parsed(faults, "spec.reservePrice", spec.get("reservePrice"), parse_credits)
+    for name in ("reservePrice", "reservePriceMax"):
+        _parsed(faults, f"spec.{name}", spec.get(name), parse_credits)
+    _reserve(faults, spec)
+    for model in _dict(spec.get("speeds")):
+        if len(model) > MODEL_MAX:
+            faults.invalid("spec.speeds", model[:MODEL_MAX], f"may not be longer than {MODEL_MAX} characters")
     for name, low_ms, high_ms in (
         ("tick", TICK_MIN_MS, TICK_MAX_MS),
         ("minimumQuantum", 0, QUANTUM_MAX_MS),
         ("notice", 0, NOTICE_MAX_MS),
     ):
         _parsed(faults, f"spec.{name}", spec.get(name), partial(parse_between, low_ms, high_ms))
+
+
+def _reserve(faults: Faults, spec: Object) -> None:
+    try:
+        least = parse_credits(str(spec["reservePrice"]))
+        most = parse_credits(str(spec["reservePriceMax"]))
+    except (KeyError, Invalid):
+        return
+    if most < least:
+        faults.invalid("spec.reservePriceMax", spec["reservePriceMax"], "must not be less than reservePrice")
 
 
 def bid(faults: Faults, obj: Object) -> None:
@@ -115,7 +149,23 @@ def bid(faults: Faults, obj: Object) -> None:
         _parsed(faults, f"{path}.maxPrice", terms.get("maxPrice"), parse_credits)
         _parsed(faults, f"{path}.term", terms.get("term"), parse_term)
         _memory(faults, f"{path}.memory", terms.get("memory"))
+        _shape(faults, path, terms)
     _parsed(faults, "spec.restartCost", spec.get("restartCost"), parse_credits)
+    if "decayFrom" in spec:
+        if "deadline" not in spec:
+            faults.required("spec.deadline", "is when a price that falls from decayFrom on is nothing")
+        _decay(faults, "spec.decayFrom", spec["decayFrom"], spec.get("deadline"))
+
+
+def _shape(faults: Faults, path: str, package: Object) -> None:
+    """Faults of a package that says how many devices it takes, or what of each, in two ways that differ."""
+    least, devices = package.get("devicesMin"), package.get("devices", 1)
+    if isinstance(least, int) and isinstance(devices, int) and least > devices:
+        faults.invalid(f"{path}.devicesMin", least, f"must not be more than devices, which is {devices}")
+    if package.get("migProfile"):
+        for name in ("milliGPU", "memory"):
+            if name in package:
+                faults.forbidden(f"{path}.{name}", "goes with the profile where migProfile names one")
 
 
 def lease(faults: Faults, obj: Object) -> None:
