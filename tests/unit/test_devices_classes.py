@@ -118,7 +118,8 @@ def test_an_instance_tells_its_profile_and_parent() -> None:
     assert attributes["type"] == "mig"
     assert (attributes["profile"], attributes["parentUUID"]) == ("2g.20gb", "GPU-1")
     assert attributes["uuid"] != "GPU-1"
-    assert (attributes["memoryMiB"], attributes["milliGPU"]) == (20096, 286)
+    assert attributes["placement"] == "2g.20gb@4"
+    assert (attributes["memoryMiB"], attributes["milliGPU"]) == (20096, 285)
 
 
 def test_instances_consume_counters_that_do_not_overlap() -> None:

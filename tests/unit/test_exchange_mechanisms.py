@@ -11,9 +11,10 @@ import pytest
 from walras.core.clock import SequenceIds, VirtualClock, rfc3339
 from walras.core.money import MICROS
 from walras.exchange import supply
-from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, POOLS, PRIORITY_CLASSES
+from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, POOLS
 from walras.exchange.exchange import Exchange
 from walras.exchange.holding import LEASES
+from walras.exchange.podbid import PRIORITY_CLASSES
 from walras.kube.api import API
 from walras.kube.record import Object
 from walras.kube.registry_builtin import walras_kinds

@@ -1,5 +1,6 @@
 """Which node a pod fits on, and kube-scheduler's words where it fits on none."""
 
+import json
 from typing import Any
 
 import pytest
@@ -152,13 +153,51 @@ def test_a_device_is_asked_for_in_either_unit_but_there_only_once() -> None:
     assert place(milli("q", 1), lease, on={"lease-1": [whole]}).node is None
 
 
-def test_an_instance_of_a_mig_profile_is_a_share_and_named_when_short() -> None:
-    lease = lease_node("lease-1", milli=143)
-    wanted = pod("p", limits={"nvidia.com/mig-1g.10gb": "1"})
+def cut_node(*instances: str) -> Object:
+    """A lease's node with these MIG instances, each on a device of its own."""
+    lease = lease_node("lease-1")
+    listed = [
+        {"device": f"gpu-{at}", "milliGPU": 142, "memoryMiB": 9984, "mig": cut}
+        for at, cut in enumerate(instances)
+    ]
+    lease["metadata"]["annotations"] = {"walras.dev/devices": json.dumps(listed)}
+    return lease
+
+
+def instances(name: str, profile: str, count: int = 1) -> Object:
+    return pod(name, limits={f"nvidia.com/mig-{profile}": str(count)})
+
+
+def test_an_instance_goes_to_one_pod_that_asks_for_its_profile() -> None:
+    lease, wanted = cut_node("1g.10gb@4"), instances("p", "1g.10gb")
     assert place(wanted, lease).node == "lease-1"
     assert place(wanted, lease, on={"lease-1": [wanted]}).message.endswith(
-        "Insufficient nvidia.com/mig-1g.10gb."
+        "1 Insufficient nvidia.com/mig-1g.10gb."
     )
+    media = instances("p", "1g.10gb.me")
+    assert place(media, lease).message.endswith("1 Insufficient nvidia.com/mig-1g.10gb.me.")
+    assert place(media, cut_node("1g.10gb+me@0")).node == "lease-1"
+
+
+def test_an_instance_is_no_share_and_a_share_no_instance() -> None:
+    assert place(milli("p", 100), cut_node("1g.10gb@0")).message.endswith(
+        "1 Insufficient walras.dev/milligpu."
+    )
+    assert place(instances("p", "1g.10gb"), lease_node("lease-1")).node is None
+
+
+def test_instances_are_counted() -> None:
+    lease = cut_node("1g.10gb@0", "1g.10gb@6")
+    assert place(instances("p", "1g.10gb", 2), lease).node == "lease-1"
+    assert place(instances("p", "1g.10gb", 3), lease).node is None
+    assert place(instances("p", "1g.10gb", 2), lease, on={"lease-1": [instances("q", "1g.10gb")]}).node is None
+
+
+def test_without_a_list_of_devices_instances_are_those_that_are_allocatable() -> None:
+    node = base("mig", labels={"walras.dev/lease": "l"})
+    node["status"]["allocatable"]["nvidia.com/mig-2g.20gb"] = "2"
+    assert place(instances("p", "2g.20gb", 2), node).node == "mig"
+    assert place(instances("p", "1g.10gb"), node).node is None
 
 
 def test_two_halves_of_different_devices_are_no_whole_device() -> None:

@@ -18,8 +18,10 @@ MIGRATIONS: Final = (
         PRIMARY KEY (minute_ms, agent, lease, device, pod, namespace)
     ) WITHOUT ROWID""",
     "CREATE INDEX usage_by_agent ON usage (agent, minute_ms)",
+    # The instance, where it was one of a device in MIG mode, such as 1g.10gb@4.
+    "ALTER TABLE usage ADD COLUMN mig TEXT NOT NULL DEFAULT ''",
 )
-ADD: Final = """INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ADD: Final = """INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET milli_ms = milli_ms + excluded.milli_ms,
         cpu_ms = cpu_ms + excluded.cpu_ms, micros = micros + excluded.micros"""
 
@@ -28,7 +30,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "agent": ("agent",),
     "workload": ("agent", "namespace", "workload"),
     "pod": ("agent", "namespace", "pod"),
-    "device": ("pool", "device"),
+    "device": ("pool", "device", "mig"),
     "lease": ("agent", "namespace", "lease"),
 }
 
@@ -74,9 +76,10 @@ def report(database: Database, *, by: str, since_ms: int = 0, agent: str = "") -
     for row in found:
         milli_ms, cpu_ms, micros = row[len(columns) :]
         total += micros
+        named = dict(zip(columns, row, strict=False))
         rows.append(
             {
-                **dict(zip(columns, row, strict=False)),
+                **{name: value for name, value in named.items() if value or name != "mig"},
                 "gpuSeconds": round(milli_ms / WHOLE_GPU_MILLI / 1000, 3),
                 "cpuSeconds": round(cpu_ms / 1000, 3),
                 "charged": format_credits(micros),

@@ -47,6 +47,12 @@ def mig_resource(profile: str) -> str:
     return MIG_PREFIX + profile.replace("+", ".")
 
 
+def profile_of(resource: str) -> str:
+    """The profile that a MIG resource stands for."""
+    profile = resource.removeprefix(MIG_PREFIX)
+    return profile.removesuffix(".me") + "+me" if profile.endswith(".me") else profile
+
+
 def capacity(resources: Mapping[str, Any]) -> tuple[int, int]:
     """(milli-GPU, memory MiB) of a node's capacity or allocatable, which may say the same in both units."""
     milli = max(
@@ -88,9 +94,7 @@ def _mig_request(total: Mapping[str, int], asked: Sequence[str]) -> GpuRequest:
     others = [name for name in (WHOLE, MILLI, MEMORY) if total[name]]
     if others or len(asked) > 1:
         raise Invalid(f"a pod asks for one MIG profile and nothing else, not {', '.join([*asked, *others])}")
-    profile = asked[0].removeprefix(MIG_PREFIX)
-    if profile.endswith(".me"):
-        profile = profile.removesuffix(".me") + "+me"
+    profile = profile_of(asked[0])
     share = share_of(profile)
     return GpuRequest(_bounded(total[asked[0]]), share.milli, share.memory_mib, profile)
 

@@ -62,23 +62,24 @@ def close(fx: Effects, name: str, now_ms: int) -> None:
 
 
 def compensate(fx: Effects, displacement: Displacement, holding: Holding, now_ms: int) -> None:
-    """Stage what the displacing agent pays the displaced one for having to start again."""
+    """Stage what the agent that takes the place pays the holder: for having to start again, or as asked."""
     assert displacement.by is not None
     payer = displacement.by.split("/", 1)[0]
     if not displacement.compensation_micros or payer == holding.agent:
         return
+    id, what = ("resale", "resale") if displacement.reason == "resold" else ("restart", "restart cost")
     try:
         fx.treasury.transfer(
-            f"restart:{holding.id}:{holding.terms}",
+            f"{id}:{holding.id}:{holding.terms}",
             account_of(payer),
             account_of(holding.agent),
             displacement.compensation_micros,
             now_ms,
-            ref=f"restart cost of {holding.namespace}/{holding.name}",
+            ref=f"{what} of {holding.namespace}/{holding.name}",
         )
     except InsufficientFunds as error:
         _log.error(
-            "a displacing bid could not pay the restart cost", bid=displacement.by, error=error.message
+            "a bid could not pay for the place that it takes", bid=displacement.by, error=error.message
         )
 
 

@@ -45,6 +45,7 @@ class Auctioneer:
         self._explainer = Explainer()
         self._arrived: dict[str, int] = {}
         self._known: dict[str, tuple[tuple[str, int, bool], market.Bid]] = {}
+        self._speeds: list[int] = []
         self._memory = market.Memory()
         self.proxy = Proxy(api)
         self.price_micros = 0
@@ -71,6 +72,7 @@ class Auctioneer:
 
     def express(self, fx: Effects, pool: Pool, identity: str, now_ms: int) -> None:
         """Stage the decision on one latency-class bid at the posted price."""
+        self._notice_speeds(pool)
         cluster, namespace, name = identity.split("/")
         stored = self._api.find(cluster, BIDS, namespace, name) if self._api.has_cluster(cluster) else None
         if stored is None or not is_pending(stored) or cluster not in fx.treasury.budgets:
@@ -84,6 +86,7 @@ class Auctioneer:
 
     def clear(self, fx: Effects, pool: Pool, now_ms: int) -> None:
         """Stage the decisions on every pending bid and every lease that is due for renewal."""
+        self._notice_speeds(pool)
         pending = self._pending(fx, pool, now_ms)
         by_price = pool.rules.mechanism in BY_PRICE
         bids, waiting = in_turn([bid for bid, _ in pending.values()], by_price=by_price)
@@ -94,6 +97,13 @@ class Auctioneer:
         self.prices.append((now_ms, outcome.price_micros))
         self._apply(fx, pool, snapshot, outcome, pending)
         self._explainer.queue(fx, [(bid.agent, pending[bid.id][1]) for bid in waiting], now_ms)
+
+    def _notice_speeds(self, pool: Pool) -> None:
+        """Bids choose devices by their speed too: all are read again when the pool's are other ones."""
+        speeds = [device.speed_milli for device in pool.devices]
+        if speeds != self._speeds:
+            self._speeds = speeds
+            self._known.clear()
 
     def _pending(self, fx: Effects, pool: Pool, now_ms: int) -> Pending:
         found = {}
@@ -176,6 +186,13 @@ class Auctioneer:
                 "NotRenewed",
                 "not renewed: the place is another agent's by the pool's mechanism",
             )
+        elif displacement.reason == "gang":
+            reason, message = "NotRenewed", "not renewed: its room is kept for a gang"
+        elif displacement.by is not None and displacement.reason == "resold":
+            accounts.compensate(fx, displacement, holding, now_ms)
+            paid = format_credits(displacement.compensation_micros)
+            reason = "Resold"
+            message = f"sold as resalePrice asks: {paid} credits, and what is left of its own price comes back"
         elif displacement.by is not None:
             accounts.compensate(fx, displacement, holding, now_ms)
             reason = "Displaced"
@@ -186,7 +203,7 @@ class Auctioneer:
             price = format_credits(outcome.price_micros)
             reason = "PriceRose"
             message = f"not renewed: the price is {price} and this bid pays at most {worth}"
-        self.displacements += reason != "OutOfFunds"
+        self.displacements += reason not in ("OutOfFunds", "Resold")
         leasing.warn(fx, holding, displacement.drains_at_ms, reason, message, now_ms)
 
 

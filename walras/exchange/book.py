@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, get_args
 
+import structlog
+
 from walras.core.clock import parse_rfc3339
 from walras.core.errors import Invalid
 from walras.core.money import WHOLE_GPU_MILLI, parse_credits
@@ -13,11 +15,15 @@ from walras.core.quantity import parse_duration_ms, parse_mib
 from walras.devices.classes import speed_milli
 from walras.devices.topology import Affinity
 from walras.exchange.selector import eligible
+from walras.kube.api import API
+from walras.kube.policy import FLEET, POOLS
 from walras.kube.record import Object
 from walras.kube.validation.walras import DEFAULT_POOL, TERM_MAX_MS, TERM_MIN_MS, TICK_MAX_MS, TICK_MIN_MS
 from walras.market.types import Bid, Device, JobClass, Package, Rules
 
 JOB_CLASSES: Final[tuple[str, ...]] = get_args(JobClass)
+
+_log = structlog.get_logger("walras.exchange")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,17 @@ class Pool:
     def speeds(self) -> tuple[int, ...]:
         """How fast its devices are, in milli, each speed once, the fastest first."""
         return tuple(sorted({device.speed_milli for device in self.devices}, reverse=True))
+
+
+def current_pool(api: API, devices: Sequence[Device]) -> Pool:
+    """The pool as its object says, by the default rules where that is missing or cannot be read."""
+    stored = api.find(FLEET, POOLS, "", DEFAULT_POOL)
+    try:
+        if stored is not None:
+            return read_pool(stored, devices)
+    except Invalid as error:
+        _log.warning("the pool's spec cannot be read; its defaults are used", error=error.message)
+    return read_pool({"metadata": {"name": DEFAULT_POOL}}, devices)
 
 
 def read_pool(pool: Object, devices: Sequence[Device]) -> Pool:
@@ -116,48 +133,49 @@ def _package(raw: Object, pool: Pool) -> Package:
     term_ms = parse_duration_ms(raw.get("term", "1m"))
     if not TERM_MIN_MS <= term_ms <= TERM_MAX_MS:
         raise Invalid(f'term "{raw.get("term")}" is not between 1s and 7d')
-    chosen = eligible(raw.get("selector", ""), pool.devices)
-    usable = [device for device in pool.devices if chosen is None or device.id in chosen]
     profile = raw.get("migProfile", "")
     if profile:
-        if pool.whole:
-            raise Invalid(f'this pool sells whole devices, so the MIG profile "{profile}" is not for sale')
-        usable, milli, memory = mig_share(profile, usable, pool.devices)
-        chosen = frozenset(device.id for device in usable)
+        milli, memory = mig_share(profile, pool), 0
     else:
         milli = WHOLE_GPU_MILLI if pool.whole else int(raw.get("milliGPU", WHOLE_GPU_MILLI))
         memory = parse_mib(raw["memory"]) if "memory" in raw and not pool.whole else 0
-        if not memory and usable:
-            # Memory that nobody asked for goes with the compute, by the smallest card that may be won.
-            memory = min(device.memory_mib for device in usable) * milli // WHOLE_GPU_MILLI
     return Package(
         devices=int(raw.get("devices", 1)),
         milli_gpu=milli,
         memory_mib=memory,
         term_ms=term_ms,
         price_micros=parse_credits(raw["maxPrice"]),
-        eligible=chosen,
+        eligible=eligible(raw.get("selector", ""), pool.devices),
         devices_min=int(raw.get("devicesMin", 0)),
         affinity=Affinity(raw.get("topology", Affinity.ANY)),
         mig_profile=profile,
     )
 
 
-def mig_share(
-    profile: str, usable: Sequence[Device], every: Sequence[Device]
-) -> tuple[list[Device], int, int]:
-    """The devices that have a MIG profile, and the milli-GPU and MiB that an instance is sold as on any.
+def mig_share(profile: str, pool: Pool) -> int:
+    """What an instance of a MIG profile is sold as in the pool, in milli-GPU.
 
-    Raises Invalid naming the profiles that there are where no device of the pool has it.
+    Raises Invalid where it is not for sale, naming the profiles that are.
     """
-    if not any(device.mig and profile in device.mig for device in every):
-        there = dict.fromkeys(each.name for device in every if device.mig for each in device.mig.profiles)
-        known = f"there are {', '.join(there)}" if there else "none of its devices is sold by MIG profiles"
-        raise Invalid(f'no device of this pool has the MIG profile "{profile}": {known}')
-    having = [device for device in usable if device.mig and profile in device.mig]
-    geometries = [device.mig for device in having or every if device.mig and profile in device.mig]
-    milli = min(geometry.sold_milli(profile) for geometry in geometries)
-    return having, milli, min(geometry[profile].memory_mib for geometry in geometries)
+    if pool.whole:
+        raise Invalid(f'this pool sells whole devices, so the MIG profile "{profile}" is not for sale')
+    geometries = dict.fromkeys(device.mig for device in pool.devices if device.mig is not None)
+    having = [geometry for geometry in geometries if profile in geometry]
+    if not having:
+        known = dict.fromkeys(each.name for geometry in geometries for each in geometry.profiles)
+        there = f"there are {', '.join(known)}" if known else "none of its devices is sold in MIG profiles"
+        raise Invalid(f'no device of this pool has the MIG profile "{profile}": {there}')
+    return min(geometry.sold_milli(profile) for geometry in having)
+
+
+def usable(package: Object, pool: Pool) -> list[Device]:
+    """The devices that a package of a Bid may be on, by its selector and MIG profile. Raises Invalid."""
+    chosen, profile = eligible(package.get("selector", ""), pool.devices), package.get("migProfile", "")
+    return [
+        device
+        for device in pool.devices
+        if (chosen is None or device.id in chosen) and (not profile or (device.mig and profile in device.mig))
+    ]
 
 
 def is_pending(bid: Object) -> bool:

@@ -1,20 +1,19 @@
-"""The bidder: pending pods that no node fits become bids, at what manifests or the agent's policy say."""
+"""The bidder: pending pods that no node fits become bids, which follow prices and speeds until decided."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Final
 
 from walras.core.errors import Invalid, NotFound, WalrasError
-from walras.core.quantity import format_mib, parse_duration_ms
-from walras.devices.request import MILLI, gpu_request, mig_resource
+from walras.exchange import podbid
+from walras.exchange.book import Pool, current_pool, usable
 from walras.exchange.nodes import prospect
 from walras.exchange.proxy import Proxy
 from walras.exchange.supply import Supply
 from walras.kube import validation
 from walras.kube.api import API
 from walras.kube.record import Object
-from walras.kube.validation.walras import DEFAULT_POOL
 from walras.tenants.events import Recorder
 from walras.tenants.fit import Usage, demand_of, node_of, refusals
 
@@ -23,8 +22,6 @@ PODS: Final = "pods"
 BIDS: Final = "bids.walras.dev"
 AGENTS: Final = "agents.walras.dev"
 POOLS: Final = "pools.walras.dev"
-PRIORITY_CLASSES: Final = "priorityclasses.scheduling.k8s.io"
-DEFAULT_TERM: Final = "1m"
 FINISHED: Final = ("Succeeded", "Failed")
 # How often a bid's price is looked at again that its agent's strategy named.
 REPRICE_MS: Final = 5_000
@@ -60,38 +57,42 @@ class Bidder:
             # It found a place on a node that the agent had already.
             await self._delete(cluster, bid)
         elif bid is not None and bid.get("status", {}).get("phase", "Pending") in ("Pending", "Refused"):
-            await self._reprice(cluster, pod, bid)
+            await self._revise(cluster, pod, bid)
             return self._reprice_ms(cluster, pod)
         return None
 
     def _reprice_ms(self, cluster: str, pod: Object) -> int | None:
         """When to look at the bid's price again: never, where it is the pod's own or does not change."""
-        return (
-            REPRICE_MS if self._proxy.adapts(cluster) and not names_price(self._api, cluster, pod) else None
-        )
+        adapts = self._proxy.adapts(cluster) and not podbid.names_price(self._api, cluster, pod)
+        return REPRICE_MS if adapts else None
 
-    async def _reprice(self, cluster: str, pod: Object, bid: Object) -> None:
-        """Bid what the agent's strategy says now, when that is another price."""
-        if self._reprice_ms(cluster, pod) is None:
-            return
-        price = self._proxy.moved(cluster, pod, bid["spec"])
-        if price is None:
+    async def _revise(self, cluster: str, pod: Object, bid: Object) -> None:
+        """Bid by the pool's present speeds and at what the agent's strategy says now, where that changed."""
+        pool = current_pool(self._api, self._supply.devices)
+        try:
+            packages = podbid.resplit(self._api, cluster, pod, bid["spec"], self._proxy, pool)
+            if packages is None and self._reprice_ms(cluster, pod) is not None:
+                packages = podbid.reprice(cluster, pod, bid["spec"], self._proxy, pool)
+        except WalrasError:
+            return  # the market refuses what it cannot read, and says so
+        if packages is None:
             return
         metadata = bid["metadata"]
 
         def change(latest: Object) -> None:
-            latest["spec"]["packages"][0]["maxPrice"] = price
+            latest["spec"]["packages"] = packages
 
         await self._api.edit(cluster, BIDS, metadata["namespace"], metadata["name"], change)
 
     async def _place(self, cluster: str, pod: Object) -> None:
         try:
-            spec = bid_spec(self._api, cluster, pod, self._proxy)
+            pool = current_pool(self._api, self._supply.devices)
+            spec = podbid.bid_spec(self._api, cluster, pod, self._proxy, pool)
             if spec is None:
                 return
             bid = _bid(pod, spec)
             self._check(cluster, bid)
-            self._check_fit(pod)
+            self._check_fit(pod, spec["packages"], pool)
         except WalrasError as error:
             self._recorder.event(cluster, pod, "Warning", "InvalidRequest", error.message)
             return
@@ -104,18 +105,20 @@ class Bidder:
         if causes:
             raise validation.invalid(resource, bid["metadata"]["name"], causes)
 
-    def _check_fit(self, pod: Object) -> None:
-        """Raises Invalid for a pod that would not fit the node that its own bid wins, whatever it pays."""
+    def _check_fit(self, pod: Object, packages: Sequence[Object], pool: Pool) -> None:
+        """Raises Invalid for a pod that would not fit any node that its own bid can win, whatever it pays."""
         demand = demand_of(pod)
         assert demand.gpu is not None
-        if demand.gpu.devices > len(self._supply.devices):
-            return  # the market refuses it, and says what there is
-        pool = self._api.find(FLEET, POOLS, "", DEFAULT_POOL) or {}
-        whole = (pool.get("spec") or {}).get("sharing") == "whole"
-        node = prospect(demand.gpu, DEFAULT_POOL, self._supply, whole=whole)
-        reasons = refusals(demand, node_of(node), Usage())
-        if reasons:
-            has = node["status"]["capacity"]
+        reasons: list[str] = []
+        for package in packages:
+            models = {device.model: device for device in usable(package, pool)}
+            for device in models.values():
+                node = prospect(demand.gpu, device, pool, self._supply)
+                reasons = refusals(demand, node_of(node), Usage())
+                if not reasons:
+                    return
+                has = node["status"]["capacity"]
+        if reasons:  # else there is no such device: the market refuses it, and says what there is
             raise Invalid(
                 f"the node that its bid could win would not take it: {', '.join(reasons)}; ask for less "
                 f"or for a larger share (with this one come cpu {has['cpu']} and memory {has['memory']})"
@@ -160,75 +163,6 @@ def _bid(pod: Object, spec: Object) -> Object:
         "spec": spec,
         "status": {"phase": "Pending"},
     }
-
-
-def bid_spec(api: API, cluster: str, pod: Object, proxy: Proxy) -> Object | None:
-    """The `spec` of the bid for a pod, or None when it asks for no GPU. Raises Invalid."""
-    request = gpu_request(pod["spec"])
-    if request is None:
-        return None
-    if request.mig_profile:
-        raise Invalid(
-            f"no device here is partitioned, so {mig_resource(request.mig_profile)} is not for sale; "
-            f"ask for {MILLI}: {request.milli_gpu} instead"
-        )
-    said = _said(api, cluster, pod)
-    package: Object = {
-        "pool": said.get("walras.dev/pool", "default"),
-        "devices": request.devices,
-        "milliGPU": request.milli_gpu,
-        "term": said.get("walras.dev/term", DEFAULT_TERM),
-    }
-    parse_duration_ms(package["term"])
-    if request.memory_mib:
-        package["memory"] = format_mib(request.memory_mib)
-    if "walras.dev/selector" in said:
-        package["selector"] = said["walras.dev/selector"]
-    spec: Object = {"class": said.get("walras.dev/class") or _class_of(pod), "packages": [package]}
-    if "walras.dev/restart-cost" in said:
-        spec["restartCost"] = said["walras.dev/restart-cost"]
-    if "walras.dev/deadline" in said:
-        spec["deadline"] = said["walras.dev/deadline"]
-    if priority := _priority(api, cluster, pod):
-        spec["priority"] = priority
-    package["maxPrice"] = said.get("walras.dev/max-price") or proxy.price(cluster, pod, spec)
-    return spec
-
-
-def names_price(api: API, cluster: str, pod: Object) -> bool:
-    """Whether the pod or its PriorityClass says what it pays at most."""
-    return bool(_said(api, cluster, pod).get("walras.dev/max-price"))
-
-
-def _said(api: API, cluster: str, pod: Object) -> Mapping[str, str]:
-    """What the pod says of its worth: its PriorityClass' annotations, then its labels and annotations."""
-    said: dict[str, str] = {}
-    priority_class = pod["spec"].get("priorityClassName")
-    if priority_class:
-        found = api.find(cluster, PRIORITY_CLASSES, "", priority_class)
-        said.update((found or {}).get("metadata", {}).get("annotations") or {})
-    metadata = pod["metadata"]
-    said.update(metadata.get("labels") or {})
-    said.update(metadata.get("annotations") or {})
-    return said
-
-
-def _priority(api: API, cluster: str, pod: Object) -> int:
-    """The pod's own, else that of its PriorityClass, else 0."""
-    if "priority" in pod["spec"]:
-        return int(pod["spec"]["priority"])
-    name = pod["spec"].get("priorityClassName")
-    found = api.find(cluster, PRIORITY_CLASSES, "", name) if name else None
-    return int((found or {}).get("value", 0))
-
-
-def _class_of(pod: Object) -> str:
-    owners = {
-        owner.get("kind") for owner in pod["metadata"].get("ownerReferences") or () if owner.get("controller")
-    }
-    if "Job" in owners:
-        return "batch"
-    return "latency" if "ReplicaSet" in owners else "standard"
 
 
 def _waits(pod: Object) -> bool:

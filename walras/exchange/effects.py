@@ -127,6 +127,9 @@ class Effects:
 
         self.edit(cluster, BIDS, namespace, name, change)
 
+    def lease(self, holding: Holding) -> Object | None:
+        return self._find(holding.agent, LEASES, holding.namespace, holding.name)
+
     def bid(self, holding: Holding) -> Object | None:
         return self._find(holding.agent, BIDS, holding.namespace, holding.bid)
 

@@ -15,11 +15,11 @@ import msgspec
 import structlog
 
 from walras.core.clock import Clock, Ids
-from walras.core.errors import Invalid, StorageError
+from walras.core.errors import StorageError
 from walras.cost import usage
 from walras.exchange import accounts, effects, leasing
 from walras.exchange.auctioneer import Auctioneer
-from walras.exchange.book import Pool, bid_id, is_pending, read_pool
+from walras.exchange.book import Pool, bid_id, current_pool, is_pending
 from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, POOLS, Bidder
 from walras.exchange.effects import Effects
 from walras.exchange.holding import LEASES, Holding
@@ -89,6 +89,7 @@ class Exchange:
         self._look: set[str] = set()
         self._cpu_seen: dict[str, int] = {}
         self._agents_changed: set[str] = set()
+        self._offered: set[tuple[str, str, str]] = set()
         self._tick_at_ms = self._income_at_ms = self._status_at_ms = self._prune_at_ms = 0
         self.treasury: Treasury
         self.holdings: dict[str, Holding]
@@ -113,8 +114,10 @@ class Exchange:
             self._api.subscribe(AGENTS, self._on_agent),
             self._api.subscribe(POOLS, self._on_pool),
             self._api.subscribe(BIDS, self._on_bid),
+            self._api.subscribe(LEASES, self._on_lease),
             self._api.subscribe(PODS, self._on_pod),
         ]
+        self._revise_bids()
         await self._reconcile_projections()
 
     async def stop(self) -> None:
@@ -145,6 +148,7 @@ class Exchange:
         self.auctioneer.forget_told()
         self._display = Display()
         self._look |= self.holdings.keys()
+        self._offered |= {(each.agent, each.namespace, each.name) for each in self.holdings.values()}
         self._agents_changed |= self.treasury.budgets.keys()
         self._agents_changed.update(
             agent["metadata"]["name"] for cluster, agent in self._api.everywhere(AGENTS) if cluster == FLEET
@@ -204,10 +208,19 @@ class Exchange:
         self._wake.set()
 
     def _on_pool(self, change: Change) -> None:
-        if change.old is None or change.old.get("spec") != change.object.get("spec"):
+        old, new = (change.old or {}).get("spec") or {}, change.object.get("spec") or {}
+        if change.old is None or old != new:
             # New rules hold from now on, not from when the old ones would have ticked.
             self._tick_at_ms = 0
             self._wake.set()
+        if old.get("speeds") != new.get("speeds"):
+            self._revise_bids()
+
+    def _revise_bids(self) -> None:
+        """Have the bidder look at every bid: they name devices by their speeds, which may be others now."""
+        for cluster, bid in self._api.everywhere(BIDS):
+            metadata = bid["metadata"]
+            self._manager.add(self._bidder, Key(cluster, metadata["namespace"], metadata["name"]))
 
     def _on_bid(self, change: Change) -> None:
         identity = bid_id(change.cluster, change.object)
@@ -225,6 +238,14 @@ class Exchange:
             self._wake.set()
         if change.type == "DELETED" or change.object.get("status", {}).get("phase") == "Ended":
             self._look_at_leases(change.cluster, metadata["namespace"], metadata["name"])
+
+    def _on_lease(self, change: Change) -> None:
+        """A holder names the price at which it sells, another one, or none."""
+        old, new = (change.old or {}).get("spec") or {}, change.object["spec"]
+        if old.get("resalePrice") != new.get("resalePrice"):
+            metadata = change.object["metadata"]
+            self._offered.add((change.cluster, metadata["namespace"], metadata["name"]))
+            self._wake.set()
 
     def _on_pod(self, change: Change) -> None:
         metadata = change.object["metadata"]
@@ -294,8 +315,9 @@ class Exchange:
         """Do everything that is due at the clock's time, in one transaction. Raises StorageError."""
         now = self._clock.now_ms()
         fx = self._effects()
-        pool = self._pool()
+        pool = current_pool(self._api, self._supply.devices)
         self._take_in_agents(fx, now)
+        self._take_in_offers(fx)
         self._end_what_is_over(fx, now)
         self._start_reserved(fx, pool, now)
         for _ in range(URGENT_A_STEP):
@@ -323,15 +345,6 @@ class Exchange:
         for hold in self.treasury.expire(now, {holding.hold for holding in self.holdings.values()}):
             _log.warning("a hold that no lease names was given back", hold=hold)
 
-    def _pool(self) -> Pool:
-        stored = self._api.find(FLEET, POOLS, "", DEFAULT_POOL)
-        try:
-            if stored is not None:
-                return read_pool(stored, self._supply.devices)
-        except Invalid as error:
-            _log.warning("the pool's spec cannot be read; its defaults are used", error=error.message)
-        return read_pool({"metadata": {"name": DEFAULT_POOL}}, self._supply.devices)
-
     # Agents
 
     def _take_in_agents(self, fx: Effects, now: int) -> None:
@@ -356,6 +369,13 @@ class Exchange:
                 accounts.take_in(fx, agent, now)
 
     # Leases
+
+    def _take_in_offers(self, fx: Effects) -> None:
+        offered, self._offered = self._offered, set()
+        if offered:
+            for holding in self.holdings.values():
+                if (holding.agent, holding.namespace, holding.name) in offered:
+                    leasing.offer(fx, holding)
 
     def _end_what_is_over(self, fx: Effects, now: int) -> None:
         look, self._look = self._look, set()

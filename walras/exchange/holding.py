@@ -61,6 +61,8 @@ class Holding(msgspec.Struct, kw_only=True):
     pod: str = ""
     terms: int = 1
     priority: int = 0
+    # For which the holder gives up the rest of the term; None: for nothing.
+    resale_micros: int | None = None
 
     @property
     def milli(self) -> int:
@@ -93,6 +95,7 @@ class Holding(msgspec.Struct, kw_only=True):
             state=_STATES[self.phase],
             drains_at_ms=self.drains_at_ms or None,
             priority=self.priority,
+            resale_micros=self.resale_micros,
         )
 
     def spec(self) -> Object:
@@ -109,6 +112,7 @@ class Holding(msgspec.Struct, kw_only=True):
                     "device": share.device,
                     "milliGPU": share.milli,
                     "memory": format_mib(share.memory_mib),
+                    **({"mig": str(share.mig)} if share.mig else {}),
                     "enforcement": self.enforcement,
                 }
                 for share in self.shares

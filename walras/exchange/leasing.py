@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from walras.core.clock import Ids, parse_rfc3339, rfc3339
-from walras.core.money import format_credits, split
+from walras.core.money import format_credits, parse_credits, split
 from walras.core.quantity import format_duration
 from walras.cost.usage import MINUTE_MS
 from walras.exchange.demand import PODS
@@ -46,7 +46,7 @@ def grant(
         worth_micros=award.max_price_micros,
         restart_cost_micros=bid.restart_cost_micros,
         term_ms=award.term_ms,
-        enforcement="exclusive" if _whole(award) and not supply.emulated else supply.enforcement,
+        enforcement=supply.enforcement_of(award.shares),
         phase="Reserved",
         start_ms=now_ms,
         end_ms=now_ms + award.term_ms,
@@ -117,6 +117,15 @@ def renew(fx: Effects, holding: Holding, price_micros: int, end_ms: int, now_ms:
     )
     fx.project(holding)
     fx.keep(holding)
+
+
+def offer(fx: Effects, holding: Holding) -> None:
+    """Stage for how much the holder gives up the rest of the term, as its GPULease says now."""
+    asked = ((fx.lease(holding) or {}).get("spec") or {}).get("resalePrice")
+    resale_micros = parse_credits(asked) if asked else None
+    if resale_micros != holding.resale_micros:
+        holding.resale_micros = resale_micros
+        fx.keep(holding)
 
 
 def warn(fx: Effects, holding: Holding, drains_at_ms: int, reason: str, message: str, now_ms: int) -> None:
@@ -220,6 +229,7 @@ def settle(fx: Effects, holding: Holding, now_ms: int, cpu_ms: int) -> int:
             share.milli * elapsed_ms,
             cpu,
             micros,
+            str(share.mig or ""),
         )
     holding.metered_until_ms = until_ms
     fx.keep(holding)
@@ -266,12 +276,8 @@ def _disrupted(message: str, now_ms: int) -> Callable[[Object], None]:
     return change
 
 
-def _whole(award: Award) -> bool:
-    return all(share.milli == 1000 for share in award.shares)
-
-
 def _share_text(holding: Holding) -> str:
-    return " + ".join(f"{share.milli} milli-GPU of {share.device}" for share in holding.shares)
+    return " + ".join(f"{share.mig or f'{share.milli} milli-GPU'} of {share.device}" for share in holding.shares)
 
 
 def _workload(pod: Object) -> str:

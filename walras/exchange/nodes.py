@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from walras.core.clock import rfc3339
 from walras.core.money import WHOLE_GPU_MILLI
-from walras.devices.request import MEMORY, MILLI, WHOLE, GpuRequest
+from walras.devices.mig import MigInstance
+from walras.devices.request import MEMORY, MILLI, WHOLE, GpuRequest, mig_resource
+from walras.exchange.book import Pool, mig_share
 from walras.exchange.holding import BID_LABEL, LEASE_LABEL, Holding
 from walras.exchange.supply import Supply
 from walras.kube.record import Object
-from walras.market.types import Share
+from walras.market.types import Device, Share
 
 NODES: Final = "nodes"
 DEVICES_ANNOTATION: Final = "walras.dev/devices"
@@ -28,28 +32,24 @@ def cpu_milli(holding: Holding, supply: Supply) -> int:
 def lease_node(holding: Holding, supply: Supply, now_ms: int) -> Object:
     """The Node for a lease that begins now."""
     by_id = {device.id: device for device in supply.devices}
-    memory_mib = sum(share.memory_mib for share in holding.shares)
-    whole = all(share.milli == WHOLE_GPU_MILLI for share in holding.shares)
     capacity = {
         "cpu": f"{cpu_milli(holding, supply)}m",
         "memory": f"{max(64, supply.memory_mib_per_device * holding.milli // WHOLE_GPU_MILLI)}Mi",
         "pods": str(PODS_PER_LEASE),
-        MILLI: str(holding.milli),
-        MEMORY: str(memory_mib),
+        **_gpu_capacity(holding.shares),
     }
-    if whole:
-        # The same capacity in the vendor's unit: a pod may ask for it in either.
-        capacity[WHOLE] = str(len(holding.shares))
     devices = [
         {
             "device": share.device,
             "index": by_id[share.device].index,
             "milliGPU": share.milli,
             "memoryMiB": share.memory_mib,
+            **({"mig": str(share.mig)} if share.mig else {}),
             "enforcement": holding.enforcement,
         }
         for share in holding.shares
     ]
+    product = str(by_id[holding.shares[0].device].attributes.get("productName", ""))
     now = rfc3339(now_ms)
     return {
         "apiVersion": "v1",
@@ -64,7 +64,7 @@ def lease_node(holding: Holding, supply: Supply, now_ms: int) -> Object:
                 LEASE_LABEL: holding.name,
                 BID_LABEL: holding.bid,
                 "walras.dev/enforcement": holding.enforcement,
-                "nvidia.com/gpu.product": by_id[holding.shares[0].device].model.replace(" ", "-"),
+                "nvidia.com/gpu.product": product.replace(" ", "-"),
             },
             "annotations": {
                 DEVICES_ANNOTATION: msgspec.json.encode(devices).decode(),
@@ -105,13 +105,28 @@ def lease_node(holding: Holding, supply: Supply, now_ms: int) -> Object:
     }
 
 
-def prospect(request: GpuRequest, pool: str, supply: Supply, *, whole: bool) -> Object:
-    """The Node that a request would win: what its pod has to fit, whatever devices it will be on."""
-    milli = WHOLE_GPU_MILLI if whole else request.milli_gpu
-    shares = tuple(
-        Share(device.id, milli, request.memory_mib or device.memory_mib * milli // WHOLE_GPU_MILLI)
-        for device in supply.devices[: request.devices]
-    )
+def _gpu_capacity(shares: Sequence[Share]) -> dict[str, str]:
+    """What pods may ask for: instances of the MIG profile, else the same milli-GPU in whatever unit."""
+    cuts = [share.mig.profile for share in shares if share.mig]
+    if cuts:
+        return {mig_resource(profile): str(count) for profile, count in Counter(cuts).items()}
+    capacity = {
+        MILLI: str(sum(share.milli for share in shares)),
+        MEMORY: str(sum(share.memory_mib for share in shares)),
+    }
+    if all(share.milli == WHOLE_GPU_MILLI for share in shares):
+        capacity[WHOLE] = str(len(shares))
+    return capacity
+
+
+def prospect(request: GpuRequest, device: Device, pool: Pool, supply: Supply) -> Object:
+    """The Node that a request would win on devices like that one: what its pod has to fit."""
+    milli = WHOLE_GPU_MILLI if pool.whole else request.milli_gpu
+    cut = None
+    if request.mig_profile:
+        milli, cut = mig_share(request.mig_profile, pool), MigInstance(request.mig_profile, 0)
+    memory_mib = request.memory_mib or device.memory_mib * milli // WHOLE_GPU_MILLI
+    shares = (Share(device.id, milli, memory_mib, cut),) * request.devices
     return lease_node(
         Holding(
             id="",
@@ -121,7 +136,7 @@ def prospect(request: GpuRequest, pool: str, supply: Supply, *, whole: bool) -> 
             node="lease",
             bid="",
             job_class="standard",
-            pool=pool,
+            pool=pool.name,
             shares=shares,
             price_micros=0,
             worth_micros=0,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from cel_expr_python import cel
 
 from walras.core.errors import Invalid
-from walras.exchange.supply import ATTRIBUTE_DOMAIN, EMULATED_DRIVER
+from walras.exchange.supply import ATTRIBUTE_DOMAIN, EMULATED_DRIVER, EMULATED_TYPE
 from walras.kube.cel import RuleError, check_cost
 from walras.market.types import Device
+
+# How an expression gets at a device's attributes.
+ATTRIBUTES: Final = f"device.attributes['{ATTRIBUTE_DOMAIN}']"
 
 _environment: Any = None
 
@@ -39,7 +42,7 @@ def eligible(expression: str, devices: Sequence[Device]) -> frozenset[str] | Non
     chosen = set()
     for device in devices:
         facts = {
-            "driver": EMULATED_DRIVER if device.attributes.get("type") == "emulated" else ATTRIBUTE_DOMAIN,
+            "driver": EMULATED_DRIVER if device.attributes.get("type") == EMULATED_TYPE else ATTRIBUTE_DOMAIN,
             "attributes": {ATTRIBUTE_DOMAIN: dict(device.attributes)},
             "capacity": {ATTRIBUTE_DOMAIN: {"memory": device.memory_mib * 2**20}},
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -19,12 +19,14 @@ from walras.core.money import WHOLE_GPU_MILLI
 from walras.core.quantity import parse_milli, parse_quantity
 from walras.devices.request import (
     MEMORY,
+    MIG_PREFIX,
     MILLI,
     WHOLE,
     GpuRequest,
     gpu_request,
     is_gpu_resource,
     mig_resource,
+    profile_of,
 )
 from walras.kube.selectors import Requirement
 
@@ -38,10 +40,11 @@ _UNSCHEDULABLE_TAINT: Final = {"key": "node.kubernetes.io/unschedulable", "effec
 
 
 class DeviceShare(NamedTuple):
-    """A lease's part of one device."""
+    """A lease's part of one device; with a `profile` an instance of it, which goes to one pod whole."""
 
     milli: int
     memory_mib: int
+    profile: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +239,8 @@ def _shortages(demand: Demand, node: Node, usage: Usage) -> list[str]:
 def _gpu_shortage(gpu: GpuRequest, node: Node, usage: Usage) -> str:
     if gpu.mig_profile:
         return mig_resource(gpu.mig_profile)
-    without_memory = [GpuRequest(each.devices, each.milli_gpu) for each in (*usage.gpus, gpu)]
-    boundless = [DeviceShare(share.milli, 0) for share in node.devices]
+    without_memory = [replace(each, memory_mib=0) for each in (*usage.gpus, gpu)]
+    boundless = [share._replace(memory_mib=0) for share in node.devices]
     if gpu.memory_mib and _packs(without_memory, boundless):
         return MEMORY
     return WHOLE if gpu.milli_gpu == WHOLE_GPU_MILLI else MILLI
@@ -252,20 +255,28 @@ def _packs(requests: Sequence[GpuRequest], devices: Sequence[DeviceShare]) -> bo
     for request in sorted(requests, key=lambda each: (-each.milli_gpu, -each.memory_mib)):
         room = []
         for index, (share, left) in enumerate(zip(devices, free, strict=True)):
-            memory = _memory_of(request, share)
-            if left[0] >= request.milli_gpu and left[1] >= memory:
-                room.append((left[0], left[1], index, memory))
+            taken = _taken(request, share)
+            if taken is not None and left[0] >= taken.milli and left[1] >= taken.memory_mib:
+                room.append((left[0], left[1], index, taken))
         if len(room) < request.devices:
             return False
-        for _, _, index, memory in sorted(room)[: request.devices]:
-            free[index][0] -= request.milli_gpu
-            free[index][1] -= memory
+        for _, _, index, taken in sorted(room)[: request.devices]:
+            free[index][0] -= taken.milli
+            free[index][1] -= taken.memory_mib
     return True
 
 
-def _memory_of(request: GpuRequest, share: DeviceShare) -> int:
-    """A request that names no memory takes the part that goes with its compute."""
-    return request.memory_mib or (share.memory_mib * request.milli_gpu // share.milli if share.milli else 0)
+def _taken(request: GpuRequest, share: DeviceShare) -> DeviceShare | None:
+    """What a request takes of a share that is empty; None where it asks for another kind of share.
+
+    One that names no memory takes the part that goes with its compute.
+    """
+    if request.mig_profile != share.profile:
+        return None
+    if share.profile:
+        return share
+    part = share.memory_mib * request.milli_gpu // share.milli if share.milli else 0
+    return DeviceShare(request.milli_gpu, request.memory_mib or part)
 
 
 def _score(demand: Demand, node: Node, usage: Usage) -> tuple[float, ...]:
@@ -323,11 +334,19 @@ def _devices(annotations: Mapping[str, str], allocatable: Mapping[str, Any]) -> 
     if listed is not None:
         try:
             return tuple(
-                DeviceShare(int(each["milliGPU"]), int(each.get("memoryMiB", 0)))
+                DeviceShare(
+                    int(each["milliGPU"]),
+                    int(each.get("memoryMiB", 0)),
+                    str(each.get("mig", "")).partition("@")[0],
+                )
                 for each in msgspec.json.decode(listed)
             )
         except (msgspec.DecodeError, AttributeError, KeyError, TypeError, ValueError):
             return ()
+    for name in allocatable:
+        if name.startswith(MIG_PREFIX):
+            share = DeviceShare(1, 0, profile_of(name))
+            return (share,) * _amount(name, str(allocatable[name]))
     # Both units tell of the same devices.
     whole = _amount(WHOLE, str(allocatable.get(WHOLE, 0)))
     memory = _amount(MEMORY, str(allocatable.get(MEMORY, 0)))
