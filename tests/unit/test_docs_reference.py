@@ -40,7 +40,7 @@ def fields(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema, bool]]
         if not path and name not in ("spec", "status"):
             continue
         here = f"{path}.{name}" if path else name
-        if field.get("type") == "object":
+        if field.get("type") == "object" and "additionalProperties" not in field:
             yield from fields(field, here)
             continue
         yield here, field, name in schema.get("required", ())
@@ -72,6 +72,7 @@ def test_every_field_of_a_kind_is_documented_with_its_type_default_and_bounds(pa
             assert kind.startswith(type_of(field)), f"{name}: {kind} is {type_of(field)}"
         bounds = [field.get(bound) for bound in ("minimum", "maximum", "minItems", "maxItems", "maxLength")]
         bounds += [(field.get("items") or {}).get("maxLength")]
+        bounds += [(field.get("additionalProperties") or {}).get(bound) for bound in ("minimum", "maximum")]
         for bound in (bound for bound in bounds if bound is not None):
             assert re.search(rf"\b{bound}\b", kind), f"{name}: {kind} lacks {bound}"
         if "default" in field:

@@ -157,7 +157,7 @@ def test_a_pod_without_a_selector_bids_for_each_speed_in_proportion() -> None:
         assert prices == {"local/gpu-0": "0.10", "local/gpu-1": "0.05"}, "the reserve, by speed"
         assert world.bid("train", "third")["status"]["phase"] == "Refused"
         terms = sum(holding.cost_of_term() for holding in world.exchange.holdings.values())
-        assert terms == charge(100_000, 1500, 60_000)
+        assert terms == charge(100_000, 1000, 60_000) + charge(50_000, 1000, 60_000)
 
     play(story, "emulated:1:H100,1:A100")
 

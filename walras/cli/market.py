@@ -41,10 +41,17 @@ def _ends(item: Object) -> str:
 
 
 def asks(bid: Object) -> str:
-    """What a bid's packages ask for: "250m" is a quarter of a device, "2x1000m" two whole ones; or "|"."""
-    packages: list[Object] = dig(bid, "spec.packages") or []
-    sizes = ((package.get("devices", 1), package.get("milliGPU", 1000)) for package in packages)
-    return "|".join(f"{devices}x{milli}m" if devices > 1 else f"{milli}m" for devices, milli in sizes)
+    """What a bid's packages ask for, "|" between them: "250m" is a quarter of a device, "2x1000m" two whole
+    ones, "2-4x1000m" two to four, "1g.10gb" a MIG instance."""
+    return "|".join(_package(package) for package in dig(bid, "spec.packages") or [])
+
+
+def _package(package: Object) -> str:
+    each = package.get("migProfile") or f"{package.get('milliGPU', 1000)}m"
+    most = package.get("devices", 1)
+    least = package.get("devicesMin", most)
+    count = str(most) if least == most else f"{least}-{most}"
+    return each if count == "1" else f"{count}x{each}"
 
 
 def max_price(bid: Object) -> str:
@@ -81,6 +88,7 @@ LEASES: Final = (
     Column("ENDS", _ends, runs=True),
     Column("BID", "spec.bid", wide=True),
     Column("POD", "status.pod", wide=True),
+    Column("MIG", _of_devices("mig"), wide=True),
     Column("ENFORCEMENT", _of_devices("enforcement"), wide=True),
     Column("AGE", _age, runs=True),
 )
