@@ -1,13 +1,15 @@
-"""What can be bought in the live exchange: instances, speeds, topology, elastic gangs, what others sell on."""
+"""What can be bought in the live exchange: instances, speeds, places, elastic gangs, what others sell on."""
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.exchange import World, play
 
-from walras.core.clock import rfc3339
+from walras.core.clock import VirtualClock, rfc3339
 from walras.core.money import MICROS, charge, format_credits, parse_credits
 from walras.cost import usage
 from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, POOLS
@@ -153,7 +155,9 @@ def test_a_pod_without_a_selector_bids_for_each_speed_in_proportion() -> None:
         assert (fast["selector"][-7:], slow["selector"][-6:]) == ("== 1000", "== 500")
         await wait_for(world, "train", "second", WHOLE, max_price="2.00", term="60s")
         await wait_for(world, "train", "third", WHOLE, max_price="2.00", term="60s")
-        prices = {lease["spec"]["devices"][0]["device"]: lease["spec"]["price"] for lease in world.leases("train")}
+        prices = {
+            lease["spec"]["devices"][0]["device"]: lease["spec"]["price"] for lease in world.leases("train")
+        }
         assert prices == {"local/gpu-0": "0.10", "local/gpu-1": "0.05"}, "the reserve, by speed"
         assert world.bid("train", "third")["status"]["phase"] == "Refused"
         terms = sum(holding.cost_of_term() for holding in world.exchange.holdings.values())
@@ -177,7 +181,9 @@ def test_a_pod_with_a_selector_names_the_price_of_what_it_selects() -> None:
         either = f"{PRODUCT}.contains('00')"
         await wait_for(world, "train", "either", WHOLE, selector=either)
         assert [each["maxPrice"] for each in packages(world, "train", "either")] == ["1.00", "0.50"]
-        assert all(each["selector"].startswith(f"({either}) && ") for each in packages(world, "train", "either"))
+        assert all(
+            each["selector"].startswith(f"({either}) && ") for each in packages(world, "train", "either")
+        )
 
     play(story, "emulated:1:H100,1:A100")
 
@@ -326,7 +332,6 @@ def test_a_holder_that_sells_gets_what_it_asks_and_is_told_so() -> None:
         await world.pod("buyer", "urgent", 1000, "3.50")
         await world.step(1000)
         assert world.bid("buyer", "urgent")["status"]["phase"] == "Refused"
-        before = world.exchange.treasury.balance("holder")
         await sell(world, "holder", lease, "3.00")
         await world.step(1000)
         (sold,) = world.leases("holder")
@@ -393,9 +398,63 @@ def test_what_a_holder_asks_is_kept_with_the_lease_and_holds_for_no_lease_of_tha
         assert holding.resale_micros == 3 * MICROS
         # An object that anyone made under that name is nobody's lease.
         copy = world.api.get("holder", LEASES, "default", lease)
-        copy = {"metadata": {"name": lease, "namespace": "default"}, "spec": {**copy["spec"], "resalePrice": "0"}}
+        copy = {
+            "metadata": {"name": lease, "namespace": "default"},
+            "spec": {**copy["spec"], "resalePrice": "0"},
+        }
         await world.api.create("other", LEASES, copy)
         await world.step(1000)
         assert holding.resale_micros == 3 * MICROS
 
     play(story)
+
+
+@pytest.mark.parametrize("gpus", ["emulated:1:A100-40GB", "emulated:1"])
+def test_after_a_start_with_other_devices_the_leases_of_the_old_ones_end(tmp_path: Path, gpus: str) -> None:
+    clock = VirtualClock()
+
+    async def before() -> None:
+        world = World(tmp_path / "db", clock, "emulated:2:H100")
+        await world.open()
+        await world.agent("search")
+        await bid(world, "search", "cut", {"migProfile": "1g.20gb", "maxPrice": "2.00"})
+        await bid(world, "search", "whole", {"maxPrice": "2.00"})
+        await bid(world, "search", "small", {"milliGPU": 100, "memory": "1Gi", "maxPrice": "2.00"})
+        assert world.bid("search", "small")["status"]["phase"] == "Refused"
+        await world.close()
+
+    async def after() -> None:
+        world = World(tmp_path / "db", clock, gpus)
+        await world.open()
+        await world.step(1000)
+        await world.step(1000)
+        assert len(messages(world, "search", "DeviceGone")) == 2
+        # The market goes on with what there is.
+        assert world.bid("search", "small")["status"]["phase"] in ("Leased", "Refused")
+        (lease,) = (each for each in world.leases("search") if each["status"]["phase"] == "Active")
+        assert lease["spec"]["bid"] in ("whole", "small")
+        world.check_money()
+        await world.close()
+
+    asyncio.run(before())
+    asyncio.run(after())
+
+
+def test_what_the_store_kept_of_an_instance_is_read_back(tmp_path: Path) -> None:
+    clock = VirtualClock()
+
+    async def told(first: bool) -> None:
+        world = World(tmp_path / "db", clock, "emulated:1:H100")
+        await world.open()
+        if first:
+            await world.agent("search")
+            await bid(world, "search", "cut", {"migProfile": "3g.40gb", "maxPrice": "2.00"})
+        await world.step(1000)
+        (holding,) = world.exchange.holdings.values()
+        assert holding.shares[0].mig is not None
+        assert holding.shares[0].mig.profile == "3g.40gb"
+        assert world.leases("search")[0]["status"]["phase"] == "Active"
+        await world.close()
+
+    asyncio.run(told(first=True))
+    asyncio.run(told(first=False))

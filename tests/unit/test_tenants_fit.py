@@ -190,7 +190,9 @@ def test_instances_are_counted() -> None:
     lease = cut_node("1g.10gb@0", "1g.10gb@6")
     assert place(instances("p", "1g.10gb", 2), lease).node == "lease-1"
     assert place(instances("p", "1g.10gb", 3), lease).node is None
-    assert place(instances("p", "1g.10gb", 2), lease, on={"lease-1": [instances("q", "1g.10gb")]}).node is None
+    assert (
+        place(instances("p", "1g.10gb", 2), lease, on={"lease-1": [instances("q", "1g.10gb")]}).node is None
+    )
 
 
 def test_without_a_list_of_devices_instances_are_those_that_are_allocatable() -> None:

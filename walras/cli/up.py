@@ -52,7 +52,7 @@ def _listen(_: click.Context, __: click.Parameter, value: str) -> tuple[str, int
     default="auto",
     show_default=True,
     metavar="auto|emulated:N[:MODEL][,...]",
-    help="This machine's NVIDIA GPUs, or emulated ones if it has none; or N emulated ones, of several models if you like.",
+    help="This machine's NVIDIA GPUs, or emulated ones if it has none; or N emulated ones of some models.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON once it is ready.")
 def up(data: Path | None, listen: tuple[str, int], gpus: str, as_json: bool) -> None:

@@ -120,7 +120,7 @@ def place_of(node: str, attributes: Attributes) -> Place:
 
 
 def mig_attributes(parent: Attributes, geometry: MigGeometry, instance: MigInstance) -> Attributes:
-    """DRA attributes of an instance on a device: type mig, its profile, place and parent, its part of the memory."""
+    """DRA attributes of an instance on a device: type mig, profile, place, parent, part of the memory."""
     profile = geometry[instance.profile]
     return {
         **parent,

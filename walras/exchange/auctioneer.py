@@ -192,7 +192,9 @@ class Auctioneer:
             accounts.compensate(fx, displacement, holding, now_ms)
             paid = format_credits(displacement.compensation_micros)
             reason = "Resold"
-            message = f"sold as resalePrice asks: {paid} credits, and what is left of its own price comes back"
+            message = (
+                f"sold as resalePrice asks: {paid} credits, and what is left of its own price comes back"
+            )
         elif displacement.by is not None:
             accounts.compensate(fx, displacement, holding, now_ms)
             reason = "Displaced"

@@ -80,7 +80,8 @@ class Bidder:
         metadata = bid["metadata"]
 
         def change(latest: Object) -> None:
-            latest["spec"]["packages"] = packages
+            if latest["spec"] == bid["spec"]:
+                latest["spec"]["packages"] = packages
 
         await self._api.edit(cluster, BIDS, metadata["namespace"], metadata["name"], change)
 
@@ -109,20 +110,19 @@ class Bidder:
         """Raises Invalid for a pod that would not fit any node that its own bid can win, whatever it pays."""
         demand = demand_of(pod)
         assert demand.gpu is not None
-        reasons: list[str] = []
-        for package in packages:
-            models = {device.model: device for device in usable(package, pool)}
-            for device in models.values():
-                node = prospect(demand.gpu, device, pool, self._supply)
-                reasons = refusals(demand, node_of(node), Usage())
-                if not reasons:
-                    return
-                has = node["status"]["capacity"]
-        if reasons:  # else there is no such device: the market refuses it, and says what there is
-            raise Invalid(
+        said = ""
+        models = {device.model: device for package in packages for device in usable(package, pool)}
+        for device in models.values():
+            node = prospect(demand.gpu, device, pool, self._supply)
+            reasons, has = refusals(demand, node_of(node), Usage()), node["status"]["capacity"]
+            if not reasons:
+                return
+            said = (
                 f"the node that its bid could win would not take it: {', '.join(reasons)}; ask for less "
                 f"or for a larger share (with this one come cpu {has['cpu']} and memory {has['memory']})"
             )
+        if said:  # else there is no such device: the market refuses it, and says what there is
+            raise Invalid(said)
 
     async def _end(self, cluster: str, bid: Object | None) -> None:
         if bid is None or bid.get("status", {}).get("phase") == "Ended":

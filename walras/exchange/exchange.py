@@ -119,6 +119,7 @@ class Exchange:
         ]
         self._revise_bids()
         await self._reconcile_projections()
+        await self._end_without_device(now)
 
     async def stop(self) -> None:
         """Settle every running lease up to now and stop; leases go on at the next start."""
@@ -196,6 +197,15 @@ class Exchange:
                 fx.edit(cluster, LEASES, metadata["namespace"], metadata["name"], _mark_ended)
         for holding in list(self.holdings.values()):
             fx.keep(holding)
+        await fx.commit()
+
+    async def _end_without_device(self, now: int) -> None:
+        """End the leases of devices that this start found no more, or not as they were sold."""
+        fx = self._effects()
+        for holding in self.holdings.values():
+            if not self._supply.has(holding.shares):
+                leasing.lose(fx, holding, now)
+                self._stop(holding)
         await fx.commit()
 
     def _effects(self) -> Effects:

@@ -155,6 +155,16 @@ def warn(fx: Effects, holding: Holding, drains_at_ms: int, reason: str, message:
     fx.keep(holding)
 
 
+def lose(fx: Effects, holding: Holding, now_ms: int) -> None:
+    """Stage the end of a lease whose devices are gone, at once; one that had not begun was never served."""
+    message = "a device of this lease is no longer there, or not as it was sold"
+    if holding.phase == "Reserved":
+        fx.set_bid(holding.agent, holding.namespace, holding.bid, phase="Displaced")
+        fx.tell(holding.agent, fx.bid(holding), "DeviceGone", message, warn=True)
+    else:
+        warn(fx, holding, now_ms, "DeviceGone", message, now_ms)
+
+
 def end(fx: Effects, holding: Holding, now_ms: int, cpu_ms: int) -> None:
     """Stage the end of a lease whose processes are gone: last settlement, unused money back, Node away."""
     if holding.phase != "Reserved":
@@ -277,7 +287,9 @@ def _disrupted(message: str, now_ms: int) -> Callable[[Object], None]:
 
 
 def _share_text(holding: Holding) -> str:
-    return " + ".join(f"{share.mig or f'{share.milli} milli-GPU'} of {share.device}" for share in holding.shares)
+    return " + ".join(
+        f"{share.mig or f'{share.milli} milli-GPU'} of {share.device}" for share in holding.shares
+    )
 
 
 def _workload(pod: Object) -> str:

@@ -1,4 +1,4 @@
-"""What a pod bids: what it asks for, at what its manifest or its agent's policy say, on devices of each speed.
+"""What a pod bids: what it asks for, at what it or its agent's policy say, on devices of each speed.
 
 Prices are for a device of speed 1000, the pool's unit, but for one that a pod names together with a selector:
 that is for the devices which it selects.

@@ -5,7 +5,7 @@ A device in MIG mode is a partitionable one (KEP-4815): its instances and the wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from walras.devices.classes import mig_attributes, mig_counters
@@ -24,7 +24,9 @@ def resource_slices(supply: Supply, node: str = "local") -> list[dict[str, Any]]
 
     Whole devices are in `NODE-gpus`, the instances that a device could be cut into in `NODE-gpu-N-mig`.
     """
-    specs: dict[str, dict[str, Any]] = {f"{node}-gpus": {"devices": [_whole(each) for each in supply.devices]}}
+    specs: dict[str, dict[str, Any]] = {
+        f"{node}-gpus": {"devices": [_whole(each) for each in supply.devices]}
+    }
     cut = [(device, device.mig) for device in supply.devices if device.mig is not None]
     sets = [_counter_set(*each) for each in cut]
     for at in range(0, len(sets), COUNTER_SETS_MAX):
@@ -87,9 +89,12 @@ def _all_counters(geometry: MigGeometry) -> Sequence[str]:
 
 
 def _counter_set(device: Device, geometry: MigGeometry) -> dict[str, Any]:
-    counters = dict.fromkeys(_all_counters(geometry), {"value": "1"})
-    return {"name": f"gpu-{device.index}", "counters": counters}
+    return {"name": f"gpu-{device.index}", "counters": _one_of_each(_all_counters(geometry))}
 
 
-def _consumed(device: Device, counters: Sequence[str] | Mapping[str, int]) -> dict[str, Any]:
-    return {"counterSet": f"gpu-{device.index}", "counters": dict.fromkeys(counters, {"value": "1"})}
+def _consumed(device: Device, counters: Iterable[str]) -> dict[str, Any]:
+    return {"counterSet": f"gpu-{device.index}", "counters": _one_of_each(counters)}
+
+
+def _one_of_each(counters: Iterable[str]) -> dict[str, Any]:
+    return {name: {"value": "1"} for name in counters}

@@ -48,6 +48,11 @@ class Supply:
         """Who a ResourceSlice says the devices come from: never a vendor where there is no card."""
         return EMULATED_DRIVER if self.emulated else ATTRIBUTE_DOMAIN
 
+    def has(self, shares: Sequence[Share]) -> bool:
+        """Whether these devices are there and can be divided so, as they were when the shares were sold."""
+        by_id = {device.id: device for device in self.devices}
+        return all(share.device in by_id and _is_of(share, by_id[share.device]) for share in shares)
+
     def enforcement_of(self, shares: Sequence[Share]) -> str:
         """How a lease of these shares is kept to them."""
         if self.emulated:
@@ -56,6 +61,15 @@ class Supply:
             return "mig"
         whole = all(share.milli == WHOLE_GPU_MILLI for share in shares)
         return "exclusive" if whole else self.enforcement
+
+
+def _is_of(share: Share, device: Device) -> bool:
+    if share.mig is None:
+        return share.memory_mib <= device.memory_mib
+    if device.mig is None or share.mig.profile not in device.mig:
+        return False
+    profile = device.mig[share.mig.profile]
+    return share.mig.start in profile.starts and share.memory_mib <= profile.memory_mib
 
 
 def detect(gpus: str, node: str = "local") -> Supply:
