@@ -173,7 +173,15 @@ def a_bid(name: str = "trainer-0", cluster: str = "search", version: str = "1", 
             "resourceVersion": version,
             "annotations": {"walras.dev/cluster": cluster},
         },
-        "spec": {"class": "batch", "packages": [{"milliGPU": 500, "maxPrice": "2.50"}, {"devices": 2}]},
+        "spec": {
+            "class": "batch",
+            "packages": [
+                {"milliGPU": 500, "maxPrice": "2.50"},
+                {"devices": 2},
+                {"devices": 4, "devicesMin": 2},
+                {"migProfile": "1g.10gb"},
+            ],
+        },
         "status": {
             "phase": "Refused",
             "explanation": explanation,
@@ -386,7 +394,14 @@ class TestReading:
             "LEASE",
             "AGE",
         ]
-        assert lines[2].split()[:6] == ["train", "default", "serve-0", "batch", "500m|2x1000m", "2.50|"]
+        assert lines[2].split()[:6] == [
+            "train",
+            "default",
+            "serve-0",
+            "batch",
+            "500m|2x1000m|2-4x1000m|1g.10gb",
+            "2.50|||",
+        ]
         assert "2.62" in walras.ok("bids", "-o", "wide", "-A")
         assert len(json.loads(walras.ok("bids", "-o", "json"))["items"]) == 2
         assert yaml.safe_load(walras.ok("bids", "-n", "other", "-o", "yaml"))["items"] == []

@@ -69,6 +69,21 @@ def test_sound_objects_have_no_fault() -> None:
         ("leases.coordination.k8s.io", {"spec": {"leaseDurationSeconds": 15}}),
         ("agents.walras.dev", {"spec": {"budget": {"income": "12/h", "balance": "97.20"}}}),
         ("pools.walras.dev", {"spec": {}}),
+        ("pools.walras.dev", {"spec": {"speeds": {"A100": 600}, "reservePriceMax": "0.10"}}),
+        (
+            "bids.walras.dev",
+            {
+                "spec": {
+                    "class": "batch",
+                    "decayFrom": "2030-01-31T11:00:00Z",
+                    "deadline": "2030-01-31T12:00:00Z",
+                    "packages": [
+                        {"maxPrice": "5", "devices": 4, "devicesMin": 4, "topology": "spread"},
+                        {"maxPrice": "5", "migProfile": "1g.10gb+me", "devices": 2},
+                    ],
+                }
+            },
+        ),
         ("bids.walras.dev", {"spec": {"class": "batch", "packages": [{"maxPrice": "5", "memory": "10Gi"}]}}),
         (
             "persistentvolumeclaims",
@@ -217,6 +232,8 @@ def test_a_gpu_request_that_no_lease_can_have_is_refused(most: Object, complaint
         ("walras.dev/term", "soon", "FieldValueInvalid"),
         ("walras.dev/term", "0s", "FieldValueInvalid"),
         ("walras.dev/deadline", "2030-01-31", "FieldValueInvalid"),
+        ("walras.dev/decay-from", "soon", "FieldValueInvalid"),
+        ("walras.dev/topology", "rack", "FieldValueNotSupported"),
     ],
 )
 def test_the_terms_of_a_bid_in_annotations_are_checked(annotation: str, value: str, reason: str) -> None:
@@ -236,8 +253,14 @@ def test_sound_terms_of_a_bid_are_taken() -> None:
     terms = {
         "walras.dev/class": "latency", "walras.dev/max-price": "2.50", "walras.dev/restart-cost": "0.1",
         "walras.dev/term": "10m", "walras.dev/deadline": "2030-01-31T12:00:00Z",
+        "walras.dev/decay-from": "2030-01-31T11:59:59Z", "walras.dev/topology": "nvlink",
     }  # fmt: skip
     assert faults("pods", pod({"annotations": terms})) == []
+    terms["walras.dev/decay-from"] = terms["walras.dev/deadline"]
+    assert faults("pods", pod({"annotations": terms})) == [
+        'metadata.annotations[walras.dev/decay-from]: Invalid value: "2030-01-31T12:00:00Z": '
+        "must be before the deadline"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -453,6 +476,31 @@ def test_names_that_no_agent_may_have(name: str) -> None:
             {"class": "batch", "packages": [{"maxPrice": "1", "devices": 0}]},
             "spec.packages[0].devices",
         ),
+        *(
+            ("bids.walras.dev", {"class": "batch", "packages": [{"maxPrice": "1", **package}]}, field)
+            for package, field in (
+                ({"devices": 4, "devicesMin": 5}, "spec.packages[0].devicesMin"),
+                ({"devicesMin": 2}, "spec.packages[0].devicesMin"),
+                ({"topology": "rack"}, "spec.packages[0].topology"),
+                ({"migProfile": "big"}, "spec.packages[0].migProfile"),
+                ({"migProfile": "1g.10gb", "milliGPU": 1000}, "spec.packages[0].milliGPU"),
+                ({"migProfile": "1g.10gb", "memory": "1Gi"}, "spec.packages[0].memory"),
+            )
+        ),
+        *(
+            ("bids.walras.dev", {"class": "batch", "packages": [{"maxPrice": "1"}], **times}, field)
+            for times, field in (
+                ({"decayFrom": "2030-01-31T12:00:00Z"}, "spec.deadline"),
+                ({"decayFrom": "2030-01-31T12:00:00Z", "deadline": "2030-01-31T12:00:00Z"}, "spec.decayFrom"),
+                ({"decayFrom": "soon", "deadline": "2030-01-31T12:00:00Z"}, "spec.decayFrom"),
+            )
+        ),
+        ("pools.walras.dev", {"payments": "first"}, "spec.payments"),
+        ("pools.walras.dev", {"reservePriceMax": "much"}, "spec.reservePriceMax"),
+        ("pools.walras.dev", {"reservePrice": "1", "reservePriceMax": "0.99"}, "spec.reservePriceMax"),
+        ("pools.walras.dev", {"speeds": {"H100": 0}}, "spec.speeds.H100"),
+        ("pools.walras.dev", {"speeds": {"H100": "fast"}}, "spec.speeds.H100"),
+        ("pools.walras.dev", {"speeds": {"x" * 65: 1000}}, "spec.speeds"),
     ],
 )
 def test_walras_kinds(key: str, spec: Object, field: str) -> None:
