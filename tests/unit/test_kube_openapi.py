@@ -94,6 +94,8 @@ def test_kubectl_finds_each_kind_and_that_its_fields_are_checked(resource: Resou
     mine = [patch for patch in patches if patch["x-kubernetes-group-version-kind"] == wanted]
     assert bool(mine) == ("patch" in resource.verbs)
     for patch in mine:
+        strategic = "application/strategic-merge-patch+json" in patch["requestBody"]["content"]
+        assert strategic == resource.builtin, "kubectl apply sends that to what is said to take it"
         assert "fieldValidation" in [parameter["name"] for parameter in patch["parameters"]]
 
 

@@ -19,7 +19,7 @@ from walras.kube.schema import DEFINITIONS_VERSION, definitions
 GroupVersion = tuple[str, str]
 
 # Part of every hash, under which clients keep documents for ever: raise it when their form changes.
-FORMAT: Final = 1
+FORMAT: Final = 2
 CACHE_MAX: Final = 256
 _DEFINITIONS: Final = "#/$defs/"
 _COMPONENTS: Final = "#/components/schemas/"
@@ -27,8 +27,9 @@ _PATCHES: Final = (
     "application/apply-patch+yaml",
     "application/json-patch+json",
     "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
 )
+# kubectl sends no other to a type that is said to take it.
+_STRATEGIC: Final = "application/strategic-merge-patch+json"
 # By the identities of its resources, which are kept beside it so that they stay theirs.
 _cache: OrderedDict[tuple[int, ...], tuple[tuple[Resource, ...], bytes]] = OrderedDict()
 
@@ -179,7 +180,9 @@ def _operation(resource: Resource, verb: str, component: str) -> dict[str, Any]:
         "x-kubernetes-group-version-kind": _gvk(resource),
     }
     if verb in ("post", "put", "patch"):
-        kinds = _PATCHES if verb == "patch" else ("application/json", "application/yaml")
+        kinds: tuple[str, ...] = ("application/json", "application/yaml")
+        if verb == "patch":
+            kinds = (*_PATCHES, _STRATEGIC) if resource.builtin else _PATCHES
         body = {"type": "object"} if verb == "patch" else reference
         operation["requestBody"] = {"content": {kind: {"schema": body} for kind in kinds}, "required": True}
         names = ["dryRun", "fieldManager", "fieldValidation"]
