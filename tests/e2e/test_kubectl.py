@@ -467,7 +467,8 @@ def test_a_custom_resource_is_defined_used_explained_and_removed(apiserver: Serv
     ok(k("apply", "-f", "-", stdin=CRD))
     ok(k("wait", "--for=condition=Established", "crd/widgets.demo.io", "--timeout=20s"))
     one = "apiVersion: demo.io/v1\nkind: Widget\nmetadata: {name: one}\nspec: {budget: 7}\n"
-    assert ok(k("apply", "-f", "-", stdin=one)) == "widget.demo.io/one created\n"
+    assert ok(k("apply", "-f", "-", stdin=one.replace("7", "6"))) == "widget.demo.io/one created\n"
+    assert ok(k("apply", "-f", "-", stdin=one)) == "widget.demo.io/one configured\n"
     header, row = ok(k("get", "wd")).splitlines()
     assert header.split() == ["NAME", "BUDGET"] and row.split() == ["one", "7"]
     assert ok(k("get", "widget", "one", "-o", "jsonpath={.spec.replicas}")) == "1"
