@@ -83,7 +83,7 @@ def test_enforcement_is_said_as_it_is() -> None:
 def test_a_pools_own_speeds_hold_and_are_what_selectors_see() -> None:
     devices = supply.detect("emulated:1:H100,1:A100").devices
     pool = read_pool({"metadata": {"name": "default"}, "spec": {"speeds": {"A100": 1200}}}, devices)
-    assert pool.speeds == (1200, 1000)
+    assert [device.speed_milli for device in pool.devices] == [1000, 1200]
     assert selector.eligible(f"{ATTRIBUTES}.speedMilli > 1000", pool.devices) == frozenset({"local/gpu-1"})
     with pytest.raises(Invalid, match="between 1 and 1000000"):
         read_pool({"metadata": {"name": "default"}, "spec": {"speeds": {"A100": 0}}}, devices)

@@ -36,11 +36,6 @@ class Pool:
     devices: tuple[Device, ...]
     reserve_max_micros: int
 
-    @property
-    def speeds(self) -> tuple[int, ...]:
-        """How fast its devices are, in milli, each speed once, the fastest first."""
-        return tuple(sorted({device.speed_milli for device in self.devices}, reverse=True))
-
 
 def current_pool(api: API, devices: Sequence[Device]) -> Pool:
     """The pool as its object says, by the default rules where that is missing or cannot be read."""

@@ -250,12 +250,11 @@ class Exchange:
             self._look_at_leases(change.cluster, metadata["namespace"], metadata["name"])
 
     def _on_lease(self, change: Change) -> None:
-        """A holder names the price at which it sells, another one, or none."""
+        """A holder names the price at which it sells, another one, or none: for the next clearing."""
         old, new = (change.old or {}).get("spec") or {}, change.object["spec"]
         if old.get("resalePrice") != new.get("resalePrice"):
             metadata = change.object["metadata"]
             self._offered.add((change.cluster, metadata["namespace"], metadata["name"]))
-            self._wake.set()
 
     def _on_pod(self, change: Change) -> None:
         metadata = change.object["metadata"]

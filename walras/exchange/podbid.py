@@ -147,7 +147,7 @@ def _at(price: str, speed: int) -> str:
 
 
 def _at_unit(price: str, speed: int) -> str:
-    """The other way round, so that `_at` gives the same again."""
+    """The other way round, rounded up."""
     return price if speed == SPEED_UNIT else format_credits(-(-parse_credits(price) * SPEED_UNIT // speed))
 
 
