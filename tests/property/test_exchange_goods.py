@@ -1,4 +1,4 @@
-"""Whatever is bid for, sold on and taken back in a mixed pool: devices hold what is sold, and books balance."""
+"""Whatever is bid for, sold on and taken back in a mixed pool: devices hold what is sold, books balance."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def check_leases(world: World) -> None:
 
 
 def _is(package: Object, shares: Any, worth_micros: int) -> bool:
-    devices = package.get("devices", 1)
+    devices: int = package.get("devices", 1)
     counts = range(package.get("devicesMin", devices), devices + 1)
     profile = shares[0].mig.profile if shares[0].mig else ""
     alike = profile == package.get("migProfile", "")
