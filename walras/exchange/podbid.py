@@ -71,9 +71,11 @@ def _package(request: GpuRequest, said: Mapping[str, str], pool: Pool) -> Object
         package["milliGPU"] = request.milli_gpu
         if request.memory_mib:
             package["memory"] = format_mib(request.memory_mib)
-    for name, key in (("walras.dev/selector", "selector"), ("walras.dev/topology", "topology")):
-        if name in said:
-            package[key] = said[name]
+    if "walras.dev/selector" in said:
+        package["selector"] = said["walras.dev/selector"]
+    if request.devices > 1 or "walras.dev/topology" in said:
+        # A pod runs on one node, so its devices have to be there too.
+        package["topology"] = said.get("walras.dev/topology", "node")
     return package
 
 
