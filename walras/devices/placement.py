@@ -46,15 +46,21 @@ def place(
     the least milli-GPU and memory, then by name.
     """
     scored = []
+    known: dict[tuple[Shape, Shape], tuple[int, int, int]] = {}  # many devices are alike
     for device, need in needs.items():
         room = rooms[device]
         if need.fits(room):
-            left = room - need
-            growth = fragmentation(left, demand) - fragmentation(room, demand)
-            scored.append((growth, left.milli, left.memory_mib, device))
+            score = known.get((room, need))
+            if score is None:
+                left = room - need
+                growth = fragmentation(left, demand) - fragmentation(room, demand)
+                score = known[room, need] = (growth, left.milli, left.memory_mib)
+            scored.append((score, device))
     if len(scored) < devices:
         return None
-    return tuple(device for *_, device in sorted(scored)[:devices])
+    if devices == 1:
+        return (min(scored)[1],)
+    return tuple(device for _, device in sorted(scored)[:devices])
 
 
 def dominant_milli(shape: Shape, capacity: Shape) -> int:

@@ -239,7 +239,7 @@ class Clearing:
             return False
         board, ask, most = self._board, option.ask, self._most(option)
         for now in (True, False):
-            rooms = {device: board.free(ask, device, now=now) for device in ask.needs}
+            rooms = board.rooms(ask, now=now)
             devices = locate(ask, rooms, most, self._prepared.demand, board)
             if devices is not None:
                 self._win(option, devices, now=now)

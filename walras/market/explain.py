@@ -87,7 +87,7 @@ class Explainer:
     def _tightest(self, option: Option) -> Constraint:
         """What was short for a package before anything was awarded in this clearing."""
         board, ask = self._prepared.board, option.ask
-        rooms = {device: board.free(ask, device, now=False) for device in ask.needs}
+        rooms = board.rooms(ask, now=False)
         milli = sum(ask.needs[device].milli <= room.milli for device, room in rooms.items())
         memory = sum(ask.needs[device].memory_mib <= room.memory_mib for device, room in rooms.items())
         if milli >= ask.fewest > memory:

@@ -44,6 +44,13 @@ class Board:
         """Free for a share that waits for the drains."""
         return self.ground.capacity[device] - self.later.sums[device]
 
+    def rooms(self, ask: Ask, *, now: bool) -> dict[str, Shape]:
+        """What an ask may use of each device that would do."""
+        if ask.profile or self.later.any_cut or self.now.any_cut:
+            return {device: self.free(ask, device, now=now) for device in ask.needs}
+        room = self.room_now if now else self.room_later
+        return {device: room(device) for device in ask.needs}
+
     def free(self, ask: Ask, device: str, *, now: bool) -> Shape:
         """What an ask may use of a device: no share where it is cut, no instance where it is shared."""
         if ask.profile:

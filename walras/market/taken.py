@@ -50,6 +50,11 @@ class Taken:
                     cuts.remove(share.mig)
                     self._cuts[share.device] = tuple(cuts)
 
+    @property
+    def any_cut(self) -> bool:
+        """Whether any device was ever cut here."""
+        return bool(self._cuts)
+
     def cuts(self, device: str) -> tuple[MigInstance, ...]:
         """The instances on a device."""
         return self._cuts.get(device, ())
