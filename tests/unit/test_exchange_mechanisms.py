@@ -7,106 +7,15 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from support.market import World
 
-from walras.core.clock import SequenceIds, VirtualClock, rfc3339
+from walras.core.clock import rfc3339
 from walras.core.money import MICROS
-from walras.exchange import supply
-from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, POOLS
-from walras.exchange.exchange import Exchange
 from walras.exchange.holding import LEASES
 from walras.exchange.podbid import PRIORITY_CLASSES
-from walras.kube.api import API
-from walras.kube.record import Object
 from walras.kube.registry_builtin import walras_kinds
-from walras.kube.store.sqlite import SqliteStore
 from walras.market.mechanisms.registry import MECHANISMS
 from walras.market.strategies.registry import STRATEGIES
-from walras.tenants.controller import Manager
-from walras.tenants.events import Recorder
-
-
-class Idle:
-    """Nodes on which nothing runs."""
-
-    async def stop_node(self, cluster: str, node: str) -> None: ...
-
-    def node_cpu_ms(self, cluster: str, node: str) -> int:
-        return 0
-
-
-class World:
-    """One emulated device or more under a mechanism, in virtual time."""
-
-    def __init__(self, devices: int) -> None:
-        self.clock, ids = VirtualClock(), SequenceIds()
-        self.store = SqliteStore(":memory:")
-        self.api = API(self.store, self.clock, ids)
-        self.manager = Manager(self.clock)
-        self.exchange = Exchange(
-            self.api,
-            self.store,
-            self.clock,
-            ids,
-            manager=self.manager,
-            recorder=Recorder(self.api, self.clock, self.manager),
-            runtime=Idle(),
-            supply=supply.detect(f"emulated:{devices}"),
-        )
-
-    async def open(self, mechanism: str) -> None:
-        await self.api.create_cluster(FLEET)
-        self.manager.start()
-        await self.exchange.open()
-        await self.api.edit(
-            FLEET, POOLS, "", "default", lambda pool: pool["spec"].update(mechanism=mechanism)
-        )
-
-    async def step(self, seconds: int = 0) -> None:
-        """Second by second, as the exchange ticks; at least once."""
-        for _ in range(max(1, seconds)):
-            self.clock.advance(1000 if seconds else 0)
-            for _ in range(4):
-                await self.manager.settle()
-                await self.exchange.step()
-                await asyncio.sleep(0)
-
-    async def agent(self, name: str, market: Object | None = None, **budget: Any) -> None:
-        await self.api.create_cluster(name)
-        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}}
-        await self.api.create(name, "namespaces", namespace)
-        spec = {"budget": {"income": "0/h", "balance": "100", **budget}, "market": market or {}}
-        await self.api.create(FLEET, AGENTS, {"metadata": {"name": name}, "spec": spec})
-        await self.step()
-
-    async def pod(
-        self, agent: str, name: str, milli: int = 1000, spec: Object | None = None, **said: str
-    ) -> None:
-        """A pod that the agent's scheduler found no node for; `said` are its annotations."""
-        waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
-        limits = {"walras.dev/milligpu": str(milli)}
-        annotations = {f"walras.dev/{key.replace('_', '-')}": text for key, text in said.items()}
-        await self.api.create(
-            agent,
-            PODS,
-            {
-                "metadata": {"name": name, "namespace": "default", "annotations": annotations},
-                "spec": {"containers": [{"name": "c", "resources": {"limits": limits}}], **(spec or {})},
-                "status": {"phase": "Pending", "conditions": [waits]},
-            },
-        )
-        await self.step()
-
-    def bid(self, agent: str, name: str) -> Object:
-        return self.api.get(agent, BIDS, "default", name)
-
-    def price(self, agent: str, name: str) -> str:
-        return str(self.bid(agent, name)["spec"]["packages"][0]["maxPrice"])
-
-    def reason(self, agent: str, name: str) -> str:
-        return str(self.bid(agent, name)["status"]["explanation"]["reason"])
-
-    def phases(self, agent: str) -> list[str]:
-        return [lease["status"]["phase"] for lease in self.api.list(agent, LEASES)]
 
 
 def play(story: Callable[[World], Coroutine[Any, Any, None]], mechanism: str, devices: int = 1) -> None:
@@ -117,8 +26,7 @@ def play(story: Callable[[World], Coroutine[Any, Any, None]], mechanism: str, de
             await story(world)
             assert world.exchange.treasury.ledger.balanced()
         finally:
-            await world.manager.stop()
-            world.store.close()
+            await world.close()
 
     asyncio.run(scene())
 
@@ -209,9 +117,9 @@ def test_what_a_mechanism_remembers_reaches_its_next_clearing() -> None:
             await world.agent(agent)
         await world.pod("a", "p")
         await world.step(1)
-        before = world.exchange.auctioneer._memory
+        before = world.exchange.auctioneer.carried().memory
         await world.step(10)
-        after = world.exchange.auctioneer._memory
+        after = world.exchange.auctioneer.carried().memory
         spent = before.amounts["a"] - after.amounts["a"]
         earned = after.amounts["b"] - before.amounts["b"]
         assert after.at_ms - before.at_ms == 10_000

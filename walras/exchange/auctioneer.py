@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+import msgspec
+
 from walras.core.clock import Ids
 from walras.core.errors import InsufficientFunds, NotFound, WalrasError
 from walras.core.money import format_credits
 from walras.exchange import accounts, leasing
+from walras.exchange.carried import Carried
 from walras.exchange.book import Pool, bid_id, is_pending, read_bid, submitted_ms
 from walras.exchange.demand import BIDS
 from walras.exchange.effects import Effects
@@ -37,7 +40,8 @@ Pending = dict[str, tuple[market.Bid, Object]]
 class Auctioneer:
     """Reads bids, asks the pool's mechanism, stages what it says.
 
-    Remembers prices, arrivals, what agents paced and what the mechanism keeps; all begins anew at a start.
+    Prices, what agents paced and what the mechanism keeps are carried over a restart; the history of prices
+    and the order of arrival within a second begin anew.
     """
 
     def __init__(self, api: API, supply: Supply, ids: Ids) -> None:
@@ -46,11 +50,46 @@ class Auctioneer:
         self._arrived: dict[str, int] = {}
         self._known: dict[str, tuple[tuple[str, int, bool], market.Bid]] = {}
         self._speeds: list[int] = []
-        self._memory = market.Memory()
+        self._carried = Carried()
         self.proxy = Proxy(api)
-        self.price_micros = 0
         self.prices: deque[tuple[int, int]] = deque(maxlen=PRICES_KEPT)
         self.displacements = 0
+
+    @property
+    def price_micros(self) -> int:
+        """That of the last clearing."""
+        return self._carried.price_micros
+
+    @property
+    def posted_micros(self) -> int:
+        """What a bid that is decided on arrival pays for free room."""
+        return self._carried.posted_micros
+
+    @property
+    def reserve_micros(self) -> int:
+        """Below which nothing is sold now."""
+        return self._carried.reserve_micros
+
+    @property
+    def cleared_ms(self) -> int:
+        """When the last clearing was; 0 before the first."""
+        return self._carried.at_ms
+
+    def carried(self) -> Carried:
+        """What has to outlive a restart."""
+        return msgspec.structs.replace(self._carried, pacing=self.proxy.paces())
+
+    def restore(self, carried: Carried, treasury: Treasury, now_ms: int) -> None:
+        """Go on from what was carried. Nobody was told what a step was to tell that the store refused."""
+        self._carried = carried
+        self._explainer = Explainer()
+        self.proxy.restore(
+            treasury,
+            carried.pacing,
+            posted_micros=carried.posted_micros,
+            reserve_micros=carried.reserve_micros,
+            now_ms=now_ms,
+        )
 
     def arrive(self, identity: str, bid: Object, now_ms: int) -> bool:
         """Note when a bid came; whether it is new."""
@@ -65,10 +104,6 @@ class Auctioneer:
         self._arrived.pop(identity, None)
         self._known.pop(identity, None)
         self._explainer.forget(identity)
-
-    def forget_told(self) -> None:
-        """Nobody was told what was to be told in a step that the store refused."""
-        self._explainer = Explainer()
 
     def express(self, fx: Effects, pool: Pool, identity: str, now_ms: int) -> None:
         """Stage the decision on one latency-class bid at the posted price."""
@@ -92,7 +127,14 @@ class Auctioneer:
         bids, waiting = in_turn([bid for bid, _ in pending.values()], by_price=by_price)
         snapshot = self._snapshot(fx, pool, bids, now_ms)
         outcome = MECHANISMS[pool.rules.mechanism].clear(snapshot)
-        self.price_micros, self._memory = outcome.price_micros, outcome.memory
+        self._carried = Carried(
+            at_ms=now_ms,
+            price_micros=outcome.price_micros,
+            posted_micros=outcome.price_micros,
+            reserve_micros=pool.rules.reserve_micros,
+            memory=outcome.memory,
+            escrows=outcome.escrows,
+        )
         self.proxy.observe(fx.treasury, snapshot.price_micros, pool.rules.reserve_micros, now_ms)
         self.prices.append((now_ms, outcome.price_micros))
         self._apply(fx, pool, snapshot, outcome, pending)
@@ -143,7 +185,8 @@ class Auctioneer:
             price_micros=max(self.price_micros, pool.rules.reserve_micros),
             explain=self._explainer.turn(bid.id for bid in bids),
             agents={} if pool.rules.mechanism in WITHOUT_FACTS else _facts(fx.treasury),
-            memory=self._memory,
+            memory=self._carried.memory,
+            escrows=self._carried.escrows,
         )
 
     def _apply(

@@ -36,13 +36,17 @@ class Notice:
 
 @dataclass
 class Effects:
-    """Staged changes. `commit` makes all of them durable at once, or none of them."""
+    """Staged changes. `commit` makes all of them durable at once, or none of them.
+
+    `along` stages what is to be stored with them, if there are any.
+    """
 
     api: API
     treasury: Treasury
     holdings: dict[str, Holding]
     recorder: Recorder
     tx: Transaction
+    along: Callable[[Transaction], None]
     _touched: dict[str, Holding] = field(default_factory=dict)
     _gone: set[str] = field(default_factory=set)
     _usage: list[tuple[object, ...]] = field(default_factory=list)
@@ -164,6 +168,8 @@ class Effects:
         if self._usage:
             self.tx.execute(usage.ADD, self._usage)
         self.treasury.store(self.tx)
+        if not self.tx.is_empty:
+            self.along(self.tx)
         await self.tx.commit()
         for notice in self._notices:
             self.recorder.event(notice.cluster, notice.about, notice.type, notice.reason, notice.message)

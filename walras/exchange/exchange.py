@@ -17,9 +17,10 @@ import structlog
 from walras.core.clock import Clock, Ids
 from walras.core.errors import StorageError
 from walras.cost import usage
-from walras.exchange import accounts, effects, leasing
+from walras.exchange import accounts, carried, effects, leasing
 from walras.exchange.auctioneer import Auctioneer
 from walras.exchange.book import Pool, bid_id, current_pool, is_pending
+from walras.exchange.carried import Shelf
 from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, POOLS, Bidder
 from walras.exchange.effects import Effects
 from walras.exchange.holding import LEASES, Holding
@@ -30,6 +31,7 @@ from walras.exchange.treasury import Treasury
 from walras.exchange.turns import Urgent
 from walras.kube.api import API, Change
 from walras.kube.record import Object
+from walras.kube.transaction import Transaction
 from walras.kube.validation.walras import DEFAULT_POOL
 from walras.market.placement import startable
 from walras.tenants.controller import Key, Manager
@@ -93,6 +95,7 @@ class Exchange:
         self._tick_at_ms = self._income_at_ms = self._status_at_ms = self._prune_at_ms = 0
         self.treasury: Treasury
         self.holdings: dict[str, Holding]
+        self._shelf: Shelf
 
     # Life
 
@@ -105,6 +108,7 @@ class Exchange:
         """Read back what is stored and subscribe to demand. Raises StorageError."""
         self._database.migrate("leases", effects.MIGRATIONS)
         self._database.migrate("usage", usage.MIGRATIONS)
+        self._database.migrate("markets", carried.MIGRATIONS)
         self.reload()
         await self._bootstrap()
         now = self._clock.now_ms()
@@ -133,6 +137,7 @@ class Exchange:
         await asyncio.gather(*self._stopping.values(), return_exceptions=True)
         fx = self._effects()
         self._settle_all(fx, self._clock.now_ms())
+        self._store_carried(fx.tx, at_once=True)
         await fx.commit()
 
     def reload(self) -> None:
@@ -146,7 +151,8 @@ class Exchange:
             for (body,) in self._database.query("SELECT body FROM leases")
             for holding in (msgspec.json.decode(body, type=Holding),)
         }
-        self.auctioneer.forget_told()
+        self._shelf = Shelf(self._database, DEFAULT_POOL)
+        self.auctioneer.restore(self._shelf.read(), self.treasury, self._clock.now_ms())
         self._display = Display()
         self._look |= self.holdings.keys()
         self._offered |= {(each.agent, each.namespace, each.name) for each in self.holdings.values()}
@@ -209,7 +215,18 @@ class Exchange:
         await fx.commit()
 
     def _effects(self) -> Effects:
-        return Effects(self._api, self.treasury, self.holdings, self._recorder, self._api.transaction())
+        return Effects(
+            self._api,
+            self.treasury,
+            self.holdings,
+            self._recorder,
+            self._api.transaction(),
+            self._store_carried,
+        )
+
+    def _store_carried(self, tx: Transaction, *, at_once: bool = False) -> None:
+        market = self.auctioneer
+        self._shelf.store(tx, market.cleared_ms, market.carried, at_once=at_once)
 
     # What comes in
 

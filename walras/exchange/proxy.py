@@ -9,6 +9,7 @@ from typing import Any, Final
 from walras.core.clock import parse_rfc3339
 from walras.core.money import format_credits, parse_credits
 from walras.core.quantity import parse_duration_ms
+from walras.exchange.carried import Pace
 from walras.exchange.treasury import Treasury, account_of
 from walras.kube.api import API
 from walras.kube.record import Object
@@ -24,8 +25,9 @@ MOVES_BY: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """An agent's money at the last clearing."""
+    """An agent that adapts, and its money, at the last clearing."""
 
+    strategy: str
     available_micros: int
     spent_micros: int
     pacing: PacingState
@@ -39,6 +41,36 @@ class Proxy:
         self._seen: dict[str, _Seen] = {}
         self._now_ms = 0
         self._posted_micros = self._reserve_micros = 0
+
+    def restore(
+        self,
+        treasury: Treasury,
+        paces: Mapping[str, Pace],
+        *,
+        posted_micros: int,
+        reserve_micros: int,
+        now_ms: int,
+    ) -> None:
+        """Go on from what was paced, with the money that there is now."""
+        self._now_ms = now_ms
+        self._posted_micros, self._reserve_micros = posted_micros, reserve_micros
+        self._seen = {}
+        for agent in treasury.budgets:
+            if self.adapts(agent):
+                spent = treasury.ledger.account(account_of(agent)).debits_posted
+                pace = paces.get(agent, Pace(0, now_ms, spent))
+                pacing = PacingState(pace.mu, pace.at_ms)
+                self._seen[agent] = _Seen(
+                    self.strategy(agent), treasury.available(agent), pace.spent_micros, pacing
+                )
+
+    def paces(self) -> dict[str, Pace]:
+        """What is to be kept of the agents that pace."""
+        return {
+            agent: Pace(seen.pacing.mu, seen.pacing.at_ms, seen.spent_micros)
+            for agent, seen in self._seen.items()
+            if seen.strategy == "pacing"
+        }
 
     def observe(self, treasury: Treasury, posted_micros: int, reserve_micros: int, now_ms: int) -> None:
         """Take note of what agents that adapt have and have spent; move the pacing of those that pace."""
@@ -54,7 +86,7 @@ class Proxy:
                 target = PACING.target(budget.rate_micros_per_hour, treasury.balance(agent))
                 spent = max(0, account.debits_posted - before.spent_micros)
                 pacing = PACING.observe(pacing, now_ms, spent, target)
-            seen[agent] = _Seen(treasury.available(agent), account.debits_posted, pacing)
+            seen[agent] = _Seen(strategy, treasury.available(agent), account.debits_posted, pacing)
         self._seen, self._now_ms = seen, now_ms
         self._posted_micros, self._reserve_micros = posted_micros, reserve_micros
 

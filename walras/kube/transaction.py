@@ -198,6 +198,11 @@ class Transaction:
         """One SQL statement for each of `rows`, in the same database transaction."""
         self._statements.append((sql, rows))
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to commit."""
+        return not (self._writes or self._statements)
+
     async def commit(self) -> None:
         """Returns when everything staged is on the disk and visible.
 
@@ -206,5 +211,5 @@ class Transaction:
         if self._over:
             raise InternalError("the transaction was committed before")
         self._over = True
-        if self._writes or self._statements:
+        if not self.is_empty:
             await self._engine.submit(self._writes, self._statements)

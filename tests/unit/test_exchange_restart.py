@@ -1,0 +1,184 @@
+"""What a market remembers outlives the server: prices, pacing, what mechanisms and gangs count on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.market import World
+
+from walras.core.clock import VirtualClock
+from walras.core.errors import StorageError
+from walras.core.money import MICROS, parse_credits
+from walras.devices.mig import MigInstance
+from walras.exchange.carried import Carried, Pace, Shelf
+from walras.market.types import Escrow, Memory, Share
+
+Story = Callable[[World], Coroutine[Any, Any, None]]
+
+
+def play(path: Path, *stories: Story, mechanism: str = "auction", stop: bool = False) -> None:
+    """Each story on a server of its own, one after the other on the same data."""
+    clock = VirtualClock()
+
+    async def scene(story: Story, first: bool) -> None:
+        world = World(1, path, clock)
+        await world.open(mechanism if first else "")
+        try:
+            await story(world)
+            if stop:
+                await world.exchange.stop()
+        finally:
+            await world.close()
+
+    for number, story in enumerate(stories):
+        asyncio.run(scene(story, number == 0))
+
+
+@pytest.mark.parametrize("stop", [False, True], ids=["after a crash", "after a stop"])
+def test_the_price_and_what_a_mechanism_remembers_are_there_after_a_restart(
+    tmp_path: Path, stop: bool
+) -> None:
+    seen: list[Carried] = []
+
+    async def before(world: World) -> None:
+        for agent in "ab":
+            await world.agent(agent)
+        await world.pod("a", "p", 600, max_price="3.00")
+        await world.pod("b", "q", 600, max_price="2.00")
+        await world.step(20)
+        seen.append(world.exchange.auctioneer.carried())
+
+    async def after(world: World) -> None:
+        seen.append(world.exchange.auctioneer.carried())
+
+    play(tmp_path / "db", before, after, mechanism="karma", stop=stop)
+    was, now = seen
+    assert was.memory.amounts.keys() == {"a", "b"}
+    assert now == was
+
+
+def test_what_is_posted_after_a_restart_is_what_was_posted_before(tmp_path: Path) -> None:
+    posted: list[int] = []
+
+    async def before(world: World) -> None:
+        for agent in "ab":
+            await world.agent(agent)
+        await world.pod("a", "p", 600, max_price="3.00", term="1h")
+        await world.pod("b", "q", 600, max_price="2.00")
+        await world.step(3)
+        posted.append(world.exchange.auctioneer.posted_micros)
+        assert posted[0] > MICROS
+
+    async def after(world: World) -> None:
+        await world.agent("c")
+        await world.pod("c", "now", 400, max_price="2.50", **{"class": "latency"})
+        await world.step()
+        (lease,) = world.leases("c")
+        assert parse_credits(lease["spec"]["price"]) == posted[0], "before any clearing of this server"
+
+    play(tmp_path / "db", before, after)
+
+
+def test_an_agent_that_paced_goes_on_pacing(tmp_path: Path) -> None:
+    async def before(world: World) -> None:
+        await world.agent("a", {"strategy": "pacing", "maxPrice": "8.00"}, income="0.1/h", balance="5")
+        await world.agent("b")
+        await world.pod("b", "rival", 1000, max_price="9.00", restart_cost="50", term="1h")
+        await world.step(2)
+        spend = world.exchange.treasury
+        spend.transfer("spend", "agent:a", "revenue:default", MICROS, world.clock.now_ms())
+        await world.step(30)
+        pace = world.exchange.auctioneer.carried().pacing["a"]
+        assert pace.mu > 0
+
+    async def after(world: World) -> None:
+        await world.pod("a", "p", 500)
+        assert 0.1 < float(world.price("a", "p")) < 4, "the first bid of this server is shaded already"
+
+    play(tmp_path / "db", before, after)
+
+
+def test_a_clearing_alone_does_not_wait_for_the_disk(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.agent("a")
+        await world.step(10)
+        was, submit, groups = world.exchange.auctioneer.carried(), world.store.submit, []
+
+        def count(group: Any, done: Callable[[Exception | None], None]) -> None:
+            groups.append(group)
+            submit(group, done)
+
+        world.store.submit = count  # type: ignore[method-assign]
+        await world.step(4)
+        assert world.exchange.auctioneer.carried().memory.at_ms == was.memory.at_ms + 4_000
+        assert groups == [], "no agent was paid, no lease ran"
+
+    play(tmp_path / "db", story, mechanism="karma")
+
+
+def test_a_step_that_the_store_refused_is_forgotten_with_what_it_carried(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        for agent in "ab":
+            await world.agent(agent)
+        await world.pod("a", "p", 600, max_price="3.00")
+        await world.step(3)
+        was = world.exchange.auctioneer.carried()
+        await world.pod("b", "q", 600, max_price="2.00")
+        world.clock.advance(1000)
+        submit = world.store.submit
+
+        def refuse(group: Any, done: Callable[[Exception | None], None]) -> None:
+            done(StorageError("the disk is full"))
+
+        world.store.submit = refuse  # type: ignore[method-assign]
+        with pytest.raises(StorageError):
+            await world.exchange.step()
+        world.store.submit = submit  # type: ignore[method-assign]
+        assert world.exchange.auctioneer.price_micros > was.price_micros
+        world.exchange.reload()
+        assert world.exchange.auctioneer.carried() == was
+
+    play(tmp_path / "db", story)
+
+
+def test_all_that_is_carried_is_read_back_as_it_was(tmp_path: Path) -> None:
+    kept = Carried(
+        at_ms=5_000,
+        price_micros=7,
+        posted_micros=8,
+        reserve_micros=9,
+        memory=Memory("karma", 5_000, {"a": -3, "b": 10**18}),
+        escrows=(
+            Escrow("a/default/gang", 1, (Share("n/gpu-0", 1000, 0, MigInstance("1g.10gb", 2)),), 9_000),
+        ),
+        pacing={"a": Pace(250_000, 5_000, 12)},
+    )
+
+    async def story(world: World) -> None:
+        tx = world.api.transaction()
+        Shelf(world.store, "other").store(tx, kept.at_ms, lambda: kept)
+        await tx.commit()
+        assert Shelf(world.store, "other").read() == kept
+        assert Shelf(world.store, "third").read() == Carried()
+
+    play(tmp_path / "db", story)
+
+
+def test_what_cannot_be_read_begins_anew_and_the_server_starts(tmp_path: Path) -> None:
+    async def before(world: World) -> None:
+        tx = world.api.transaction()
+        tx.execute("INSERT OR REPLACE INTO markets VALUES (?, ?)", [("default", b'{"price_micros": "dear"}')])
+        await tx.commit()
+
+    async def after(world: World) -> None:
+        assert world.exchange.auctioneer.carried() == Carried()
+        await world.agent("a")
+        await world.pod("a", "p", 600)
+        await world.step(2)
+        assert world.phases("a") == ["Active"]
+
+    play(tmp_path / "db", before, after)
