@@ -215,14 +215,14 @@ class TestAgents:
         fake.says("GET", secret_path("search"), a_secret("search", fake.port))
         said = walras.ok(
             "agent", "create", "search", "--income", "12/h", "--weight", "3", "--balance", "5",
-            "--wallet-cap", "288", "--max-price", "4.00",
+            "--wallet-cap", "288", "--max-price", "4.00", "--guaranteed", "1500",
         )  # fmt: skip
         assert 'Agent "search" is ready at https://h:1/clusters/search' in said
         assert "walras connect search" in said
         method, path, _, sent, token = fake.requests[0]
         assert (method, path, token) == ("POST", AGENTS, "Bearer fleet-token")
         assert sent["spec"] == {
-            "budget": {"income": "12/h", "weight": 3, "balance": "5", "walletCap": "288"},
+            "budget": {"income": "12/h", "weight": 3, "guaranteed": 1500, "balance": "5", "walletCap": "288"},
             "market": {"maxPrice": "4.00"},
         }
 
@@ -485,12 +485,13 @@ class TestReading:
         self, fake: Fake, walras: Walras, as_search: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pool = {
-            "name": "default", "mechanism": "auction", "price": "1.20", "reserve": "0.10", "devices": 4,
+            "name": "default", "mechanism": "auction", "price": "1.20", "postedPrice": "1.10",
+            "reserve": "0.10", "devices": 4,
             "allocatedPercent": 62, "bids": 3, "leases": 5, "history": [[1, "0.60"], [2, "1.20"]],
         }  # fmt: skip
         fake.says("GET", "/clusters/fleet/walras/v1/prices", {"pools": [pool]})
         row = walras.ok("prices").splitlines()[1].split()
-        assert row == ["default", "1.20", "0.10", "4", "62%", "3", "5", "▅█"]
+        assert row == ["default", "1.20", "1.10", "0.10", "4", "62%", "3", "5", "▅█"]
         assert walras.ok("prices", "-o", "wide").splitlines()[1].split()[1] == "auction"
         assert json.loads(walras.ok("prices", "-o", "json")) == {"pools": [pool]}
         fake.says("GET", "/clusters/search/walras/v1/prices", {"pools": []})

@@ -79,7 +79,7 @@ def bank(tmp_path: Path) -> Iterator[Bank]:
     bank.treasury.hold("lease:2:1", account_of("b"), revenue_of("default"), 10, 3, ref="default/l2")
     bank.treasury.capture("lease:2:1:3", "lease:2:1", 10, 3)
     bank.treasury.release("lease:2:1", 4)
-    bank.treasury.pay_rebate("default", 5)
+    bank.treasury.pay_rebate("default", 1000, 5)
     bank.save(metered("a", "l1", 25), metered("b", "l2", 10))
     yield bank
     bank.close()

@@ -11,6 +11,7 @@ from support.market import World
 
 from walras.core.clock import rfc3339
 from walras.core.money import MICROS
+from walras.exchange.demand import AGENTS, FLEET
 from walras.exchange.holding import LEASES
 from walras.exchange.podbid import PRIORITY_CLASSES
 from walras.kube.registry_builtin import walras_kinds
@@ -180,3 +181,45 @@ def test_without_money_the_reserve_is_bid_and_the_market_says_what_is_missing() 
         assert (world.price("a", "p"), world.reason("a", "p")) == ("0.10", "InsufficientFunds")
 
     play(story, "auction")
+
+
+def test_a_guarantee_that_others_use_earns_what_they_pay() -> None:
+    """In a pool that one agent has to itself, at one price, half of what it pays is the owner's."""
+
+    async def story(world: World) -> None:
+        await world.agent("owner", guaranteed=500)
+        await world.agent("user")
+        await world.pod("user", "p", 1000, term="60s")
+        await world.step(61)
+        treasury = world.exchange.treasury
+        paid = treasury.ledger.account("revenue:default").credits_posted
+        shared = treasury.ledger.account("revenue:default").debits_posted
+        assert 0 < shared <= paid
+        earned = treasury.balance("owner") - 100 * MICROS
+        # Half by the guarantee, a quarter by weight; every payment of 13 rounds once.
+        assert abs(earned - shared * 3 // 4) <= 13
+        budget: dict[str, Any] = {"income": "0/h", "guaranteed": 1000}
+        await world.api.edit(FLEET, AGENTS, "", "user", lambda agent: agent["spec"].update(budget=budget))
+        was = treasury.balance("owner")
+        await world.step(60)
+        shared = treasury.ledger.account("revenue:default").debits_posted - shared
+        # 1500 of 1000 are guaranteed: a third is the owner's, and nothing goes by weight.
+        assert abs(treasury.balance("owner") - was - shared // 3) <= 13
+
+    play(story, "auction")
+
+
+def test_karma_goes_by_what_an_agent_is_guaranteed() -> None:
+    async def story(world: World) -> None:
+        await world.agent("a", guaranteed=800)
+        await world.agent("b", guaranteed=0)
+        await world.pod("a", "p", 800)
+        await world.step(1)
+        before = world.exchange.auctioneer.carried().memory
+        await world.step(10)
+        after = world.exchange.auctioneer.carried().memory
+        # Nothing is borrowed; what nobody is guaranteed is given by weight.
+        gained = {agent: after.amounts[agent] - before.amounts[agent] for agent in "ab"}
+        assert gained == {"a": 100 * 10_000, "b": 100 * 10_000}
+
+    play(story, "karma")

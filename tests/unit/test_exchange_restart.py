@@ -70,7 +70,7 @@ def test_what_is_posted_after_a_restart_is_what_was_posted_before(tmp_path: Path
         await world.pod("a", "p", 600, max_price="3.00", term="1h")
         await world.pod("b", "q", 600, max_price="2.00")
         await world.step(3)
-        posted.append(world.exchange.auctioneer.posted_micros)
+        posted.append(world.exchange.auctioneer.prices.posted_micros)
         assert posted[0] > MICROS
 
     async def after(world: World) -> None:
@@ -138,7 +138,7 @@ def test_a_step_that_the_store_refused_is_forgotten_with_what_it_carried(tmp_pat
         with pytest.raises(StorageError):
             await world.exchange.step()
         world.store.submit = submit  # type: ignore[method-assign]
-        assert world.exchange.auctioneer.price_micros > was.price_micros
+        assert world.exchange.auctioneer.prices.price_micros > was.price_micros
         world.exchange.reload()
         assert world.exchange.auctioneer.carried() == was
 

@@ -57,3 +57,27 @@ def test_revenue_is_rebated_by_weight_to_the_last_micro() -> None:
     assert rebate(10, {"a": 0, "b": 2}) == {"a": 0, "b": 10}
     assert rebate(10, {}) == {}
     assert rebate(10, {"a": 0}) == {}
+
+
+def test_the_guaranteed_are_paid_their_part_of_the_pool_before_the_rest_goes_by_weight() -> None:
+    assert rebate(1000, {"a": 1, "b": 1}, {"a": 500}, 1000) == {"a": 750, "b": 250}
+    assert rebate(1000, {"a": 1, "b": 3}, {"a": 200}, 1000) == {"a": 400, "b": 600}
+    # Of a pool that is guaranteed whole nothing is left for weights.
+    assert rebate(1000, {"a": 1, "b": 9}, {"a": 1000}, 1000) == {"a": 1000, "b": 0}
+
+
+def test_guarantees_beyond_what_there_is_shrink_alike() -> None:
+    assert rebate(1000, {"a": 1, "b": 1, "c": 1}, {"a": 3000, "b": 1000}, 1000) == {"a": 750, "b": 250, "c": 0}
+    assert rebate(1000, {"a": 1}, {"a": 3000}, 0) == {"a": 1000}
+
+
+def test_without_weights_the_rest_goes_to_the_guaranteed() -> None:
+    assert rebate(10, {"a": 0, "b": 0}, {"b": 1}, 1000) == {"a": 0, "b": 10}
+    assert rebate(10, {"a": 0}, {"a": 0}, 1000) == {}
+
+
+def test_negative_guarantees_are_refused() -> None:
+    with pytest.raises(MoneyError):
+        rebate(1, {"a": 1}, {"a": -1}, 1000)
+    with pytest.raises(MoneyError):
+        rebate(1, {"a": 1}, {"a": 1}, -1)

@@ -80,6 +80,12 @@ def manifest(name: str, budget: Object, max_price: str | None) -> Object:
     show_default=True,
     help="Its share of the market's revenue that flows back to the agents.",
 )
+@click.option(
+    "--guaranteed",
+    type=click.IntRange(0, 1_000_000_000),
+    metavar="MILLIGPU",
+    help="Its guaranteed part of the pool: what others pay for it comes back to this agent.",
+)
 @click.option("--balance", callback=_money(parse_credits), metavar="CREDITS", help="Credits to begin with.")
 @click.option(
     "--wallet-cap",
@@ -106,6 +112,7 @@ def create(
     name: str,
     income: str,
     weight: int,
+    guaranteed: int | None,
     balance: str | None,
     wallet_cap: str | None,
     max_price: str | None,
@@ -115,7 +122,13 @@ def create(
 
     The server is found by --data or WALRAS_KUBECONFIG; --kubeconfig is the file to write.
     """
-    budget = {"income": income, "weight": weight, "balance": balance, "walletCap": wallet_cap}
+    budget = {
+        "income": income,
+        "weight": weight,
+        "guaranteed": guaranteed,
+        "balance": balance,
+        "walletCap": wallet_cap,
+    }
     try:
         client.post(PATH, manifest(name, budget, max_price), cluster=FLEET)
     except AlreadyExists:
@@ -169,6 +182,7 @@ COLUMNS: Final = (
     Column("NAME", "metadata.name"),
     Column("INCOME", "spec.budget.income"),
     Column("WEIGHT", "spec.budget.weight"),
+    Column("GUARANTEED", "spec.budget.guaranteed", wide=True),
     Column("BALANCE", "status.balance"),
     Column("HELD", "status.held", wide=True),
     Column("SPEND/H", "status.spendPerHour"),
@@ -199,6 +213,10 @@ def list_(client: Client, watch: bool, output: str) -> None:
         click.echo("No agents yet; make one with `walras agent create NAME --income 12/h`.", err=True)
 
 
+def _milli(amount: Any) -> str:
+    return "" if amount is None else f"{amount} milli-GPU"
+
+
 def _existing(client: Client, name: str) -> Object:
     try:
         return client.get(f"{PATH}/{name}", cluster=FLEET)
@@ -224,6 +242,7 @@ def show_(client: Client, name: str, output: str) -> None:
             ("Ready", ": ".join(filter(None, (ready.get("status", "Unknown"), why)))),
             ("Income", dig(found, "spec.budget.income")),
             ("Weight", dig(found, "spec.budget.weight")),
+            ("Guaranteed", _milli(dig(found, "spec.budget.guaranteed"))),
             ("Wallet cap", dig(found, "spec.budget.walletCap")),
             ("Max price", dig(found, "spec.market.maxPrice")),
             ("Balance", dig(found, "status.balance")),

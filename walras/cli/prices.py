@@ -34,6 +34,7 @@ COLUMNS: Final = (
     Column("POOL", "name"),
     Column("MECHANISM", "mechanism", wide=True),
     Column("PRICE", "price"),
+    Column("POSTED", "postedPrice"),
     Column("RESERVE", "reserve"),
     Column("DEVICES", "devices"),
     Column("ALLOCATED", _percent),

@@ -34,10 +34,17 @@ def take_in(fx: Effects, agent: Object, now_ms: int) -> None:
     except WalrasError as error:
         _log.warning("an agent's budget cannot be read", agent=name, error=error.message)
         return
-    weight = int(declared.get("weight", 1))
     current = fx.treasury.budgets.get(name)
+    budget = Budget(
+        uid=uid,
+        rate_micros_per_hour=rate,
+        cap_micros=cap,
+        weight=int(declared.get("weight", 1)),
+        guaranteed_milli=declared.get("guaranteed"),
+        paid_ms=current.paid_ms if current else now_ms,
+        remainder=current.remainder if current else 0,
+    )
     if current is None:
-        budget = Budget(uid=uid, rate_micros_per_hour=rate, cap_micros=cap, weight=weight, paid_ms=now_ms)
         fx.treasury.open_agent(name, budget, balance, now_ms)
 
         def opened(stored: Object) -> None:
@@ -45,9 +52,8 @@ def take_in(fx: Effects, agent: Object, now_ms: int) -> None:
             stored.setdefault("status", {}).update(status(fx.treasury, name, ()))
 
         fx.edit(FLEET, AGENTS, "", name, opened)
-    elif (current.rate_micros_per_hour, current.cap_micros, current.weight) != (rate, cap, weight):
-        current.rate_micros_per_hour, current.cap_micros, current.weight = rate, cap, weight
-        fx.treasury.set_budget(name, current)
+    elif current != budget:
+        fx.treasury.set_budget(name, budget)
 
 
 def close(fx: Effects, name: str, now_ms: int) -> None:

@@ -52,28 +52,13 @@ class Auctioneer:
         self._speeds: list[int] = []
         self._carried = Carried()
         self.proxy = Proxy(api)
-        self.prices: deque[tuple[int, int]] = deque(maxlen=PRICES_KEPT)
+        self.history: deque[tuple[int, int]] = deque(maxlen=PRICES_KEPT)
         self.displacements = 0
 
     @property
-    def price_micros(self) -> int:
-        """That of the last clearing."""
-        return self._carried.price_micros
-
-    @property
-    def posted_micros(self) -> int:
-        """What a bid that is decided on arrival pays for free room."""
-        return self._carried.posted_micros
-
-    @property
-    def reserve_micros(self) -> int:
-        """Below which nothing is sold now."""
-        return self._carried.reserve_micros
-
-    @property
-    def cleared_ms(self) -> int:
-        """When the last clearing was; 0 before the first."""
-        return self._carried.at_ms
+    def prices(self) -> Carried:
+        """As of the last clearing; all 0 before the first."""
+        return self._carried
 
     def carried(self) -> Carried:
         """What has to outlive a restart."""
@@ -115,7 +100,7 @@ class Auctioneer:
         bid = self._read(fx, cluster, stored, pool, now_ms)
         if bid is None:
             return
-        snapshot = self._snapshot(fx, pool, [bid], now_ms)
+        snapshot = self._snapshot(fx, pool, [bid], now_ms, self._carried.posted_micros)
         outcome = MECHANISMS[pool.rules.mechanism].express(snapshot, bid.id)
         self._apply(fx, pool, snapshot, outcome, {bid.id: (bid, stored)})
 
@@ -125,7 +110,7 @@ class Auctioneer:
         pending = self._pending(fx, pool, now_ms)
         by_price = pool.rules.mechanism in BY_PRICE
         bids, waiting = in_turn([bid for bid, _ in pending.values()], by_price=by_price)
-        snapshot = self._snapshot(fx, pool, bids, now_ms)
+        snapshot = self._snapshot(fx, pool, bids, now_ms, self._carried.price_micros)
         outcome = MECHANISMS[pool.rules.mechanism].clear(snapshot)
         self._carried = Carried(
             at_ms=now_ms,
@@ -136,7 +121,7 @@ class Auctioneer:
             escrows=outcome.escrows,
         )
         self.proxy.observe(fx.treasury, snapshot.price_micros, pool.rules.reserve_micros, now_ms)
-        self.prices.append((now_ms, outcome.price_micros))
+        self.history.append((now_ms, outcome.price_micros))
         self._apply(fx, pool, snapshot, outcome, pending)
         self._explainer.queue(fx, [(bid.agent, pending[bid.id][1]) for bid in waiting], now_ms)
 
@@ -175,14 +160,16 @@ class Auctioneer:
         self._known[identity] = (version, bid)
         return bid
 
-    def _snapshot(self, fx: Effects, pool: Pool, bids: Sequence[market.Bid], now_ms: int) -> market.Snapshot:
+    def _snapshot(
+        self, fx: Effects, pool: Pool, bids: Sequence[market.Bid], now_ms: int, price_micros: int
+    ) -> market.Snapshot:
         return market.Snapshot(
             now_ms=now_ms,
             rules=pool.rules,
             devices=pool.devices,
             leases=fx.market_leases(),
             bids=tuple(bids),
-            price_micros=max(self.price_micros, pool.rules.reserve_micros),
+            price_micros=max(price_micros, pool.rules.reserve_micros),
             explain=self._explainer.turn(bid.id for bid in bids),
             agents={} if pool.rules.mechanism in WITHOUT_FACTS else _facts(fx.treasury),
             memory=self._carried.memory,
@@ -257,6 +244,7 @@ def _facts(treasury: Treasury) -> dict[str, market.AgentFacts]:
     return {
         agent: market.AgentFacts(
             weight=budget.weight,
+            guaranteed_milli=budget.guaranteed_milli,
             spend_micros_per_hour=PACING.target(budget.rate_micros_per_hour, treasury.balance(agent)),
         )
         for agent, budget in treasury.budgets.items()

@@ -226,7 +226,7 @@ class Exchange:
 
     def _store_carried(self, tx: Transaction, *, at_once: bool = False) -> None:
         market = self.auctioneer
-        self._shelf.store(tx, market.cleared_ms, market.carried, at_once=at_once)
+        self._shelf.store(tx, market.prices.at_ms, market.carried, at_once=at_once)
 
     # What comes in
 
@@ -357,13 +357,13 @@ class Exchange:
         if now >= self._income_at_ms:
             self._income_at_ms = now + INCOME_PERIOD_MS
             self.treasury.pay_income(now)
-            self.treasury.pay_rebate(pool.name, now)
+            self.treasury.pay_rebate(pool.name, sum(device.milli for device in pool.devices), now)
         if now >= self._prune_at_ms:
             self._prune_at_ms = now + PRUNE_PERIOD_MS
             leasing.prune(fx, now)
         if now >= self._status_at_ms:
             self._status_at_ms = now + STATUS_PERIOD_MS
-            self._display.refresh(fx, pool, self.auctioneer.price_micros, now)
+            self._display.refresh(fx, pool, self.auctioneer.prices, now)
         await fx.commit()
 
     def _expire_holds(self, now: int) -> None:

@@ -8,6 +8,7 @@ from walras.core.clock import rfc3339
 from walras.core.money import format_credits
 from walras.exchange import accounts
 from walras.exchange.book import Pool, is_pending
+from walras.exchange.carried import Carried
 from walras.exchange.demand import AGENTS, BIDS, FLEET, POOLS
 from walras.exchange.effects import Effects
 from walras.kube.record import Object
@@ -19,13 +20,15 @@ class Display:
     def __init__(self) -> None:
         self._shown: dict[str, Object] = {}
 
-    def refresh(self, fx: Effects, pool: Pool, price_micros: int, now_ms: int) -> None:
+    def refresh(self, fx: Effects, pool: Pool, prices: Carried, now_ms: int) -> None:
         """Stage the statuses of the pool, of every agent and of every lease that runs."""
         running = [holding for holding in fx.holdings.values() if holding.phase != "Reserved"]
         capacity = sum(device.milli for device in pool.devices) or 1
         status: Object = {
             "devices": len(pool.devices),
-            "price": format_credits(price_micros),
+            "price": format_credits(prices.price_micros),
+            "postedPrice": format_credits(prices.posted_micros),
+            "reserve": format_credits(prices.reserve_micros),
             "allocated": f"{100 * sum(holding.milli for holding in running) // capacity}%",
             "bids": sum(1 for _, bid in fx.api.everywhere(BIDS) if is_pending(bid)),
             "leases": len(running),

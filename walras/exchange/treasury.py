@@ -21,7 +21,10 @@ HOURS_OF_INCOME_AT_MOST: Final = 24
 
 
 class Budget(msgspec.Struct, kw_only=True):
-    """What an agent earns: micros an hour up to `cap_micros`, and its weight in the rebate."""
+    """What an agent earns: micros an hour up to `cap_micros`, and its part of the rebate.
+
+    guaranteed_milli: of the pool's milli-GPU, for what they earn; None is no guarantee.
+    """
 
     uid: str
     rate_micros_per_hour: int
@@ -29,6 +32,7 @@ class Budget(msgspec.Struct, kw_only=True):
     weight: int
     paid_ms: int
     remainder: int = 0
+    guaranteed_milli: int | None = None
 
 
 def account_of(agent: str) -> str:
@@ -149,12 +153,17 @@ class Treasury:
                 due.append(Transfer(id, MINT, account_of(agent), amount, "income"))
         self._pay(due, now_ms)
 
-    def pay_rebate(self, pool: str, now_ms: int) -> None:
-        """Give the pool's revenue back to the agents by weight, so that trade leaves the supply as it was."""
+    def pay_rebate(self, pool: str, capacity_milli: int, now_ms: int) -> None:
+        """Give the pool's revenue back to the agents, so that trade leaves the supply as it was."""
         revenue = self.ledger.account(revenue_of(pool)).available
         weights = {agent: budget.weight for agent, budget in self.budgets.items()}
         if not revenue or not weights:
             return
+        guaranteed = {
+            agent: budget.guaranteed_milli
+            for agent, budget in self.budgets.items()
+            if budget.guaranteed_milli
+        }
         self._pay(
             [
                 Transfer(
@@ -164,7 +173,7 @@ class Treasury:
                     part,
                     "rebate",
                 )
-                for agent, part in rebate(revenue, weights).items()
+                for agent, part in rebate(revenue, weights, guaranteed, capacity_milli).items()
                 if part
             ],
             now_ms,

@@ -53,13 +53,14 @@ class Views:
         for cluster, pool in self._api.everywhere(POOLS):
             if cluster != FLEET:
                 continue
-            spec, status = pool.get("spec", {}), pool.get("status", {})
+            spec, status, market = pool.get("spec", {}), pool.get("status", {}), self._exchange.auctioneer
             pools.append(
                 {
                     "name": pool["metadata"]["name"],
                     "mechanism": spec.get("mechanism", "auction"),
-                    "price": format_credits(self._exchange.auctioneer.price_micros),
-                    "reserve": spec.get("reservePrice", "0.10"),
+                    "price": format_credits(market.prices.price_micros),
+                    "postedPrice": format_credits(market.prices.posted_micros),
+                    "reserve": format_credits(market.prices.reserve_micros),
                     "devices": status.get("devices", 0),
                     "allocatedPercent": int(status.get("allocated", "0%").rstrip("%")),
                     "bids": sum(
@@ -68,10 +69,10 @@ class Views:
                         if bid.get("status", {}).get("phase", "Pending") in ("Pending", "Refused")
                     ),
                     "leases": status.get("leases", 0),
-                    "displacements": self._exchange.auctioneer.displacements,
+                    "displacements": market.displacements,
                     "history": [
                         [at_ms, format_credits(price)]
-                        for at_ms, price in list(self._exchange.auctioneer.prices)[-HISTORY_MAX:]
+                        for at_ms, price in list(market.history)[-HISTORY_MAX:]
                     ],
                 }
             )

@@ -1,4 +1,4 @@
-"""Income that accrues up to a cap, and the market's revenue given back by weight. All amounts in micros."""
+"""Income that accrues up to a cap, and the market's revenue given back to its agents. All amounts in micros."""
 
 from __future__ import annotations
 
@@ -55,14 +55,32 @@ class Income:
         return accrual.paid_ms - (-needed // self.rate_micros_per_hour)
 
 
-def rebate(revenue_micros: int, weights: Mapping[str, int]) -> dict[str, int]:
-    """The revenue shared by weight, largest remainder, ties by name; the parts sum to it.
+def rebate(
+    revenue_micros: int,
+    weights: Mapping[str, int],
+    guaranteed_milli: Mapping[str, int] | None = None,
+    capacity_milli: int = 0,
+) -> dict[str, int]:
+    """The revenue given back, by largest remainder, ties by name; the parts sum to it.
 
-    Nothing is shared when no weight is positive. Raises MoneyError for negative amounts or weights.
+    An agent that is guaranteed `guaranteed_milli` of `capacity_milli` gets that part of the revenue; where
+    more is guaranteed than there is, all shrink alike. The rest is shared by weight, and goes to the
+    guaranteed where no weight is positive. Nothing is shared where nobody has either. Raises MoneyError for
+    negative amounts, weights or guarantees.
     """
-    if revenue_micros < 0 or any(weight < 0 for weight in weights.values()):
-        raise MoneyError("revenue and weights must be zero or more")
-    if not any(weights.values()):
+    guaranteed = guaranteed_milli or {}
+    if revenue_micros < 0 or capacity_milli < 0:
+        raise MoneyError("revenue and capacity must be zero or more")
+    if any(amount < 0 for amount in (*weights.values(), *guaranteed.values())):
+        raise MoneyError("weights and guarantees must be zero or more")
+    names = sorted(weights.keys() | guaranteed.keys())
+    whole = sum(weights.values())
+    rest = max(0, capacity_milli - sum(guaranteed.values())) if guaranteed else 1
+    # Both parts over one denominator, so that a micro is lost to rounding once only.
+    if whole and rest:
+        parts = [guaranteed.get(name, 0) * whole + weights.get(name, 0) * rest for name in names]
+    else:
+        parts = [guaranteed.get(name, 0) for name in names]
+    if not any(parts):
         return {}
-    names = sorted(weights)
-    return dict(zip(names, split(revenue_micros, [weights[name] for name in names]), strict=True))
+    return dict(zip(names, split(revenue_micros, parts), strict=True))
