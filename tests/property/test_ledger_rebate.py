@@ -48,10 +48,10 @@ def test_without_a_guarantee_it_is_by_weight_alone(
     own=st.integers(0, 50_000),
     idle=st.integers(0, 50_000),
 )
-def test_at_one_price_in_a_pool_that_is_sold_out_a_guarantee_that_is_used_costs_nothing_and_one_that_is_not_earns(
+def test_sold_out_at_one_price_a_guarantee_that_is_used_costs_nothing_and_one_that_is_not_earns(
     price: int, used: dict[str, int], own: int, idle: int
 ) -> None:
-    """The owner uses `own` of a guarantee of own + idle; others use all the rest, `idle` of it the owner's."""
+    """The owner uses `own` of own + idle that it is guaranteed; others use all the rest."""
     capacity = own + idle + sum(used.values())
     others = used | {next(iter(used)): next(iter(used.values())) + idle}
     paid = {name: charge(price, milli, HOUR_MS) for name, milli in (others | {"owner": own}).items()}

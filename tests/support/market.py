@@ -13,7 +13,9 @@ from walras.exchange.exchange import Exchange
 from walras.exchange.holding import LEASES
 from walras.exchange.views import Views
 from walras.kube.api import API
+from walras.kube.context import Identity
 from walras.kube.record import Object
+from walras.kube.serve.ports import Asked
 from walras.kube.store.sqlite import SqliteStore
 from walras.kube.verbs import Verbs
 from walras.tenants.controller import Manager
@@ -49,6 +51,7 @@ class World:
             runtime=Idle(),
             supply=supply.detect(f"emulated:{devices}"),
         )
+        self.views = Views(self.api, self.exchange, self.store, self.clock, Verbs(self.api))
 
     async def open(self, mechanism: str = "") -> None:
         if not self.api.has_cluster(FLEET):
@@ -99,6 +102,19 @@ class World:
             },
         )
         await self.step()
+
+    async def ask(
+        self, who: str, cluster: str, path: str, body: Object | None = None, /, **query: str
+    ) -> Object:
+        """What walras/v1/PATH of a cluster answers an agent, or the operator as ""."""
+
+        async def read() -> Object:
+            assert body is not None
+            return body
+
+        identity = Identity(f"agent:{who}" if who else "operator", (), who)
+        method = "GET" if body is None else "POST"
+        return await self.views(Asked(identity, cluster, method, path, query, read))
 
     def bid(self, agent: str, name: str) -> Object:
         return self.api.get(agent, BIDS, "default", name)

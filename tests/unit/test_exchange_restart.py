@@ -17,6 +17,7 @@ from walras.devices.mig import MigInstance
 from walras.exchange.carried import Carried, Pace, Shelf
 from walras.market.types import Escrow, Memory, Share
 
+LATENCY: dict[str, Any] = {"class": "latency"}
 Story = Callable[[World], Coroutine[Any, Any, None]]
 
 
@@ -75,7 +76,7 @@ def test_what_is_posted_after_a_restart_is_what_was_posted_before(tmp_path: Path
 
     async def after(world: World) -> None:
         await world.agent("c")
-        await world.pod("c", "now", 400, max_price="2.50", **{"class": "latency"})
+        await world.pod("c", "now", 400, max_price="2.50", **LATENCY)
         await world.step()
         (lease,) = world.leases("c")
         assert parse_credits(lease["spec"]["price"]) == posted[0], "before any clearing of this server"

@@ -19,7 +19,9 @@ from walras.exchange.views import Views
 from walras.kube.api import API
 from walras.kube.context import Identity
 from walras.kube.record import Object
+from walras.kube.serve.ports import Asked
 from walras.kube.store.sqlite import SqliteStore
+from walras.kube.verbs import Verbs
 
 OPERATOR = Identity("operator", (), "")
 SEARCH = Identity("search", (), "search")
@@ -35,7 +37,7 @@ class Books:
         self.store = SqliteStore(path)
         self.store.migrate("usage", usage.MIGRATIONS)
         api = API(self.store, self.clock, SequenceIds())
-        self.views = Views(api, SimpleNamespace(), self.store, self.clock)  # type: ignore[arg-type]
+        self.views = Views(api, SimpleNamespace(), self.store, self.clock, Verbs(api))  # type: ignore[arg-type]
         treasury = Treasury(self.store)
         treasury.open_pool("default", START_MS)
         budget = Budget(uid="u", rate_micros_per_hour=0, cap_micros=0, weight=1, paid_ms=0)
@@ -54,7 +56,10 @@ class Books:
         asyncio.run(save())
 
     def ask(self, path: str, who: Identity = OPERATOR, cluster: str = "fleet", /, **query: str) -> Object:
-        return asyncio.run(self.views(who, cluster, path, query))
+        async def body() -> Object:
+            raise AssertionError("a question has no body")
+
+        return asyncio.run(self.views(Asked(who, cluster, "GET", path, query, body)))
 
 
 @pytest.fixture

@@ -67,7 +67,11 @@ def test_the_guaranteed_are_paid_their_part_of_the_pool_before_the_rest_goes_by_
 
 
 def test_guarantees_beyond_what_there_is_shrink_alike() -> None:
-    assert rebate(1000, {"a": 1, "b": 1, "c": 1}, {"a": 3000, "b": 1000}, 1000) == {"a": 750, "b": 250, "c": 0}
+    assert rebate(1000, {"a": 1, "b": 1, "c": 1}, {"a": 3000, "b": 1000}, 1000) == {
+        "a": 750,
+        "b": 250,
+        "c": 0,
+    }
     assert rebate(1000, {"a": 1}, {"a": 3000}, 0) == {"a": 1000}
 
 

@@ -15,7 +15,8 @@ from walras.core.errors import Expired, NotFound
 from walras.kube.api import API
 from walras.kube.context import Identity
 from walras.kube.serve import app as app_module
-from walras.kube.serve.app import Application
+from walras.kube.serve.app import EXTRA_BYTES_MAX, Application
+from walras.kube.serve.ports import Asked
 from walras.kube.store.sqlite import MEMORY, SqliteStore
 from walras.kube.verbs import Verbs
 
@@ -269,20 +270,30 @@ def test_a_fault_inside_is_an_internal_error_without_its_details(
 
 
 def test_what_others_answer_beside_the_api_is_passed_the_caller_and_the_cluster(store: SqliteStore) -> None:
-    async def extra(identity: Identity, cluster: str, path: str, query: dict[str, str]) -> dict[str, Any]:
-        if path != "cost":
+    async def extra(asked: Asked) -> dict[str, Any]:
+        if asked.path != "cost":
             raise NotFound("no such view")
-        return {"for": identity.user, "of": cluster, "by": query["by"]}
+        said = {"for": asked.identity.user, "of": asked.cluster, "by": asked.query["by"]}
+        return said | (await asked.body() if asked.method == "POST" else {})
 
     async def run() -> list[httpx.Response]:
         app = await application(store)
         app.extra = extra
         async with client(app, "one") as http:
-            return [await http.get(f"/clusters/one/walras/v1/{path}") for path in ("cost?by=pod", "nothing")]
+            place = "/clusters/one/walras/v1"
+            return [
+                await http.get(f"{place}/cost?by=pod"),
+                await http.get(f"{place}/nothing"),
+                await http.post(f"{place}/cost?by=pod", json={"and": 1}),
+                await http.post(f"{place}/cost?by=pod", json={"and": "x" * EXTRA_BYTES_MAX}),
+                await http.put(f"{place}/cost?by=pod", json={}),
+            ]
 
-    cost, nothing = asyncio.run(run())
+    cost, nothing, posted, large, put = asyncio.run(run())
     assert cost.json() == {"for": "agent:one", "of": "one", "by": "pod"}
     assert nothing.json()["message"] == "no such view"
+    assert posted.json() == {"for": "agent:one", "of": "one", "by": "pod", "and": 1}
+    assert (large.status_code, put.status_code) == (413, 405)
 
 
 class Streaming:

@@ -13,6 +13,7 @@ import click
 
 from walras.cli.client import WALRAS, Client
 from walras.cli.connect import agent_kubeconfig
+from walras.cli.grant import grant
 from walras.cli.kubeconfig import write_private
 from walras.cli.options import complete_agents, watch_option, with_client, with_operator
 from walras.cli.output import Column, Object, age, dig, emit, facts, output_option, show
@@ -29,7 +30,10 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 
 @click.group()
 def agent() -> None:
-    """Create, list, show and delete agents: each has a budget and a Kubernetes cluster of its own."""
+    """Create, list, show, fund and delete agents: each has a budget and a Kubernetes cluster of its own."""
+
+
+agent.add_command(grant)
 
 
 def _checked_name(_: click.Context, __: click.Parameter, value: str) -> str:

@@ -16,10 +16,11 @@ from walras.core.errors import WalrasError
 # name -> (module, attribute, what `walras --help` says of it)
 COMMANDS: Final = {
     "up": ("up", "up", "Start everything on this machine."),
-    "agent": ("agent", "agent", "Create, list, show and delete agents."),
+    "agent": ("agent", "agent", "Create, list, show, fund and delete agents."),
     "connect": ("connect", "connect", "Point kubectl at an agent's cluster, or run one command in it."),
     "disconnect": ("connect", "disconnect", "Take the contexts of `connect` away again."),
     "prices": ("prices", "prices", "Show what a GPU-hour costs now."),
+    "bid": ("bid", "bid", "Bid for GPU time, or see what a bid would get."),
     "bids": ("market", "bids", "List what agents would pay for GPU time."),
     "leases": ("market", "leases", "List who holds which share of which device."),
     "explain": ("explain", "explain", "Say why a bid won or lost, and what would have won."),

@@ -7,13 +7,13 @@ from typing import Final
 
 import structlog
 
-from walras.core.errors import InsufficientFunds, WalrasError
+from walras.core.errors import Conflict, InsufficientFunds, NotFound, WalrasError
 from walras.core.money import HOUR_MS, charge, format_credits, parse_credits, parse_rate
 from walras.core.quantity import format_duration
 from walras.exchange.demand import AGENTS, FLEET
 from walras.exchange.effects import Effects
 from walras.exchange.holding import Holding
-from walras.exchange.treasury import Budget, Treasury, account_of, wallet_cap
+from walras.exchange.treasury import MINT, Budget, Treasury, account_of, wallet_cap
 from walras.kube.record import Object
 from walras.market.types import Displacement
 
@@ -65,6 +65,28 @@ def close(fx: Effects, name: str, now_ms: int) -> None:
         stored["metadata"]["finalizers"] = [each for each in finalizers if each != FINALIZER]
 
     fx.edit(FLEET, AGENTS, "", name, release)
+
+
+def grant(treasury: Treasury, agent: str, micros: int, id: str, now_ms: int, *, force: bool) -> bool:
+    """Issue credits to an agent; False when the grant of that id was made before.
+
+    Raises NotFound, and Conflict above the wallet cap unless forced, or for an id that was of another amount.
+    """
+    budget = treasury.budgets.get(agent)
+    if budget is None:
+        raise NotFound(f'agent "{agent}" has no account')
+    known = treasury.ledger.find(f"grant:{budget.uid}:{id}")
+    if known is not None and known.amount != micros:
+        raise Conflict(f'the grant "{id}" was of {format_credits(known.amount)} credits; give another id')
+    after = treasury.balance(agent) + micros
+    if known is None and not force and after > budget.cap_micros:
+        raise Conflict(
+            f'agent "{agent}" would have {format_credits(after)} credits, above its wallet cap of '
+            f"{format_credits(budget.cap_micros)}; it would earn nothing until it has spent: grant less, "
+            "raise the cap, or force it"
+        )
+    treasury.transfer(f"grant:{budget.uid}:{id}", MINT, account_of(agent), micros, now_ms, ref="grant")
+    return known is None
 
 
 def compensate(fx: Effects, displacement: Displacement, holding: Holding, now_ms: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -13,8 +13,8 @@ from walras.core.clock import Ids
 from walras.core.errors import InsufficientFunds, NotFound, WalrasError
 from walras.core.money import format_credits
 from walras.exchange import accounts, leasing
-from walras.exchange.carried import Carried
 from walras.exchange.book import Pool, bid_id, is_pending, read_bid, submitted_ms
+from walras.exchange.carried import Carried
 from walras.exchange.demand import BIDS
 from walras.exchange.effects import Effects
 from walras.exchange.explaining import Explainer
@@ -35,6 +35,27 @@ BY_PRICE: Final = ("auction", "proportional")
 WITHOUT_FACTS: Final = ("auction", "fifo", "priority", "posted")
 
 Pending = dict[str, tuple[market.Bid, Object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a mechanism is to decide: one bid on its arrival, or all of the snapshot.
+
+    queued: the bid is not among them, as others of its agent come first.
+    """
+
+    snapshot: market.Snapshot
+    bid: market.Bid
+    express: bool = False
+    queued: bool = False
+
+
+def decide(question: Question) -> market.Outcome:
+    """Pure."""
+    mechanism = MECHANISMS[question.snapshot.rules.mechanism]
+    if question.express:
+        return mechanism.express(question.snapshot, question.bid.id)
+    return mechanism.clear(question.snapshot)
 
 
 class Auctioneer:
@@ -101,8 +122,20 @@ class Auctioneer:
         if bid is None:
             return
         snapshot = self._snapshot(fx, pool, [bid], now_ms, self._carried.posted_micros)
-        outcome = MECHANISMS[pool.rules.mechanism].express(snapshot, bid.id)
+        outcome = decide(Question(snapshot, bid, express=True))
         self._apply(fx, pool, snapshot, outcome, {bid.id: (bid, stored)})
+
+    def ask(self, fx: Effects, pool: Pool, cluster: str, asked: Object, now_ms: int) -> Question:
+        """What there is to decide if the bid came now. Stages nothing. Raises Invalid."""
+        bid = read_bid(cluster, asked, pool, funds_micros=fx.treasury.available(cluster), arrived_ms=now_ms)
+        if bid.job_class == "latency":
+            snapshot = self._snapshot(fx, pool, [bid], now_ms, self._carried.posted_micros)
+            return Question(snapshot, bid, express=True)
+        pending = [other for other, _ in self._pending(fx, pool, now_ms, tell=False).values()]
+        by_price = pool.rules.mechanism in BY_PRICE
+        bids, waiting = in_turn([*pending, bid], by_price=by_price)
+        snapshot = self._snapshot(fx, pool, bids, now_ms, self._carried.price_micros)
+        return Question(replace(snapshot, explain=frozenset({bid.id})), bid, queued=bid in waiting)
 
     def clear(self, fx: Effects, pool: Pool, now_ms: int) -> None:
         """Stage the decisions on every pending bid and every lease that is due for renewal."""
@@ -132,16 +165,18 @@ class Auctioneer:
             self._speeds = speeds
             self._known.clear()
 
-    def _pending(self, fx: Effects, pool: Pool, now_ms: int) -> Pending:
+    def _pending(self, fx: Effects, pool: Pool, now_ms: int, *, tell: bool = True) -> Pending:
         found = {}
         for cluster, stored in self._api.everywhere(BIDS):
             if is_pending(stored) and cluster in fx.treasury.budgets:
-                bid = self._read(fx, cluster, stored, pool, now_ms)
+                bid = self._read(fx, cluster, stored, pool, now_ms, tell=tell)
                 if bid is not None:
                     found[bid.id] = (bid, stored)
         return found
 
-    def _read(self, fx: Effects, cluster: str, stored: Object, pool: Pool, now_ms: int) -> market.Bid | None:
+    def _read(
+        self, fx: Effects, cluster: str, stored: Object, pool: Pool, now_ms: int, *, tell: bool = True
+    ) -> market.Bid | None:
         identity, metadata = bid_id(cluster, stored), stored["metadata"]
         # What the bid says changes with its generation alone; most are read again and again.
         version = (metadata["uid"], metadata.get("generation", 1), pool.whole)
@@ -155,7 +190,8 @@ class Auctioneer:
             try:
                 bid = read_bid(cluster, stored, pool, funds_micros=funds, arrived_ms=arrived)
             except WalrasError as error:
-                self._explainer.unreadable(fx, cluster, stored, error, now_ms)
+                if tell:
+                    self._explainer.unreadable(fx, cluster, stored, error, now_ms)
                 return None
         self._known[identity] = (version, bid)
         return bid

@@ -15,10 +15,10 @@ import msgspec
 import structlog
 
 from walras.core.clock import Clock, Ids
-from walras.core.errors import StorageError
+from walras.core.errors import ServiceUnavailable, StorageError
 from walras.cost import usage
 from walras.exchange import accounts, carried, effects, leasing
-from walras.exchange.auctioneer import Auctioneer
+from walras.exchange.auctioneer import Auctioneer, Question
 from walras.exchange.book import Pool, bid_id, current_pool, is_pending
 from walras.exchange.carried import Shelf
 from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, POOLS, Bidder
@@ -82,6 +82,10 @@ class Exchange:
         self.auctioneer = Auctioneer(api, supply, ids)
         self._bidder = Bidder(api, recorder, supply, self.auctioneer.proxy)
         self._display = Display()
+        # Held by a step to its end on the disk: between steps money, leases and objects agree.
+        self.turn = asyncio.Lock()
+        # Whether memory is what the disk says; not after a step that failed, until it is read back.
+        self._is_true = True
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._unsubscribe: list[Any] = []
@@ -153,6 +157,7 @@ class Exchange:
         }
         self._shelf = Shelf(self._database, DEFAULT_POOL)
         self.auctioneer.restore(self._shelf.read(), self.treasury, self._clock.now_ms())
+        self._is_true = True
         self._display = Display()
         self._look |= self.holdings.keys()
         self._offered |= {(each.agent, each.namespace, each.name) for each in self.holdings.values()}
@@ -296,7 +301,7 @@ class Exchange:
         while True:
             try:
                 if not good:
-                    self.reload()
+                    await self._read_back()
                 await self.step()
             except StorageError as error:
                 if good:
@@ -324,9 +329,13 @@ class Exchange:
     async def _recover(self) -> bool:
         """Memory goes back to what the disk says at once, as others read it too. False: not good yet."""
         with suppress(StorageError):
-            self.reload()
+            await self._read_back()
         await asyncio.sleep(RETRY_MS / 1000)
         return False
+
+    async def _read_back(self) -> None:
+        async with self.turn:
+            self.reload()
 
     def _next_ms(self) -> int:
         due = [0 if self._urgent else self._tick_at_ms]
@@ -339,6 +348,12 @@ class Exchange:
 
     async def step(self) -> None:
         """Do everything that is due at the clock's time, in one transaction. Raises StorageError."""
+        async with self.turn:
+            self._is_true = False
+            await self._step()
+            self._is_true = True
+
+    async def _step(self) -> None:
         now = self._clock.now_ms()
         fx = self._effects()
         pool = current_pool(self._api, self._supply.devices)
@@ -365,6 +380,42 @@ class Exchange:
             self._status_at_ms = now + STATUS_PERIOD_MS
             self._display.refresh(fx, pool, self.auctioneer.prices, now)
         await fx.commit()
+
+    # What is asked of it
+
+    def ask(self, cluster: str, bid: Object) -> Question:
+        """The market with that bid in it, between two steps: hold `turn`.
+
+        Raises Invalid, ServiceUnavailable.
+        """
+        self._check_true()
+        if cluster not in self.treasury.budgets:
+            raise ServiceUnavailable(f'the account of agent "{cluster}" is not open yet', retry_after_s=1)
+        pool = current_pool(self._api, self._supply.devices)
+        return self.auctioneer.ask(self._effects(), pool, cluster, bid, self._clock.now_ms())
+
+    def _check_true(self) -> None:
+        if not self._is_true:
+            raise ServiceUnavailable("the store refuses writes at present; try again", retry_after_s=1)
+
+    async def grant(self, agent: str, micros: int, id: str, *, force: bool) -> bool:
+        """Add to an agent's balance; False when the grant of that id was made before.
+
+        Raises NotFound, Conflict, StorageError, ServiceUnavailable.
+        """
+        async with self.turn:
+            self._check_true()
+            fx = self._effects()
+            made = accounts.grant(fx.treasury, agent, micros, id, self._clock.now_ms(), force=force)
+            try:
+                await fx.commit()
+            except Exception:
+                self._is_true = False
+                self.reload()
+                raise
+        self._status_at_ms = 0
+        self._wake.set()
+        return made
 
     def _expire_holds(self, now: int) -> None:
         """Money that is on hold for no lease, past its time, is free again."""

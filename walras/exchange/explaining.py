@@ -20,7 +20,25 @@ REFRESH_MS: Final = 3_000
 # A winning price takes several clearings to find; the bids take turns.
 SEARCHES_A_TICK: Final = 8
 QUEUED: Final = "Queued"
+QUEUED_MESSAGE: Final = (
+    f"other bids of this agent come first: the market looks at {PACKAGES_A_TURN} packages of each agent at a "
+    "time, those that pay most; raise maxPrice or take some away"
+)
 QUEUED_TOLD_A_TICK: Final = 32
+
+
+def shown(explanation: Explanation) -> Object:
+    """An explanation as in the status of a Bid."""
+    found: Object = {
+        "reason": str(explanation.reason),
+        "message": explanation.message,
+        "constraint": str(explanation.constraint),
+        "clearingPrice": format_credits(explanation.clearing_price_micros),
+        "position": explanation.position,
+    }
+    if explanation.winning_price_micros is not None:
+        found["winningPrice"] = format_credits(explanation.winning_price_micros)
+    return found
 
 
 class Explainer:
@@ -49,16 +67,7 @@ class Explainer:
         """
         if not searched and bid_id(cluster, bid) in self._told:
             return
-        shown: Object = {
-            "reason": str(explanation.reason),
-            "message": explanation.message,
-            "constraint": str(explanation.constraint),
-            "clearingPrice": format_credits(explanation.clearing_price_micros),
-            "position": explanation.position,
-        }
-        if explanation.winning_price_micros is not None:
-            shown["winningPrice"] = format_credits(explanation.winning_price_micros)
-        self._show(fx, cluster, bid, shown, now_ms)
+        self._show(fx, cluster, bid, shown(explanation), now_ms)
 
     def unreadable(self, fx: Effects, cluster: str, bid: Object, error: WalrasError, now_ms: int) -> None:
         """Stage the refusal of a bid that the market cannot even be told of."""
@@ -67,12 +76,8 @@ class Explainer:
     def queue(self, fx: Effects, waiting: Sequence[tuple[str, Object]], now_ms: int) -> None:
         """Stage, for a few of those that were told nothing yet, that other bids of their agent come first."""
         untold = (item for item in waiting if bid_id(*item) not in self._told)
-        message = (
-            f"other bids of this agent come first: the market looks at {PACKAGES_A_TURN} packages of each "
-            "agent at a time, those that pay most; raise maxPrice or take some away"
-        )
         for cluster, bid in islice(untold, QUEUED_TOLD_A_TICK):
-            self._show(fx, cluster, bid, {"reason": QUEUED, "message": message}, now_ms)
+            self._show(fx, cluster, bid, {"reason": QUEUED, "message": QUEUED_MESSAGE}, now_ms)
 
     def _show(self, fx: Effects, cluster: str, bid: Object, shown: Object, now_ms: int) -> None:
         identity = bid_id(cluster, bid)

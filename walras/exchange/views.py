@@ -1,52 +1,95 @@
-"""What can be asked beside Kubernetes objects: /clusters/NAME/walras/v1/{prices,cost,ledger,statement}."""
+"""What can be asked beside Kubernetes objects, below /clusters/NAME/walras/v1/."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
 
 from walras.core.clock import Clock
-from walras.core.errors import BadRequest, Forbidden, NotFound
-from walras.core.money import format_credits
+from walras.core.errors import BadRequest, Forbidden, Invalid, MethodNotAllowed, NotFound
+from walras.core.money import format_credits, parse_credits
 from walras.core.quantity import parse_duration_ms
 from walras.cost import usage
 from walras.exchange import statements
 from walras.exchange.demand import BIDS, FLEET, POOLS
 from walras.exchange.exchange import Database, Exchange
+from walras.exchange.quotes import Quotes
 from walras.exchange.treasury import account_of
 from walras.kube.api import API
 from walras.kube.record import Object
-from walras.kube.serve.ports import Identity
+from walras.kube.serve.ports import Asked, Identity
+from walras.kube.verbs import Verbs
 
 HISTORY_MAX: Final = 300
+READ: Final = ("prices", "cost", "ledger", "statement")
+DONE: Final = ("quote", "grants")
+
+
+class Grant(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a grant. The same id makes it once, however often it is sent."""
+
+    agent: str
+    credits: str
+    id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._:-]{1,64}\Z")]
+    force: bool = False
 
 
 class Views:
-    """Read-only answers. An agent is told of itself, the operator of everybody."""
+    """An agent is told of itself, the operator of everybody; only a grant changes anything."""
 
-    def __init__(self, api: API, exchange: Exchange, database: Database, clock: Clock) -> None:
+    def __init__(self, api: API, exchange: Exchange, database: Database, clock: Clock, verbs: Verbs) -> None:
         self._api, self._exchange, self._database, self._clock = api, exchange, database, clock
+        self._quotes = Quotes(exchange, verbs, clock)
 
-    async def __call__(self, identity: Identity, cluster: str, path: str, query: Mapping[str, str]) -> Object:
-        """Raises NotFound, Forbidden, BadRequest."""
+    async def __call__(self, asked: Asked) -> Object:
+        """Raises NotFound, MethodNotAllowed, Forbidden, BadRequest, and what quotes and grants raise."""
+        identity, cluster, path, query = asked.identity, asked.cluster, asked.path, asked.query
+        if path not in READ + DONE:
+            raise NotFound(f'"{path}" is not one of {", ".join(READ + DONE)}')
+        if asked.method != ("GET" if path in READ else "POST"):
+            raise MethodNotAllowed(f'"{path}" is asked with {"GET" if path in READ else "POST"}')
+        if identity.cluster not in ("", cluster):
+            raise Forbidden(f'this identity may only open the cluster "{identity.cluster}"')
         agent = "" if cluster in (FLEET, "*") else cluster
         match path:
             case "prices":
                 return self._prices()
             case "cost":
                 return self._cost(agent, query)
+            case "quote":
+                return await self._quotes.quote(identity, cluster, await asked.body())
+            case "grants":
+                if identity.cluster or cluster != FLEET:
+                    raise Forbidden("grants are the operator's to make, below /clusters/fleet")
+                return await self._grant(await asked.body())
             case "ledger":
                 if identity.cluster:
                     raise Forbidden("the ledger of all accounts is the operator's")
                 return await asyncio.to_thread(statements.ledger_object, self._database, query)
-            case "statement":
-                account = _account(identity, agent, query.get("account", ""))
-                now_ms = self._clock.now_ms()
-                return await asyncio.to_thread(
-                    statements.statement_object, self._database, account, query, now_ms
-                )
-        raise NotFound(f'"{path}" is not one of prices, cost, ledger, statement')
+        account = _account(identity, agent, query.get("account", ""))
+        now_ms = self._clock.now_ms()
+        return await asyncio.to_thread(statements.statement_object, self._database, account, query, now_ms)
+
+    async def _grant(self, body: Object) -> Object:
+        try:
+            wanted = msgspec.convert(body, Grant)
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"a grant names agent, credits and id: {error}") from None
+        micros = parse_credits(wanted.credits)
+        if not micros:
+            raise Invalid("a grant is of more than 0 credits")
+        made = await self._exchange.grant(wanted.agent, micros, wanted.id, force=wanted.force)
+        balance = format_credits(self._exchange.treasury.available(wanted.agent))
+        return {
+            "agent": wanted.agent,
+            "credits": format_credits(micros),
+            "id": wanted.id,
+            "made": made,
+            "balance": balance,
+        }
 
     def _prices(self) -> Object:
         pools = []
@@ -71,8 +114,7 @@ class Views:
                     "leases": status.get("leases", 0),
                     "displacements": market.displacements,
                     "history": [
-                        [at_ms, format_credits(price)]
-                        for at_ms, price in list(market.history)[-HISTORY_MAX:]
+                        [at_ms, format_credits(price)] for at_ms, price in list(market.history)[-HISTORY_MAX:]
                     ],
                 }
             )

@@ -29,10 +29,10 @@ class ClientGone(Exception):
     """The client left before its request was whole; there is nobody to answer."""
 
 
-async def read(receive: Receive, declared: bytes | None) -> bytes:
-    """The whole body, at most BODY_BYTES_MAX bytes. Raises RequestEntityTooLarge, Timeout, ClientGone."""
-    if declared is not None and declared.isdigit() and int(declared) > BODY_BYTES_MAX:
-        raise _too_large()
+async def read(receive: Receive, declared: bytes | None, limit: int = BODY_BYTES_MAX) -> bytes:
+    """The whole body, at most `limit` bytes. Raises RequestEntityTooLarge, Timeout, ClientGone."""
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
     chunks, size = [], 0
     try:
         async with asyncio.timeout(_READ_TIMEOUT_S):
@@ -42,8 +42,8 @@ async def read(receive: Receive, declared: bytes | None) -> bytes:
                     raise ClientGone
                 chunk = message.get("body") or b""
                 size += len(chunk)
-                if size > BODY_BYTES_MAX:
-                    raise _too_large()
+                if size > limit:
+                    raise _too_large(limit)
                 chunks.append(chunk)
                 if not message.get("more_body"):
                     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -51,8 +51,8 @@ async def read(receive: Receive, declared: bytes | None) -> bytes:
         raise Timeout("the request's body did not arrive in time") from None
 
 
-def _too_large() -> RequestEntityTooLarge:
-    return RequestEntityTooLarge(f"Request entity too large: limit is {BODY_BYTES_MAX}")
+def _too_large(limit: int) -> RequestEntityTooLarge:
+    return RequestEntityTooLarge(f"Request entity too large: limit is {limit}")
 
 
 @dataclass(frozen=True, slots=True)

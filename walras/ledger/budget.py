@@ -1,4 +1,4 @@
-"""Income that accrues up to a cap, and the market's revenue given back to its agents. All amounts in micros."""
+"""Income that accrues up to a cap, and the market's revenue given back. All amounts in micros."""
 
 from __future__ import annotations
 

@@ -99,6 +99,10 @@ class Ledger:
         except KeyError:
             raise NotFound(f'hold "{hold}" not found') from None
 
+    def find(self, id: str) -> Entry | None:
+        """The entry of an operation that was applied; None when there was none of that id."""
+        return self._find(id)
+
     def drain(self) -> list[Entry]:
         """The entries since the last call, in order."""
         fresh, self._fresh = self._fresh, []

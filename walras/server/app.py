@@ -113,12 +113,13 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     await kubelet.start()
     stack.push_async_callback(kubelet.stop, DRAIN_S)
     await stack.enter_async_context(_running(exchange))
+    verbs = Verbs(api, object_quota(api))
     application = Application(
-        Verbs(api, object_quota(api)),
+        verbs,
         planes.authenticator,
         clock,
         pods=kubelet,
-        extra=Views(api, exchange, store, clock),
+        extra=Views(api, exchange, store, clock, verbs),
     )
     running = await serve_http(application, options.host, port, certificates.cert_file, certificates.key_file)
     stack.push_async_callback(running.close)

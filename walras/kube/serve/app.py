@@ -34,7 +34,7 @@ from walras.kube.registry_builtin import for_all
 from walras.kube.serve import discovery, paths, status
 from walras.kube.serve.answers import Answer, Stream, json_answer, text_answer
 from walras.kube.serve.paths import Route
-from walras.kube.serve.ports import Authenticator, Extra, PodAccess
+from walras.kube.serve.ports import Asked, Authenticator, Extra, PodAccess
 from walras.kube.serve.requests import Request, parse_query
 from walras.kube.serve.resources import Resources
 from walras.kube.verbs import Verbs
@@ -46,6 +46,8 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 # The Kubernetes release whose behaviour is followed; clients compare their own with it.
 KUBERNETES_MINOR: Final = "37"
 STREAMS_PER_USER_MAX: Final = 1000
+# What a POST beside the Kubernetes API may bring; the largest Bid is a quarter of it.
+EXTRA_BYTES_MAX: Final = 128 << 10
 # A client that takes nothing of its stream for this long has lost it.
 _STALLED_S: Final = 60
 _ANONYMOUS: Final = Identity("system:anonymous", ("system:unauthenticated",), " ")
@@ -159,12 +161,12 @@ class Application:
         if route.place in ("health", "version", "unknown"):
             return self._public(request)
         registry = self._registry(route.cluster)
+        if route.place == "walras" and request.method in ("GET", "HEAD", "POST"):
+            return await self._extra(request)
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
         if route.place == "openapi":
             return _openapi(registry, request)
-        if route.place == "walras":
-            return await self._extra(request)
         return _discovery(registry, request)
 
     def _registry(self, cluster: str) -> Registry:
@@ -189,9 +191,13 @@ class Application:
     async def _extra(self, request: Request) -> Answer:
         if self.extra is None:
             raise NotFound(status.NOT_SERVED)
-        route = request.route
-        found = await self.extra(request.identity, route.cluster, route.rest, request.query)  # noqa: S610
-        return json_answer(found)
+
+        async def body() -> dict[str, Any]:
+            return (await request.decoded(EXTRA_BYTES_MAX)).value
+
+        route, method = request.route, "GET" if request.method == "HEAD" else request.method
+        asked = Asked(request.identity, route.cluster, method, route.rest, request.query, body)
+        return json_answer(await self.extra(asked))  # noqa: S610
 
     # Streams
 

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from walras.kube.context import Identity
 
-__all__ = ["Authenticator", "Extra", "Identity", "PodAccess"]
+__all__ = ["Asked", "Authenticator", "Extra", "Identity", "PodAccess"]
 
 Object = dict[str, Any]
-# (who asks, cluster, path below /clusters/NAME/walras/v1/, query) -> the JSON answer
-Extra = Callable[[Identity, str, str, dict[str, str]], Awaitable[Object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A GET or POST of `path` below /clusters/NAME/walras/v1/.
+
+    `body` reads what a POST brings. Raises BadRequest, UnsupportedMediaType, RequestEntityTooLarge, Timeout.
+    """
+
+    identity: Identity
+    cluster: str
+    method: str
+    path: str
+    query: Mapping[str, str]
+    body: Callable[[], Awaitable[Object]]
+
+
+# The JSON answer to it.
+Extra = Callable[[Asked], Awaitable[Object]]
 
 
 class Authenticator(Protocol):

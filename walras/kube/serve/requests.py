@@ -39,13 +39,13 @@ class Request:
     def header(self, name: bytes) -> str:
         return self.headers.get(name, b"").decode("latin-1")
 
-    async def body(self) -> bytes:
+    async def body(self, limit: int = bodies.BODY_BYTES_MAX) -> bytes:
         """The undecoded body. Raises RequestEntityTooLarge, Timeout, ClientGone."""
-        return await bodies.read(self.receive, self.headers.get(b"content-length"))
+        return await bodies.read(self.receive, self.headers.get(b"content-length"), limit)
 
-    async def decoded(self) -> bodies.Body:
+    async def decoded(self, limit: int = bodies.BODY_BYTES_MAX) -> bodies.Body:
         """The object in the body. Raises BadRequest, UnsupportedMediaType and what `body` raises."""
-        return await bodies.decode(await self.body(), self.header(b"content-type"))
+        return await bodies.decode(await self.body(limit), self.header(b"content-type"))
 
     def context(self) -> Context:
         """The caller, the cluster and the parameters that all writes share. Raises BadRequest."""
