@@ -234,6 +234,10 @@ def test_a_gpu_request_that_no_lease_can_have_is_refused(most: Object, complaint
         ("walras.dev/deadline", "2030-01-31", "FieldValueInvalid"),
         ("walras.dev/decay-from", "soon", "FieldValueInvalid"),
         ("walras.dev/topology", "rack", "FieldValueNotSupported"),
+        ("walras.dev/slo", "fast", "FieldValueInvalid"),
+        ("walras.dev/slo", "0s", "FieldValueInvalid"),
+        ("walras.dev/slo", "25h", "FieldValueInvalid"),
+        ("walras.dev/slo-bad", "1s", "FieldValueInvalid"),
     ],
 )
 def test_the_terms_of_a_bid_in_annotations_are_checked(annotation: str, value: str, reason: str) -> None:
@@ -254,6 +258,7 @@ def test_sound_terms_of_a_bid_are_taken() -> None:
         "walras.dev/class": "latency", "walras.dev/max-price": "2.50", "walras.dev/restart-cost": "0.1",
         "walras.dev/term": "10m", "walras.dev/deadline": "2030-01-31T12:00:00Z",
         "walras.dev/decay-from": "2030-01-31T11:59:59Z", "walras.dev/topology": "nvlink",
+        "walras.dev/slo": "200ms", "walras.dev/slo-bad": "1s",
     }  # fmt: skip
     assert faults("pods", pod({"annotations": terms})) == []
     terms["walras.dev/decay-from"] = terms["walras.dev/deadline"]
@@ -261,6 +266,27 @@ def test_sound_terms_of_a_bid_are_taken() -> None:
         'metadata.annotations[walras.dev/decay-from]: Invalid value: "2030-01-31T12:00:00Z": '
         "must be before the deadline"
     ]
+
+
+def test_an_objective_has_its_bad_end_beyond_the_good_one() -> None:
+    for good, bad in (("1s", "1s"), ("1s", "999ms")):
+        terms = {"walras.dev/slo": good, "walras.dev/slo-bad": bad}
+        (found,) = faults("pods", pod({"annotations": terms}))
+        assert found.startswith("metadata.annotations[walras.dev/slo-bad]") and "longer" in found
+
+
+@pytest.mark.parametrize("kind", ["jobs.batch", "deployments.apps", "replicasets.apps"])
+def test_what_is_measured_of_a_workload_is_checked(kind: str) -> None:
+    field = "metadata.annotations[walras.dev/latency]"
+
+    def found(said: str) -> list[str]:
+        obj = ready(kind, {"spec": {"template": {"spec": {"containers": [CONTAINER]}}}})
+        obj["metadata"]["annotations"] = {"walras.dev/latency": said}
+        return [cause.field for cause in validation.validate(ALL[kind], obj, None)]
+
+    assert field not in found("450ms")
+    for said in ("slow", "-1s", "0s", "25h"):
+        assert field in found(said)
 
 
 @pytest.mark.parametrize(

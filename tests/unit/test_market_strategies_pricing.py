@@ -85,6 +85,13 @@ def test_a_share_is_worth_the_latency_that_it_brings_back(without: int, within: 
     assert Slo({"latency": Curve(100, 1_000)}).price(facts) == 4 * CREDIT * part // 1000
 
 
+def test_an_objective_of_its_own_goes_before_that_of_the_class() -> None:
+    facts = replace(FACTS, job_class="latency", latency_without_ms=6_000, latency_with_ms=3_000)
+    assert Slo().price(facts) == 0
+    own = replace(facts, slo_good_ms=2_000, slo_bad_ms=10_000)
+    assert Slo().price(own) == 4 * CREDIT * (875 - 500) // 1000
+
+
 def test_where_nobody_measures_the_latency_the_value_is_bid() -> None:
     assert Slo().price(FACTS) == Slo().price(replace(FACTS, latency_with_ms=5)) == 4 * CREDIT
 

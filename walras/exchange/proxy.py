@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from walras.core.clock import parse_rfc3339
 from walras.core.money import format_credits, parse_credits
 from walras.core.quantity import parse_duration_ms
 from walras.exchange.carried import Pace
+from walras.exchange.latency import latency_of
 from walras.exchange.treasury import Treasury, account_of
 from walras.kube.api import API
 from walras.kube.record import Object
+from walras.ledger.types import AMOUNT_MAX
 from walras.market.strategies.registry import PACING, STRATEGIES
 from walras.market.strategies.strategy import Facts, PacingState
 from walras.tenants.objects import AGENTS, FLEET
 
 DEFAULT_MAX_PRICE: Final = "1.00"
 FIXED: Final = "fixed"
+SLO: Final = "slo"
 # A bid is written again when its price has moved by a fiftieth: it is a row in the store each time.
 MOVES_BY: Final = 50
 
@@ -123,6 +126,17 @@ class Proxy:
             work_ms=term_ms,
             pacing=seen.pacing,
         )
+        if strategy == SLO:
+            latency = latency_of(self._api, agent, pod)
+            facts = replace(
+                facts,
+                slo_good_ms=latency.good_ms,
+                slo_bad_ms=latency.bad_ms,
+                latency_without_ms=latency.without_ms,
+                latency_with_ms=latency.with_ms,
+            )
+            # What it is worth, whatever the agent can pay.
+            value = STRATEGIES[SLO].price(replace(facts, available_micros=AMOUNT_MAX))
         price = STRATEGIES[strategy].price(facts)
         return format_credits(max(price, min(value, self._reserve_micros)))
 

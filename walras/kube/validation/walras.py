@@ -26,6 +26,11 @@ ANNOTATION_DEADLINE: Final = "walras.dev/deadline"
 ANNOTATION_DECAY_FROM: Final = "walras.dev/decay-from"
 ANNOTATION_TOPOLOGY: Final = "walras.dev/topology"
 TOPOLOGIES: Final = tuple(each.value for each in Affinity)
+ANNOTATION_SLO: Final = "walras.dev/slo"
+ANNOTATION_SLO_BAD: Final = "walras.dev/slo-bad"
+ANNOTATION_LATENCY: Final = "walras.dev/latency"
+LATENCY_MIN_MS: Final = 1
+LATENCY_MAX_MS: Final = 24 * 3_600_000
 # A lease's term, and how often a pool clears: beyond these a market stands still or does nothing else.
 TERM_MIN_MS: Final = 1_000
 TERM_MAX_MS: Final = 7 * 24 * 3_600_000
@@ -55,6 +60,7 @@ def pod_annotations(faults: Faults, path: str, given: Object | None) -> None:
     if len(times) == 2:  # the deadline may be that of a PriorityClass: then the bid is looked at
         begins, deadline = times[ANNOTATION_DECAY_FROM], times[ANNOTATION_DEADLINE]
         _decay(faults, f"{path}[{ANNOTATION_DECAY_FROM}]", begins, deadline)
+    _objective(faults, path, given)
 
 
 def _time_ms(text: Any) -> int | None:
@@ -71,6 +77,28 @@ def _decay(faults: Faults, path: str, begins: Any, deadline: Any) -> None:
         faults.invalid(path, begins, "must be before the deadline")
 
 
+def _objective(faults: Faults, path: str, given: Object) -> None:
+    good, bad = given.get(ANNOTATION_SLO), given.get(ANNOTATION_SLO_BAD)
+    for name, said in ((ANNOTATION_SLO, good), (ANNOTATION_SLO_BAD, bad)):
+        _parsed(faults, f"{path}[{name}]", said, parse_latency)
+    if bad is None:
+        return
+    try:
+        good_ms, bad_ms = parse_latency(good or ""), parse_latency(bad)
+    except Invalid:
+        if good is None:
+            faults.invalid(f"{path}[{ANNOTATION_SLO_BAD}]", bad, f"needs {ANNOTATION_SLO} beside it")
+        return
+    if bad_ms <= good_ms:
+        faults.invalid(f"{path}[{ANNOTATION_SLO_BAD}]", bad, f"must be longer than {ANNOTATION_SLO}")
+
+
+def workload_annotations(faults: Faults, given: Object | None) -> None:
+    """What is measured of a workload, where its annotations say so."""
+    said = (given or {}).get(ANNOTATION_LATENCY)
+    _parsed(faults, f"metadata.annotations[{ANNOTATION_LATENCY}]", said, parse_latency)
+
+
 def parse_between(low_ms: int, high_ms: int, text: str) -> int:
     """Milliseconds of a duration. Raises Invalid for what is none, or is not between the two."""
     duration_ms = parse_duration_ms(text)
@@ -80,6 +108,7 @@ def parse_between(low_ms: int, high_ms: int, text: str) -> int:
 
 
 parse_term = partial(parse_between, TERM_MIN_MS, TERM_MAX_MS)
+parse_latency = partial(parse_between, LATENCY_MIN_MS, LATENCY_MAX_MS)
 
 
 def gpu_request(faults: Faults, path: str, spec: Object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from walras.kube.validation import names
+from walras.kube.validation import names, walras
 from walras.kube.validation.faults import Faults
 from walras.kube.validation.metadata import label_selector, selects
 from walras.kube.validation.pods import pod_template
@@ -31,6 +31,7 @@ _SCHEDULING: Final = ("nodeSelector", "tolerations", "affinity", "schedulingGate
 
 
 def job(faults: Faults, obj: Object, old: Object | None) -> None:
+    walras.workload_annotations(faults, obj["metadata"].get("annotations"))
     spec, template = obj.get("spec") or {}, (obj.get("spec") or {}).get("template") or {}
     if not spec.get("manualSelector") and spec.get("selector") is not None and old is None:
         _generated_selector(faults, obj, spec, template)
@@ -132,6 +133,7 @@ def _selector(faults: Faults, spec: Object, template: Object, path: str) -> None
 
 
 def replica_set(faults: Faults, obj: Object, old: Object | None) -> None:
+    walras.workload_annotations(faults, obj["metadata"].get("annotations"))
     spec = obj.get("spec") or {}
     _replicated(faults, spec)
     if old is not None:
@@ -157,6 +159,7 @@ def _replicated(faults: Faults, spec: Object) -> None:
 
 
 def deployment(faults: Faults, obj: Object, old: Object | None) -> None:
+    walras.workload_annotations(faults, obj["metadata"].get("annotations"))
     spec = obj.get("spec") or {}
     _replicated(faults, spec)
     _strategy(faults, spec.get("strategy") or {})

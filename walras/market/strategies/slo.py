@@ -35,7 +35,8 @@ def _curves() -> dict[JobClass, Curve]:
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """The strategy "slo": the value, times what of it the share brings back by the class' latency curve.
+    """The strategy "slo": the value, times what of it the share brings back by the latency curve, that of the
+    facts or else the class'.
 
     Where latencies are fine already it bids nothing; where nobody measures them, the value.
     """
@@ -46,5 +47,7 @@ class Slo:
         if facts.latency_without_ms is None or facts.latency_with_ms is None:
             return capped(facts.value_micros, facts)
         curve = self.curves[facts.job_class]
+        if facts.slo_good_ms is not None and facts.slo_bad_ms is not None:
+            curve = Curve(facts.slo_good_ms, facts.slo_bad_ms)
         gained = curve.permille(facts.latency_with_ms) - curve.permille(facts.latency_without_ms)
         return capped(facts.value_micros * max(0, gained) // PERMILLE, facts)

@@ -27,7 +27,8 @@ class Facts:
     value_micros: what the share is worth to the agent; no strategy bids more. posted_micros: the price of the
     last clearing, at least the reserve. available_micros: what the agent can still promise. submitted_ms:
     when the work came. work_ms: how long it still takes on this share. latency_*_ms: of requests, as it is
-    without this share and as it would be with it; None where nobody measures.
+    without this share and as it would be with it; None where nobody measures. slo_*_ms: up to which latency
+    all of the value is there and from which on none; None is the class' own.
     """
 
     now_ms: int
@@ -42,6 +43,8 @@ class Facts:
     work_ms: int = 0
     latency_without_ms: int | None = None
     latency_with_ms: int | None = None
+    slo_good_ms: int | None = None
+    slo_bad_ms: int | None = None
     pacing: PacingState = PacingState()
 
 
