@@ -128,7 +128,7 @@ def test_the_served_types_and_their_subresources_are_those_of_the_registry() -> 
 
 
 def test_the_ways_to_sum_up_cost_are_documented() -> None:
-    cost = docs.section(HTTP, "Prices, cost and ledger")
+    cost = docs.section(HTTP, "Prices, cost, ledger, quotes and grants")
     assert set(usage.GROUPS) <= set(re.findall(r"`([a-z]+)`", cost))
 
 

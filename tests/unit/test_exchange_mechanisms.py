@@ -10,13 +10,15 @@ import pytest
 from support.market import World
 
 from walras.core.clock import rfc3339
-from walras.core.money import MICROS
-from walras.exchange.demand import AGENTS, FLEET
+from walras.core.money import MICROS, parse_credits
+from walras.exchange.demand import AGENTS, FLEET, POOLS
 from walras.exchange.holding import LEASES
 from walras.exchange.podbid import PRIORITY_CLASSES
 from walras.kube.registry_builtin import walras_kinds
 from walras.market.mechanisms.registry import MECHANISMS
 from walras.market.strategies.registry import STRATEGIES
+
+LATENCY: dict[str, Any] = {"class": "latency"}
 
 
 def play(story: Callable[[World], Coroutine[Any, Any, None]], mechanism: str, devices: int = 1) -> None:
@@ -223,3 +225,46 @@ def test_karma_goes_by_what_an_agent_is_guaranteed() -> None:
         assert gained == {"a": 100 * 10_000, "b": 100 * 10_000}
 
     play(story, "karma")
+
+
+def test_the_posted_price_follows_the_market_slowly_and_is_what_arrivals_pay() -> None:
+    async def story(world: World) -> None:
+        for agent in "abc":
+            await world.agent(agent)
+        await world.pod("a", "p", 600, max_price="3.00", term="1h")
+        await world.pod("b", "q", 600, max_price="2.00")
+        await world.step(61)
+        pool = world.api.get(FLEET, POOLS, "", "default")["status"]
+        assert parse_credits(pool["price"]) > MICROS, "the best that lost"
+        assert 100_000 < parse_credits(pool["postedPrice"]) <= 105_000, "at most 5 % a minute"
+        assert pool["reserve"] == "0.10"
+        (shown,) = (await world.ask("c", "c", "prices"))["pools"]
+        assert (shown["price"], shown["reserve"]) == (pool["price"], "0.10")
+        assert 100_000 < parse_credits(shown["postedPrice"]) <= 105_000
+        await world.pod("c", "now", 300, max_price="2.50", **LATENCY)
+        (lease,) = world.leases("c")
+        assert 100_000 < parse_credits(lease["spec"]["price"]) <= 105_000
+
+    play(story, "auction")
+
+
+def test_the_reserve_rises_while_the_pool_is_full_and_what_is_below_it_is_refused() -> None:
+    async def story(world: World) -> None:
+        await world.api.edit(
+            FLEET, POOLS, "", "default", lambda pool: pool["spec"].update(reservePriceMax="0.20")
+        )
+        await world.agent("a")
+        await world.agent("b")
+        await world.pod("a", "p", 950, max_price="3.00", term="1h")
+        await world.step(300)
+        reserve = world.exchange.auctioneer.prices.slow.reserve_micros
+        assert 115_000 < reserve < 130_000, "five minutes at 5 %"
+        await world.pod("b", "q", 50, max_price="0.11")
+        await world.step(1)
+        assert world.reason("b", "q") == "BelowReserve"
+        await world.api.edit(FLEET, POOLS, "", "default", lambda pool: pool["spec"].pop("reservePriceMax"))
+        await world.step(1)
+        assert world.exchange.auctioneer.prices.slow.reserve_micros == 100_000
+        assert world.phases("b") == ["Active"]
+
+    play(story, "auction")

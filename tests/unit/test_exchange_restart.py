@@ -15,6 +15,7 @@ from walras.core.errors import StorageError
 from walras.core.money import MICROS, parse_credits
 from walras.devices.mig import MigInstance
 from walras.exchange.carried import Carried, Pace, Shelf
+from walras.market.slow import Slow
 from walras.market.types import Escrow, Memory, Share
 
 LATENCY: dict[str, Any] = {"class": "latency"}
@@ -70,9 +71,9 @@ def test_what_is_posted_after_a_restart_is_what_was_posted_before(tmp_path: Path
             await world.agent(agent)
         await world.pod("a", "p", 600, max_price="3.00", term="1h")
         await world.pod("b", "q", 600, max_price="2.00")
-        await world.step(3)
-        posted.append(world.exchange.auctioneer.prices.posted_micros)
-        assert posted[0] > MICROS
+        await world.step(120)
+        posted.append(world.exchange.auctioneer.prices.slow.posted_micros)
+        assert posted[0] > MICROS // 10, "it rose from the reserve"
 
     async def after(world: World) -> None:
         await world.agent("c")
@@ -150,8 +151,7 @@ def test_all_that_is_carried_is_read_back_as_it_was(tmp_path: Path) -> None:
     kept = Carried(
         at_ms=5_000,
         price_micros=7,
-        posted_micros=8,
-        reserve_micros=9,
+        slow=Slow(8, 9, 4_000),
         memory=Memory("karma", 5_000, {"a": -3, "b": 10**18}),
         escrows=(
             Escrow("a/default/gang", 1, (Share("n/gpu-0", 1000, 0, MigInstance("1g.10gb", 2)),), 9_000),

@@ -75,6 +75,17 @@ def test_steps_too_small_for_a_micro_add_up() -> None:
     assert 1_025 <= slow.posted_micros <= 1_050
 
 
+def test_the_reserve_takes_its_time_while_the_posted_price_waits_at_it() -> None:
+    """Nearly full: the reserve rises, and what is left unsold keeps the posted price where it is."""
+    slow = Slow(100_000, 100_000, NOW)
+    for second in range(1, 61):
+        held = (lease(950, 10**9), lease(950, 10**9, "d1"))
+        rules = Rules(reserve_micros=slow.reserve_micros)
+        now = replace(pool(leases=held), now_ms=NOW + 1_000 * second, rules=rules)
+        slow = step(slow, now, reserve_micros=100_000, reserve_max_micros=10**6)
+    assert 104_000 <= slow.reserve_micros <= 105_000
+
+
 @given(st.integers(1_000, 10**8), st.integers(0, 600_000), st.integers(0, 6), st.booleans())
 def test_no_price_moves_by_more_than_a_twentieth_a_minute(
     posted: int, elapsed_ms: int, wanted: int, full: bool

@@ -159,7 +159,8 @@ def _print(quote: Object) -> None:
             )
         )
         return
-    share = f"{quote['milliGPU']} milli-GPU and {quote['memory']}"
+    what = f"an instance {quote['mig']}" if "mig" in quote else f"{quote['milliGPU']} milli-GPU"
+    share = f"{what} and {quote['memory']}"
     starts = "now" if quote["starts"] == "Now" else f"when others have left, within {quote['notice']}"
     gives_way = f"others, who get {quote['compensation']} credits" if quote["displaces"] else "nobody"
     click.echo("It would win.")

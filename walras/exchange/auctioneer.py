@@ -26,6 +26,7 @@ from walras.kube.api import API
 from walras.kube.record import Object
 from walras.market import types as market
 from walras.market.mechanisms.registry import MECHANISMS
+from walras.market.slow import Slow, step
 from walras.market.strategies.registry import PACING
 
 PRICES_KEPT: Final = 3_600
@@ -92,8 +93,8 @@ class Auctioneer:
         self.proxy.restore(
             treasury,
             carried.pacing,
-            posted_micros=carried.posted_micros,
-            reserve_micros=carried.reserve_micros,
+            posted_micros=carried.price_micros,
+            reserve_micros=carried.slow.reserve_micros,
             now_ms=now_ms,
         )
 
@@ -121,7 +122,7 @@ class Auctioneer:
         bid = self._read(fx, cluster, stored, pool, now_ms)
         if bid is None:
             return
-        snapshot = self._snapshot(fx, pool, [bid], now_ms, self._carried.posted_micros)
+        snapshot = self._snapshot(fx, pool, [bid], now_ms, self._carried.slow.posted_micros)
         outcome = decide(Question(snapshot, bid, express=True))
         self._apply(fx, pool, snapshot, outcome, {bid.id: (bid, stored)})
 
@@ -129,7 +130,7 @@ class Auctioneer:
         """What there is to decide if the bid came now. Stages nothing. Raises Invalid."""
         bid = read_bid(cluster, asked, pool, funds_micros=fx.treasury.available(cluster), arrived_ms=now_ms)
         if bid.job_class == "latency":
-            snapshot = self._snapshot(fx, pool, [bid], now_ms, self._carried.posted_micros)
+            snapshot = self._snapshot(fx, pool, [bid], now_ms, self._carried.slow.posted_micros)
             return Question(snapshot, bid, express=True)
         pending = [other for other, _ in self._pending(fx, pool, now_ms, tell=False).values()]
         by_price = pool.rules.mechanism in BY_PRICE
@@ -148,15 +149,23 @@ class Auctioneer:
         self._carried = Carried(
             at_ms=now_ms,
             price_micros=outcome.price_micros,
-            posted_micros=outcome.price_micros,
-            reserve_micros=pool.rules.reserve_micros,
+            slow=self._slow(pool, snapshot, outcome),
             memory=outcome.memory,
             escrows=outcome.escrows,
         )
-        self.proxy.observe(fx.treasury, snapshot.price_micros, pool.rules.reserve_micros, now_ms)
+        self.proxy.observe(fx.treasury, snapshot.price_micros, snapshot.rules.reserve_micros, now_ms)
         self.history.append((now_ms, outcome.price_micros))
         self._apply(fx, pool, snapshot, outcome, pending)
         self._explainer.queue(fx, [(bid.agent, pending[bid.id][1]) for bid in waiting], now_ms)
+
+    def _slow(self, pool: Pool, snapshot: market.Snapshot, outcome: market.Outcome) -> Slow:
+        """What is posted from now on: where the auction divides, it follows slowly."""
+        before, least = self._carried.slow, pool.rules.reserve_micros
+        if pool.rules.mechanism != "auction":
+            return Slow(outcome.price_micros, least, snapshot.now_ms)
+        reserve = snapshot.rules.reserve_micros
+        before = Slow(max(before.posted_micros, reserve), reserve, before.at_ms or snapshot.now_ms)
+        return step(before, snapshot, reserve_micros=least, reserve_max_micros=pool.reserve_max_micros)
 
     def _notice_speeds(self, pool: Pool) -> None:
         """Bids choose devices by their speed too: all are read again when the pool's are other ones."""
@@ -199,13 +208,15 @@ class Auctioneer:
     def _snapshot(
         self, fx: Effects, pool: Pool, bids: Sequence[market.Bid], now_ms: int, price_micros: int
     ) -> market.Snapshot:
+        reserve = min(self._carried.slow.reserve_micros, pool.reserve_max_micros)
+        rules = replace(pool.rules, reserve_micros=max(reserve, pool.rules.reserve_micros))
         return market.Snapshot(
             now_ms=now_ms,
-            rules=pool.rules,
+            rules=rules,
             devices=pool.devices,
             leases=fx.market_leases(),
             bids=tuple(bids),
-            price_micros=max(price_micros, pool.rules.reserve_micros),
+            price_micros=max(price_micros, rules.reserve_micros),
             explain=self._explainer.turn(bid.id for bid in bids),
             agents={} if pool.rules.mechanism in WITHOUT_FACTS else _facts(fx.treasury),
             memory=self._carried.memory,

@@ -11,6 +11,7 @@ import structlog
 from walras.cost.usage import Database
 from walras.kube.transaction import Transaction
 from walras.market import types as market
+from walras.market.slow import Slow
 
 MIGRATIONS: Final = ("CREATE TABLE markets (pool TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID",)
 PUT: Final = "INSERT OR REPLACE INTO markets VALUES (?, ?)"
@@ -36,8 +37,7 @@ class Carried(msgspec.Struct, frozen=True, kw_only=True):
 
     at_ms: int = 0
     price_micros: int = 0
-    posted_micros: int = 0
-    reserve_micros: int = 0
+    slow: Slow = Slow(0, 0, 0)
     memory: market.Memory = market.Memory()
     escrows: tuple[market.Escrow, ...] = ()
     pacing: dict[str, Pace] = msgspec.field(default_factory=dict)

@@ -143,7 +143,8 @@ def _answer(question: Question, outcome: market.Outcome | None) -> Object:
 
 def _won(award: market.Award, notice_ms: int) -> Object:
     share = award.shares[0]
-    return {
+    mig: Object = {"mig": share.mig.profile} if share.mig else {}
+    return mig | {
         "outcome": "Won",
         "package": award.package,
         "devices": len(award.shares),

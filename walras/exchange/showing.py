@@ -27,8 +27,8 @@ class Display:
         status: Object = {
             "devices": len(pool.devices),
             "price": format_credits(prices.price_micros),
-            "postedPrice": format_credits(prices.posted_micros),
-            "reserve": format_credits(prices.reserve_micros),
+            "postedPrice": format_credits(prices.slow.posted_micros),
+            "reserve": format_credits(prices.slow.reserve_micros),
             "allocated": f"{100 * sum(holding.milli for holding in running) // capacity}%",
             "bids": sum(1 for _, bid in fx.api.everywhere(BIDS) if is_pending(bid)),
             "leases": len(running),

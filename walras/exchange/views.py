@@ -102,8 +102,8 @@ class Views:
                     "name": pool["metadata"]["name"],
                     "mechanism": spec.get("mechanism", "auction"),
                     "price": format_credits(market.prices.price_micros),
-                    "postedPrice": format_credits(market.prices.posted_micros),
-                    "reserve": format_credits(market.prices.reserve_micros),
+                    "postedPrice": format_credits(market.prices.slow.posted_micros),
+                    "reserve": format_credits(market.prices.slow.reserve_micros),
                     "devices": status.get("devices", 0),
                     "allocatedPercent": int(status.get("allocated", "0%").rstrip("%")),
                     "bids": sum(

@@ -44,8 +44,9 @@ def step(slow: Slow, snapshot: Snapshot, *, reserve_micros: int, reserve_max_mic
     most = _most(slow.reserve_micros, elapsed_ms)
     reserve = max(slow.reserve_micros - most, min(slow.reserve_micros + most, target))
     reserve = max(reserve_micros, reserve)
-    # What is too little for a whole micro yet adds up.
-    waits = posted == slow.posted_micros and excess != 0 and elapsed_ms < MINUTE_MS
+    # What is too little for a whole micro yet adds up, unless the reserve has moved for that time.
+    unmoved = (posted, reserve) == (slow.posted_micros, slow.reserve_micros)
+    waits = unmoved and excess != 0 and elapsed_ms < MINUTE_MS
     return Slow(max(posted, reserve), reserve, slow.at_ms if waits else snapshot.now_ms)
 
 
