@@ -188,7 +188,9 @@ def dry_run(shell: Shell, block: docs.Block) -> None:
 
 @pytest.mark.parametrize("path", ["prices", "cost", "ledger"])
 def test_every_key_of_an_answer_below_walras_v1_is_documented(path: str, shared: Live) -> None:
-    tables = docs.rows(docs.section(docs.DOCS / "reference" / "http.md", "Prices, cost and ledger"))
+    tables = docs.rows(
+        docs.section(docs.DOCS / "reference" / "http.md", "Prices, cost, ledger, quotes and grants")
+    )
     row = next(row for row in tables if row[0] == f"`{path}`")
     documented = set(re.findall(r"`([A-Za-z]+)`", " ".join(row[1:])))
     with shared.client(shared.operator) as client:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from support import docs
 from support.market import World
 
 from walras.core.errors import (
@@ -28,6 +30,7 @@ from walras.exchange.turns import PACKAGES_A_TURN
 from walras.kube.record import Object
 from walras.market.mechanisms.registry import MECHANISMS
 
+HTTP = docs.DOCS / "reference" / "http.md"
 Story = Callable[[World], Coroutine[Any, Any, None]]
 
 
@@ -322,5 +325,19 @@ def test_no_quote_is_given_on_what_the_store_has_not_taken() -> None:
         world.store.submit = submit  # type: ignore[method-assign]
         world.exchange.reload()
         await world.ask("b", "b", "quote", a_bid("0.30", 100))
+
+    play(story)
+
+
+def test_every_key_of_a_quote_is_documented() -> None:
+    async def story(world: World) -> None:
+        await crowd(world)
+        keys: set[str] = set()
+        for price in ("0.01", "9.00"):
+            keys |= (await world.ask("b", "b", "quote", a_bid(price))).keys()
+        tables = docs.rows(docs.section(HTTP, "Prices, cost, ledger, quotes and grants"))
+        (row,) = (row for row in tables if row[0] == "`quote`")
+        documented = set(re.findall(r"`([A-Za-z]+)`", row[2]))
+        assert keys - {"apiVersion", "kind"} <= documented
 
     play(story)
