@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.market import World
 
-from walras.exchange.latency import Latency, latency_of, with_one_more
+from walras.exchange.latency import MORE_MAX, Latency, latency_of, with_more
 from walras.kube.record import Object
 
 DEPLOYMENTS, REPLICASETS = "deployments.apps", "replicasets.apps"
@@ -35,7 +35,7 @@ def owned(by: Object) -> list[Object]:
     return [{"kind": by["kind"], "name": metadata["name"], "uid": metadata["uid"], "controller": True}]
 
 
-async def deployment(world: World, ready: int, latency: str = "") -> Object:
+async def deployment(world: World, ready: int, latency: str = "", replicas: int = 1) -> Object:
     """A Deployment with its ReplicaSet, which it returns; so many replicas are ready."""
     annotations = {"walras.dev/latency": latency} if latency else {}
     metadata = {"name": "web", "namespace": "default"}
@@ -46,7 +46,7 @@ async def deployment(world: World, ready: int, latency: str = "") -> Object:
         {
             "kind": "Deployment",
             "metadata": {**metadata, "annotations": annotations},
-            "spec": {},
+            "spec": {"replicas": replicas},
             "status": status,
         },
     )
@@ -91,7 +91,7 @@ async def measure(world: World, latency: str) -> None:
         (1, "800ms", "4.00"),  # to 400 ms: from 0.25 to 0.75
         (3, "800ms", "2.00"),  # to 600 ms: from 0.25 to 0.50
         (1, "200ms", "0.00"),  # fine already
-        (1, "4s", "0.00"),  # to 2 s: no use
+        (1, "4s", "0.00"),  # to 2 s: no use, and no more are asked for
         (0, "800ms", "8.00"),  # of replicas that are gone
         (2, "", "8.00"),  # nobody measures
     ],
@@ -100,6 +100,17 @@ def test_a_replica_bids_what_it_brings_back(ready: int, latency: str, price: str
     async def story(world: World) -> None:
         await replica(world, await deployment(world, ready, latency))
         assert world.price("a", "web-1") == price
+
+    play(story)
+
+
+def test_replicas_that_help_only_together_bid_their_parts() -> None:
+    """From 4 s to 2, 1.33, 1, 0.8 and 0.67 s with up to five more: the fourth is the first that helps."""
+
+    async def story(world: World) -> None:
+        await replica(world, await deployment(world, 1, "4s", replicas=6))
+        # Four bring back 0.25 of 8.00, five 0.41 (from 666 ms), so 0.6672 each.
+        assert world.price("a", "web-1") == "0.6672"
 
     play(story)
 
@@ -175,5 +186,15 @@ def test_an_objective_is_read_from_the_pod(
     play(story)
 
 
-def test_one_more_replica_takes_its_part_of_the_load() -> None:
-    assert [with_one_more(900, ready) for ready in (1, 2, 8)] == [450, 600, 800]
+def test_more_replicas_take_their_part_of_the_load() -> None:
+    assert [with_more(900, ready, 1) for ready in (1, 2, 8)] == [450, 600, 800]
+    assert [with_more(900, 1, more) for more in (2, 8)] == [300, 100]
+
+
+def test_only_so_many_replicas_are_looked_ahead() -> None:
+    async def story(world: World) -> None:
+        replica_set = await deployment(world, 1, "4s", replicas=10**9)
+        pod: Object = {"metadata": {"namespace": "default", "ownerReferences": owned(replica_set)}}
+        assert len(latency_of(world.api, "a", pod).with_ms) == MORE_MAX
+
+    play(story)

@@ -128,6 +128,7 @@ class Auctioneer:
 
     def ask(self, fx: Effects, pool: Pool, cluster: str, asked: Object, now_ms: int) -> Question:
         """What there is to decide if the bid came now. Stages nothing. Raises Invalid."""
+        self._notice_speeds(pool)
         bid = read_bid(cluster, asked, pool, funds_micros=fx.treasury.available(cluster), arrived_ms=now_ms)
         if bid.job_class == "latency":
             snapshot = self._snapshot(fx, pool, [bid], now_ms, self._carried.slow.posted_micros)

@@ -17,6 +17,8 @@ from walras.kube.validation.walras import (
 
 # An objective without a bad end is worth nothing at so many times of it, as the curves of classes have it.
 BAD_TIMES: Final = 10
+# So many replicas are looked ahead.
+MORE_MAX: Final = 64
 _OWNERS: Final = {
     "Deployment": "deployments.apps",
     "ReplicaSet": "replicasets.apps",
@@ -27,21 +29,22 @@ _CHAIN_MAX: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds; None is what nobody says. `with_ms` is a model: see `with_one_more`."""
+    """Milliseconds; None is what nobody says. `with_ms`: with one replica more, with two, up to all that are
+    asked for, by the model of `with_more`; empty where nobody measures."""
 
     good_ms: int | None = None
     bad_ms: int | None = None
     without_ms: int | None = None
-    with_ms: int | None = None
+    with_ms: tuple[int, ...] = ()
 
 
-def with_one_more(latency_ms: int, ready: int) -> int:
-    """What it would be with one replica more: load that spreads evenly, and latency in proportion to it."""
-    return latency_ms * ready // (ready + 1)
+def with_more(latency_ms: int, ready: int, more: int) -> int:
+    """What it would be with so many replicas more: load spreads evenly, and latency goes with load."""
+    return latency_ms * ready // (ready + more)
 
 
 def latency_of(api: API, cluster: str, pod: Object) -> Latency:
-    """What is known for one more replica such as the pod; what cannot be read counts as not said."""
+    """What is known for more replicas such as the pod; what cannot be read counts as not said."""
     good = _ms(pod, ANNOTATION_SLO)
     bad = _ms(pod, ANNOTATION_SLO_BAD)
     if good is not None and bad is None:
@@ -54,10 +57,16 @@ def latency_of(api: API, cluster: str, pod: Object) -> Latency:
             continue
         status = workload.get("status") or {}
         ready = status.get("readyReplicas", status.get("ready", 0)) or 0
-        if ready:
-            return Latency(good, bad, measured, with_one_more(measured, ready))
-        break  # of replicas that are gone
+        if not ready:
+            break  # it is of replicas that are gone
+        more = range(1, 1 + max(1, min(MORE_MAX, _wanted(workload) - ready)))
+        return Latency(good, bad, measured, tuple(with_more(measured, ready, each) for each in more))
     return Latency(good, bad)
+
+
+def _wanted(workload: Object) -> int:
+    spec = workload.get("spec") or {}
+    return int(spec.get("replicas", spec.get("parallelism", 1)))
 
 
 def _chain(api: API, cluster: str, pod: Object) -> list[Object]:

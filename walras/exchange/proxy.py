@@ -10,13 +10,13 @@ from walras.core.clock import parse_rfc3339
 from walras.core.money import format_credits, parse_credits
 from walras.core.quantity import parse_duration_ms
 from walras.exchange.carried import Pace
-from walras.exchange.latency import latency_of
+from walras.exchange.latency import Latency, latency_of
 from walras.exchange.treasury import Treasury, account_of
 from walras.kube.api import API
 from walras.kube.record import Object
 from walras.ledger.types import AMOUNT_MAX
 from walras.market.strategies.registry import PACING, STRATEGIES
-from walras.market.strategies.strategy import Facts, PacingState
+from walras.market.strategies.strategy import Facts, PacingState, capped
 from walras.tenants.objects import AGENTS, FLEET
 
 DEFAULT_MAX_PRICE: Final = "1.00"
@@ -127,17 +127,10 @@ class Proxy:
             pacing=seen.pacing,
         )
         if strategy == SLO:
-            latency = latency_of(self._api, agent, pod)
-            facts = replace(
-                facts,
-                slo_good_ms=latency.good_ms,
-                slo_bad_ms=latency.bad_ms,
-                latency_without_ms=latency.without_ms,
-                latency_with_ms=latency.with_ms,
-            )
-            # What it is worth, whatever the agent can pay.
-            value = STRATEGIES[SLO].price(replace(facts, available_micros=AMOUNT_MAX))
-        price = STRATEGIES[strategy].price(facts)
+            value = _brought_back(facts, latency_of(self._api, agent, pod))
+            price = capped(value, facts)
+        else:
+            price = STRATEGIES[strategy].price(facts)
         return format_credits(max(price, min(value, self._reserve_micros)))
 
     def moved(self, agent: str, pod: Object, spec: Object) -> str | None:
@@ -150,3 +143,20 @@ class Proxy:
         stored = self._api.find(FLEET, AGENTS, "", agent) or {}
         policy: Mapping[str, Any] = (stored.get("spec") or {}).get("market") or {}
         return policy
+
+
+def _brought_back(facts: Facts, latency: Latency) -> int:
+    """What one more replica is worth, whatever its agent can pay: its part of what several bring back, where
+    they bring back more each than one alone does."""
+    facts = replace(
+        facts,
+        available_micros=AMOUNT_MAX,
+        slo_good_ms=latency.good_ms,
+        slo_bad_ms=latency.bad_ms,
+        latency_without_ms=latency.without_ms,
+    )
+    price = STRATEGIES[SLO].price
+    if not latency.with_ms:
+        return price(facts)
+    together = enumerate(latency.with_ms, start=1)
+    return max(price(replace(facts, latency_with_ms=with_ms)) // more for more, with_ms in together)
