@@ -183,3 +183,34 @@ def test_what_cannot_be_read_begins_anew_and_the_server_starts(tmp_path: Path) -
         assert world.phases("a") == ["Active"]
 
     play(tmp_path / "db", before, after)
+
+
+def test_room_that_is_kept_for_a_large_bid_is_kept_over_a_restart_and_from_those_that_arrive(
+    tmp_path: Path,
+) -> None:
+    """Two halves end one after the other: the first that ends is kept free until the other has ended too."""
+    kept: list[Any] = []
+
+    async def before(world: World) -> None:
+        for agent in ("small", "large", "late"):
+            await world.agent(agent)
+        await world.pod("small", "one", 500, max_price="1.00", term="20s")
+        await world.step(8)
+        await world.pod("small", "two", 500, max_price="1.00", term="20s")
+        await world.step(2)
+        await world.pod("large", "all", 1000, max_price="2.00")
+        await world.step(1)
+        kept.extend(world.exchange.auctioneer.carried().escrows)
+        assert [each.bid for each in kept] == ["large/default/all"]
+        await world.step(12)
+        assert sorted(world.phases("small")) == ["Active", "Ended"]
+
+    async def after(world: World) -> None:
+        assert [each.bid for each in world.exchange.auctioneer.carried().escrows] == ["large/default/all"]
+        await world.pod("late", "quick", 500, max_price="1.50", term="1h", **LATENCY)
+        await world.step()
+        assert world.phases("late") == []
+        await world.step(20)
+        assert world.phases("large") == ["Active"]
+
+    play(tmp_path / "db", before, after)

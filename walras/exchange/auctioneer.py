@@ -122,22 +122,33 @@ class Auctioneer:
         bid = self._read(fx, cluster, stored, pool, now_ms)
         if bid is None:
             return
-        snapshot = self._snapshot(fx, pool, [bid], now_ms, self._carried.slow.posted_micros)
-        outcome = decide(Question(snapshot, bid, express=True))
-        self._apply(fx, pool, snapshot, outcome, {bid.id: (bid, stored)})
+        question = self._on_arrival(fx, pool, bid, now_ms)
+        self._apply(fx, pool, question.snapshot, decide(question), {bid.id: (bid, stored)})
 
     def ask(self, fx: Effects, pool: Pool, cluster: str, asked: Object, now_ms: int) -> Question:
         """What there is to decide if the bid came now. Stages nothing. Raises Invalid."""
         self._notice_speeds(pool)
         bid = read_bid(cluster, asked, pool, funds_micros=fx.treasury.available(cluster), arrived_ms=now_ms)
         if bid.job_class == "latency":
-            snapshot = self._snapshot(fx, pool, [bid], now_ms, self._carried.slow.posted_micros)
-            return Question(snapshot, bid, express=True)
+            return self._on_arrival(fx, pool, bid, now_ms)
         pending = [other for other, _ in self._pending(fx, pool, now_ms, tell=False).values()]
         by_price = pool.rules.mechanism in BY_PRICE
         bids, waiting = in_turn([*pending, bid], by_price=by_price)
         snapshot = self._snapshot(fx, pool, bids, now_ms, self._carried.price_micros)
         return Question(replace(snapshot, explain=frozenset({bid.id})), bid, queued=bid in waiting)
+
+    def _on_arrival(self, fx: Effects, pool: Pool, bid: market.Bid, now_ms: int) -> Question:
+        """One bid at the posted price, beside the bids that room is kept for."""
+        kept = []
+        for cluster, namespace, name in (escrow.bid.split("/") for escrow in self._carried.escrows):
+            stored = (
+                self._api.find(cluster, BIDS, namespace, name) if self._api.has_cluster(cluster) else None
+            )
+            if stored is not None and is_pending(stored) and cluster in fx.treasury.budgets:
+                other = self._read(fx, cluster, stored, pool, now_ms, tell=False)
+                kept += [other] if other is not None and other.id != bid.id else []
+        snapshot = self._snapshot(fx, pool, [bid, *kept], now_ms, self._carried.slow.posted_micros)
+        return Question(replace(snapshot, explain=frozenset({bid.id})), bid, express=True)
 
     def clear(self, fx: Effects, pool: Pool, now_ms: int) -> None:
         """Stage the decisions on every pending bid and every lease that is due for renewal."""
