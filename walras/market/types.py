@@ -250,7 +250,8 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One pool at one moment. `price_micros` is the posted price: that of the last clearing.
+    """One pool at one moment. `price_micros` is that of the last clearing, or the posted one for a bid that
+    is decided on its arrival, beside which `bids` has those that escrows are for.
 
     agents: facts by agent; one that is not named has the defaults. memory: that of the last clearing.
     explain: the bids whose winning price is looked for if they lose, which costs some clearings each; None is
