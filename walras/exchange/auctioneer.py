@@ -10,9 +10,8 @@ from typing import Final
 import msgspec
 
 from walras.core.clock import Ids
-from walras.core.errors import InsufficientFunds, NotFound, WalrasError
-from walras.core.money import format_credits
-from walras.exchange import accounts, leasing
+from walras.core.errors import WalrasError
+from walras.exchange.applying import Pending, award, displace
 from walras.exchange.book import Pool, bid_id, is_pending, read_bid, submitted_ms
 from walras.exchange.carried import Carried
 from walras.exchange.demand import BIDS
@@ -34,8 +33,6 @@ PRICES_KEPT: Final = 3_600
 BY_PRICE: Final = ("auction", "proportional")
 # These ask for nothing but devices, leases and bids.
 WITHOUT_FACTS: Final = ("auction", "fifo", "priority", "posted")
-
-Pending = dict[str, tuple[market.Bid, Object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +167,18 @@ class Auctioneer:
         self._apply(fx, pool, snapshot, outcome, pending)
         self._explainer.queue(fx, [(bid.agent, pending[bid.id][1]) for bid in waiting], now_ms)
 
+    def _apply(
+        self, fx: Effects, pool: Pool, snapshot: market.Snapshot, outcome: market.Outcome, bids: Pending
+    ) -> None:
+        self.displacements += displace(fx, outcome, snapshot.now_ms)
+        award(fx, pool, outcome, bids, self._explainer, self._supply, self._ids, snapshot.now_ms)
+        for refusal in outcome.refusals:
+            bid, stored = bids[refusal.bid]
+            searched = snapshot.explain is None or bid.id in snapshot.explain
+            self._explainer.refuse(
+                fx, bid.agent, stored, refusal.explanation, snapshot.now_ms, searched=searched
+            )
+
     def _slow(self, pool: Pool, snapshot: market.Snapshot, outcome: market.Outcome) -> Slow:
         """What is posted from now on: where the auction divides, it follows slowly."""
         before, least = self._carried.slow, pool.rules.reserve_micros
@@ -234,68 +243,6 @@ class Auctioneer:
             memory=self._carried.memory,
             escrows=self._carried.escrows,
         )
-
-    def _apply(
-        self, fx: Effects, pool: Pool, snapshot: market.Snapshot, outcome: market.Outcome, bids: Pending
-    ) -> None:
-        now_ms, explain = snapshot.now_ms, snapshot.explain
-        for renewal in outcome.renewals:
-            leasing.renew(fx, fx.holdings[renewal.lease], renewal.price_micros, renewal.end_ms, now_ms)
-        for displacement in outcome.displacements:
-            self._displace(fx, displacement, outcome, now_ms)
-        for award in outcome.awards:
-            bid, stored = bids[award.bid]
-            try:
-                holding = leasing.grant(fx, award, bid, stored, pool.name, self._supply, self._ids, now_ms)
-            except (InsufficientFunds, NotFound) as error:
-                self._explainer.unreadable(fx, bid.agent, stored, error, now_ms)
-                continue
-            fx.holdings[holding.id] = holding
-            self._explainer.forget(bid.id)
-        for refusal in outcome.refusals:
-            bid, stored = bids[refusal.bid]
-            self._explainer.refuse(
-                fx,
-                bid.agent,
-                stored,
-                refusal.explanation,
-                now_ms,
-                searched=explain is None or bid.id in explain,
-            )
-
-    def _displace(
-        self, fx: Effects, displacement: market.Displacement, outcome: market.Outcome, now_ms: int
-    ) -> None:
-        holding = fx.holdings[displacement.lease]
-        worth = format_credits(holding.worth_micros)
-        if displacement.reason == "priority":
-            reason, message = "Preempted", "preempted by a bid of higher priority"
-        elif displacement.reason == "share":
-            reason, message = (
-                "NotRenewed",
-                "not renewed: the place is another agent's by the pool's mechanism",
-            )
-        elif displacement.reason == "gang":
-            reason, message = "NotRenewed", "not renewed: its room is kept for a gang"
-        elif displacement.by is not None and displacement.reason == "resold":
-            accounts.compensate(fx, displacement, holding, now_ms)
-            paid = format_credits(displacement.compensation_micros)
-            reason = "Resold"
-            message = (
-                f"sold as resalePrice asks: {paid} credits, and what is left of its own price comes back"
-            )
-        elif displacement.by is not None:
-            accounts.compensate(fx, displacement, holding, now_ms)
-            reason = "Displaced"
-            message = f"displaced by a latency-class bid worth more than {worth} credits per GPU-hour"
-        elif displacement.reason == "funds":
-            reason, message = "OutOfFunds", "not renewed: the agent's balance does not cover another term"
-        else:
-            price = format_credits(outcome.price_micros)
-            reason = "PriceRose"
-            message = f"not renewed: the price is {price} and this bid pays at most {worth}"
-        self.displacements += reason not in ("OutOfFunds", "Resold")
-        leasing.warn(fx, holding, displacement.drains_at_ms, reason, message, now_ms)
 
 
 def _facts(treasury: Treasury) -> dict[str, market.AgentFacts]:
