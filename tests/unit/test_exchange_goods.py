@@ -276,6 +276,26 @@ def test_an_elastic_gang_takes_what_there_is_and_pays_for_that() -> None:
     play(story, "emulated:3")
 
 
+def test_a_lease_whose_room_is_kept_for_a_gang_is_told_so() -> None:
+    async def story(world: World) -> None:
+        for name in ("first", "second"):
+            await world.agent(name)
+            await world.pod(name, "job", 1000, "0.50", "batch")
+            await world.step(1000)
+            await world.bind(name, "job", world.nodes(name)[0]["metadata"]["name"])
+            await world.step(20_000)
+        await world.agent("gang")
+        await bid(world, "gang", "both", {"devices": 2, "maxPrice": "0.90"})
+        for _ in range(100):
+            await world.step(1000)
+            if world.bid("gang", "both")["status"]["phase"] == "Leased":
+                break
+        assert "its room is kept for a gang" in messages(world, "first", "NotRenewed")[0]
+        assert len(world.leases("gang")[0]["spec"]["devices"]) == 2
+
+    play(story, "emulated:2")
+
+
 def test_topology_decides_where_the_devices_are() -> None:
     async def story(world: World) -> None:
         await world.agent("train")
