@@ -419,7 +419,9 @@ class Exchange:
 
     def _expire_holds(self, now: int) -> None:
         """Money that is on hold for no lease, past its time, is free again."""
-        for hold in self.treasury.expire(now, {holding.hold for holding in self.holdings.values()}):
+        for hold in self.treasury.expire(
+            now, {hold for each in self.holdings.values() for hold in each.holds}
+        ):
             _log.warning("a hold that no lease names was given back", hold=hold)
 
     # Agents

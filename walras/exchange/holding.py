@@ -24,8 +24,19 @@ _STATES: Final[dict[str, Literal["reserved", "active", "draining"]]] = {
 }
 
 
+class Term(msgspec.Struct, frozen=True):
+    """A term that a lease goes on for when the present one is over, with money on hold for it."""
+
+    hold: str
+    price_micros: int
+    start_ms: int
+
+
 class Holding(msgspec.Struct, kw_only=True):
-    """A lease and its money. Times are epoch milliseconds, prices micro-credits a whole GPU-hour."""
+    """A lease and its money. Times are epoch milliseconds, prices micro-credits a whole GPU-hour.
+
+    price_micros, hold and captured_micros are of the present term; end_ms is the end of the last.
+    """
 
     id: str
     agent: str
@@ -60,6 +71,7 @@ class Holding(msgspec.Struct, kw_only=True):
     message: str = ""
     pod: str = ""
     terms: int = 1
+    following: tuple[Term, ...] = ()
     priority: int = 0
     # For which the holder gives up the rest of the term; None: for nothing.
     resale_micros: int | None = None
@@ -69,13 +81,31 @@ class Holding(msgspec.Struct, kw_only=True):
         """Thousandths of a device over all shares."""
         return sum(share.milli for share in self.shares)
 
+    @property
+    def holds(self) -> tuple[str, ...]:
+        """All money that is set aside for it."""
+        return (self.hold, *(term.hold for term in self.following))
+
+    @property
+    def term_end_ms(self) -> int:
+        """The end of the present term."""
+        return self.following[0].start_ms if self.following else self.end_ms
+
     def cost_of_term(self) -> int:
         """What the present term costs when it is served whole."""
-        return charge(self.price_micros, self.milli, self.end_ms - self.term_start_ms)
+        return charge(self.price_micros, self.milli, self.term_end_ms - self.term_start_ms)
+
+    def next_term(self) -> None:
+        """Go on to the following term, whatever of it is over already unserved."""
+        term, *rest = self.following
+        self.hold, self.price_micros, self.term_start_ms = term.hold, term.price_micros, term.start_ms
+        self.captured_micros, self.gap_ms = 0, max(0, self.metered_until_ms - term.start_ms)
+        self.metered_until_ms = max(self.metered_until_ms, term.start_ms)
+        self.following = tuple(rest)
 
     def due(self, now_ms: int) -> int:
         """Micros of the present term that are owed at `now_ms` and not yet captured."""
-        served = max(0, min(now_ms, self.end_ms) - self.term_start_ms - self.gap_ms)
+        served = max(0, min(now_ms, self.term_end_ms) - self.term_start_ms - self.gap_ms)
         return charge(self.price_micros, self.milli, served) - self.captured_micros
 
     def as_market(self, funds_micros: int) -> market.Lease:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Final
 
 from walras.core.clock import Ids, parse_rfc3339, rfc3339
-from walras.core.money import format_credits, parse_credits, split
+from walras.core.money import charge, format_credits, parse_credits, split
 from walras.core.quantity import format_duration
 from walras.cost.usage import MINUTE_MS
 from walras.exchange.demand import PODS
 from walras.exchange.effects import Effects
-from walras.exchange.holding import BID_LABEL, LEASES, Holding
+from walras.exchange.holding import BID_LABEL, LEASES, Holding, Term
 from walras.exchange.nodes import NODES, drain, lease_node
 from walras.exchange.supply import Supply
 from walras.exchange.treasury import account_of, revenue_of
@@ -98,23 +98,24 @@ def activate(fx: Effects, holding: Holding, supply: Supply, now_ms: int) -> None
 
 
 def renew(fx: Effects, holding: Holding, price_micros: int, end_ms: int, now_ms: int) -> None:
-    """Stage another term at a new price: the old hold is settled and released, a new one made."""
-    settle(fx, holding, now_ms, cpu_ms=0)
-    fx.treasury.release(holding.hold, now_ms)
-    holding.price_micros = price_micros
-    holding.term_start_ms, holding.end_ms = now_ms, end_ms
-    holding.captured_micros = holding.gap_ms = 0
+    """Stage another term at a new price, with its own money on hold; the old price stays to the old end."""
     holding.terms += 1
-    holding.hold = f"lease:{holding.id}:{holding.terms}"
+    term = Term(f"lease:{holding.id}:{holding.terms}", price_micros, max(holding.end_ms, now_ms))
+    settle(fx, holding, now_ms, cpu_ms=0)
+    is_over = holding.end_ms < now_ms
+    holding.following, holding.end_ms = (*holding.following, term), end_ms
     fx.treasury.hold(
-        holding.hold,
+        term.hold,
         account_of(holding.agent),
         revenue_of(holding.pool),
-        holding.cost_of_term(),
+        charge(price_micros, holding.milli, end_ms - term.start_ms),
         now_ms,
         ref=f"{holding.namespace}/{holding.name}",
-        expires_at_ms=holding.end_ms + HOLD_GRACE_MS,
+        expires_at_ms=end_ms + HOLD_GRACE_MS,
     )
+    if is_over:
+        # The server was down at its end; the time since then is nobody's.
+        _go_on(fx, holding, now_ms)
     fx.project(holding)
     fx.keep(holding)
 
@@ -169,7 +170,8 @@ def end(fx: Effects, holding: Holding, now_ms: int, cpu_ms: int) -> None:
     """Stage the end of a lease whose processes are gone: last settlement, unused money back, Node away."""
     if holding.phase != "Reserved":
         settle(fx, holding, now_ms, cpu_ms)
-    fx.treasury.release(holding.hold, now_ms)
+    for hold in holding.holds:
+        fx.treasury.release(hold, now_ms)
     holding.phase = "Ended"
     holding.end_ms = min(holding.end_ms, now_ms)
     fx.delete(holding.agent, NODES, "", holding.node)
@@ -209,8 +211,26 @@ def prune(fx: Effects, now_ms: int) -> None:
 
 
 def settle(fx: Effects, holding: Holding, now_ms: int, cpu_ms: int) -> int:
-    """Stage payment for the time since the last reading; returns the micros. Never beyond the lease's end."""
-    until_ms = min(now_ms, holding.end_ms)
+    """Stage payment for the time since the last reading, each term at its own price; returns the micros.
+
+    Never beyond the lease's end.
+    """
+    paid = 0
+    while holding.following and now_ms >= holding.term_end_ms:
+        paid += _settle_term(fx, holding, holding.term_end_ms, cpu_ms)
+        cpu_ms = 0
+        _go_on(fx, holding, now_ms)
+        fx.project(holding)
+    return paid + _settle_term(fx, holding, now_ms, cpu_ms)
+
+
+def _go_on(fx: Effects, holding: Holding, now_ms: int) -> None:
+    fx.treasury.release(holding.hold, now_ms)
+    holding.next_term()
+
+
+def _settle_term(fx: Effects, holding: Holding, now_ms: int, cpu_ms: int) -> int:
+    until_ms = min(now_ms, holding.term_end_ms)
     elapsed_ms = until_ms - holding.metered_until_ms
     if elapsed_ms <= 0:
         return 0
