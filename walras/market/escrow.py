@@ -231,7 +231,7 @@ def _plan(
         board.take(award.shares, now=award.starts_now)
     taken = {share.device for escrow in kept for share in escrow.shares}
     renewed = {each.lease: each.end_ms for each in outcome.renewals}
-    ends_ms = {lease.id: renewed.get(lease.id, lease.end_ms) for lease in snapshot.leases}
+    ends_ms = {lease.id: renewed.get(lease.id, _ends_ms(lease, snapshot)) for lease in snapshot.leases}
 
     def wait_ms(lease: Lease) -> int:
         return max(1, ends_ms[lease.id] - snapshot.now_ms)
@@ -241,7 +241,7 @@ def _plan(
         weaker = [
             lease
             for lease in snapshot.leases
-            if lease.state == "active" and lease.id not in gone and _gives_way(lease, option, prepared)
+            if lease.state != "draining" and lease.id not in gone and _gives_way(lease, option, prepared)
         ]
         found = evict(replace(option.ask, needs=needs), board, weaker, wait_ms)
         if found is not None and _helps(option, found.victims):
@@ -251,6 +251,13 @@ def _plan(
             ends = [ends_ms[lease.id] for lease in found.victims]
             return Escrow(name, option.index, shares, max([*ends, *_drains(found.devices, snapshot)]))
     return None
+
+
+def _ends_ms(lease: Lease, snapshot: Snapshot) -> int:
+    """When its term is over; that of a lease which waits begins once what drains for it is gone."""
+    if lease.state != "reserved":
+        return lease.end_ms
+    return snapshot.now_ms + snapshot.rules.notice_ms + snapshot.rules.tick_ms + lease.term_ms
 
 
 def _helps(option: Option, victims: Sequence[Lease]) -> bool:
