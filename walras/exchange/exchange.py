@@ -23,6 +23,7 @@ from walras.exchange.book import Pool, bid_id, current_pool, is_pending
 from walras.exchange.carried import Shelf
 from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, POOLS, Bidder
 from walras.exchange.effects import Effects
+from walras.exchange.emptying import Emptying, NodeRuntime
 from walras.exchange.holding import LEASES, Holding
 from walras.exchange.nodes import NODES
 from walras.exchange.showing import Display
@@ -52,16 +53,6 @@ class Database(Protocol):
     def query(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]: ...
 
 
-class NodeRuntime(Protocol):
-    """What the exchange asks of whatever runs a node's pods."""
-
-    async def stop_node(self, cluster: str, node: str) -> None:
-        """End everything that runs there; return when it is gone."""
-
-    def node_cpu_ms(self, cluster: str, node: str) -> int:
-        """CPU time that the node's pods have used so far."""
-
-
 class Exchange:
     """One pool's market over the clusters of all agents."""
 
@@ -78,7 +69,7 @@ class Exchange:
         supply: Supply,
     ) -> None:
         self._api, self._database, self._clock, self._ids = api, database, clock, ids
-        self._manager, self._recorder, self._runtime, self._supply = manager, recorder, runtime, supply
+        self._manager, self._recorder, self._supply = manager, recorder, supply
         self.auctioneer = Auctioneer(api, supply, ids)
         self._bidder = Bidder(api, recorder, supply, self.auctioneer.proxy)
         self._display = Display()
@@ -90,10 +81,8 @@ class Exchange:
         self._task: asyncio.Task[None] | None = None
         self._unsubscribe: list[Any] = []
         self._urgent = Urgent()
-        self._stopping: dict[str, asyncio.Task[None]] = {}
-        self._stopped: set[str] = set()
+        self._emptying = Emptying(runtime, self._wake.set)
         self._look: set[str] = set()
-        self._cpu_seen: dict[str, int] = {}
         self._agents_changed: set[str] = set()
         self._offered: set[tuple[str, str, str]] = set()
         self._tick_at_ms = self._income_at_ms = self._status_at_ms = self._prune_at_ms = 0
@@ -136,9 +125,7 @@ class Exchange:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for task in self._stopping.values():
-            task.cancel()
-        await asyncio.gather(*self._stopping.values(), return_exceptions=True)
+        await self._emptying.cancel()
         fx = self._effects()
         self._settle_all(fx, self._clock.now_ms())
         self._store_carried(fx.tx, at_once=True)
@@ -216,7 +203,7 @@ class Exchange:
         for holding in self.holdings.values():
             if not self._supply.has(holding.shares):
                 leasing.lose(fx, holding, now)
-                self._stop(holding)
+                self._emptying.begin(holding)
         await fx.commit()
 
     def _effects(self) -> Effects:
@@ -342,7 +329,7 @@ class Exchange:
         due += [
             holding.drains_at_ms
             for holding in self.holdings.values()
-            if holding.phase == "Draining" and holding.id not in self._stopping
+            if holding.phase == "Draining" and holding.id not in self._emptying
         ]
         return min(due)
 
@@ -441,7 +428,7 @@ class Exchange:
                     # Looked at again when the last of them is over.
                     self._agents_changed.add(name)
                     for holding in held:
-                        self._stop(holding)
+                        self._emptying.begin(holding)
                     continue
                 accounts.close(fx, name, now)
             if agent is not None and not gone:
@@ -461,46 +448,27 @@ class Exchange:
         for identity in look:
             holding = self.holdings.get(identity)
             if holding is not None and not fx.pods_on(holding) and self._is_done(fx, holding):
-                self._stop(holding)
+                self._emptying.begin(holding)
         for holding in list(self.holdings.values()):
             if holding.phase == "Draining" and now >= holding.drains_at_ms:
-                self._stop(holding)
-        stopped, self._stopped = self._stopped, set()
-        for identity in stopped:
-            task = self._stopping.pop(identity, None)
+                self._emptying.begin(holding)
+        for identity, error in self._emptying.done():
             holding = self.holdings.get(identity)
-            if task is None or holding is None:
+            if holding is None:
                 continue
-            if not task.cancelled() and (error := task.exception()) is not None:
+            if error is not None:
                 _log.error("a node could not be stopped; trying again", node=holding.node, error=str(error))
                 holding.drains_at_ms = now + RETRY_MS
                 continue
-            leasing.end(fx, holding, now, self._cpu_since(holding))
+            leasing.end(fx, holding, now, self._emptying.cpu_since(holding))
             del self.holdings[identity]
-            self._cpu_seen.pop(identity, None)
+            self._emptying.forget(holding)
             self._requeue_bid(fx, holding)
 
     def _is_done(self, fx: Effects, holding: Holding) -> bool:
         """Whether nothing will use the lease any more: it drains, or its bid is gone or over."""
         bid = fx.bid(holding)
         return holding.phase == "Draining" or bid is None or bid.get("status", {}).get("phase") == "Ended"
-
-    def _stop(self, holding: Holding) -> None:
-        """Have the runtime end what is left on the node; the lease ends when that is confirmed."""
-        if holding.id in self._stopping:
-            return
-
-        async def stop() -> None:
-            if holding.phase != "Reserved":
-                await self._runtime.stop_node(holding.agent, holding.node)
-
-        def stopped(_: asyncio.Task[None]) -> None:
-            self._stopped.add(holding.id)
-            self._wake.set()
-
-        task = asyncio.create_task(stop())
-        self._stopping[holding.id] = task
-        task.add_done_callback(stopped)
 
     def _requeue_bid(self, fx: Effects, holding: Holding) -> None:
         """An agent's own bid whose lease was displaced is pending again; a pod's bid goes with its pod."""
@@ -513,7 +481,7 @@ class Exchange:
     def _start_reserved(self, fx: Effects, pool: Pool, now: int) -> None:
         waiting = [holding for holding in self.holdings.values() if holding.phase == "Reserved"]
         for holding in sorted(waiting, key=lambda holding: (holding.start_ms, holding.id)):
-            if holding.id in self._stopping:
+            if holding.id in self._emptying:
                 continue
             if startable(holding.as_market(0), fx.market_leases(), pool.devices):
                 leasing.activate(fx, holding, self._supply, now)
@@ -521,13 +489,7 @@ class Exchange:
     def _settle_all(self, fx: Effects, now: int) -> None:
         for holding in self.holdings.values():
             if holding.phase != "Reserved":
-                leasing.settle(fx, holding, now, self._cpu_since(holding))
-
-    def _cpu_since(self, holding: Holding) -> int:
-        used = self._runtime.node_cpu_ms(holding.agent, holding.node)
-        seen = self._cpu_seen.get(holding.id, 0)
-        self._cpu_seen[holding.id] = used
-        return max(0, used - seen)
+                leasing.settle(fx, holding, now, self._emptying.cpu_since(holding))
 
 
 def _mark_ended(lease: Object) -> None:
