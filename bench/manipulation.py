@@ -49,7 +49,7 @@ CLAIMS: Final = {
 SPLITS: Final = {"split_2", "split_5"}
 # Nobody has time to wait, or a wallet to split, there.
 IDLE: Final = {"once": {*SPLITS, "snipe_last"}, "timed": SPLITS, "patient": SPLITS, "paced": set[str]()}
-SEEDS: Final = 8
+SEEDS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
