@@ -9,11 +9,23 @@ from dataclasses import dataclass, field, replace
 from walras.core.money import HOUR_MS, charge
 from walras.market.auction import Auction
 from walras.market.placement import startable
+from walras.market.slow import Slow, step
 from walras.market.strategies.deadline import Deadline
 from walras.market.strategies.fixed import Fixed
 from walras.market.strategies.pacing import Pacing
 from walras.market.strategies.strategy import Facts, PacingState, Strategy
-from walras.market.types import Bid, Device, JobClass, Lease, Outcome, Package, Payments, Rules, Snapshot
+from walras.market.types import (
+    Bid,
+    Device,
+    Escrow,
+    JobClass,
+    Lease,
+    Outcome,
+    Package,
+    Payments,
+    Rules,
+    Snapshot,
+)
 
 CREDIT = 1_000_000
 STRATEGIC = "strategic"
@@ -106,11 +118,13 @@ class Wallet:
 
 @dataclass(slots=True)
 class Held:
-    """A lease and the job that uses it; None when it is hoarded. `paid_until_ms`: metered so far."""
+    """A lease and the job that uses it, None when it is hoarded; what is set aside for it; and the price that
+    it is renewed at, with the time from which that is paid."""
 
     lease: Lease
     job: str | None
     aside_micros: int
+    renewed: tuple[int, int] | None = None
 
 
 class Economy:
@@ -125,11 +139,13 @@ class Economy:
         self.price_micros = self.rules.reserve_micros
         self.gained_micros = 0
         self._auction = Auction()
+        self._slow = Slow(self.price_micros, self.price_micros, 0)
         self._jobs = list(reversed(world.jobs))
         self._running: dict[str, Running] = {}
         self._bids: dict[str, Bid] = {}
         self._bid_job: dict[str, str] = {}
         self._held: dict[str, Held] = {}
+        self._escrows: tuple[Escrow, ...] = ()
         self._wallets: dict[str, Wallet] = {}
         self._made = 0
 
@@ -150,9 +166,11 @@ class Economy:
         while self._jobs and self._jobs[-1].arrives_ms <= self.now_ms:
             self._arrive(self._jobs.pop())
         self._rebid()
-        snapshot = self._snapshot()
+        snapshot = self._snapshot(self.price_micros)
         outcome = self._auction.clear(snapshot)
-        self.price_micros = outcome.price_micros
+        self.price_micros, self._escrows = outcome.price_micros, outcome.escrows
+        reserve = self.rules.reserve_micros
+        self._slow = step(self._slow, snapshot, reserve_micros=reserve, reserve_max_micros=reserve)
         self._apply(outcome)
 
     def _earn(self) -> None:
@@ -190,6 +208,8 @@ class Economy:
             lease = held.lease
             if lease.state == "reserved":
                 continue
+            if held.renewed is not None and self.now_ms > held.renewed[1]:
+                held.lease = lease = replace(lease, price_micros=held.renewed[0])
             self._pay(held, charge(lease.price_micros, lease.total_milli, self.rules.tick_ms))
             if held.job is not None:
                 devices[held.job] = devices.get(held.job, 0) + len(lease.shares)
@@ -316,7 +336,7 @@ class Economy:
         )
         self._bid_job[name] = job.id
         if new and self._bids[name].job_class == "latency":
-            self._apply(self._auction.express(self._snapshot(), name))
+            self._apply(self._auction.express(self._snapshot(self._slow.posted_micros), name))
 
     def _price(self, running: Running, conduct: Conduct, term_ms: int) -> int:
         job = running.job
@@ -337,7 +357,7 @@ class Economy:
 
     # The market
 
-    def _snapshot(self) -> Snapshot:
+    def _snapshot(self, price_micros: int) -> Snapshot:
         return Snapshot(
             now_ms=self.now_ms,
             rules=self.rules,
@@ -350,8 +370,9 @@ class Economy:
             bids=tuple(
                 replace(bid, funds_micros=self._wallets[bid.agent].free_micros) for bid in self._bids.values()
             ),
-            price_micros=self.price_micros,
+            price_micros=price_micros,
             explain=frozenset(),
+            escrows=self._escrows,
         )
 
     def _apply(self, outcome: Outcome) -> None:
@@ -362,7 +383,8 @@ class Economy:
             lease = held.lease
             cost = charge(renewal.price_micros, lease.total_milli, lease.term_ms)
             self._set_aside(held, cost)
-            held.lease = replace(lease, price_micros=renewal.price_micros, end_ms=renewal.end_ms)
+            held.renewed = (renewal.price_micros, renewal.end_ms - lease.term_ms)
+            held.lease = replace(lease, end_ms=renewal.end_ms)
         for gone in outcome.displacements:
             held = self._held[gone.lease]
             held.lease = replace(held.lease, state="draining", drains_at_ms=gone.drains_at_ms)
