@@ -396,8 +396,8 @@ def waiting(seed: int, devices: int, milli: int) -> tuple[int | None, int]:
     """How long an agent that saves up waits for such shares at the price cap, and its bound.
 
     Its rivals are rich and bid less than the cap, many of them for work without end. The bound: the time
-    to earn a whole term at the cap, the longest lease, and the notice with three ticks (found, reserved,
-    started).
+    to earn a whole term at the cap, the longest lease, and the notice with four ticks: two until a lease
+    that was just won begins, two until this one does.
     """
     chance = random.Random(seed)
     pool = tuple(Device(f"d{i}", f"n{i}", "m", i, 80_000) for i in range(3))
@@ -420,7 +420,7 @@ def waiting(seed: int, devices: int, milli: int) -> tuple[int | None, int]:
     played.fund("saver", had, income_micros_per_hour=income)
     played.want(Bid("saver", "saver", "batch", (package,), 0, 0, 0))
     saving_ms = -(-(needed - had) * HOUR // (income * tick_ms)) * tick_ms
-    bound_ms = saving_ms + TERM_MS + played.rules.notice_ms + 3 * tick_ms
+    bound_ms = saving_ms + TERM_MS + played.rules.notice_ms + 4 * tick_ms
     while played.now_ms < came_ms + bound_ms and not played.starts("saver"):
         tick()
     starts = played.starts("saver")

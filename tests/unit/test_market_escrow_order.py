@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from walras.market.auction import Auction
 from walras.market.types import Bid, Device, Escrow, Lease, Package, Rules, Share, Snapshot
 
@@ -35,9 +33,6 @@ def test_room_kept_for_a_bid_goes_to_the_one_that_outbids_it() -> None:
     assert [each.bid for each in outcome.escrows] == ["strong"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a lease that has not begun blocks the plan, however little it is worth"
-)
 def test_room_is_kept_where_a_lease_that_gives_way_is_about_to_begin() -> None:
     """In a busy pool some lease is always about to begin, so a gang of all devices could wait for ever."""
     draining = replace(lease("old", WHOLE[1]), state="draining", end_ms=102_000, drains_at_ms=102_000)
