@@ -142,7 +142,7 @@ def _outcome(prepared: Prepared, decide: Decide, explainer: Explainer) -> Outcom
     now = prepared.snapshot.now_ms
     won = {win.option.bid.id for win in result.wins}
     renewals = tuple(
-        Renewal(lease.id, prepared.price_of(lease, price), max(lease.end_ms, now) + lease.term_ms)
+        Renewal(lease.id, payments.renewal(lease), max(lease.end_ms, now) + lease.term_ms)
         for lease in clearing.renewing
     )
     return Outcome(

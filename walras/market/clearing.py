@@ -90,7 +90,7 @@ class Clearing:
         self._override = override
         self._only = only
         self.floor_micros = max(floor_micros, self._rules.reserve_micros)
-        self._board = prepared.board.copy()
+        self.board = prepared.board.copy()
         self._purse = dict(prepared.funds)
         self._result = Pass()
         self._renewing: dict[str, Lease] = {}
@@ -176,7 +176,7 @@ class Clearing:
             self._renewing[lease.id] = lease
             self._purse[lease.agent] -= cost
             return
-        self._board.drain(lease)
+        self.board.drain(lease)
 
     def price(self, option: Option) -> int:
         """What a package offers, as overridden."""
@@ -237,7 +237,7 @@ class Clearing:
         density = self._density(option)
         if not self._funded(option) or density <= self._no_room.get(option.kind, -1):
             return False
-        board, ask, most = self._board, option.ask, self._most(option)
+        board, ask, most = self.board, option.ask, self._most(option)
         for now in (True, False):
             rooms = board.rooms(ask, now=now)
             devices = locate(ask, rooms, most, self._prepared.demand, board)
@@ -261,7 +261,7 @@ class Clearing:
         return False
 
     def _evict(self, option: Option, leases: list[Lease], cost: Callable[[Lease], int]) -> Eviction | None:
-        return evict(option.ask, self._board, leases, cost) if leases else None
+        return evict(option.ask, self.board, leases, cost) if leases else None
 
     def _try_buying(self, option: Option) -> bool:
         """Leases whose holders ask no more than is left of its bid when it has paid the least price."""
@@ -271,7 +271,7 @@ class Clearing:
         if found is None or found.cost > left or not self._funded(option, found.cost):
             return False
         for lease in found.victims:
-            self._board.drain(lease)
+            self.board.drain(lease)
             self._result.bought[lease.id] = lease
         compensations = tuple(self.asked(lease) for lease in found.victims)
         self._win(
@@ -306,7 +306,7 @@ class Clearing:
         return charge(max(0, lease.resale_micros - lease.price_micros), lease.total_milli, rest_ms)
 
     def _give_up(self, lease: Lease) -> None:
-        self._board.drain(lease)
+        self.board.drain(lease)
         del self._renewing[lease.id]
         self._result.given_up[lease.id] = lease
         for share in lease.shares:
@@ -329,7 +329,7 @@ class Clearing:
             )
             if self._funded(option, sum(restarts)):
                 for lease in found.victims:
-                    self._board.drain(lease)
+                    self.board.drain(lease)
                     self._renewing.pop(lease.id, None)
                     self._result.displaced[lease.id] = lease
                 self._win(option, found.devices, now=False, victims=found.victims, compensations=restarts)
@@ -370,10 +370,10 @@ class Clearing:
         compensations: tuple[int, ...] = (),
         buys: bool = False,
     ) -> None:
-        shares = self._board.shares(option.ask, devices, now=now)
+        shares = self.board.shares(option.ask, devices, now=now)
         win = Win(option, self._density(option), shares, now, victims, compensations, buys)
         given_up = self._needed_given_up(shares)
-        self._board.take(shares, now=now)
+        self.board.take(shares, now=now)
         cost = option.cost(self.price(option), len(devices))
         self._purse[option.bid.agent] -= cost + win.compensations_micros
         if given_up:
@@ -386,9 +386,7 @@ class Clearing:
         for share in shares:
             given_up = self._given_up_on.get(share.device)
             if given_up:
-                back = _room_before(
-                    self._board.room_later(share.device), share.device, self._result, given_up
-                )
+                back = _room_before(self.board.room_later(share.device), share.device, self._result, given_up)
                 if not Shape(share.milli, share.memory_mib).fits(back):
                     needed |= given_up
         return frozenset(needed)

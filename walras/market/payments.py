@@ -11,7 +11,10 @@ from typing import Final
 
 from walras.core.money import charge, price_within
 from walras.market.clearing import Override, Win
-from walras.market.prepared import Prepared
+from walras.market.ground import at_speed
+from walras.market.placement import locate
+from walras.market.prepared import Option, Prepared
+from walras.market.types import Lease
 from walras.market.winning import Decide, Decision
 
 # Bids looked at again in one clearing, all searches together; who comes after pays the uniform price.
@@ -36,6 +39,27 @@ class Payments:
             left = charge(bound, win.milli, option.package.term_ms) - win.compensations_micros
             price = min(price, price_within(max(0, left), milli_ms))
         return min(price, offered)
+
+    def renewal(self, lease: Lease) -> int:
+        """What a lease pays for its next term: the one price, or with critical payments the best density that
+        lost to somebody else's bid which could have had its room, if that is less."""
+        uniform = self._prepared.price_of(lease, self._decision.price_micros)
+        if self._prepared.snapshot.rules.payments == "uniform":
+            return uniform
+        reserve = at_speed(self._decision.clearing.floor_micros, self._prepared.speed_of(lease))
+        rivals = (
+            self._prepared.price_for(lease, density)
+            for density, option in self._decision.result.lost
+            if option.bid.agent != lease.agent and self._could_follow(option, lease)
+        )
+        return min(uniform, max((reserve, *rivals)))
+
+    def _could_follow(self, option: Option, lease: Lease) -> bool:
+        """Whether a bid that lost would have room if the lease were gone."""
+        board = self._decision.clearing.board.copy()
+        board.drain(lease)
+        ask = option.ask
+        return locate(ask, board.rooms(ask, now=False), ask.fewest, self._prepared.demand, board) is not None
 
     def _critical(self, win: Win, offered: int) -> int:
         """The least price with which that package wins, all else the same."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -75,7 +76,10 @@ class Prepared:
         fills = {size: Fill(size, self.demand) for size in set(self.capacity.values()) if size.milli > 0}
         self._kinds: dict[tuple[Package, int], tuple[int, Fraction]] = {}
         self.options = {bid.id: self._options(bid, fills) for bid in snapshot.bids}
-        self.densities = {lease.id: self._lease_density(lease, fills) for lease in snapshot.leases}
+        self._ratios = {lease.id: self._lease_ratio(lease, fills) for lease in snapshot.leases}
+        self.densities = {
+            lease.id: math.floor(lease.max_price_micros * self._ratios[lease.id]) for lease in snapshot.leases
+        }
         horizon = snapshot.now_ms + snapshot.rules.notice_ms + snapshot.rules.tick_ms
         self.due = tuple(
             sorted(
@@ -145,15 +149,19 @@ class Prepared:
                 found.append((speed, part))
         return found or [(max(speeds), ask)]
 
-    def _lease_density(self, lease: Lease, fills: dict[Shape, Fill]) -> int:
+    def _lease_ratio(self, lease: Lease, fills: dict[Shape, Fill]) -> Fraction:
+        """Milli-GPU over effective size at speed 1000, as for options, by what it has of its first device."""
         for share in lease.shares:
             size = self.capacity.get(share.device)
             shape = Shape(share.milli, share.memory_mib)
             if size is not None and shape.milli > 0 and shape.fits(size):
-                numerator, denominator = fills[size].ratio(shape)
-                speed = self.speed_of(lease)
-                return lease.max_price_micros * numerator * SPEED_UNIT // (denominator * speed)
-        return 0
+                return Fraction(*fills[size].ratio(shape)) * SPEED_UNIT / self.speed_of(lease)
+        return Fraction(0)
+
+    def price_for(self, lease: Lease, density: int) -> int:
+        """The least price with which a lease would be as dense."""
+        ratio = self._ratios[lease.id]
+        return math.ceil(density / ratio) if ratio else density
 
     def speed_of(self, lease: Lease) -> int:
         """Of the fastest of its devices."""
