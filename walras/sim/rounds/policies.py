@@ -1,0 +1,154 @@
+"""The policies that Shockwave (NSDI 2023) is compared with, as divisions of time, without a commercial solver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from walras.sim.rounds.centre import centre
+from walras.sim.rounds.cluster import Moment
+from walras.sim.rounds.training import Training
+
+_OSSP_FROM_S: Final = 100.0
+_OSSP_TO_S: Final = 1_000_000.0
+_OSSP_WITHIN: Final = 1.05
+_ALLOX_ALPHA: Final = 0.2
+
+
+class GandivaFair:
+    """The same part for every job, whatever its size (Chaudhary et al., EuroSys 2020)."""
+
+    def divide(self, moment: Moment) -> Mapping[int, float]:
+        part = min(1.0, moment.gpus / len(moment.jobs))
+        return {each.job.number: part for each in moment.jobs}
+
+
+class MaxMinFairness:
+    """Gavel's default: the least GPU time of any job as much as can be (Narayanan et al., OSDI 2020, section 4.1)."""
+
+    def divide(self, moment: Moment) -> Mapping[int, float]:
+        sizes = [each.job.gpus for each in moment.jobs]
+        least = min(min(sizes), moment.gpus / len(sizes))
+        return _parts(moment.jobs, centre([least / size for size in sizes], sizes, moment.gpus))
+
+
+class Themis:
+    """Finish-time fairness as Gavel states it: the worst rho of any job as little as can be (Mahajan et al., NSDI 2020).
+
+    rho is the estimated end as shared over that on a part of the cluster of its own. It knows the present speed of
+    a job, not that it will change.
+    """
+
+    def __init__(self) -> None:
+        self._alone_s: dict[int, float] = {}  # what was done so far would have taken so long on a part of its own
+        self._left_steps: dict[int, int] = {}
+        self._own_rate: dict[int, float] = {}  # in steps a second, on that part
+
+    def divide(self, moment: Moment) -> Mapping[int, float]:
+        jobs, sizes = moment.jobs, [each.job.gpus for each in moment.jobs]
+        waited, own = [], []
+        for each in jobs:
+            number = each.job.number
+            if number in self._left_steps:
+                made = self._left_steps[number] - each.left_steps
+                self._alone_s[number] = self._alone_s.get(number, 0.0) + made / self._own_rate[number]
+            rate = each.steps_per_s * min(1.0, moment.gpus / len(jobs) / each.job.gpus)
+            waited.append(moment.now_s - each.job.arrival_s)
+            own.append(self._alone_s.get(number, 0.0) + each.left_steps / rate)
+            self._left_steps[number], self._own_rate[number] = each.left_steps, rate
+
+        def needs(rho: float) -> list[float] | None:
+            """The parts with which nobody's rho is worse; None where somebody's is, whatever it gets."""
+            left = [rho * own_s - waited_s for own_s, waited_s in zip(own, waited, strict=True)]
+            if any(left_s < each.left_s for left_s, each in zip(left, jobs, strict=True)):
+                return None
+            return [each.left_s / left_s for left_s, each in zip(left, jobs, strict=True)]
+
+        least = _bisect(needs, sizes, moment.gpus, low=0.0, high=1.0)
+        return _parts(jobs, centre(least, sizes, moment.gpus))
+
+
+class Ossp:
+    """The last job's end as early as can be, within 5% (Gavel's minimum makespan policy; "OSSP" in Shockwave)."""
+
+    def divide(self, moment: Moment) -> Mapping[int, float]:
+        sizes = [each.job.gpus for each in moment.jobs]
+        low, high = _OSSP_FROM_S, _OSSP_TO_S
+        while _OSSP_WITHIN * low < high:
+            middle = (low + high) / 2
+            if _fits([each.left_s / middle for each in moment.jobs], sizes, moment.gpus):
+                high = middle
+            else:
+                low = middle
+        return _parts(moment.jobs, centre([each.left_s / high for each in moment.jobs], sizes, moment.gpus))
+
+
+class MaxSumThroughput:
+    """Steps a second of all jobs as many as can be ("MST" in Shockwave): most steps for a GPU first."""
+
+    def divide(self, moment: Moment) -> Mapping[int, float]:
+        room, parts = float(moment.gpus), dict[int, float]()
+        for each in sorted(moment.jobs, key=lambda each: -each.steps_per_s / each.job.gpus):
+            parts[each.job.number] = min(1.0, room / each.job.gpus)
+            room -= parts[each.job.number] * each.job.gpus
+        return parts
+
+
+class AlloX:
+    """The least mean completion time (Le et al., EuroSys 2020): on equal GPUs, what is soonest done first, to its end.
+
+    It knows only jobs of one GPU: a larger one is given one GPU's time, and may lose it. Of those that wait, it looks
+    at as many as GPUs are free, or a fifth if that is more, the oldest ones.
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[int, float] = {}
+
+    def divide(self, moment: Moment) -> Mapping[int, float]:
+        waiting = [each for each in moment.jobs if self._parts.get(each.job.number) != 1.0]
+        free = moment.gpus - (len(moment.jobs) - len(waiting))
+        waiting.sort(key=lambda each: each.job.arrival_s)
+        eligible = waiting[: max(int(_ALLOX_ALPHA * len(waiting)), free)]
+        self._parts = {each.job.number: self._parts.get(each.job.number, 0.0) for each in moment.jobs}
+        for each in sorted(eligible, key=lambda each: each.left_s)[:free]:
+            self._parts[each.job.number] = 1.0 / each.job.gpus
+        return dict(self._parts)
+
+
+class Fifo:
+    """All the time to whoever came first, as far as there is room."""
+
+    def divide(self, moment: Moment) -> Mapping[int, float]:
+        room, parts = moment.gpus, dict[int, float]()
+        for each in moment.jobs:
+            parts[each.job.number] = float(each.job.gpus <= room)
+            room -= each.job.gpus if each.job.gpus <= room else 0
+        return parts
+
+
+def _parts(jobs: Sequence[Training], parts: Sequence[float]) -> dict[int, float]:
+    return {each.job.number: part for each, part in zip(jobs, parts, strict=True)}
+
+
+def _fits(parts: Sequence[float], sizes: Sequence[int], gpus: int) -> bool:
+    return max(parts) <= 1 and sum(part * size for part, size in zip(parts, sizes, strict=True)) <= gpus
+
+
+def _bisect(
+    needs: Callable[[float], list[float] | None], sizes: Sequence[int], gpus: int, *, low: float, high: float
+) -> list[float]:
+    """What is needed at the least level at which it fits, which may lie above `high`."""
+
+    def fitting(level: float) -> list[float] | None:
+        parts = needs(level)
+        return parts if parts is not None and _fits(parts, sizes, gpus) else None
+
+    while (found := fitting(high)) is None:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        if (parts := fitting(middle)) is not None:
+            high, found = middle, parts
+        else:
+            low = middle
+    return found
