@@ -1,42 +1,55 @@
-"""The middle of what a linear program leaves open, which is where an interior-point solver ends."""
+"""The middle of what an optimum leaves open: where an interior-point solver ends, as the published policies use one."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
-_STEPS: Final = 200
-_TOLERANCE: Final = 1e-9
+_HALVINGS: Final = 60
+_NO_SLACK: Final = 1e-9
 
 
-def centre(least: Sequence[float], weights: Sequence[float], capacity: float) -> list[float]:
-    """The analytic centre of {x: least <= x <= 1, sum of weights x <= capacity}; `least` where there is no slack.
+def centre(
+    least: Sequence[float], sizes: Sequence[float], capacity: float, *, conic: bool = False
+) -> list[float]:
+    """The analytic centre of {x: least <= x <= 1, sum of sizes x <= capacity}; `least` where nothing is left open.
 
-    It maximises the sum of the logarithms of all slacks. Each x then depends on one multiplier alone, the inverse of
-    the slack of the capacity, which is found by bisection.
+    It maximises the sum of the logarithms of all slacks, with that of x >= 0, which solvers are given too. conic: the
+    lower bounds stand for least / x <= 1 as second-order cones, whose barrier is 2 log(x - least) - log x.
     """
-    slack = capacity - sum(weight * low for weight, low in zip(weights, least, strict=True))
-    if slack <= _TOLERANCE * capacity:
+    if capacity - _sum(sizes, least) <= _NO_SLACK * capacity:
         return list(least)
-    low, high = 0.0, slack
-    for _ in range(_STEPS):
-        guess = (low + high) / 2
-        left = capacity - sum(weight * x for weight, x in zip(weights, _at(least, weights, guess), strict=True))
-        low, high = (guess, high) if left > guess else (low, guess)
-    return _at(least, weights, high)
+
+    def at(left: float) -> list[float]:
+        """Each x on its own, where so much of the capacity is left."""
+        return [
+            _root(low, size / left, conic=conic) if low < 1 - _NO_SLACK else 1.0
+            for low, size in zip(least, sizes, strict=True)
+        ]
+
+    return at(_bisect(lambda left: capacity - _sum(sizes, at(left)) - left, 0.0, capacity))
 
 
-def _at(least: Sequence[float], weights: Sequence[float], left: float) -> list[float]:
-    """Each x where so much capacity is left: the root of 1/(x - least) - 1/(1 - x) = weight / left."""
-    found = []
-    for low, weight in zip(least, weights, strict=True):
-        room = 1 - low
-        if room <= _TOLERANCE:
-            found.append(1.0)
-            continue
-        # With y = x - low and k = weight / left: k y^2 - (k room + 2) y + room = 0, the smaller root.
-        k = weight / left
-        b = k * room + 2
-        found.append(low + 2 * room / (b + math.sqrt(b * b - 4 * k * room)))
-    return found
+def _root(low: float, price: float, *, conic: bool) -> float:
+    """Where the pull of the bounds is the price of capacity."""
+
+    def pull(x: float) -> float:
+        lower = 2 / (x - low) if conic else 1 / (x - low) + 1 / x
+        return lower - 1 / (1 - x) - price
+
+    return _bisect(pull, low, 1.0)
+
+
+def _bisect(falling: Callable[[float], float], low: float, high: float) -> float:
+    """Where a falling function is 0, strictly between."""
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if not low < middle < high:
+            break
+        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
+    return (low + high) / 2
+
+
+def _sum(sizes: Sequence[float], parts: Sequence[float]) -> float:
+    return math.fsum(size * part for size, part in zip(sizes, parts, strict=True))

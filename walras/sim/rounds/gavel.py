@@ -8,8 +8,8 @@ from typing import Final, Protocol
 from walras.sim.rounds.cluster import Moment
 from walras.sim.rounds.training import Training
 
-# A policy is asked no more often than this, so jobs that have just come may wait for it.
-_RESET_S: Final = 1_000.0
+RESET_S: Final = 1_000.0
+"""A policy is asked no more often than this, so jobs that have just come may wait for it."""
 
 
 class Allocation(Protocol):
@@ -25,8 +25,9 @@ class GavelRounds:
     As Gavel has it, a job that the policy has not been asked about yet takes up room and does not run.
     """
 
-    def __init__(self, policy: Allocation) -> None:
+    def __init__(self, policy: Allocation, *, reset_s: float = RESET_S) -> None:
         self._policy = policy
+        self._reset_after_s = reset_s
         self._seen: dict[int, Training] = {}
         self._known: frozenset[int] = frozenset()
         self._parts: Mapping[int, float] = {}
@@ -39,7 +40,7 @@ class GavelRounds:
         self._seen.update((each.job.number, each) for each in moment.jobs)
         since_s = moment.now_s - self._reset_s
         present = frozenset(each.job.number for each in moment.jobs)
-        if present != self._known and (since_s >= _RESET_S or self._reset_s == 0):
+        if present != self._known and (since_s >= self._reset_after_s or self._reset_s == 0):
             self._reset(moment, since_s)
             self._known, self._parts = present, self._policy.divide(moment)
         had_s = {number: self._since_reset_s(number) for number in self._seen}
