@@ -12,13 +12,13 @@ from walras.market.strategies.strategy import Facts, capped
 class Slack:
     """The strategy "slack".
 
-    Slack is the time until the deadline beyond what the work takes. While there is more of it than a margin, the bid is
-    below half the value, and higher the less work is left: so where all bid alike, short work goes first, which makes
-    the mean time to completion small. With less it is above half, and rises towards the value with what is missing.
-    Past the deadline it bids on. Without a deadline there is always slack.
+    Slack is the time until the deadline beyond what the work takes. While there is more of it than a margin,
+    the bid is below half the value, and higher the less work is left: so where all bid alike, short work goes
+    first, which makes the mean time to completion small. With less it is above half, and rises towards the
+    value with what is missing. Past the deadline it bids on. Without a deadline there is always slack.
 
-    margin_ms, margin_percent: the margin, in time and of the work that is left. unit_ms: the work with which half of
-    half is bid, and the missing slack with which three quarters are.
+    margin_ms, margin_percent: the margin, in time and of the work that is left. unit_ms: the work with which
+    half of half is bid, and the missing slack with which three quarters are.
     """
 
     margin_ms: int = 600_000

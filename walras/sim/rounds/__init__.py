@@ -1,1 +1,1 @@
-"""Training jobs on a GPU cluster in rounds, as Gavel and Shockwave simulate them: their policies, and a market."""
+"""Training jobs on GPUs in rounds, as Gavel and Shockwave simulate them: their policies, and a market."""

@@ -1,6 +1,6 @@
-"""How jobs change their batch size as they train: Accordion (MLSys 2021) and gradient noise scale, as Shockwave has them.
+"""How batch sizes change in training: by Accordion (MLSys 2021), and by the gradient noise scale (GNS).
 
-The tables are measurements of Shockwave's authors (uw-mad-dash/shockwave, scheduler/utils.py, MIT).
+Rules and tables are those of Shockwave's authors (uw-mad-dash/shockwave, scheduler/utils.py, MIT).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SAMPLES: Final = {
 LARGEST: Final = {"ResNet-18": 256, "ResNet-50": 128, "LM": 80, "Recommendation": 8_192}
 """The largest batch size of the models that adapt."""
 
-# By model, first batch size and GPUs: the epochs at which the noise has grown enough to double the batch size.
+# By model, first batch size and GPUs: the epochs at which the noise has grown enough to double it.
 _DOUBLES: Final[dict[tuple[str, int, int], tuple[int, ...]]] = {
     ("ResNet-18", 16, 1): (31, 41, 51, 71),
     ("ResNet-18", 32, 1): (21, 31, 51),
@@ -68,10 +68,10 @@ def steps_per_epoch(model: str, batch_size: int) -> int:
 
 
 def next_batch_size(mode: Mode, model: str, first: int, now: int, gpus: int, epoch: int) -> int:
-    """What a job that trains with `now` in that epoch asks to train with next; `first` was its first batch size.
+    """What a job that trains with `now` in that epoch asks for; `first` was its first batch size.
 
-    Accordion trains with the first batch size in critical regimes and with the largest outside of them; by the
-    noise scale a job doubles, once at a time, one epoch ahead.
+    Accordion trains with the first batch size in critical regimes and with the largest outside of them; by
+    the noise scale a job doubles, once at a time, one epoch ahead.
     """
     largest = LARGEST.get(model, first)
     if first == largest or mode == "static":
@@ -83,10 +83,10 @@ def next_batch_size(mode: Mode, model: str, first: int, now: int, gpus: int, epo
 
 
 def planned_batch_sizes(mode: Mode, model: str, first: int, gpus: int, epochs: int) -> list[int]:
-    """Of each epoch, as Shockwave profiles a job ahead of its run; what runs differs a little, in Shockwave too.
+    """Of each epoch, as Shockwave profiles a job ahead; what runs differs a little, in Shockwave too.
 
-    Its profile keeps Accordion's first batch size for the first 30% of the epochs, and that of the last epoch if
-    by then the noise scale has doubled it twice.
+    Its profile keeps Accordion's first batch size for the first 30% of the epochs, and that of the last epoch
+    if by then the noise scale has doubled it twice.
     """
     if mode == "gns":
         sizes = [_by_noise(model, first, gpus, epoch) for epoch in range(epochs)]

@@ -1,4 +1,4 @@
-"""The middle of what an optimum leaves open: where an interior-point solver ends, as the published policies use one."""
+"""The middle of what an optimum leaves open, which is where interior-point solvers end."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
-_HALVINGS: Final = 60
+_EXACT: Final = 1e-12
 _NO_SLACK: Final = 1e-9
 
 
 def centre(
     least: Sequence[float], sizes: Sequence[float], capacity: float, *, conic: bool = False
 ) -> list[float]:
-    """The analytic centre of {x: least <= x <= 1, sum of sizes x <= capacity}; `least` where nothing is left open.
+    """The analytic centre of {x: least <= x <= 1, sum of sizes x <= capacity}; `least` where that is all.
 
-    It maximises the sum of the logarithms of all slacks, with that of x >= 0, which solvers are given too. conic: the
-    lower bounds stand for least / x <= 1 as second-order cones, whose barrier is 2 log(x - least) - log x.
+    It maximises the sum of the logarithms of all slacks, with that of x >= 0, which solvers are given too.
+    conic: the lower bounds stand for least / x <= 1 as second-order cones, whose barrier is 2 log(x - least)
+    - log x.
     """
     if capacity - _sum(sizes, least) <= _NO_SLACK * capacity:
         return list(least)
@@ -43,10 +44,8 @@ def _root(low: float, price: float, *, conic: bool) -> float:
 
 def _bisect(falling: Callable[[float], float], low: float, high: float) -> float:
     """Where a falling function is 0, strictly between."""
-    for _ in range(_HALVINGS):
+    while high - low > _EXACT * max(1.0, high):
         middle = (low + high) / 2
-        if not low < middle < high:
-            break
         low, high = (middle, high) if falling(middle) > 0 else (low, middle)
     return (low + high) / 2
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from walras.core.errors import Invalid
 from walras.sim.rounds.training import Training
+from walras.sim.study import Progress
 
 RESTART_S: Final = 20.0
 """What a job that did not run in the round before loses to its checkpoint."""
@@ -22,7 +23,7 @@ _IDLE_ROUNDS: Final = 100
 class Moment:
     """A round is about to begin. jobs: all that have come and are not done, in the order of arrival.
 
-    coming: how many the trace has in all. ran_last: the numbers of those that ran in the round before.
+    ran_last: the numbers of those that ran in the round before.
     """
 
     now_s: float
@@ -30,6 +31,10 @@ class Moment:
     round_s: float
     jobs: Sequence[Training]
     ran_last: frozenset[int]
+
+
+def unheard(done: float) -> None:
+    """Progress that nobody waits for."""
 
 
 class Scheduler(Protocol):
@@ -41,10 +46,11 @@ class Scheduler(Protocol):
 
 @dataclass(slots=True)
 class Played:
-    """What became of a trace. jct_s, rho: by job number. busy: begin, end and GPU-seconds of work of each round.
+    """What became of a trace.
 
-    rho is finish-time fairness as Shockwave reports it: the time from arrival to end over what the job takes alone
-    times the contention, which is the jobs of the trace over the GPUs, at least 1.
+    jct_s, rho: by job number. busy: begin, end and GPU-seconds of work of each round. rho is finish-time
+    fairness as Shockwave reports it: the time from arrival to end over what the job takes alone times the
+    contention, which is the jobs of the trace over the GPUs, at least 1.
     """
 
     jct_s: dict[int, float] = field(default_factory=dict)
@@ -60,12 +66,14 @@ def play(
     *,
     gpus: int,
     round_s: float = 120.0,
-    progress: Callable[[float], None] = lambda done: None,
+    progress: Progress = unheard,
 ) -> Played:
-    """Run all jobs, which come in order of arrival, to their end. Raises Invalid for one larger than the cluster."""
+    """Run all jobs, in order of arrival, to their end. Raises Invalid for one larger than the cluster."""
     for each in jobs:
         if each.job.gpus > gpus:
-            raise Invalid(f"job {each.job.number} wants {each.job.gpus} GPUs of {gpus}; take a larger cluster")
+            raise Invalid(
+                f"job {each.job.number} wants {each.job.gpus} GPUs of {gpus}; take a larger cluster"
+            )
     contention = max(1.0, len(jobs) / gpus)
     coming, here = list(reversed(jobs)), dict[int, Training]()
     played, ran, now_s, idle = Played(), frozenset[int](), 0.0, 0
@@ -79,7 +87,8 @@ def play(
         chosen = scheduler.choose(Moment(now_s, gpus, round_s, tuple(here.values()), ran))
         running = [here[number] for number in chosen]
         assert sum(each.job.gpus for each in running) <= gpus, "a scheduler promised more GPUs than there are"
-        assert running or (idle := idle + 1) < _IDLE_ROUNDS, "a scheduler leaves jobs waiting for ever"
+        idle = 0 if running else idle + 1
+        assert idle < _IDLE_ROUNDS, "a scheduler leaves jobs waiting for ever"
         end_s = max((_end_s(each, now_s, round_s) for each in running), default=now_s + round_s)
         work_s = 0.0
         for training in running:
@@ -96,7 +105,7 @@ def play(
         for training in here.values():
             training.look()
         played.busy.append((now_s, end_s, work_s))
-        ran, now_s, idle = frozenset(chosen), end_s, idle if not running else 0
+        ran, now_s = frozenset(chosen), end_s
         progress(len(played.jct_s) / len(jobs))
     played.makespan_s = now_s
     return played

@@ -1,4 +1,4 @@
-"""Gavel's rounds (OSDI 2020, section 5): a policy says which part of the time each job runs, priorities see to it."""
+"""Gavel's rounds (OSDI 2020, section 5): policies give each job a part of the time, priorities see to it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Allocation(Protocol):
     """A policy that divides time."""
 
     def divide(self, moment: Moment) -> Mapping[int, float]:
-        """By job number, from 0 to 1: the part of the time in which the job runs, on all the GPUs it wants."""
+        """By job number, from 0 to 1: the part of the time in which the job runs, on all its GPUs."""
 
 
 class GavelRounds:
@@ -34,7 +34,9 @@ class GavelRounds:
         self._deficit_s: dict[int, float] = {}
         self._reset_s = 0.0
         self._ran_s: dict[int, float] = {}  # by the last reset
-        self._credit_s = 0.0  # what all are taken to have had at the reset, so that nothing is divided by nothing
+        self._credit_s = (
+            0.0  # what all are taken to have had at the reset, so that nothing is divided by nothing
+        )
 
     def choose(self, moment: Moment) -> Sequence[int]:
         self._seen.update((each.job.number, each) for each in moment.jobs)

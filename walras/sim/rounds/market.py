@@ -1,4 +1,4 @@
-"""Jobs as agents of a market: each bids for its GPUs by how soon it has to run to end when it would in fair parts."""
+"""Jobs as agents of a market: each bids by how soon it has to run to end when it would in fair parts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from typing import Final
 
 from walras.market.mechanism import Mechanism
 from walras.market.strategies.strategy import Facts, Strategy
-from walras.market.types import AgentFacts, Bid, Device, Escrow, Lease, Memory, Outcome, Package, Rules, Snapshot
+from walras.market.types import (
+    AgentFacts,
+    Bid,
+    Device,
+    Escrow,
+    Lease,
+    Memory,
+    Outcome,
+    Package,
+    Rules,
+    Snapshot,
+)
 from walras.sim.rounds.cluster import Moment
 from walras.sim.rounds.training import Training
 
@@ -27,7 +38,7 @@ _DRAIN: Final = 1.1
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What an agent thinks of its own job: how long it still takes on its GPUs, and how long it takes in all."""
+    """What an agent thinks of its own job: how long it still takes on its GPUs, and how long in all."""
 
     left_s: float
     alone_s: float
@@ -46,11 +57,11 @@ def by_plan(training: Training) -> Estimate:
 class Market:
     """A Scheduler that clears a mechanism of the project at the begin of every round; who has a lease runs.
 
-    A lease is for whole GPUs, some rounds, at a locked price; when its term is over its agent names a price anew and
-    has the right to renew. An agent's deadline is the end that is fair: its arrival plus what its job takes alone, times
-    the agents that have come so far to the GPUs there are, as far as that is more than 1. It is earlier if the pool says
-    so: at the time by which all work that is left could be done, with a tenth to spare, or else long jobs would be left
-    to run alone at the end.
+    A lease is for whole GPUs, some rounds, at a locked price; when its term is over its agent names a price
+    anew and has the right to renew. An agent's deadline is the end that is fair: its arrival plus what its
+    job takes alone, times the agents that have come so far to the GPUs there are, as far as that is more than
+    1. It is earlier if the pool says so: at the time by which all work that is left could be done, with a
+    tenth to spare, or else long jobs would be left to run alone at the end.
     """
 
     def __init__(
@@ -139,7 +150,7 @@ class Market:
 
 
 def _leases(snapshot: Snapshot, outcome: Outcome) -> dict[str, Lease]:
-    """What is leased when the outcome is carried out: leases that are not renewed end with their term, which is now."""
+    """What is leased then: leases that are not renewed end with their term, which is now."""
     leases = {lease.id: lease for lease in snapshot.leases}
     for renewal in outcome.renewals:
         leases[renewal.lease] = replace(
@@ -175,7 +186,9 @@ def _bid(training: Training, price_micros: int, term_ms: int) -> Bid:
 
 def _devices(gpus: int) -> tuple[Device, ...]:
     return tuple(
-        Device(f"gpu-{at:04}", f"node-{at // _GPUS_PER_NODE:04}", "V100", at % _GPUS_PER_NODE, _GPU_MEMORY_MIB)
+        Device(
+            f"gpu-{at:04}", f"node-{at // _GPUS_PER_NODE:04}", "V100", at % _GPUS_PER_NODE, _GPU_MEMORY_MIB
+        )
         for at in range(gpus)
     )
 

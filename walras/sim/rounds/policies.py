@@ -1,4 +1,4 @@
-"""The policies that Shockwave (NSDI 2023) is compared with, as divisions of time, without a commercial solver."""
+"""The policies that Shockwave (NSDI 2023) is compared with, as divisions of time, without a solver."""
 
 from __future__ import annotations
 
@@ -27,23 +27,25 @@ class GandivaFair:
 
 
 class MaxMinFairness:
-    """Gavel's default: the least GPU time of any job as much as can be (Narayanan et al., OSDI 2020, section 4.1)."""
+    """Gavel's default: the least GPU time of any job as much as can be (Narayanan et al., OSDI 2020)."""
 
     def divide(self, moment: Moment) -> Mapping[int, float]:
         sizes = [each.job.gpus for each in moment.jobs]
-        least = min(min(sizes), moment.gpus / len(sizes))
+        least = min(*sizes, moment.gpus / len(sizes))
         return _parts(moment.jobs, centre([least / size for size in sizes], sizes, moment.gpus))
 
 
 class Themis:
-    """Finish-time fairness as Gavel states it: the worst rho of any job as little as can be (Mahajan et al., NSDI 2020).
+    """Finish-time fairness as Gavel states it (Mahajan et al., NSDI 2020): the worst rho as little as can be.
 
-    rho is the estimated end as shared over that on a part of the cluster of its own. It knows the present speed of
-    a job, not that it will change.
+    rho is the estimated end as shared over that on a part of the cluster of its own. It knows the present
+    speed of a job, not that it will change.
     """
 
     def __init__(self) -> None:
-        self._alone_s: dict[int, float] = {}  # what was done so far would have taken so long on a part of its own
+        self._alone_s: dict[
+            int, float
+        ] = {}  # what was done so far would have taken so long on a part of its own
         self._left_steps: dict[int, int] = {}
         self._own_rate: dict[int, float] = {}  # in steps a second, on that part
 
@@ -72,7 +74,7 @@ class Themis:
 
 
 class Ossp:
-    """The last job's end as early as can be, within 5% (Gavel's minimum makespan policy; "OSSP" in Shockwave)."""
+    """The last job's end as early as can be, within 5% (Gavel's minimum makespan; "OSSP" in Shockwave)."""
 
     def divide(self, moment: Moment) -> Mapping[int, float]:
         sizes = [each.job.gpus for each in moment.jobs]
@@ -89,8 +91,8 @@ class Ossp:
 class MaxSumThroughput:
     """Steps a second of all jobs as many as can be ("MST" in Shockwave): most steps for a GPU first.
 
-    Jobs that the optimum gives nothing are left with what a solver's tolerance leaves them, in inverse proportion to
-    what each of their parts would lose: that orders them for GPUs that are over.
+    Jobs that the optimum gives nothing are left with what a solver's tolerance leaves them, in inverse
+    proportion to what each of their parts would lose: that orders them for GPUs that are over.
     """
 
     def divide(self, moment: Moment) -> Mapping[int, float]:
@@ -112,10 +114,10 @@ class MaxSumThroughput:
 
 
 class AlloX:
-    """The least mean completion time (Le et al., EuroSys 2020): on equal GPUs, what is soonest done first, to its end.
+    """The least mean completion time (Le et al., EuroSys 2020): what is soonest done first, to its end.
 
-    It knows only jobs of one GPU: a larger one is given one GPU's time, and may lose it. Of those that wait, it looks
-    at as many as GPUs are free, or a fifth if that is more, the oldest ones.
+    It knows only jobs of one GPU: a larger one is given one GPU's time, and may lose it. Of those that wait,
+    it looks at as many as GPUs are free, or a fifth if that is more, the oldest ones.
     """
 
     def __init__(self) -> None:
@@ -163,9 +165,7 @@ def _fits(parts: Sequence[float], sizes: Sequence[int], gpus: int) -> bool:
     return max(parts) <= 1 and sum(part * size for part, size in zip(parts, sizes, strict=True)) <= gpus
 
 
-def _least(
-    needs: Callable[[float], list[float] | None], sizes: Sequence[int], gpus: int
-) -> list[float]:
+def _least(needs: Callable[[float], list[float] | None], sizes: Sequence[int], gpus: int) -> list[float]:
     """What is needed at the least level at which all of it fits."""
 
     def fitting(level: float) -> list[float] | None:

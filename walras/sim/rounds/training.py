@@ -69,7 +69,7 @@ class Training:
         return over or self.left_steps <= 0
 
     def look(self) -> None:
-        """At the epoch reached, for what batch size to ask: it comes with the end of the next round it runs in."""
+        """Ask for the batch size that suits the epoch; it comes when the next round that it runs in ends."""
         if self.batch_size is not None and self.job.batch_size is not None:
             epoch = math.ceil(self.done_steps / self._steps_per_epoch())
             self._asks_for = next_batch_size(
@@ -87,13 +87,16 @@ class Training:
         if job.batch_size is None:
             return [self._steps_per_epoch() / self.steps_per_s] * epochs
         sizes = planned_batch_sizes(job.mode, job.model, job.batch_size, job.gpus, epochs)
-        seconds = {
-            size: SAMPLES[job.model]
-            / size
-            / self._throughputs.steps_per_s(self._worker, job.model, size, job.gpus)
-            for size in set(sizes)
-        }
+        seconds = {size: self._epoch_s(size) for size in set(sizes)}
         return [seconds[size] for size in sizes]
+
+    def _epoch_s(self, size: int) -> float:
+        """With that batch size, or the first where it was not measured."""
+        job, first = self.job, self.job.batch_size
+        assert first is not None
+        size = size if self._throughputs.has(self._worker, job.model, size, job.gpus) else first
+        rate = self._throughputs.steps_per_s(self._worker, job.model, size, job.gpus)
+        return SAMPLES[job.model] / size / rate
 
     def _resize(self) -> None:
         """Take the batch size asked for, if it was measured. Whole epochs stay as many as they are."""

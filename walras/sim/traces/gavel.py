@@ -1,4 +1,4 @@
-"""Traces of training jobs as Gavel (OSDI 2020) and Shockwave (NSDI 2023) write them, and their throughput tables."""
+"""Traces of training jobs as Gavel and Shockwave write them, and their throughput tables."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, get_args
 from walras.core.errors import Invalid, NotFound
 
 Mode = Literal["static", "accordion", "gns"]
+Profile = tuple[str, str, int | None, int]  # worker type, model, batch size, GPUs
 
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 _JOB_TYPE: Final = re.compile(r"(?P<model>[A-Za-z0-9-]+)(?: \(batch size (?P<batch>[1-9][0-9]*)\))?")
@@ -24,8 +25,8 @@ _ALONE: Final = "null"
 class TraceJob:
     """One training job: `steps` at its first batch size, on `gpus` at once, from `arrival_s` on.
 
-    mode: how it changes its batch size. weight: its priority. duration_s: how long the trace says that it takes
-    alone, None where it does not say. batch_size is None for models that have only one.
+    mode: how it changes its batch size. weight: its priority. duration_s: how long the trace says that it
+    takes alone, None where it does not say. batch_size is None for models that have only one.
     """
 
     number: int
@@ -42,15 +43,17 @@ class TraceJob:
 def read_trace(path: Path) -> Iterator[TraceJob]:
     """The jobs of a trace in the order of arrival, a line at a time.
 
-    Gavel writes 7 columns, Shockwave 12, with tabs between. Raises NotFound when there is no such file, Invalid
-    with file and line when a line is not as it should be.
+    Gavel writes 7 columns, Shockwave 12, with tabs between. Raises NotFound when there is no such file,
+    Invalid with file and line when a line is not as it should be.
     """
     last_s = 0.0
     for number, line in enumerate(_lines(path)):
         try:
             job = _job(number, line.rstrip("\n").split("\t"))
             if job.arrival_s < last_s:
-                raise Invalid(f"arrives at {job.arrival_s:g} s, before the job above it; sort the trace by arrival")
+                raise Invalid(
+                    f"arrives at {job.arrival_s:g} s, before the job above it; sort the trace by arrival"
+                )
         except Invalid as fault:
             raise Invalid(f"{path}:{number + 1}: {fault.message}") from fault
         last_s = job.arrival_s
@@ -122,9 +125,9 @@ def _seconds(name: str, text: str) -> float:
 
 
 class Throughputs:
-    """How fast models train alone on their GPUs, in steps a second. Rates of jobs that share one are left out."""
+    """How fast models train alone on their GPUs, in steps a second. Rates of jobs that share are left out."""
 
-    def __init__(self, rates: Mapping[tuple[str, str, int | None, int], float]) -> None:
+    def __init__(self, rates: Mapping[Profile, float]) -> None:
         """rates: by worker type ("v100"), model, batch size and number of GPUs."""
         self._rates = dict(rates)
 
@@ -141,7 +144,7 @@ class Throughputs:
 
 
 def read_throughputs(path: Path) -> Throughputs:
-    """The table of Gavel's *_throughputs.json. Raises NotFound or Invalid, with the file and the place in it."""
+    """The table of Gavel's *_throughputs.json. Raises NotFound or Invalid, with file and place in it."""
     try:
         document = json.loads(path.read_bytes())
     except OSError as fault:
@@ -150,15 +153,15 @@ def read_throughputs(path: Path) -> Throughputs:
         raise Invalid(f"{path}:{fault.lineno}: {fault.msg}; the throughputs are one JSON document") from fault
     except UnicodeDecodeError as fault:
         raise Invalid(f"{path}: is not UTF-8 text; the throughputs are one JSON document") from fault
-    rates: dict[tuple[str, str, int | None, int], float] = {}
+    rates: dict[Profile, float] = {}
     for worker, profiles in _entries(document, f"{path}"):
         for name, profile in _entries(profiles, f"{path}: {worker}"):
             match = _PROFILE.fullmatch(name)
             rate = profile.get(_ALONE) if isinstance(profile, dict) else None
             if match is None or not isinstance(rate, int | float) or isinstance(rate, bool):
                 raise Invalid(
-                    f'{path}: {worker}: "{name}" is not of the form "(\'MODEL (batch size N)\', GPUS)" with its rate '
-                    f'alone, in steps a second, as "{_ALONE}"'
+                    f'{path}: {worker}: "{name}" is not of the form "(\'MODEL (batch size N)\', GPUS)" '
+                    f'with its rate alone, in steps a second, as "{_ALONE}"'
                 )
             model, batch_size = parse_job_type(match["kind"])
             rates[worker, model, batch_size, int(match["gpus"])] = float(rate)
