@@ -18,6 +18,6 @@ def job(
     return Training(trace, Throughputs(rate), "v100")
 
 
-def moment(*jobs: Training, gpus: int, now_s: float = 0.0, ran_last: frozenset[int] = frozenset()) -> Moment:
+def moment(*jobs: Training, gpus: int, now_s: float = 0.0) -> Moment:
     """The begin of a round of 100 s."""
-    return Moment(now_s, gpus, 100.0, jobs, ran_last)
+    return Moment(now_s, gpus, 100.0, jobs)

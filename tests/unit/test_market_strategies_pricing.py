@@ -14,8 +14,9 @@ from walras.market.strategies.deadline import Deadline
 from walras.market.strategies.fixed import Fixed
 from walras.market.strategies.pacing import MU_MAX, Pacing
 from walras.market.strategies.registry import STRATEGIES
+from walras.market.strategies.slack import Slack
 from walras.market.strategies.slo import Curve, Slo
-from walras.market.strategies.strategy import MU_ONE, Facts, PacingState
+from walras.market.strategies.strategy import MU_ONE, Facts, PacingState, Strategy
 
 CREDIT = 1_000_000
 HOUR = 3_600_000
@@ -24,7 +25,7 @@ FACTS = Facts(now_ms=HOUR, value_micros=4 * CREDIT, milli=1000, term_ms=MINUTE, 
 
 
 @given(
-    st.sampled_from(sorted(STRATEGIES)),
+    st.sampled_from([*STRATEGIES.values(), Slack()]),
     st.builds(
         Facts,
         now_ms=st.integers(0, 10**9),
@@ -42,8 +43,8 @@ FACTS = Facts(now_ms=HOUR, value_micros=4 * CREDIT, milli=1000, term_ms=MINUTE, 
         pacing=st.builds(PacingState, mu=st.integers(0, MU_MAX)),
     ),
 )
-def test_no_strategy_bids_above_the_value_or_the_funds(name: str, facts: Facts) -> None:
-    price = STRATEGIES[name].price(facts)
+def test_no_strategy_bids_above_the_value_or_the_funds(strategy: Strategy, facts: Facts) -> None:
+    price = strategy.price(facts)
     assert 0 <= price <= facts.value_micros
     assert charge(price, facts.milli, facts.term_ms) <= max(0, facts.available_micros)
 
@@ -74,6 +75,24 @@ def test_a_deadline_that_leaves_no_slack_or_is_none_is_bid_for_at_the_value() ->
     assert Deadline().price(FACTS) == 4 * CREDIT
     late = replace(FACTS, deadline_ms=2 * HOUR, submitted_ms=HOUR, work_ms=2 * HOUR)
     assert Deadline().price(late) == 4 * CREDIT
+
+
+def test_with_slack_the_shorter_bids_more_and_nobody_more_than_half() -> None:
+    """An hour of work bids half of half; half an hour two thirds of it."""
+    facts = replace(FACTS, value_micros=CREDIT, deadline_ms=9 * HOUR)
+    assert Slack().price(replace(facts, work_ms=HOUR)) == CREDIT // 4
+    assert Slack().price(replace(facts, work_ms=HOUR // 2)) == CREDIT // 3
+    assert Slack().price(replace(facts, work_ms=0)) == Slack().price(replace(FACTS, value_micros=CREDIT))
+
+
+def test_without_slack_who_is_further_behind_bids_more_also_past_the_deadline() -> None:
+    """The margin of an hour of work is 10 + 6 minutes: with that much slack half is bid, an hour later 3/4."""
+    facts = replace(FACTS, value_micros=CREDIT, deadline_ms=9 * HOUR, work_ms=HOUR)
+    begins = 8 * HOUR - 16 * MINUTE
+    assert Slack().price(replace(facts, now_ms=begins - 1)) == CREDIT // 4
+    assert Slack().price(replace(facts, now_ms=begins)) == CREDIT // 2
+    assert Slack().price(replace(facts, now_ms=begins + HOUR)) == CREDIT * 3 // 4
+    assert Slack().price(replace(facts, now_ms=begins + 3 * HOUR)) == CREDIT * 7 // 8
 
 
 @pytest.mark.parametrize(

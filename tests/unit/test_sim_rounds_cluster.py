@@ -9,7 +9,8 @@ from support.rounds import job
 
 from walras.core.errors import Invalid
 from walras.market.mechanisms.registry import MECHANISMS
-from walras.market.strategies.registry import STRATEGIES
+from walras.market.strategies.fixed import Fixed
+from walras.market.strategies.slack import Slack
 from walras.sim.rounds.cluster import Moment, Played, Scheduler, play
 from walras.sim.rounds.gavel import GavelRounds
 from walras.sim.rounds.market import Market
@@ -22,7 +23,7 @@ def run(scheduler: Scheduler, *jobs: Training, gpus: int = 1) -> Played:
 
 
 def market() -> Market:
-    return Market(MECHANISMS["auction"], STRATEGIES["slack"])
+    return Market(MECHANISMS["auction"], Slack())
 
 
 def test_fifo_to_the_second() -> None:
@@ -79,13 +80,13 @@ def test_in_the_market_a_gang_has_all_its_gpus_at_once() -> None:
 def test_the_finish_time_mechanism_serves_first_who_has_waited_longest_for_its_size() -> None:
     """At 100 s job 1 has waited for a quarter of what it takes alone, job 2 for a tenth."""
     early, short, long = job(0, left_s=100), job(1, left_s=400), job(2, left_s=1_000)
-    played = run(Market(MECHANISMS["finishtime"], STRATEGIES["fixed"]), early, short, long)
+    played = run(Market(MECHANISMS["finishtime"], Fixed()), early, short, long)
     assert played.jct_s[0] == pytest.approx(100)
     assert played.jct_s[1] < played.jct_s[2]
 
 
 def test_a_job_that_is_larger_than_the_cluster_is_refused() -> None:
-    with pytest.raises(Invalid, match="job 0 wants 4 GPUs of 2"):
+    with pytest.raises(Invalid, match="job 0 wants 4 GPUs; the cluster has 2"):
         run(ShortestFirst(), job(0, left_s=1, gpus=4), gpus=2)
 
 

@@ -8,7 +8,6 @@ from typing import Final
 from walras.market.strategies.deadline import Deadline
 from walras.market.strategies.fixed import Fixed
 from walras.market.strategies.pacing import Pacing
-from walras.market.strategies.slack import Slack
 from walras.market.strategies.slo import Slo
 from walras.market.strategies.strategy import Strategy
 
@@ -18,5 +17,4 @@ STRATEGIES: Final[Mapping[str, Strategy]] = {
     "pacing": PACING,
     "deadline": Deadline(),
     "slo": Slo(),
-    "slack": Slack(),
 }

@@ -10,7 +10,7 @@ from walras.market.strategies.strategy import Facts, capped
 
 @dataclass(frozen=True, slots=True)
 class Slack:
-    """The strategy "slack".
+    """A strategy for work that knows how long it still takes; no agent's policy can name it so far.
 
     Slack is the time until the deadline beyond what the work takes. While there is more of it than a margin,
     the bid is below half the value, and higher the less work is left: so where all bid alike, short work goes

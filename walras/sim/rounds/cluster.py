@@ -21,16 +21,12 @@ _IDLE_ROUNDS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A round is about to begin. jobs: all that have come and are not done, in the order of arrival.
-
-    ran_last: the numbers of those that ran in the round before.
-    """
+    """A round is about to begin. jobs: all that have come and are not done, in the order of arrival."""
 
     now_s: float
     gpus: int
     round_s: float
     jobs: Sequence[Training]
-    ran_last: frozenset[int]
 
 
 def unheard(done: float) -> None:
@@ -71,58 +67,61 @@ def play(
     """Run all jobs, in order of arrival, to their end. Raises Invalid for one larger than the cluster."""
     for each in jobs:
         if each.job.gpus > gpus:
-            raise Invalid(
-                f"job {each.job.number} wants {each.job.gpus} GPUs of {gpus}; take a larger cluster"
-            )
-    contention = max(1.0, len(jobs) / gpus)
-    coming, here = list(reversed(jobs)), dict[int, Training]()
-    played, ran, now_s, idle = Played(), frozenset[int](), 0.0, 0
-    while coming or here:
-        while coming and coming[-1].job.arrival_s <= now_s:
+            raise Invalid(f"job {each.job.number} wants {each.job.gpus} GPUs; the cluster has {gpus}")
+    cluster = _Cluster(max(1.0, len(jobs) / gpus), round_s)
+    coming, idle = list(reversed(jobs)), 0
+    while coming or cluster.here:
+        while coming and coming[-1].job.arrival_s <= cluster.now_s:
             arrived = coming.pop()
-            here[arrived.job.number] = arrived
-        if not here:
-            now_s = coming[-1].job.arrival_s
+            cluster.here[arrived.job.number] = arrived
+        if not cluster.here:
+            cluster.now_s = coming[-1].job.arrival_s
             continue
-        chosen = scheduler.choose(Moment(now_s, gpus, round_s, tuple(here.values()), ran))
-        running = [here[number] for number in chosen]
-        assert sum(each.job.gpus for each in running) <= gpus, "a scheduler promised more GPUs than there are"
-        idle = 0 if running else idle + 1
+        chosen = scheduler.choose(Moment(cluster.now_s, gpus, round_s, tuple(cluster.here.values())))
+        assert sum(cluster.here[number].job.gpus for number in chosen) <= gpus, "more GPUs than there are"
+        idle = 0 if chosen else idle + 1
         assert idle < _IDLE_ROUNDS, "a scheduler leaves jobs waiting for ever"
-        end_s = max((_end_s(each, now_s, round_s) for each in running), default=now_s + round_s)
-        work_s = 0.0
-        for training in running:
-            finish_s = _end_s(training, now_s, round_s)
-            restarts = bool(played.busy) and training.job.number not in ran
-            played.restarts += restarts
-            worked_s, over = _run(training, finish_s - now_s, round_s, restarts=restarts)
-            work_s += worked_s * training.job.gpus
-            if over:
-                del here[training.job.number]
-                jct_s = finish_s - training.job.arrival_s
-                played.jct_s[training.job.number] = jct_s
-                played.rho[training.job.number] = round(jct_s / (training.alone_s * contention), 5)
-        for training in here.values():
-            training.look()
-        played.busy.append((now_s, end_s, work_s))
-        ran, now_s = frozenset(chosen), end_s
-        progress(len(played.jct_s) / len(jobs))
-    played.makespan_s = now_s
-    return played
+        cluster.run(chosen)
+        progress(len(cluster.played.jct_s) / len(jobs))
+    cluster.played.makespan_s = cluster.now_s
+    return cluster.played
 
 
-def _end_s(training: Training, now_s: float, round_s: float) -> float:
-    """When it is done with this round: with its last step, or the last whole one that is in the round."""
-    return now_s + _steps(training, round_s) / training.steps_per_s
+class _Cluster:
+    def __init__(self, contention: float, round_s: float) -> None:
+        self.here: dict[int, Training] = {}
+        self.now_s = 0.0
+        self.played = Played()
+        self._contention, self._round_s = contention, round_s
+        self._ran: frozenset[int] = frozenset()
 
+    def run(self, chosen: Sequence[int]) -> None:
+        """One round, until the last of those chosen is done with it."""
+        running = [self.here[number] for number in chosen]
+        ends_s = [self.now_s + self._steps(each) / each.steps_per_s for each in running]
+        work_s = sum(
+            self._train(each, end_s) * each.job.gpus for each, end_s in zip(running, ends_s, strict=True)
+        )
+        for each in self.here.values():
+            each.look()
+        end_s = max(ends_s, default=self.now_s + self._round_s)
+        self.played.busy.append((self.now_s, end_s, work_s))
+        self._ran, self.now_s = frozenset(chosen), end_s
 
-def _steps(training: Training, round_s: float) -> int:
-    return min(int(training.steps_per_s * round_s), training.left_steps)
+    def _steps(self, training: Training) -> int:
+        """What it can do in a round: whole steps, as far as there are any left."""
+        return min(int(training.steps_per_s * self._round_s), training.left_steps)
 
-
-def _run(training: Training, seconds: float, round_s: float, *, restarts: bool) -> tuple[float, bool]:
-    """One round of a job: for how long it trained, and whether it is done."""
-    steps = _steps(training, round_s)
-    if restarts and seconds > round_s - _SHORT_S:
-        steps, seconds = int(steps * ((seconds - RESTART_S) / seconds)), seconds - RESTART_S
-    return seconds, training.train(steps, seconds)
+    def _train(self, training: Training, end_s: float) -> float:
+        """A job's part of a round, which ends then: for how long it trains."""
+        number, steps, seconds = training.job.number, self._steps(training), end_s - self.now_s
+        if self.played.busy and number not in self._ran:
+            self.played.restarts += 1
+            if seconds > self._round_s - _SHORT_S:
+                steps, seconds = int(steps * ((seconds - RESTART_S) / seconds)), seconds - RESTART_S
+        if training.train(steps, seconds):
+            del self.here[number]
+            jct_s = end_s - training.job.arrival_s
+            self.played.jct_s[number] = jct_s
+            self.played.rho[number] = round(jct_s / (training.alone_s * self._contention), 5)
+        return seconds

@@ -43,11 +43,10 @@ class Themis:
     """
 
     def __init__(self) -> None:
-        self._alone_s: dict[
-            int, float
-        ] = {}  # what was done so far would have taken so long on a part of its own
+        # By job: how long what is done would have taken on a part of its own, and how fast it is on that.
+        self._alone_s: dict[int, float] = {}
+        self._steps_per_s: dict[int, float] = {}
         self._left_steps: dict[int, int] = {}
-        self._own_rate: dict[int, float] = {}  # in steps a second, on that part
 
     def divide(self, moment: Moment) -> Mapping[int, float]:
         jobs, sizes = moment.jobs, [each.job.gpus for each in moment.jobs]
@@ -56,11 +55,12 @@ class Themis:
             number = each.job.number
             if number in self._left_steps:
                 made = self._left_steps[number] - each.left_steps
-                self._alone_s[number] = self._alone_s.get(number, 0.0) + made / self._own_rate[number]
+                self._alone_s[number] = self._alone_s.get(number, 0.0) + made / self._steps_per_s[number]
             rate = each.steps_per_s * min(1.0, moment.gpus / len(jobs) / each.job.gpus)
             waited.append(moment.now_s - each.job.arrival_s)
-            own.append(self._alone_s.get(number, 0.0) + each.left_steps / rate)
-            self._left_steps[number], self._own_rate[number] = each.left_steps, rate
+            # Steps of other batch sizes are no measure of what is done: less than what is left it cannot be.
+            own.append(max(each.left_s, self._alone_s.get(number, 0.0) + each.left_steps / rate))
+            self._left_steps[number], self._steps_per_s[number] = each.left_steps, rate
 
         def needs(rho: float) -> list[float] | None:
             """The parts with which nobody's rho is worse; None where somebody's is, whatever it gets."""
@@ -78,14 +78,17 @@ class Ossp:
 
     def divide(self, moment: Moment) -> Mapping[int, float]:
         sizes = [each.job.gpus for each in moment.jobs]
+
+        def needs(end_s: float) -> list[float]:
+            return [each.left_s / end_s for each in moment.jobs]
+
         low, high = _OSSP_FROM_S, _OSSP_TO_S
+        while not _fits(needs(high), sizes, moment.gpus):
+            low, high = high, 10 * high
         while _OSSP_WITHIN * low < high:
             middle = (low + high) / 2
-            if _fits([each.left_s / middle for each in moment.jobs], sizes, moment.gpus):
-                high = middle
-            else:
-                low = middle
-        return _parts(moment.jobs, centre([each.left_s / high for each in moment.jobs], sizes, moment.gpus))
+            low, high = (low, middle) if _fits(needs(middle), sizes, moment.gpus) else (middle, high)
+        return _parts(moment.jobs, centre(needs(high), sizes, moment.gpus))
 
 
 class MaxSumThroughput:

@@ -11,7 +11,8 @@ from typing import Final
 
 from walras.core.errors import Invalid, NotFound
 from walras.market.mechanisms.registry import MECHANISMS
-from walras.market.strategies.registry import STRATEGIES
+from walras.market.strategies.fixed import Fixed
+from walras.market.strategies.slack import Slack
 from walras.sim.rounds.cluster import Played, Scheduler, play, unheard
 from walras.sim.rounds.gavel import Allocation, GavelRounds
 from walras.sim.rounds.market import Market
@@ -45,9 +46,9 @@ _ALLOCATIONS: Final[Mapping[str, Callable[[], Allocation]]] = {
     "fifo": Fifo,
 }
 _SCHEDULERS: Final[Mapping[str, Callable[[], Scheduler]]] = {
-    "market": lambda: Market(MECHANISMS["auction"], STRATEGIES["slack"]),
-    "market-planned": lambda: Market(MECHANISMS["auction"], STRATEGIES["slack"], planned=True),
-    "finishtime": lambda: Market(MECHANISMS["finishtime"], STRATEGIES["fixed"]),
+    "market": lambda: Market(MECHANISMS["auction"], Slack()),
+    "market-planned": lambda: Market(MECHANISMS["auction"], Slack(), planned=True),
+    "finishtime": lambda: Market(MECHANISMS["finishtime"], Fixed()),
     "shortest-first": ShortestFirst,
 }
 
@@ -68,7 +69,7 @@ class GavelStudy:
         return ("market", *_ALLOCATIONS, *(name for name in _SCHEDULERS if name != "market"))
 
     def run(self, policy: str, *, seed: int = 0, load: float = 1.0, progress: Progress = unheard) -> Result:
-        """Play the trace once. Raises NotFound for an unknown policy or what the table has not measured.
+        """Play the trace once. Raises NotFound for an unknown policy, Invalid for a job that is too large.
 
         load: how many times as fast jobs come as in the trace. seed: 0 plays it as it is; any other one
         delays each arrival by up to a round, to show how much of a result is chance.
@@ -90,13 +91,22 @@ def gavel_study(
     round_s: float = 120.0,
     worker: str = "v100",
 ) -> GavelStudy:
-    """Read a trace and its throughputs. Raises NotFound or Invalid, with file and line."""
+    """Read a trace and its throughputs. Raises NotFound or Invalid, with file and line.
+
+    worker: the type of all GPUs, as the table of throughputs names it.
+    """
     jobs = tuple(read_trace(trace_file))
     if not jobs:
         raise Invalid(f"{trace_file}: has no jobs")
     if gpus < 1 or round_s <= 0:
         raise Invalid(f"{gpus} GPUs in rounds of {round_s:g} s: both must be above 0")
-    return GavelStudy(jobs, read_throughputs(throughputs_file), gpus, round_s, worker)
+    throughputs = read_throughputs(throughputs_file)
+    for job in jobs:
+        try:
+            Training(job, throughputs, worker)
+        except NotFound as fault:
+            raise NotFound(f"{trace_file}:{job.number + 1}: {fault.message}") from fault
+    return GavelStudy(jobs, throughputs, gpus, round_s, worker)
 
 
 def _scheduler(policy: str) -> Scheduler:
