@@ -86,7 +86,7 @@ def test_with_slack_the_shorter_bids_more_and_nobody_more_than_half() -> None:
 
 
 def test_without_slack_who_is_further_behind_bids_more_also_past_the_deadline() -> None:
-    """The margin of an hour of work is 10 + 6 minutes: with that much slack half is bid, an hour later 3/4."""
+    """The margin of an hour of work is 10 + 6 minutes. With that much slack half is bid, later 3/4."""
     facts = replace(FACTS, value_micros=CREDIT, deadline_ms=9 * HOUR, work_ms=HOUR)
     begins = 8 * HOUR - 16 * MINUTE
     assert Slack().price(replace(facts, now_ms=begins - 1)) == CREDIT // 4
