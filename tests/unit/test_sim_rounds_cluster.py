@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
-from support.rounds import job
+from support.rounds import job, moment
 
 from walras.core.errors import Invalid
 from walras.market.mechanisms.registry import MECHANISMS
@@ -22,8 +23,8 @@ def run(scheduler: Scheduler, *jobs: Training, gpus: int = 1) -> Played:
     return play(jobs, scheduler, gpus=gpus, round_s=100.0)
 
 
-def market() -> Market:
-    return Market(MECHANISMS["auction"], Slack())
+def market(**options: Any) -> Market:
+    return Market(MECHANISMS["auction"], Slack(), **options)
 
 
 def test_fifo_to_the_second() -> None:
@@ -68,6 +69,28 @@ def test_the_market_keeps_a_lease_for_its_term_and_gives_the_next_to_who_is_furt
     """
     played = run(market(), job(0, left_s=1_000), job(1, left_s=100, arrival_s=50.0))
     assert played.jct_s == pytest.approx({0: 300 + 120 + 720, 1: 420 - 50})
+
+
+def test_who_claims_less_work_than_it_has_is_served_first() -> None:
+    """Money never binds here. Of two that have time to spare the shorter is first, by its own word."""
+    jobs = (job(0, left_s=2_000), job(1, left_s=3_000))
+    assert list(market().choose(moment(*jobs, gpus=1))) == [0]
+    assert list(market(claims={1: 0.5}).choose(moment(*jobs, gpus=1))) == [1]
+
+
+@pytest.mark.parametrize(("renames", "next_one"), [(True, 1), (False, 0)])
+def test_what_a_lease_was_won_by_may_be_more_than_its_agent_would_bid_now(
+    renames: bool, next_one: int
+) -> None:
+    """Alone, job 0 has no time to spare. With job 1 its fair end is later, and it is 50 s into its margin.
+
+    Job 1 is 150 s into its own: its end is 500 s after it would be done, of 600 s and a tenth of its work.
+    """
+    auction, first = market(renames=renames, lease_rounds=1), job(0, left_s=1_000)
+    assert list(auction.choose(moment(first, gpus=1))) == [0]
+    first.train(100, 100.0)
+    both = moment(first, job(1, left_s=500, arrival_s=100.0), gpus=1, now_s=100.0)
+    assert list(auction.choose(both)) == [next_one]
 
 
 def test_in_the_market_a_gang_has_all_its_gpus_at_once() -> None:

@@ -28,6 +28,8 @@ VALUE_MICROS: Final = 10_000_000
 
 LEASE_ROUNDS: Final = 3
 
+NO_CLAIMS: Final[Mapping[int, float]] = {}
+
 # Funds never bind: each agent's cover months.
 _FUNDS_MICROS: Final = 10**15
 _GPU_MEMORY_MIB: Final = 16_384
@@ -70,10 +72,17 @@ class Market:
         strategy: Strategy,
         *,
         planned: bool = False,
+        renames: bool = True,
+        claims: Mapping[int, float] = NO_CLAIMS,
         lease_rounds: int = LEASE_ROUNDS,
     ) -> None:
-        """planned: whether agents know how their batch sizes will change, or only how fast they train now."""
+        """planned: whether agents know how their batch sizes will change, or only how fast they train now.
+
+        renames: whether a renewal is at a price named anew; in the server a lease stays worth what it was won
+        by. claims: by job, how many times its work an agent claims to have, 1 for those that are not named.
+        """
         self._mechanism, self._strategy = mechanism, strategy
+        self._renames, self._claims = renames, claims
         self._estimate = by_plan if planned else by_present_speed
         self._lease_rounds = lease_rounds
         self._came: set[int] = set()
@@ -102,7 +111,8 @@ class Market:
             elif lease.end_ms > now_ms + _ms(moment.round_s) // 2:
                 leases.append(lease)
             else:
-                leases.append(replace(lease, end_ms=now_ms, max_price_micros=prices[agent]))
+                worth = prices[agent] if self._renames else lease.max_price_micros
+                leases.append(replace(lease, end_ms=now_ms, max_price_micros=worth))
         return Snapshot(
             now_ms,
             Rules(reserve_micros=0, epsilon_percent=0, quantum_ms=0, notice_ms=0, tick_ms=0),
@@ -120,7 +130,7 @@ class Market:
         self, moment: Moment, now_ms: int, term_ms: int
     ) -> tuple[dict[str, int], Mapping[str, AgentFacts]]:
         """What each agent would pay now, and what mechanisms that go by finish times may know of it."""
-        estimates = {str(each.job.number): self._estimate(each) for each in moment.jobs}
+        estimates = {str(each.job.number): self._claim(each) for each in moment.jobs}
         contention = max(1.0, len(self._came) / moment.gpus)
         work_s = sum(estimates[str(each.job.number)].left_s * each.job.gpus for each in moment.jobs)
         drained_s = moment.now_s + _DRAIN * work_s / moment.gpus
@@ -147,6 +157,10 @@ class Market:
                 ideal_ms=_ms(fair_s),
             )
         return prices, told
+
+    def _claim(self, training: Training) -> Estimate:
+        truth, times = self._estimate(training), self._claims.get(training.job.number, 1.0)
+        return Estimate(truth.left_s * times, truth.alone_s * times)
 
 
 def _leases(snapshot: Snapshot, outcome: Outcome) -> dict[str, Lease]:
