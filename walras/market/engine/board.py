@@ -77,8 +77,8 @@ class Board(NamedTuple):
 
 
 @kernel
-def prepare(devices: Devices, demand: Grid, kinds: Kinds) -> Board:
-    """A board of its own, which a pass may change."""
+def prepare(devices: Devices, demand: Grid, kinds: Kinds, turnover: bool) -> Board:
+    """A board of its own, which a pass may change; with `turnover` leases may go in it, so that room grows."""
     own = Devices(
         devices.kind,
         devices.now_milli.copy(),
@@ -95,10 +95,10 @@ def prepare(devices: Devices, demand: Grid, kinds: Kinds) -> Board:
     later_milli, later_memory = milli - own.later_milli, memory - own.later_memory
     milli -= np.maximum(own.now_milli, own.later_milli)
     memory -= np.maximum(own.now_memory, own.later_memory)
-    later = now = build(devices.kind, milli, memory, demand)
-    split = bool(np.any(milli != later_milli) or np.any(memory != later_memory))
+    later = now = build(devices.kind, milli, memory, demand, turnover)
+    split = turnover or bool(np.any(milli != later_milli) or np.any(memory != later_memory))
     if split:
-        later = build(devices.kind, later_milli, later_memory, demand)
+        later = build(devices.kind, later_milli, later_memory, demand, turnover)
     return Board(
         own,
         now,

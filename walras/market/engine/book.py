@@ -12,15 +12,15 @@ from walras.devices.placement import Shape
 from walras.market.engine.amounts import PRICE_MAX, TERM_MAX, VALUE_MAX, charges, require
 from walras.market.engine.board import Board, Devices, prepare
 from walras.market.engine.catalogue import Catalogue
-from walras.market.engine.greedy import Options
+from walras.market.engine.options import Options
 from walras.market.engine.jit import LIMIT, NONE, Ints
 from walras.market.engine.ordering import Order
 from walras.market.engine.ranked import Ranking
 from walras.market.engine.refresh import choose_leads, entering, rate
+from walras.market.engine.sorting import LATER
 from walras.market.engine.table import Table
 
 _OF_BID = ("agent", "kind", "price", "term", "rank", "told", "head", "next", "cost", "live")
-LATER = 1 << 45  # ranks whoever is not of the latency class after those that are; above any time in ms
 
 
 class Book:
@@ -203,6 +203,10 @@ class Book:
         self._order.enter(ready, place, options)
         return self._order.ranking
 
+    def live(self) -> Ints:
+        """By option, 1 for one that is pending."""
+        return self._options.column("live")
+
     def term_ms(self, option: int) -> int:
         """How long a lease of that option lasts."""
         return int(self._options["term"][option])
@@ -213,7 +217,7 @@ class Book:
 
     def board(self) -> Board:
         """A board to place on."""
-        return prepare(self.devices, self.catalogue.demand(), self.catalogue.columns())
+        return prepare(self.devices, self.catalogue.demand(), self.catalogue.columns(), False)
 
     def _check(self, kind: Ints, price: Ints, term_ms: Ints) -> None:
         kinds = self.catalogue.kinds

@@ -152,10 +152,17 @@ class Catalogue:
         }
         return max(Fraction(*self._fills[size].ratio(need)) for size, need in needs).as_integer_ratio()
 
-    def lease_density(self, price_micros: int, milli: int, memory_mib: int, device_class: int) -> int:
-        """The density of a lease, by what it has of its first device."""
+    def lease_densities(self, price_micros: Ints, milli: Ints, memory_mib: Ints, device_class: Ints) -> Ints:
+        """The densities of leases by the share of one device that each has, on a device of that class."""
+        shares = np.stack((device_class, milli, memory_mib), axis=1)
+        distinct, inverse = np.unique(shares, axis=0, return_inverse=True)
+        ratios = np.array([self._share_ratio(*row) for row in distinct.tolist()], np.int64).reshape(-1, 2)
+        numerator, denominator = ratios[inverse.reshape(-1)].T
+        found: Ints = price_micros * numerator // denominator
+        return found
+
+    def _share_ratio(self, device_class: int, milli: int, memory_mib: int) -> tuple[int, int]:
         size, shape = self.capacities[device_class], Shape(milli, memory_mib)
         if milli <= 0 or not shape.fits(size):
-            return 0
-        numerator, denominator = self._fills[size].ratio(shape)
-        return price_micros * numerator // denominator
+            return 0, 1
+        return Fraction(*self._fills[size].ratio(shape)).as_integer_ratio()

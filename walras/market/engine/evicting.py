@@ -6,221 +6,55 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from walras.market.engine.amounts import MILLI_MAX, VALUE_MAX, hourly
+from walras.market.engine.amounts import MILLI_MAX, VALUE_MAX
 from walras.market.engine.board import Devices, Kinds
-from walras.market.engine.jit import LIMIT, NONE, Grid, Ints, kernel, part
-from walras.market.engine.leases import ACTIVE, Shares
-
-FEW_PARTS: Final = 5  # for every set of which there is room on the stack
-EXACT_PARTS: Final = 12  # leases on a device above which the cheapest set is looked for greedily
+from walras.market.engine.covering import (
+    EXACT_PARTS,
+    FEW_PARTS,
+    Claim,
+    Held,
+    Parts,
+    cheap,
+    cheapest,
+    cheapest_of_few,
+    gather,
+)
+from walras.market.engine.jit import LIMIT, NONE, Ints, part
+from walras.market.engine.leases import Shares
 
 # The row of `Shares.least` for leases that may have so many milli: rounded down to a power of two.
 _SIZE = np.array([max(0, milli.bit_length() - 1) for milli in range(MILLI_MAX + 1)])
 
 
-class Held(NamedTuple):
-    """Columns of leases."""
-
-    agent: Ints
-    latency: Ints
-    price: Ints
-    restart: Ints
-    start: Ints
-    milli: Ints
-    state: Ints
-    told: Ints
-
-
-class Claim(NamedTuple):
-    """Who wants the room, for what."""
-
-    kind: int
-    agent: int
-    price: int
-    term: int
-    begun: int  # leases that started after this may not be displaced yet
-    percent: int  # of what leases are worth that must be offered
-    budget: int  # hundredths of micro x milli an hour that it is worth
-
-
-class Parts(NamedTuple):
-    """The interruptible shares on one device, cheapest first, and room for the search among them."""
-
-    lease: Ints
-    milli: Ints
-    memory: Ints
-    cost: Ints
-    rest_milli: Ints
-    rest_memory: Ints
-    chosen: Ints  # 1 for each part of the set that was found
-    stack: Grid
-    order: Ints
-
-
 class Scratch(NamedTuple):
-    """What the search writes: `gone` is 0 for every lease before and after; picked are the devices."""
+    """What the search writes, by device but for the first and the last two: `gone` and `listed` are 0 before
+    and after, picked are the devices found. `spots` are devices with leases that are up for renewal."""
 
-    parts: Parts
-    gone: Ints
-    bounds: Ints
+    gone: Ints  # by lease
+    bounds: Ints  # at least what making room costs, LIMIT for more than the budget
     exact: Ints  # 1 where the bound is the cost
+    places: Ints  # the devices to look at
+    listed: Ints  # 1 for each of them
+    spots: Ints
     picked: Ints
     victims: Ints
 
 
 @part
-def worth(lease: int, held: Held, claim: Claim) -> int:
-    """What displacing a lease costs: its value with the margin, and its restart over the claim's term."""
-    return int(held.price[lease] * held.milli[lease] * claim.percent) + hourly(
-        held.restart[lease], claim.term
-    )
-
-
-@part
-def interruptible(lease: int, held: Held, claim: Claim) -> bool:
-    """Whether the rules let this claim displace that lease."""
-    if held.state[lease] != ACTIVE or held.start[lease] > claim.begun:
-        return False
-    lower = held.price[lease] < claim.price
-    return bool(lower or (held.latency[lease] == 0 and held.agent[lease] != claim.agent))
-
-
-@part
-def gather(device: int, gone: Ints, shares: Shares, held: Held, claim: Claim, parts: Parts) -> int:
-    """The parts of a device that may go and are not gone, by cost and then as told; returns how many."""
-    count, share = 0, shares.on_device[device]
-    while share and count < parts.lease.size:
-        lease = shares.lease[share - 1]
-        if gone[lease] == 0 and interruptible(lease, held, claim):
-            cost, at = worth(lease, held, claim), count
-            while at > 0 and (
-                parts.cost[at - 1] > cost
-                or (parts.cost[at - 1] == cost and held.told[parts.lease[at - 1]] > held.told[lease])
-            ):
-                parts.lease[at], parts.cost[at] = parts.lease[at - 1], parts.cost[at - 1]
-                parts.milli[at], parts.memory[at] = parts.milli[at - 1], parts.memory[at - 1]
-                at -= 1
-            parts.lease[at], parts.cost[at] = lease, cost
-            parts.milli[at], parts.memory[at] = shares.milli[share - 1], shares.memory[share - 1]
-            count += 1
-        share = shares.after[share - 1]
-    return count
-
-
-@part
-def cheapest(milli: int, memory: int, count: int, most: int, parts: Parts) -> int:
-    """The least cost of parts that together have so much, at most `most`, else LIMIT; marks them in `chosen`.
-
-    By branch and bound in the order of `walras.devices.placement.cheapest_cover`: with before without.
-    """
-    stack = parts.stack
-    parts.rest_milli[count] = parts.rest_memory[count] = 0
-    for at in range(count - 1, -1, -1):
-        parts.rest_milli[at] = parts.rest_milli[at + 1] + parts.milli[at]
-        parts.rest_memory[at] = parts.rest_memory[at + 1] + parts.memory[at]
-    best, fewest, found, top = LIMIT, LIMIT, 0, 1
-    stack[0, 0] = stack[0, 1] = stack[0, 2] = stack[0, 3] = stack[0, 4] = stack[0, 5] = 0
-    while top > 0:
-        top -= 1
-        at, chosen, size = stack[top, 0], stack[top, 1], stack[top, 2]
-        has_milli, has_memory, cost = stack[top, 3], stack[top, 4], stack[top, 5]
-        if cost > most or cost > best or (cost == best and size >= fewest):
-            continue
-        if has_milli >= milli and has_memory >= memory:
-            best, fewest, found = cost, size, chosen
-            continue
-        if has_milli + parts.rest_milli[at] < milli or has_memory + parts.rest_memory[at] < memory:
-            continue
-        stack[top, 0] = at + 1
-        for field in range(6):
-            stack[top + 1, field] = stack[top, field]
-        top += 1
-        stack[top, 1], stack[top, 2] = chosen | (1 << at), size + 1
-        stack[top, 3], stack[top, 4] = has_milli + parts.milli[at], has_memory + parts.memory[at]
-        stack[top, 5] = cost + parts.cost[at]
-        top += 1
-    for at in range(count):
-        parts.chosen[at] = found >> at & 1
-    return best
-
-
-@part
-def cheapest_of_few(milli: int, memory: int, count: int, most: int, parts: Parts) -> int:
-    """As `cheapest`, by looking at every set of so few parts. A set is a number, bit by part."""
-    stack, best, fewest, found = parts.stack, LIMIT, LIMIT, 0
-    for field in range(4):
-        stack[0, field] = 0
-    for chosen in range(1, 1 << count):
-        part = 0
-        while chosen >> part & 1 == 0:
-            part += 1
-        rest = chosen & (chosen - 1)
-        stack[chosen, 0], stack[chosen, 1] = (
-            stack[rest, 0] + parts.milli[part],
-            stack[rest, 1] + parts.memory[part],
-        )
-        stack[chosen, 2], stack[chosen, 3] = stack[rest, 2] + parts.cost[part], stack[rest, 3] + 1
-        cost, size = stack[chosen, 2], stack[chosen, 3]
-        if stack[chosen, 0] < milli or stack[chosen, 1] < memory or cost > min(best, most):
-            continue
-        # Of equal sets that which has the first part in which they differ, as branch and bound finds first.
-        differ = chosen ^ found
-        if cost < best or size < fewest or (size == fewest and chosen & (differ & -differ) != 0):
-            best, fewest, found = cost, size, chosen
-    for part in range(count):
-        parts.chosen[part] = found >> part & 1
-    return best
-
-
-@part
-def cheap(milli: int, memory: int, count: int, most: int, parts: Parts) -> int:
-    """As `cheapest`, for many parts: the cheapest per milli first, then those not needed left out."""
-    order, has_milli, has_memory, cost = parts.order, 0, 0, 0
-    for at in range(count):
-        parts.chosen[at], order[at] = 0, at
-        place = at
-        rate = parts.cost[at] / max(1, parts.milli[at])
-        while place > 0 and parts.cost[order[place - 1]] / max(1, parts.milli[order[place - 1]]) > rate:
-            order[place] = order[place - 1]
-            place -= 1
-        order[place] = at
-    for place in range(count):
-        at = order[place]
-        if has_milli >= milli and has_memory >= memory:
-            break
-        parts.chosen[at] = 1
-        has_milli += parts.milli[at]
-        has_memory += parts.memory[at]
-        cost += parts.cost[at]
-        if cost > most:
-            return LIMIT
-    if has_milli < milli or has_memory < memory:
-        return LIMIT
-    for at in range(count - 1, -1, -1):
-        spare = has_milli - parts.milli[at] >= milli and has_memory - parts.memory[at] >= memory
-        if parts.chosen[at] and spare:
-            parts.chosen[at] = 0
-            has_milli -= parts.milli[at]
-            has_memory -= parts.memory[at]
-            cost -= parts.cost[at]
-    return int(cost)
-
-
-@part
 def evict_from(
     device: int, most: int, kinds: Kinds, devices: Devices, shares: Shares, held: Held, claim: Claim,
-    scratch: Scratch,
+    parts: Parts, scratch: Scratch,
 ) -> int:  # fmt: skip
     """The least cost of leases whose going makes room on a device, at most `most`, else LIMIT; marks them in
     `chosen`."""
     missing = max(0, shortage(device, False, kinds, devices, claim))
     short = max(0, shortage(device, True, kinds, devices, claim))
-    count = gather(device, scratch.gone, shares, held, claim, scratch.parts)
+    count = gather(device, scratch.gone, shares, held, claim, parts)
     if count <= FEW_PARTS:
-        return cheapest_of_few(missing, short, count, most, scratch.parts)
+        return cheapest_of_few(missing, short, count, most, parts)
     if count <= EXACT_PARTS:
-        return cheapest(missing, short, count, most, scratch.parts)
-    return cheap(missing, short, count, most, scratch.parts)
+        return cheapest(missing, short, count, most, parts)
+    return cheap(missing, short, count, most, parts)
 
 
 @part
@@ -272,24 +106,95 @@ def assess(
 
 
 @part
-def next_device(
-    most: int, kinds: Kinds, devices: Devices, shares: Shares, held: Held, claim: Claim, scratch: Scratch
+def least_part(
+    device: int, kind: int, percent: int, kinds: Kinds, devices: Devices, shares: Shares
 ) -> int:
-    """The device where room costs least, at most `most`; on equal cost that which is left with the least,
-    then the lowest. NONE when there is none."""
-    bounds, best, likely = scratch.bounds, NONE, NONE
-    for device in range(bounds.size):
+    """What the leases on a device cost at least that must go for one share of a kind there; LIMIT if it may not
+    go there. What several devices cost is no less than the sum, as a lease's value is that of its shares."""
+    device_class, later = devices.kind[device], devices.later_milli[device]
+    need = kinds.memory[kind, device_class]
+    missing = kinds.milli[kind] + later - devices.class_milli[device_class]
+    short = need + devices.later_memory[device] - devices.class_memory[device_class]
+    if need != LIMIT and missing <= 0 and short <= 0:
+        return 0
+    if need == LIMIT or shares.cheapest[device] == LIMIT:
+        return LIMIT
+    going = max(missing, 0)
+    cost = shares.value[device] - shares.dearest[device] * max(later - going, 0)
+    cost = max(cost, shares.cheapest[device] * going)
+    if kinds.devices[kind] == 1:
+        single = shares.least[_SIZE[min(going, MILLI_MAX)], device]
+        several = min(shares.least[0, device], VALUE_MAX) + min(shares.second[device], VALUE_MAX)
+        cost = max(cost, min(single, several, VALUE_MAX))
+    return int(percent * cost)
+
+
+@part
+def assess_renewal(
+    device: int, kinds: Kinds, devices: Devices, shares: Shares, claim: Claim, scratch: Scratch
+) -> None:
+    """As `assess`, where only leases that are up for renewal may go."""
+    missing = shortage(device, False, kinds, devices, claim)
+    has_room = missing <= 0 and shortage(device, True, kinds, devices, claim) <= 0
+    never = kinds.memory[claim.kind, devices.kind[device]] == LIMIT or (
+        not has_room and shares.cheapest[device] == LIMIT
+    )
+    scratch.exact[device] = has_room
+    scratch.bounds[device] = LIMIT if never else shares.cheapest[device] * max(missing, 0)
+    if has_room:
+        scratch.bounds[device] = 0
+
+
+@part
+def listing(device: int, count: int, claim: Claim, scratch: Scratch) -> int:
+    """Put a device among the places if the budget covers room there; returns how many there are."""
+    if scratch.bounds[device] <= claim.budget and scratch.listed[device] == 0:
+        scratch.places[count], scratch.listed[device] = device, 1
+        return count + 1
+    return count
+
+
+@part
+def survey(kinds: Kinds, devices: Devices, shares: Shares, claim: Claim, scratch: Scratch) -> int:
+    """Assess all devices, list the places; returns how many there are."""
+    count = 0
+    if claim.density != NONE and kinds.devices[claim.kind] == 1:
+        # A bid for one device that comes to this has room nowhere.
+        for device in scratch.spots:
+            assess_renewal(device, kinds, devices, shares, claim, scratch)
+            count = listing(device, count, claim, scratch)
+        return count
+    if claim.density == NONE:
+        assess(0, devices.kind.size, kinds, devices, shares, claim, scratch)
+    else:
+        for device in range(devices.kind.size):
+            assess_renewal(device, kinds, devices, shares, claim, scratch)
+    for device in range(devices.kind.size):
+        count = listing(device, count, claim, scratch)
+    return count
+
+
+@part
+def next_device(
+    count: int, most: int, kinds: Kinds, devices: Devices, shares: Shares, held: Held, claim: Claim,
+    parts: Parts, scratch: Scratch,
+) -> int:  # fmt: skip
+    """Of so many places the device where room costs least, at most `most`; on equal cost that which is left
+    with the least, then the lowest. NONE when there is none."""
+    bounds, places, best, likely = scratch.bounds, scratch.places, NONE, NONE
+    for at in range(count):
+        device = places[at]
         if bounds[device] <= most and (likely == NONE or bounds[device] < bounds[likely]):
             likely = device
     if likely == NONE:
         return NONE
     # A likely one first, so that most others are left out by their bound alone.
-    for turn in range(-1, bounds.size):
-        device = likely if turn == -1 else turn
-        if bounds[device] > most or (turn == likely and turn >= 0):
+    for turn in range(-1, count):
+        device = likely if turn == -1 else places[turn]
+        if bounds[device] > most or (device == likely and turn >= 0):
             continue
         if scratch.exact[device] == 0:
-            going = evict_from(device, most, kinds, devices, shares, held, claim, scratch)
+            going = evict_from(device, most, kinds, devices, shares, held, claim, parts, scratch)
             if going > most:
                 continue
             scratch.exact[device], bounds[device] = 1, going
@@ -312,51 +217,74 @@ def precedes(a: int, b: int, kinds: Kinds, devices: Devices, claim: Claim, scrat
 
 @part
 def displace(
-    kinds: Kinds, devices: Devices, shares: Shares, held: Held, first: Ints, claim: Claim, scratch: Scratch
-) -> int:
+    kinds: Kinds, devices: Devices, shares: Shares, held: Held, first: Ints, claim: Claim, parts: Parts,
+    scratch: Scratch,
+) -> int:  # fmt: skip
     """The cheapest leases that must go so that the claim has its devices: how many `victims`, or NONE.
 
     Device by device, each the cheapest given what is gone already, within the budget.
     """
     count, spent, found = 0, 0, True
-    assess(0, devices.kind.size, kinds, devices, shares, claim, scratch)
+    places = survey(kinds, devices, shares, claim, scratch)
     for nth in range(kinds.devices[claim.kind]):
-        device = next_device(claim.budget - spent, kinds, devices, shares, held, claim, scratch)
+        device = next_device(places, claim.budget - spent, kinds, devices, shares, held, claim, parts, scratch)
         found = device != NONE
         if not found:
             break
         scratch.picked[nth] = device
-        if scratch.bounds[device] > 0:
-            spent += scratch.bounds[device]
-            evict_from(device, scratch.bounds[device], kinds, devices, shares, held, claim, scratch)
-            before, count = count, note(device, count, shares, held, claim, scratch)
+        spent += scratch.bounds[device]
+        if lacks(device, kinds, devices, claim):
+            evict_from(device, scratch.bounds[device], kinds, devices, shares, held, claim, parts, scratch)
+            before, count = count, note(device, count, shares, held, claim, parts, scratch)
             for at in range(before, count):
                 drop(scratch.victims[at], -1, first, shares, held, devices)
-                reassess(scratch.victims[at], first, kinds, devices, shares, claim, scratch)
+                places = reassess(
+                    scratch.victims[at], places, first, kinds, devices, shares, claim, scratch
+                )  # fmt: skip
         for at in range(nth + 1):
             scratch.bounds[scratch.picked[at]] = LIMIT
     for at in range(count):
         drop(scratch.victims[at], 1, first, shares, held, devices)
         scratch.gone[scratch.victims[at]] = 0
+    for at in range(places):
+        scratch.listed[scratch.places[at]] = 0
     return count if found else NONE
 
 
 @part
-def reassess(
-    lease: int, first: Ints, kinds: Kinds, devices: Devices, shares: Shares, claim: Claim, scratch: Scratch
-) -> None:
-    """Assess the devices anew on which a lease that has gone had shares."""
-    share = first[lease]
-    while share:
-        device = shares.device[share - 1]
-        assess(device, device + 1, kinds, devices, shares, claim, scratch)
-        share = shares.next[share - 1]
+def lacks(device: int, kinds: Kinds, devices: Devices, claim: Claim) -> bool:
+    """Whether the device is short of anything for the claim."""
+    missing, short = (
+        shortage(device, False, kinds, devices, claim),
+        shortage(device, True, kinds, devices, claim),
+    )
+    return bool(missing > 0 or short > 0)
 
 
 @part
-def note(device: int, count: int, shares: Shares, held: Held, claim: Claim, scratch: Scratch) -> int:
+def reassess(
+    lease: int, count: int, first: Ints, kinds: Kinds, devices: Devices, shares: Shares, claim: Claim,
+    scratch: Scratch,
+) -> int:  # fmt: skip
+    """Assess the devices anew on which a lease that has gone had shares; returns how many places there are."""
+    share = first[lease]
+    while share:
+        device = shares.device[share - 1]
+        if claim.density == NONE:
+            assess(device, device + 1, kinds, devices, shares, claim, scratch)
+        else:
+            assess_renewal(device, kinds, devices, shares, claim, scratch)
+        count = listing(device, count, claim, scratch)
+        share = shares.next[share - 1]
+    return count
+
+
+@part
+def note(
+    device: int, count: int, shares: Shares, held: Held, claim: Claim, parts: Parts, scratch: Scratch
+) -> int:
     """Put the chosen parts' leases among the victims, as told; returns how many victims there are."""
-    victims, parts, before = scratch.victims, scratch.parts, count
+    victims, before = scratch.victims, count
     for at in range(gather(device, scratch.gone, shares, held, claim, parts)):
         if parts.chosen[at]:
             lease, place = parts.lease[at], count
@@ -368,20 +296,3 @@ def note(device: int, count: int, shares: Shares, held: Held, claim: Claim, scra
     for place in range(before, count):
         scratch.gone[victims[place]] = 1
     return count
-
-
-@kernel
-def parts_for(most: int) -> Parts:
-    """Room for the shares on a device, of which there are at most so many."""
-    size = max(most, EXACT_PARTS) + 1
-    return Parts(
-        np.empty(size, np.int64),
-        np.empty(size, np.int64),
-        np.empty(size, np.int64),
-        np.empty(size, np.int64),
-        np.empty(size, np.int64),
-        np.empty(size, np.int64),
-        np.empty(size, np.int64),
-        np.empty((1 << FEW_PARTS, 6), np.int64),
-        np.empty(size, np.int64),
-    )

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from walras.core.errors import Invalid
 from walras.core.money import price_within
-from walras.market.engine.amounts import MILLI_MAX, PERCENT_MAX, PRICE_MAX
+from walras.market.engine.amounts import MILLI_MAX, PRICE_MAX
 from walras.market.engine.board import Devices, Kinds
-from walras.market.engine.book import LATER, Book
-from walras.market.engine.evicting import Claim, Held, Scratch, displace, parts_for
+from walras.market.engine.book import Book
+from walras.market.engine.covering import Claim, Held, parts_for
+from walras.market.engine.evicting import Scratch, displace
 from walras.market.engine.fragmentation import fragmented, score
-from walras.market.engine.greedy import Options, following
 from walras.market.engine.jit import LIMIT, NONE, Grid, Ints, part
 from walras.market.engine.leases import Leases
+from walras.market.engine.options import Options, following
+from walras.market.engine.sorting import LATER
+from walras.market.engine.terms import Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +33,16 @@ class Decided:
     pays: int
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """The rules of displacement, as in `walras.market.types.Rules`."""
-
-    quantum_ms: int
-    epsilon_percent: int
-
-
 class Express:
     """Decides bids of a book one at a time, changing nothing."""
 
     def __init__(self, book: Book, leases: Leases, terms: Terms) -> None:
-        if not 0 <= terms.epsilon_percent <= PERCENT_MAX - 100:
-            raise Invalid(f"a margin of {terms.epsilon_percent}% is out of bounds")
         self._book, self._leases, self._terms = book, leases, terms
         devices = book.devices.kind.size
         self._parts = parts_for(MILLI_MAX)
         self._bounds = np.empty(devices, np.int64)
         self._exact, self._scores = np.empty(devices, np.int64), np.empty(devices, np.int64)
+        self._places, self._listed = np.empty(devices, np.int64), np.zeros(devices, np.int64)
         self._gone = np.zeros(64, np.int64)
 
     def decide(self, row: int, posted_micros: int, now_ms: int) -> Decided:
@@ -109,21 +102,24 @@ class Express:
             self._gone = np.zeros(table["agent"].size, np.int64)
         worth = 100 * price * wanted * int(kinds.milli[kind])
         claim = Claim(
-            *(kind, agent, price, book.term_ms(package)),
-            *(now_ms - self._terms.quantum_ms, 100 + self._terms.epsilon_percent, worth),
+            *(kind, agent, price, book.term_ms(package), NONE),
+            *(self._terms.begun_by(now_ms), self._terms.percent, worth),
         )
-        held = Held(*(table[name] for name in Held._fields))
+        held = Held(*(table[name] for name in Held._fields[:-1]), density=_NO_ROWS)
         picked, victims = np.empty(wanted, np.int64), np.empty(table.size, np.int64)
         shares, first = self._leases.shares(), table["first"]
-        scratch = Scratch(self._parts, self._gone, self._bounds, self._exact, picked, victims)
-        count = displace(kinds, book.devices, shares, held, first, claim, scratch)
+        scratch = Scratch(
+            *(self._gone, self._bounds, self._exact, self._places, self._listed),
+            *(_NO_ROWS, picked, victims),
+        )
+        count = displace(kinds, book.devices, shares, held, first, claim, self._parts, scratch)
         if count == NONE:
             return None
         gone = victims[:count].copy()
         restarts = int(held.restart[gone[held.agent[gone] != agent]].sum())
         if int(options.cost[package]) + restarts > purse:
             return None
-        reached = max([least, *(self._leases.density(int(row)) for row in gone)])
+        reached = max([least, *self._leases.densities(gone).tolist()])
         # As in the auction, it pays no more than it bid with what it pays to those who go.
         within = PRICE_MAX
         if restarts:

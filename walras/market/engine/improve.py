@@ -14,8 +14,9 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from walras.market.engine.board import Devices, Kinds
-from walras.market.engine.greedy import Options, Won
+from walras.market.engine.greedy import WON, Won
 from walras.market.engine.jit import LIMIT, NONE, Grid, Ints, kernel, part
+from walras.market.engine.options import Options
 from walras.market.engine.ranked import Ranking, first_of, upcoming
 
 WINDOW: Final = 512  # bids: the least dense winners, and the densest losers, half each
@@ -93,7 +94,7 @@ def open_window(order: Ranking, won: Won, options: Options, kinds: Kinds, device
     """The bids at the margin, the devices that they are on, and as many more with something free."""
     first = max(0, won.options.size - WINDOW // 2)
     losers = np.empty(WINDOW - (won.options.size - first), np.int64)
-    count = densest_losers(losers, np.zeros(kinds.milli.size, np.int64), order, won, options)
+    count = densest_losers(losers, np.zeros(2 * kinds.milli.size, np.int64), order, won, options)
     heads = np.concatenate((options.head[won.options[first:]], losers[:count]))
     room = np.empty((devices.kind.size, 2), np.int64)
     for device in range(devices.kind.size):
@@ -126,18 +127,18 @@ def open_window(order: Ranking, won: Won, options: Options, kinds: Kinds, device
 
 
 @part
-def densest_losers(losers: Ints, full: Ints, order: Ranking, won: Won, options: Options) -> int:
+def densest_losers(losers: Ints, closed: Ints, order: Ranking, won: Won, options: Options) -> int:
     """Fill `losers` with the first options of bids that lost, the densest first; returns how many."""
     count = long = short = 0
     while count < losers.size:
-        long, short = upcoming(order.long, long, full), upcoming(order.short, short, full)
+        long, short = upcoming(order.long, long, closed), upcoming(order.short, short, closed)
         source = first_of(order, long, short, options.density, options.rank, options.told)
         if source == NONE:
             break
         row = order.long.rows[long] if source == 0 else order.short.rows[short]
         long, short = long + (source == 0), short + (source == 1)
         losers[count] = options.head[row]
-        count += won.heads[options.head[row]] == 0
+        count += won.heads[options.head[row]] != WON
     return count
 
 

@@ -45,6 +45,11 @@ def part(function: Callable[P, R]) -> Callable[P, R]:
     return _compiled(function, forceinline=True, _nrt=False)
 
 
+def step(function: Callable[P, R]) -> Callable[P, R]:
+    """A `part` that is called and not copied into its callers, for what is rare and large."""
+    return _compiled(function, _nrt=False)
+
+
 def _compiled(function: Callable[P, R], **options: Any) -> Callable[P, R]:
     function.__qualname__ += f"_{_FINGERPRINT}"
     compiled: Callable[P, R] = numba.njit(cache=True, error_model="numpy", **options)(function)

@@ -6,14 +6,18 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from walras.market.engine.amounts import MILLI_MAX, PRICE_MAX, VALUE_MAX, require
+from walras.market.engine.amounts import MILLI_MAX, PRICE_MAX, TERM_MAX, VALUE_MAX, require
 from walras.market.engine.book import Book
 from walras.market.engine.jit import LIMIT, Grid, Ints, kernel, part
 from walras.market.engine.table import Table
 
+# States; the last two, and GONE for what must go, are those of one clearing.
+GONE: Final = 0
 RESERVED: Final = 1
-ACTIVE: Final = 2
-DRAINING: Final = 3
+DRAINING: Final = 2
+ACTIVE: Final = 3
+RENEWING: Final = 4  # active and up for renewal
+KEPT: Final = 5  # which no denser bid may take over
 RESTART_MAX: Final = 1 << 50
 SIZES: Final = MILLI_MAX.bit_length()
 
@@ -43,7 +47,8 @@ class Leases:
         self._book = book
         count = book.devices.kind.size
         self.table = Table(
-            "agent", "latency", "price", "restart", "start", "milli", "state", "told", "first", "shape"
+            *("agent", "latency", "price", "restart", "start", "end", "term", "milli", "state"),
+            *("told", "name", "first", "shape"),
         )
         self._shares = Table("lease", "device", "milli", "memory", "next", "after", "prior")
         self._on_device = np.zeros(count, np.int64)
@@ -61,32 +66,43 @@ class Leases:
         price: Ints,
         restart: Ints,
         start_ms: Ints,
+        end_ms: Ints,
+        term_ms: Ints,
         state: Ints,
         begin: Ints,
         device: Ints,
         milli: Ints,
         memory: Ints,
+        elsewhere: Ints | None = None,
+        name: Ints | None = None,
+        shape: Ints | None = None,
     ) -> Ints:
         """Add leases; the shares of the i-th are those from `begin[i]` to `begin[i + 1]`. Returns their rows.
 
-        price is the most its bid pays; restart is what being displaced costs it. Raises Invalid out of
-        bounds.
+        price is the most its bid pays; restart is what being displaced costs it; elsewhere is what it has on
+        devices that are not of the book, in milli; name decides between leases that are equally dense and
+        old, by default in the order in which they are told; shape is the number of what it counts as wanted,
+        by default its first share. Raises Invalid out of bounds.
         """
         require(price, 0, PRICE_MAX, "prices")
         require(restart, 0, RESTART_MAX, "restart costs")
-        rows, shares = self.table.take(agent.size), self._shares.take(device.size)
-        total = np.add.reduceat(milli, begin[:-1]) if agent.size else milli
+        require(term_ms, 1, TERM_MAX, "terms")
+        before = np.concatenate(([0], np.cumsum(milli)))
+        total = before[begin[1:]] - before[begin[:-1]]
+        total = total if elsewhere is None else total + elsewhere
         require(price * total, 0, VALUE_MAX, "values")
+        rows, shares = self.table.take(agent.size), self._shares.take(device.size)
+        told = np.arange(self._told, self._told + rows.size)
         columns = {"agent": agent, "latency": latency, "price": price, "restart": restart, "start": start_ms}
-        for name, column in (columns | {"state": state, "milli": total}).items():
-            self.table[name][rows] = column
-        self.table["told"][rows] = np.arange(self._told, self._told + rows.size)
+        columns |= {"end": end_ms, "term": term_ms, "state": state, "milli": total, "told": told}
+        for each, column in (columns | {"name": told if name is None else name}).items():
+            self.table[each][rows] = column
         self._told += rows.size
         for name, column in (("device", device), ("milli", milli), ("memory", memory)):
             self._shares[name][shares] = column
         link(rows, begin, shares, self.table["first"], price, total, self.shares())
         self._occupy(rows, 1)
-        self._name_shapes(rows)
+        self.table["shape"][rows] = self._shapes(rows) if shape is None else shape
         self._want(rows[state != DRAINING], 1)
         return rows
 
@@ -111,12 +127,32 @@ class Leases:
         self._shares.give(shares)
         self.table.give(rows)
 
-    def density(self, row: int) -> int:
-        """Price per effective size, by what the lease has of its first device."""
-        share = int(self.table["first"][row]) - 1
-        milli, memory, device = (int(self._shares[name][share]) for name in ("milli", "memory", "device"))
-        device_class = int(self._book.devices.kind[device])
-        return self._book.catalogue.lease_density(int(self.table["price"][row]), milli, memory, device_class)
+    def densities(self, rows: Ints) -> Ints:
+        """Prices per effective size, by what each lease has of its first device; 0 for one that has nothing."""
+        first = self.table["first"][rows]
+        share, held = first[first > 0] - 1, np.zeros(rows.size, np.int64)
+        held[first > 0] = self._book.catalogue.lease_densities(
+            self.table["price"][rows[first > 0]],
+            self._shares["milli"][share],
+            self._shares["memory"][share],
+            self._book.devices.kind[self._shares["device"][share]],
+        )
+        return held
+
+    def due(self, horizon_ms: int) -> Ints:
+        """Active leases that end by then, in the order of renewal: the densest first, then the oldest."""
+        table = self.table
+        ending = (table.column("state") == ACTIVE) & (table.column("end") <= horizon_ms)
+        rows = np.flatnonzero(ending)
+        if rows.size:
+            order = np.lexsort((table["name"][rows], table["start"][rows], -self.densities(rows)))
+            rows = rows[order]
+        return rows
+
+    def interruptible(self, begun_ms: int) -> bool:
+        """Whether any active lease started by then."""
+        started = self.table.column("start") <= begun_ms
+        return bool(np.any(started & (self.table.column("state") == ACTIVE)))
 
     def shares(self) -> Shares:
         """The shares as kernels read them; good until leases are added."""
@@ -154,15 +190,15 @@ class Leases:
         )
 
     def _want(self, rows: Ints, change: int) -> None:
-        """A lease's shape, that of its first share, counts as wanted."""
         self._book.catalogue.want(self.table["shape"][rows], change)
 
-    def _name_shapes(self, rows: Ints) -> None:
+    def _shapes(self, rows: Ints) -> Ints:
+        """The numbers of the leases' first shares as shapes."""
         first, catalogue = self.table["first"][rows] - 1, self._book.catalogue
         keys = (self._shares["milli"][first] << 32) | self._shares["memory"][first]
         distinct, inverse = np.unique(keys, return_inverse=True)
         numbers = [catalogue.shape_of(key >> 32, key & 0xFFFFFFFF) for key in distinct.tolist()]
-        self.table["shape"][rows] = np.array(numbers, np.int64)[inverse]
+        return np.array(numbers, np.int64)[inverse]
 
 
 @part

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from walras.market.engine.greedy import Options
+from walras.market.engine.options import Options
 from walras.market.engine.jit import NONE, Ints, part
 from walras.market.engine.ranked import Ranked, Ranking, ranked
-from walras.market.engine.sorting import earlier, sort_rows
+from walras.market.engine.sorting import LATER, earlier, sort_rows
 
 SHORT = 8  # the short list has at most one of so many of the long one
 
@@ -52,7 +52,8 @@ class Order:
 
 def _sorted(rows: Ints, options: Options) -> Ranked:
     rows = sort_rows(rows, options.density, options.rank, options.told)
-    return Ranked(rows, options.density[rows], 2 * options.kind[rows] + options.several[rows])
+    group = 2 * options.kind[rows] + (options.rank[rows] < LATER)
+    return Ranked(rows, options.density[rows], 2 * group + options.several[rows])
 
 
 def _merged(a: Ranked, b: Ranked, options: Options) -> Ranked:

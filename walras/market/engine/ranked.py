@@ -12,7 +12,8 @@ from walras.market.engine.sorting import before
 
 class Ranked(NamedTuple):
     """Rows in order, with what is read of each one after the other, where it would be all over the columns:
-    density, and kind x 2, plus 1 for a bid of several packages, or NONE for a hole."""
+    density, and the group x 2, plus 1 for a bid of several packages, or NONE for a hole. The group is the kind
+    x 2, plus 1 for the latency class."""
 
     rows: Ints
     density: Ints
@@ -36,10 +37,10 @@ def ranked(size: int) -> Ranked:
 
 
 @part
-def upcoming(ranked: Ranked, at: int, full: Ints) -> int:
-    """The first place from `at` that is no hole, nor a bid whose only kind has no room any more."""
+def upcoming(ranked: Ranked, at: int, closed: Ints) -> int:
+    """The first place from `at` that is no hole, nor a bid of one package whose group is closed."""
     tags = ranked.tags
-    while at < tags.size and (tags[at] == NONE or (tags[at] & 1 == 0 and full[tags[at] >> 1] != 0)):
+    while at < tags.size and (tags[at] == NONE or (tags[at] & 1 == 0 and closed[tags[at] >> 1] != 0)):
         at += 1
     return at
 

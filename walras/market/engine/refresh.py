@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from walras.market.engine.board import Kinds
-from walras.market.engine.greedy import Options, following
+from walras.market.engine.options import Options, following
 from walras.market.engine.jit import LIMIT, NONE, Ints, kernel
 
 

@@ -55,11 +55,11 @@ class Rooms(NamedTuple):
 
 
 @kernel
-def build(kind: Ints, milli: Ints, memory: Ints, demand: Grid) -> Rooms:
+def build(kind: Ints, milli: Ints, memory: Ints, demand: Grid, grows: bool) -> Rooms:
     """Rooms of devices of these classes with so much free."""
     count, size = kind.size, 1
-    # Within a pass room only shrinks, so there are never more cells than devices with room now.
-    open_devices = int((milli > 0).sum())
+    # Where room only shrinks there are never more cells than devices with room now.
+    open_devices = count if grows else int((milli > 0).sum())
     while size < 2 * open_devices + 2:
         size *= 2
     devices = np.empty((count, 7), np.int64)

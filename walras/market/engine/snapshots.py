@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +12,24 @@ from walras.devices.placement import Shape
 from walras.market.engine.book import Book
 from walras.market.engine.clearing import Cleared
 from walras.market.engine.express import Decided
-from walras.market.engine.jit import NONE, Ints
+from walras.market.engine.jit import LIMIT, NONE, Ints
 from walras.market.engine.leases import ACTIVE, DRAINING, RESERVED, Leases
 from walras.market.prepared import well_formed
-from walras.market.types import Award, Bid, Device, Lease, Package, Share, Snapshot
+from walras.market.engine.round import PRICE
+from walras.market.engine.terms import Terms
+from walras.market.types import (
+    Award,
+    Bid,
+    Device,
+    Displacement,
+    DisplacementReason,
+    Lease,
+    Package,
+    Renewal,
+    Rules,
+    Share,
+    Snapshot,
+)
 
 _STATES = {"reserved": RESERVED, "active": ACTIVE, "draining": DRAINING}
 
@@ -28,50 +43,103 @@ class Translated:
     devices: tuple[Device, ...]  # by number
     packages: dict[int, tuple[Bid, int]]
     rows: dict[str, int]  # by bid, its first option
-    lease_rows: dict[str, int]
+    leases_by_row: dict[int, Lease]
 
     def awards(self, cleared: Cleared) -> tuple[Award, ...]:
         """The winners as awards, in the order in which they won."""
         won, found = cleared.won, []
+        displaces: dict[int, list[str]] = {}
+        for win, lease in zip(cleared.gone.by.tolist(), cleared.gone.displaced.tolist(), strict=True):
+            displaces.setdefault(win, []).append(self.leases_by_row[lease].id)
         for at, row in enumerate(won.options.tolist()):
             bid, index = self.packages[row]
-            shares = self._shares(row, won.devices[won.start[at] : won.start[at + 1]])
-            term = bid.packages[index].term_ms
-            found.append(
-                Award(
-                    bid.id,
-                    index,
-                    shares,
-                    int(cleared.pays[at]),
-                    bid.packages[index].price_micros,
-                    term,
-                    bool(won.now[at]),
-                )
+            package = bid.packages[index]
+            award = Award(
+                bid.id,
+                index,
+                self._shares(row, won.devices[won.start[at] : won.start[at + 1]]),
+                int(cleared.pays[at]),
+                package.price_micros,
+                package.term_ms,
+                bool(won.now[at]),
+                tuple(displaces.get(at, ())),
+                int(cleared.compensations[at]),
             )
+            found.append(award)
         return tuple(found)
+
+    def winners(self, cleared: Cleared) -> set[str]:
+        """The bids that won."""
+        return {self.packages[row][0].id for row in cleared.won.options.tolist()}
+
+    @contextmanager
+    def instead(self, option: int, price_micros: int, funded: bool) -> Iterator[int]:
+        """Have an option name another price for a while, and its agent pay anything if `funded`; the first
+        option of its bid."""
+        options, rows = self.book.options(), np.array([option])
+        price, agent = int(options.price[option]), int(options.agent[option])
+        funds = self.book.funds[agent]
+        self.book.reprice(rows, np.array([price_micros]))
+        if funded:
+            self.book.funds[agent] = LIMIT
+        yield int(options.head[option])
+        self.book.funds[agent] = funds
+        self.book.reprice(rows, np.array([price]))
+
+    def renewals(self, cleared: Cleared, now_ms: int) -> tuple[Renewal, ...]:
+        """The leases that go on, in order."""
+        leases = [self.leases_by_row[row] for row in cleared.renewed.tolist()]
+        price = cleared.price_micros
+        return tuple(
+            Renewal(lease.id, min(price, lease.max_price_micros), max(lease.end_ms, now_ms) + lease.term_ms)
+            for lease in leases
+        )
+
+    def displacements(self, cleared: Cleared, noticed_ms: int) -> tuple[Displacement, ...]:
+        """The leases that must go: displaced, given up, not renewed; with notice until then at least."""
+        gone, names = cleared.gone, self.leases_by_row
+        winners = [self.packages[row][0].id for row in cleared.won.options[gone.by].tolist()]
+        displaced = [names[row] for row in gone.displaced.tolist()]
+        found = [
+            Displacement(lease.id, winner, noticed_ms, "outbid", lease.restart_cost_micros)
+            for lease, winner in zip(displaced, winners, strict=True)
+        ]
+        reasons: list[tuple[Lease, DisplacementReason]]
+        reasons = [(names[row], "price") for row in gone.given.tolist()]
+        for row, why in zip(gone.ended.tolist(), gone.why.tolist(), strict=True):
+            reasons.append((names[row], "price" if why == PRICE else "funds"))
+        found += [
+            Displacement(lease.id, None, max(lease.end_ms, noticed_ms), reason) for lease, reason in reasons
+        ]
+        return tuple(found)
+
+    def displaced(self, decided: Decided, noticed_ms: int) -> tuple[Displacement, ...]:
+        """The leases that go for a bid that was decided on its arrival."""
+        winner = self.packages[decided.option][0].id
+        leases = [self.leases_by_row[row] for row in decided.victims.tolist()]
+        return tuple(
+            Displacement(lease.id, winner, noticed_ms, "outbid", lease.restart_cost_micros)
+            for lease in leases
+        )
 
     def award(self, decided: Decided) -> tuple[Award, ...]:
         """The award of one bid that was decided on its arrival, if it won."""
         if decided.option == NONE:
             return ()
-        names = {row: name for name, row in self.lease_rows.items()}
         bid, index = self.packages[decided.option]
-        shares = self._shares(decided.option, decided.devices)
-        victims = tuple(names[row] for row in decided.victims.tolist())
-        term, restarts = bid.packages[index].term_ms, decided.restart_costs_micros
-        return (
-            Award(
-                bid.id,
-                index,
-                shares,
-                decided.pays,
-                bid.packages[index].price_micros,
-                term,
-                decided.now,
-                victims,
-                restarts,
-            ),
+        package = bid.packages[index]
+        award = Award(
+            bid.id,
+            index,
+            self._shares(decided.option, decided.devices),
+            decided.pays,
+            package.price_micros,
+            package.term_ms,
+            decided.now,
+            tuple(self.leases_by_row[row].id for row in decided.victims.tolist()),
+            decided.restart_costs_micros,
         )
+        return (award,)
 
     def _shares(self, row: int, devices: Ints) -> tuple[Share, ...]:
         bid, index = self.packages[row]
@@ -156,29 +224,43 @@ def _kind(book: Book, package: Package, classes: Classes) -> int:
     return book.catalogue.kind(package.devices, package.milli_gpu, package.memory_mib, mask)
 
 
-def _add_leases(found: Translated, leases: Iterable[Lease], agents: dict[str, int]) -> None:
-    """Leases on the devices that there are."""
+def _add_leases(found: Translated, leases: tuple[Lease, ...], agents: dict[str, int]) -> None:
+    """All leases, with what they have of the devices that there are."""
     numbers = {device.id: number for number, device in enumerate(found.devices)}
-    kept = []
-    for lease in leases:
-        shares = [share for share in lease.shares if share.device in numbers]
-        if shares:
-            kept.append((lease, shares))
-    every = [share for _, shares in kept for share in shares]
+    kept = [[share for share in lease.shares if share.device in numbers] for lease in leases]
+    every = [share for shares in kept for share in shares]
+    names = {name: place for place, name in enumerate(sorted(lease.id for lease in leases))}
+    shape_of = found.book.catalogue.shape_of
 
     def column(values: Iterable[int]) -> Ints:
         return np.fromiter(values, np.int64)
 
     rows = found.leases.add(
-        agent=column(agents[lease.agent] for lease, _ in kept),
-        latency=column(int(lease.job_class == "latency") for lease, _ in kept),
-        price=column(lease.max_price_micros for lease, _ in kept),
-        restart=column(lease.restart_cost_micros for lease, _ in kept),
-        start_ms=column(lease.start_ms for lease, _ in kept),
-        state=column(_STATES[lease.state] for lease, _ in kept),
-        begin=np.concatenate(([0], np.cumsum(column(len(shares) for _, shares in kept)))).astype(np.int64),
+        agent=column(agents[lease.agent] for lease in leases),
+        latency=column(int(lease.job_class == "latency") for lease in leases),
+        price=column(lease.max_price_micros for lease in leases),
+        restart=column(lease.restart_cost_micros for lease in leases),
+        start_ms=column(lease.start_ms for lease in leases),
+        end_ms=column(lease.end_ms for lease in leases),
+        term_ms=column(lease.term_ms for lease in leases),
+        state=column(_STATES[lease.state] for lease in leases),
+        begin=np.concatenate((_NO_ROWS, [0], np.cumsum(column(len(shares) for shares in kept)))),
         device=column(numbers[share.device] for share in every),
         milli=column(share.milli for share in every),
         memory=column(share.memory_mib for share in every),
+        elsewhere=column(
+            lease.total_milli - sum(share.milli for share in shares)
+            for lease, shares in zip(leases, kept, strict=True)
+        ),
+        name=column(names[lease.id] for lease in leases),
+        shape=column(shape_of(lease.shares[0].milli, lease.shares[0].memory_mib) for lease in leases),
     )
-    found.lease_rows.update((lease.id, int(row)) for row, (lease, _) in zip(rows, kept, strict=True))
+    found.leases_by_row.update(zip(rows.tolist(), leases, strict=True))
+
+
+_NO_ROWS = np.empty(0, np.int64)
+
+
+def terms_of(rules: Rules) -> Terms:
+    """The rules for leases."""
+    return Terms(rules.quantum_ms, rules.epsilon_percent, rules.notice_ms, rules.tick_ms)

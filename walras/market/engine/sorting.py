@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from walras.market.engine.jit import Ints, kernel, part
 
-BITS = 11
-SIZE = 1 << BITS
+BITS: Final = 11
+SIZE: Final = 1 << BITS
+LATER: Final = 1 << 45  # ranks whoever is not of the latency class after those that are; above any time in ms
 
 
 @kernel
