@@ -14,6 +14,7 @@ from walras.market.backfill import backfill
 from walras.market.clearing import Clearing, Override, Pass, Win, unworthy
 from walras.market.escrow import hold, hold_for_tick, keep, settle
 from walras.market.explain import Explainer
+from walras.market.large import decided
 from walras.market.payments import Payments
 from walras.market.prepared import Prepared, term_cost
 from walras.market.types import Award, Displacement, Lease, Outcome, Refusal, Renewal, Snapshot
@@ -35,12 +36,7 @@ class Auction:
     def clear(self, snapshot: Snapshot) -> Outcome:
         """Renew what its holder still pays for, sell what is free, and let latency bids displace."""
         held = hold_for_tick(snapshot)
-        prepared = Prepared(held.shown)
-
-        def decide(override: Override | None) -> Decision:
-            return decide_tick(prepared, override)
-
-        outcome = _outcome(prepared, decide, Explainer(prepared, decide))
+        outcome = decided(held.shown) or _clear(held.shown)
         held = keep(held, outcome)
         if held.escrows:
             outcome = backfill(held, outcome)
@@ -48,15 +44,29 @@ class Auction:
 
     def express(self, snapshot: Snapshot, bid_id: str) -> Outcome:
         """Sell to one bid at the posted price, by the same rules; renew nothing. Raises NotFound."""
-        prepared = Prepared(hold(snapshot).shown)
-        if bid_id not in prepared.bids:
+        if all(bid.id != bid_id for bid in snapshot.bids):
             raise NotFound(f'bid "{bid_id}" is not pending')
-
-        def decide(override: Override | None) -> Decision:
-            return decide_one(prepared, bid_id, override)
-
-        outcome = _outcome(prepared, decide, Explainer(prepared, decide, only=bid_id))
+        shown = hold(snapshot).shown
+        outcome = decided(shown, bid_id) or _express(shown, bid_id)
         return replace(outcome, memory=snapshot.memory, escrows=snapshot.escrows)
+
+
+def _clear(snapshot: Snapshot) -> Outcome:
+    prepared = Prepared(snapshot)
+
+    def decide(override: Override | None) -> Decision:
+        return decide_tick(prepared, override)
+
+    return _outcome(prepared, decide, Explainer(prepared, decide))
+
+
+def _express(snapshot: Snapshot, bid_id: str) -> Outcome:
+    prepared = Prepared(snapshot)
+
+    def decide(override: Override | None) -> Decision:
+        return decide_one(prepared, bid_id, override)
+
+    return _outcome(prepared, decide, Explainer(prepared, decide, only=bid_id))
 
 
 def decide_tick(prepared: Prepared, override: Override | None = None) -> Decision:

@@ -9,12 +9,14 @@ from walras.market.engine.refusals import Decision, Refusals
 from walras.market.engine.searching import Search
 from walras.market.engine.snapshots import Translated, terms_of, translate
 from walras.market.engine.supports import FUNDS_MAX
+from walras.market.prepared import as_of_now
 from walras.market.types import Outcome, Refusal, Snapshot
 
 
 def answer(snapshot: Snapshot) -> Outcome:
     """As `walras.market.auction.Auction.clear`, of a snapshot that the engine `knows`; winning prices are looked
     for as long as there is time. Raises Invalid out of bounds."""
+    snapshot = as_of_now(snapshot)
     translated, posted = translate(snapshot), snapshot.price_micros
     book, leases, terms = translated.book, translated.leases, terms_of(snapshot.rules)
 
@@ -45,6 +47,7 @@ def answer(snapshot: Snapshot) -> Outcome:
 def answer_one(snapshot: Snapshot, bid_id: str) -> Outcome:
     """As `walras.market.auction.Auction.express`, of a snapshot that the engine `knows` and that has the bid.
     Raises Invalid out of bounds."""
+    snapshot = as_of_now(snapshot)
     translated, posted = translate(snapshot), snapshot.price_micros
     floor = max(posted, snapshot.rules.reserve_micros)
     express = Express(translated.book, translated.leases, terms_of(snapshot.rules))

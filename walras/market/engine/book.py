@@ -126,12 +126,20 @@ class Book:
             submitted_ms=same * submitted_ms,
             latency=same * latency,
         )
-        if rows.size > 1:
-            table = self._options
-            table["head"][rows], table["next"][rows] = rows[0], np.roll(rows, -1)
-            table["nth"][rows], table["several"][rows] = np.arange(rows.size), 1
-            self.multiple = np.append(self.multiple, rows[0])
+        self.join(rows, np.array([0, rows.size]))
         return rows
+
+    def join(self, rows: Ints, begin: Ints) -> None:
+        """Make one bid of any one of the packages in `rows` from `begin[i]` to `begin[i + 1]`, for each i, that
+        were added as bids of their own."""
+        table, counts = self._options, np.diff(begin)
+        first = np.repeat(begin[:-1], counts)
+        nth = np.arange(rows.size) - first
+        last = nth + 1 == np.repeat(counts, counts)
+        table["head"][rows] = rows[first]
+        table["next"][rows] = rows[np.where(last, first, np.arange(rows.size) + 1) % max(1, rows.size)]
+        table["nth"][rows], table["several"][rows] = nth, np.repeat(counts > 1, counts)
+        self.multiple = np.concatenate((self.multiple, rows[begin[:-1]][counts > 1]))
 
     def set_reserve(self, micros: int) -> None:
         """Change the least price at which the pool sells."""

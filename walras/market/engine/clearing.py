@@ -11,7 +11,7 @@ from walras.market.engine.board import Board
 from walras.market.engine.book import Book
 from walras.market.engine.greedy import Scratch, Won, best_lost, run
 from walras.market.engine.improve import improve
-from walras.market.engine.jit import Ints
+from walras.market.engine.jit import NONE, Ints
 from walras.market.engine.leases import ACTIVE, RESERVED, Leases
 from walras.market.engine.ranked import Ranking
 from walras.market.engine.round import NOTHING, Due, Gone, unworthy
@@ -80,9 +80,9 @@ def _turn_over(order: Ranking, book: Book, leases: Leases, due: Due, posted_micr
         lost = best_lost(order, book.multiple, won, options, book.reserve_micros)
         price = max([book.reserve_micros, int(lost), *leases.densities(gone.logged).tolist()])
         compensations = due.compensations(won, gone, options)
-        pays = _pays(won, compensations, price, book)
-        short = due.overdrawn(won, price, pays, compensations, book)
-        if short < 0:
+        short = due.overdrawn(won, price, compensations, book)
+        if short == NONE:
+            pays = _pays(won, compensations, price, book)
             return Cleared(won, price, pays, compensations, due.renewed(), gone)
         due.end(short)
     raise AssertionError("every round keeps or ends one more lease that is up for renewal")
@@ -98,7 +98,7 @@ def _pays(won: Won, compensations: Ints, price: int, book: Book) -> Ints:
         kind, term = options.kind[row], int(options.term[row])
         milli = int(kinds.devices[kind] * kinds.milli[kind])
         left = charge(int(offered[at]), milli, term) - int(compensations[at])
-        pays[at] = min(int(pays[at]), price_within(left, milli * term))
+        pays[at] = min(int(pays[at]), price_within(max(0, left), milli * term))
     return pays
 
 

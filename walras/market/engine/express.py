@@ -124,7 +124,7 @@ class Express:
         within = PRICE_MAX
         if restarts:
             left = min(int(options.cost[package]), LIMIT) - restarts
-            within = price_within(left, wanted * int(kinds.milli[kind]) * book.term_ms(package))
+            within = price_within(max(0, left), wanted * int(kinds.milli[kind]) * book.term_ms(package))
         return Decided(package, picked, False, gone, restarts, reached, min(reached, price, within))
 
 

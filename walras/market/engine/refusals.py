@@ -7,13 +7,13 @@ from functools import cached_property
 
 import numpy as np
 
-from walras.core.money import format_credits, price_within
+from walras.core.money import charge, format_credits, price_within
 from walras.core.quantity import format_duration
-from walras.devices.placement import Shape
 from walras.market.engine.jit import LIMIT, NONE, Ints
 from walras.market.engine.searching import Found, Search
 from walras.market.engine.snapshots import Translated
 from walras.market.explain import describe, unfit
+from walras.market.ground import Ground
 from walras.market.types import Bid, Constraint, Explanation, Package, Reason, Snapshot
 
 
@@ -69,10 +69,7 @@ class Refusals:
     def _impossible(self, bid: Bid) -> Explanation:
         found = self._unfit.get(bid.packages)
         if found is None:
-            capacity = {
-                device.id: Shape(device.milli, device.memory_mib) for device in self._snapshot.devices
-            }
-            none = unfit(bid, capacity)
+            none = unfit(bid, Ground(self._snapshot.devices))
             price = self._decision.price_micros
             found = Explanation(none.reason, none.constraint, price, None, 0, none.message)
             self._unfit[bid.packages] = found
@@ -154,8 +151,10 @@ class Refusals:
             reason = Reason.NO_CAPACITY
         index = self._translated.packages[row][1]
         text = self._message(reason, row, winning, searched)
-        price = self._decision.price_micros
-        return Explanation(reason, constraint, price, winning, position, text, index)
+        price, bid = self._decision.price_micros, self._translated.packages[row][0]
+        # The price to name, which is more than what is left of it now where the bid decays.
+        named = None if winning is None else bid.price_for(winning, self._snapshot.now_ms)
+        return Explanation(reason, constraint, price, named, position, text, index)
 
     def _message(self, reason: Reason, row: int, winning: int | None, searched: bool) -> str:
         package = self._package(row)
@@ -166,7 +165,7 @@ class Refusals:
             advice = would or "; raise maxPrice"
             return f"{offer} is below the pool's reserve price of {reserve} per GPU-hour{advice}"
         if reason is Reason.INSUFFICIENT_FUNDS:
-            cost = format_credits(package.cost_max_micros)
+            cost = format_credits(charge(package.price_micros, package.total_milli, package.term_ms))
             funds = format_credits(int(self._translated.book.funds[self._options.agent[row]]))
             advice = would or "; wait for income, shorten the term or lower maxPrice"
             term = format_duration(package.term_ms)

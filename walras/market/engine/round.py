@@ -125,7 +125,7 @@ class Due:
         np.add.at(found, gone.by[others], table["restart"][gone.displaced[others]])
         return found
 
-    def overdrawn(self, won: Won, price: int, pays: Ints, compensations: Ints, book: Book) -> int:
+    def overdrawn(self, won: Won, price: int, compensations: Ints, book: Book) -> int:
         """The place of the last lease whose renewal its agent cannot pay beside the rest, or NONE."""
         options, kinds, table = book.options(), book.catalogue.columns(), self._leases.table
         going = self._renewing()
@@ -133,7 +133,7 @@ class Due:
         renewal = np.where(going, self._cost(np.minimum(table["price"][self.rows], price)), 0)
         spending = np.zeros(book.funds.size, np.int64)
         np.add.at(spending, agent, renewal)
-        kind = options.kind[won.options]
+        kind, pays = options.kind[won.options], np.minimum(options.price[won.options], price)
         amount = kinds.devices[kind] * kinds.milli[kind] * options.term[won.options]
         np.add.at(spending, options.agent[won.options], charges(pays, amount) + compensations)
         short = np.flatnonzero(going & (spending[agent] > book.funds[agent]))

@@ -98,11 +98,9 @@ class Translated:
     def displacements(self, cleared: Cleared, noticed_ms: int) -> tuple[Displacement, ...]:
         """The leases that must go: displaced, given up, not renewed; with notice until then at least."""
         gone, names = cleared.gone, self.leases_by_row
-        winners = [self.packages[row][0].id for row in cleared.won.options[gone.by].tolist()]
-        displaced = [names[row] for row in gone.displaced.tolist()]
         found = [
-            Displacement(lease.id, winner, noticed_ms, "outbid", lease.restart_cost_micros)
-            for lease, winner in zip(displaced, winners, strict=True)
+            self._displaced(row, winner, noticed_ms)
+            for row, winner in zip(gone.displaced.tolist(), cleared.won.options[gone.by].tolist(), strict=True)
         ]
         reasons: list[tuple[Lease, DisplacementReason]]
         reasons = [(names[row], "price") for row in gone.given.tolist()]
@@ -115,12 +113,13 @@ class Translated:
 
     def displaced(self, decided: Decided, noticed_ms: int) -> tuple[Displacement, ...]:
         """The leases that go for a bid that was decided on its arrival."""
-        winner = self.packages[decided.option][0].id
-        leases = [self.leases_by_row[row] for row in decided.victims.tolist()]
-        return tuple(
-            Displacement(lease.id, winner, noticed_ms, "outbid", lease.restart_cost_micros)
-            for lease in leases
-        )
+        return tuple(self._displaced(row, decided.option, noticed_ms) for row in decided.victims.tolist())
+
+    def _displaced(self, row: int, option: int, noticed_ms: int) -> Displacement:
+        """A holder is paid for its restart, unless the bid is its own."""
+        lease, bid = self.leases_by_row[row], self.packages[option][0]
+        restart = 0 if lease.agent == bid.agent else lease.restart_cost_micros
+        return Displacement(lease.id, bid.id, noticed_ms, "outbid", restart)
 
     def award(self, decided: Decided) -> tuple[Award, ...]:
         """The award of one bid that was decided on its arrival, if it won."""
@@ -155,8 +154,8 @@ def translate(snapshot: Snapshot) -> Translated:
     # Of places that suit equally well the auction takes the first by name, the engine the lowest number.
     places = sorted(range(len(snapshot.devices)), key=lambda place: snapshot.devices[place].id)
     devices = tuple(snapshot.devices[place] for place in places)
-    packages = [package for bid in snapshot.bids for package in bid.packages]
-    classes = Classes(devices, {package.eligible for package in packages if package.eligible is not None})
+    eligible = dict.fromkeys(package.eligible for bid in snapshot.bids for package in bid.packages)
+    classes = Classes(devices, [each for each in eligible if each is not None])
     first = [len(devices)] * len(classes.capacities)
     for place, number in zip(places, classes.numbers.tolist(), strict=True):
         first[number] = min(first[number], place)
@@ -168,27 +167,26 @@ def translate(snapshot: Snapshot) -> Translated:
     leases = Leases(book)
     found = Translated(book, leases, devices, {}, {}, {})
     _add_leases(found, snapshot.leases, agents)
-    bids = [bid for bid in snapshot.bids if bid.deadline_ms is None or bid.deadline_ms > snapshot.now_ms]
-    for bid in sorted(bids, key=lambda bid: (bid.submitted_ms, bid.id)):
-        _add_bid(found, bid, agents[bid.agent], classes)
+    _add_bids(found, snapshot, agents, classes)
     return found
 
 
 class Classes:
     """Devices that no bid tells apart are of one class."""
 
-    def __init__(self, devices: tuple[Device, ...], eligible: set[frozenset[str]]) -> None:
-        selectors = sorted(eligible, key=sorted)
-        numbers: dict[tuple[Shape, tuple[bool, ...]], int] = {}
-        column = []
-        for device in devices:
-            key = Shape(device.milli, device.memory_mib), tuple(device.id in each for each in selectors)
-            column.append(numbers.setdefault(key, len(numbers)))
-        self.numbers: Ints = np.array(column, np.int64)
+    def __init__(self, devices: tuple[Device, ...], eligible: Iterable[frozenset[str]]) -> None:
+        # Which of the selectors take a device, bit by selector.
+        takes = dict.fromkeys((device.id for device in devices), 0)
+        for bit, selector in enumerate(eligible):
+            for device_id in selector & takes.keys():
+                takes[device_id] |= 1 << bit
+        keys = [(Shape(device.milli, device.memory_mib), takes[device.id]) for device in devices]
+        numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        self.numbers: Ints = np.array([numbers[key] for key in keys], np.int64)
         self.capacities = [capacity for capacity, _ in numbers]
         self._masks = {
-            selector: sum(1 << number for (_, taken), number in numbers.items() if taken[at])
-            for at, selector in enumerate(selectors)
+            selector: sum(1 << number for (_, taken), number in numbers.items() if taken >> bit & 1)
+            for bit, selector in enumerate(eligible)
         }
 
     def mask(self, eligible: frozenset[str] | None) -> int | None:
@@ -205,23 +203,33 @@ def _funds(book: Book, items: Iterable[Bid | Lease]) -> dict[str, int]:
     return {agent: number for number, agent in enumerate(funds)}
 
 
-def _add_bid(found: Translated, bid: Bid, agent: int, classes: Classes) -> None:
-    kinds = []
-    for index, package in enumerate(bid.packages):
-        if well_formed(package):
-            kinds.append((index, _kind(found.book, package, classes), package))
-    if kinds:
-        options = [(kind, package.price_micros, package.term_ms) for _, kind, package in kinds]
-        latency = bid.job_class == "latency"
-        rows = found.book.add_packages(agent, options, submitted_ms=bid.submitted_ms, latency=latency)
-        found.rows[bid.id] = int(rows[0])
-        for row, (index, _, _) in zip(rows.tolist(), kinds, strict=True):
-            found.packages[row] = bid, index
-
-
-def _kind(book: Book, package: Package, classes: Classes) -> int:
-    mask = classes.mask(package.eligible)
-    return book.catalogue.kind(package.devices, package.milli_gpu, package.memory_mib, mask)
+def _add_bids(found: Translated, snapshot: Snapshot, agents: dict[str, int], classes: Classes) -> None:
+    """The bids that are in time, the older first."""
+    book, now_ms = found.book, snapshot.now_ms
+    kinds: dict[tuple[int, int, int, frozenset[str] | None], int] = {}
+    bids, begin, options, columns = [], [0], [], []
+    for bid in sorted(snapshot.bids, key=lambda bid: (bid.submitted_ms, bid.id)):
+        if bid.deadline_ms is not None and bid.deadline_ms <= now_ms:
+            continue
+        agent, latency = agents[bid.agent], int(bid.job_class == "latency")
+        for index, package in enumerate(bid.packages):
+            if well_formed(package):
+                key = package.devices, package.milli_gpu, package.memory_mib, package.eligible
+                if key not in kinds:
+                    kinds[key] = book.catalogue.kind(*key[:3], classes.mask(package.eligible))
+                options.append((bid, index))
+                columns.append(
+                    (agent, kinds[key], package.price_micros, package.term_ms, bid.submitted_ms, latency)
+                )
+        if len(options) > begin[-1]:
+            begin.append(len(options))
+            bids.append(bid.id)
+    names = ("agent", "kind", "price", "term_ms", "submitted_ms", "latency")
+    every = np.array(columns, np.int64).reshape(-1, len(names)).T
+    rows = book.add_bids(**dict(zip(names, every, strict=True)))
+    book.join(rows, np.array(begin, np.int64))
+    found.packages.update(zip(rows.tolist(), options, strict=True))
+    found.rows.update(zip(bids, rows[begin[:-1]].tolist(), strict=True))
 
 
 def _add_leases(found: Translated, leases: tuple[Lease, ...], agents: dict[str, int]) -> None:

@@ -13,7 +13,7 @@ FUNDS_MAX: Final = 1 << 60
 
 def knows(snapshot: Snapshot) -> bool:
     """Whether the engine decides such a snapshot as the auction does. It knows packages of so many devices
-    anywhere, uniform prices that do not decay, devices of one speed, and leases that are not for sale."""
+    anywhere, uniform prices, devices of one speed, and leases that are not for sale."""
     sizes = {device.id: Shape(device.milli, device.memory_mib) for device in snapshot.devices}
     return (
         snapshot.rules.payments == "uniform"
@@ -28,7 +28,7 @@ def _device(device: Device) -> bool:
 
 
 def _bid(bid: Bid) -> bool:
-    return bid.decays_ms is None and abs(bid.funds_micros) <= FUNDS_MAX and all(map(_package, bid.packages))
+    return abs(bid.funds_micros) <= FUNDS_MAX and all(map(_package, bid.packages))
 
 
 def _package(package: Package) -> bool:
