@@ -13,11 +13,9 @@ pytest.importorskip("numba")
 
 from walras.core.money import charge
 from walras.market.auction import Auction
-from walras.market.engine.clearing import clear
-from walras.market.engine.express import Express
-from walras.market.engine.snapshots import terms_of, translate
+from walras.market.engine.answers import answer, answer_one
+from walras.market.engine.supports import knows
 from walras.market.types import (
-    Award,
     Bid,
     Device,
     JobClass,
@@ -64,9 +62,11 @@ def snapshot(seed: int, *, several: bool = True, turnover: bool = False) -> Snap
         count = chance.choice((1, 1, 2, 3)) if several else 1
         packages = tuple(package() for _ in range(count))
         submitted = NOW - chance.randint(0, 3)
-        deadline = chance.choice((None, None, None, NOW, NOW + 1))
-        job_class = chance.choice(CLASSES)
-        bids.append(Bid(f"b{number}", agent, job_class, packages, 0, submitted, agents[agent], deadline))
+        deadline, decays = chance.choice((None, None, None, NOW, NOW + 70)), None
+        if deadline is not None and chance.random() < 0.5:
+            decays = NOW - 30
+        bid = Bid(f"b{number}", agent, chance.choice(CLASSES), packages, 0, submitted, agents[agent], deadline)
+        bids.append(replace(bid, decays_ms=decays))
     leases = tuple(_leases(chance, devices, agents, turnover))
     price, rules = chance.choice((0, 200_000, CREDIT)), Rules(reserve_micros=chance.choice((0, 100_000)))
     return Snapshot(NOW, rules, devices, leases, tuple(bids), price, frozenset())
@@ -103,32 +103,62 @@ def _leases(
     return leases
 
 
-def cleared(asked: Snapshot) -> Outcome:
-    """The engine's tick in the auction's words, but for the refusals."""
-    translated = translate(asked)
-    found = clear(translated.book, asked.price_micros, translated.leases, terms_of(asked.rules), asked.now_ms)
-    return Outcome(
-        translated.awards(found),
-        (),
-        translated.renewals(found, asked.now_ms),
-        translated.displacements(found, asked.now_ms + asked.rules.notice_ms),
-        found.price_micros,
-    )
+def decisions(outcome: Outcome) -> tuple[object, ...]:
+    """What it decides, and what is said of refusals but for the words."""
+    refusals = [(each.bid, replace(each.explanation, message="")) for each in outcome.refusals]
+    return outcome.awards, outcome.renewals, outcome.displacements, outcome.price_micros, refusals
 
 
 @given(st.integers(0, 10**9), st.booleans())
 @settings(max_examples=1_000, deadline=None)
 def test_the_engine_decides_what_the_auction_decides(seed: int, turnover: bool) -> None:
-    """Award by award, renewal by renewal, displacement by displacement."""
+    """Award by award, renewal by renewal, displacement by displacement, refusal by refusal."""
     asked = snapshot(seed, turnover=turnover)
-    assert cleared(asked) == replace(Auction().clear(asked), refusals=())
+    assert knows(asked)
+    assert decisions(answer(asked)) == decisions(Auction().clear(asked))
+
+
+@given(st.integers(0, 10**9))
+@settings(max_examples=300, deadline=None)
+def test_an_arriving_bid_gets_what_the_auction_gives_it(seed: int) -> None:
+    asked = snapshot(seed, turnover=True)
+    for bid in asked.bids[:3]:
+        assert decisions(answer_one(asked, bid.id)) == decisions(Auction().express(asked, bid.id))
+
+
+@given(st.integers(0, 10**9), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_a_price_that_is_said_to_win_wins(seed: int, turnover: bool) -> None:
+    asked = replace(snapshot(seed, turnover=turnover), explain=None)
+    for refusal in answer(asked).refusals[:6]:
+        why = refusal.explanation
+        if why.winning_price_micros is not None:
+            again = offering(asked, refusal.bid, why.package, why.winning_price_micros)
+            assert refusal.bid in {award.bid for award in Auction().clear(again).awards}
+    for bid in asked.bids[:2]:
+        for refusal in answer_one(asked, bid.id).refusals:
+            why = refusal.explanation
+            if why.winning_price_micros is not None:
+                again = offering(asked, bid.id, why.package, why.winning_price_micros)
+                assert Auction().express(again, bid.id).awards
+
+
+def offering(asked: Snapshot, bid_id: str, package: int, price: int) -> Snapshot:
+    """The snapshot with another price for a package; of a bid that decays, what it names."""
+    bids = []
+    for bid in asked.bids:
+        packages = list(bid.packages)
+        if bid.id == bid_id:
+            packages[package] = replace(packages[package], price_micros=price)
+        bids.append(replace(bid, packages=tuple(packages)))
+    return replace(asked, bids=tuple(bids))
 
 
 @given(st.integers(0, 10**9))
 @settings(max_examples=200, deadline=None)
 def test_no_device_is_oversold_and_nobody_pays_too_much(seed: int) -> None:
     asked = snapshot(seed)
-    outcome = cleared(asked)
+    outcome = answer(asked)
     awards, price = outcome.awards, outcome.price_micros
     bids = {bid.id: bid for bid in asked.bids}
     spent: dict[str, int] = {}
@@ -138,7 +168,7 @@ def test_no_device_is_oversold_and_nobody_pays_too_much(seed: int) -> None:
         assert asked.rules.reserve_micros <= award.price_micros <= min(price, package.price_micros)
         assert len({share.device for share in award.shares}) == package.devices
         assert all(package.eligible is None or share.device in package.eligible for share in award.shares)
-        cost = charge(package.price_micros, package.total_milli, package.term_ms)
+        cost = charge(award.max_price_micros, package.total_milli, package.term_ms)
         spent[bid.agent] = spent.get(bid.agent, 0) + cost
         assert spent[bid.agent] <= bid.funds_micros
     for device in asked.devices:
@@ -164,36 +194,10 @@ def test_no_device_is_oversold_and_nobody_pays_too_much(seed: int) -> None:
 def test_a_winner_that_offers_more_still_wins(seed: int, more: int) -> None:
     """Of one package, to an agent that can pay: Lehmann, O'Callaghan and Shoham's monotonicity."""
     asked = snapshot(seed, several=False)
-    rich = tuple(replace(bid, funds_micros=10**12) for bid in asked.bids)
+    rich = tuple(replace(bid, funds_micros=10**12, decays_ms=None) for bid in asked.bids)
     asked = replace(
         asked, bids=rich, leases=tuple(replace(each, funds_micros=10**12) for each in asked.leases)
     )
-    for award in cleared(asked).awards[-2:]:
-        bids = tuple(
-            replace(
-                bid, packages=(replace(bid.packages[0], price_micros=bid.packages[0].price_micros + more),)
-            )
-            if bid.id == award.bid
-            else bid
-            for bid in asked.bids
-        )
-        assert award.bid in {again.bid for again in cleared(replace(asked, bids=bids)).awards}
-
-
-def arrived(asked: Snapshot, bid_id: str) -> tuple[tuple[Award, ...], int]:
-    """The engine's express decision in the auction's words."""
-    translated = translate(asked)
-    express = Express(translated.book, translated.leases, terms_of(asked.rules))
-    if bid_id not in translated.rows:
-        return (), max(asked.price_micros, rules.reserve_micros)
-    found = express.decide(translated.rows[bid_id], asked.price_micros, asked.now_ms)
-    return translated.award(found), found.price_micros
-
-
-@given(st.integers(0, 10**9))
-@settings(max_examples=400, deadline=None)
-def test_an_arriving_bid_gets_what_the_auction_gives_it(seed: int) -> None:
-    asked = snapshot(seed, turnover=True)
-    for bid in asked.bids[:3]:
-        outcome = Auction().express(asked, bid.id)
-        assert arrived(asked, bid.id) == (outcome.awards, outcome.price_micros)
+    for award in answer(asked).awards[-2:]:
+        again = offering(asked, award.bid, 0, award.max_price_micros + more)
+        assert award.bid in {each.bid for each in answer(again).awards}
