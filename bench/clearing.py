@@ -21,11 +21,12 @@ import numpy as np
 from bench.welfare import book_of, instance, optimum, worth_of
 from walras.devices.placement import Shape
 from walras.market.engine.book import Book
-from walras.market.engine.clearing import accept, clear
-from walras.market.engine.express import Express, Terms
+from walras.market.engine.clearing import Cleared, accept, clear
+from walras.market.engine.express import Express
 from walras.market.engine.jit import Ints
 from walras.market.engine.leases import Leases
 from walras.market.engine.sorting import sort_rows
+from walras.market.engine.terms import Terms
 
 NOW = 1_700_000_000_000
 POSTED = 1_000_000
@@ -116,44 +117,75 @@ class Running:
         self.pending = self.market.add(bids)
         self.leases = Leases(self.market.book)
         self.held = np.empty(0, np.int64)
-        self.price = 0
-        self.settle()
+        self.reserved = self.draining = np.empty(0, np.int64)
+        self.price, self.now_ms = 0, NOW
+        self.accept(clear(self.market.book, POSTED))
         # As many wait as in a full clearing.
         self.pending = np.concatenate((self.pending, self.market.add(bids - self.pending.size)))
-        self.settle()
+        self.accept(clear(self.market.book, POSTED))
+        # Leases are somewhere in their terms.
+        terms, ends = self.leases.table["term"][self.held], self.leases.table["end"]
+        left = self.market.chance.random(self.held.size) * terms
+        ends[self.held] = NOW + left.astype(np.int64)
+        self.leases.table["start"][self.held] = ends[self.held] - terms
 
-    def settle(self) -> float:
-        """Clear and turn what was won into leases; the milliseconds of the latter."""
-        cleared = clear(self.market.book, POSTED)
+    def accept(self, cleared: Cleared) -> float:
+        """Turn what was won into leases; the milliseconds that it took."""
         won = self.market.book.options().head[cleared.won.options]
         self.pending, self.price = np.setdiff1d(self.pending, won), cleared.price_micros
+        added = []
+        took = timed(lambda: added.append(accept(self.market.book, self.leases, cleared, self.now_ms)))
+        self.held = np.concatenate((self.held, *added))
+        self.reserved = added[0][cleared.won.now == 0]
+        return took
 
-        def take() -> None:
-            added = accept(self.market.book, self.leases, cleared, NOW)
-            self.held = np.concatenate((self.held, added))
-
-        return timed(take)
-
-    def change(self) -> float:
-        """A tick: 250 bids go, 250 come, 500 change price, 300 leases end; all of it, and a clearing."""
+    def change(self, bids: Callable[[], None], decide: Callable[[], Cleared]) -> tuple[float, Cleared]:
+        """Changes and a clearing: 250 bids go, 250 come, 500 change price; and what `bids` does."""
         market, chance = self.market, self.market.chance
-        gone, ended = chance.choice(self.pending.size, 250, replace=False), chance.choice(self.held.size, 300)
-        ended = np.unique(ended)
+        gone = chance.choice(self.pending.size, 250, replace=False)
         columns, prices = market.columns(250), market.prices(500)
         singles = self.pending[market.book.options().several[self.pending] == 0]
         changed = chance.choice(np.setdiff1d(singles, self.pending[gone]), 500, replace=False)
+        found: list[Cleared] = []
 
-        def tick() -> None:
+        def work() -> None:
             market.book.remove_bids(self.pending[gone])
             added = market.book.add_bids(**columns)
             market.book.reprice(changed, prices)
-            self.leases.end(self.held[ended])
-            clear(market.book, POSTED)
+            bids()
+            found.append(decide())
             self.pending = np.concatenate((np.delete(self.pending, gone), added))
 
-        took = timed(tick)
+        return timed(work), found[0]
+
+    def incremental(self) -> tuple[float, float]:
+        """A tick in which 300 leases end and none is up for renewal; and accepting what it decided."""
+        ended = np.unique(self.market.chance.choice(self.held.size, 300))
+        took, cleared = self.change(
+            lambda: self.leases.end(self.held[ended]), lambda: clear(self.market.book, POSTED)
+        )
         self.held = np.delete(self.held, ended)
-        return took
+        return took, self.accept(cleared)
+
+    def turn_over(self) -> tuple[float, int, int, int]:
+        """A tick a second later, in which leases are renewed, given up and displaced; how many of each."""
+        self.now_ms += 1000
+        leases, terms = self.leases, Terms(5_000, 10, 2_000, 1_000)
+
+        def lapse() -> None:
+            leases.end(self.draining)
+            leases.start(self.reserved)
+
+        took, cleared = self.change(
+            lapse, lambda: clear(self.market.book, self.price, leases, terms, self.now_ms)
+        )
+        gone = cleared.gone
+        leases.renew(cleared.renewed, self.now_ms)
+        self.held = np.setdiff1d(self.held, self.draining)
+        self.draining = np.concatenate((gone.logged, gone.ended))
+        leases.drain(self.draining)
+        self.accept(cleared)
+        return took, cleared.renewed.size, gone.given.size + gone.ended.size, gone.displaced.size
 
     def express(self, samples: int) -> tuple[list[float], float]:
         """Milliseconds from a latency bid's arrival to its answer, and how many of a hundred won."""
@@ -166,7 +198,7 @@ class Running:
             )
             started = time.perf_counter()
             row = book.add_bid(agent, kind, 3 * price, term, submitted_ms=NOW, latency=True)
-            won += express.decide(row, self.price, NOW + 60_000).option >= 0
+            won += express.decide(row, self.price, self.now_ms + 60_000).option >= 0
             found.append((time.perf_counter() - started) * 1000)
             book.remove_bids(np.array([row]))
         return found, 100 * won / samples
@@ -248,15 +280,19 @@ def main() -> None:
     full(1_000, 20, 1)
     figures: dict[str, float] = {"full_ms": full(asked.bids, asked.nodes, 5)}
     running = Running(asked.bids, asked.nodes)
-    running.change()
+    running.incremental()
     running.express(200)
-    ticks = []
-    for _ in range(15):
-        ticks.append((running.change(), running.settle()))
+    ticks = [running.incremental() for _ in range(15)]
     express, won = running.express(2_000)
+    running.turn_over()
+    turned = [running.turn_over() for _ in range(15)]
     figures |= {
         "incremental_ms": median(tick for tick, _ in ticks),
         "accept_ms": median(taken for _, taken in ticks),
+        "turn_over_ms": median(took for took, *_ in turned),
+        "turn_over_renewed": median(renewed for _, renewed, _, _ in turned),
+        "turn_over_ended": median(ended for _, _, ended, _ in turned),
+        "turn_over_displaced": median(displaced for *_, displaced in turned),
         "reclear_ms": reclear(asked.bids, asked.nodes),
         "express_p50_ms": float(np.percentile(express, 50)),
         "express_p99_ms": float(np.percentile(express, 99)),

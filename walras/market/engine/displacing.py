@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from typing import Final
 
+from walras.market.engine.amounts import TERM_MAX
 from walras.market.engine.board import Board, Kinds
 from walras.market.engine.covering import Claim
 from walras.market.engine.evicting import displace, evict_from, least_part
 from walras.market.engine.jit import LIMIT, NONE, Ints, part, step
 from walras.market.engine.options import Options, following
-from walras.market.engine.turnover import BEGUN, DENIED, LEASE, LOGGED, PERCENT, Turnover, go, settle
+from walras.market.engine.turnover import BEGUN, DENIED, LEASE, LOGGED, OPENED, PERCENT, RETRIED, Turnover, go, settle
 
 # Columns of `Turnover.floors`.
-FLOOR: Final = 0  # the least that displacing costs, or NONE when that is not worked out
-DEAREST: Final = 1  # what the dearest of its devices counts for in it
+FLOOR: Final = 0  # of several devices: the least that displacing costs, or NONE when that is not worked out
+DEAREST: Final = 1  # what the dearest of them counts for in it
+VAIN: Final = 2  # of one device: a price for which nobody can have it, or NONE
 # Columns of `Turnover.denied`: claims that found nothing worth so much less, each agent's in a chain from
 # `denials`; links are rows + 1.
+RETRIES_MAX: Final = 500  # of searches for several devices in a pass
 KIND: Final = 0
 TERM: Final = 1
 PRICE: Final = 2
@@ -39,7 +42,7 @@ def displace_for(
     while option != NONE:
         kind = options.kind[option]
         budget = 100 * options.price[option] * kinds.devices[kind] * kinds.milli[kind]
-        if budget < floor_of(kind, kinds, board, turnover):
+        if hopeless(option, budget, options, kinds, board, turnover):
             # All that follow in the order offer less.
             if not several:
                 closed[2 * kind + 1] = closed[2 * kind]
@@ -47,6 +50,17 @@ def displace_for(
             return int(option)
         option = following(head, option, limits[0], limits[1], options, kinds) if several else NONE
     return NONE
+
+
+@part
+def hopeless(
+    option: int, budget: int, options: Options, kinds: Kinds, board: Board, turnover: Turnover
+) -> bool:
+    """Whether nobody can displace anything with that offer."""
+    kind = options.kind[option]
+    if kinds.devices[kind] == 1:
+        return bool(options.price[option] <= turnover.floors[kind, VAIN])
+    return bool(budget < floor_of(kind, kinds, board, turnover))
 
 
 @part
@@ -63,11 +77,15 @@ def claim_room(
         kind, agent, price, term, NONE, turnover.settings[BEGUN], turnover.settings[PERCENT], budget
     )
     held = turnover.held
-    count = displace(
-        kinds, board.devices, turnover.shares, held, turnover.first, claim, turnover.parts, search
-    )
+    count = search_for(claim, kinds, board, turnover)
     if count == NONE:
-        deny(kind, term, agent, price, turnover)
+        # For one device the search is exact: what nobody can have for that price, nobody can for less.
+        begun, percent = turnover.settings[BEGUN], turnover.settings[PERCENT]
+        anyone = Claim(kind, NONE, price, TERM_MAX, NONE, begun, percent, budget)
+        if kinds.devices[kind] == 1 and search_for(anyone, kinds, board, turnover) == NONE:
+            turnover.floors[kind, VAIN] = price
+        else:
+            deny(kind, term, agent, price, turnover)
         return False
     restarts = 0
     for at in range(count):
@@ -80,6 +98,13 @@ def claim_room(
     go(count, win, False, board, turnover)
     settle(kind, kinds, board, turnover)
     return True
+
+
+@step
+def search_for(claim: Claim, kinds: Kinds, board: Board, turnover: Turnover) -> int:
+    """How many victims there are, or NONE; see `displace`."""
+    held, first, parts = turnover.held, turnover.first, turnover.parts
+    return displace(kinds, board.devices, turnover.shares, held, first, claim, parts, turnover.search)
 
 
 @part
@@ -111,13 +136,16 @@ def floor_of(kind: int, kinds: Kinds, board: Board, turnover: Turnover) -> int:
 
 
 @part
-def lower(device: int, kind: int, kinds: Kinds, board: Board, turnover: Turnover) -> None:
+def lower(
+    device: int, kind: int, closed: Ints, kinds: Kinds, board: Board, turnover: Turnover
+) -> None:
     """Forget a floor if a device on which a lease has gone would count in it now."""
-    if turnover.floors[kind, FLOOR] != NONE:
+    if kinds.devices[kind] > 1 and turnover.floors[kind, FLOOR] != NONE:
         percent = turnover.settings[PERCENT]
         least = least_part(device, kind, percent, kinds, board.devices, turnover.shares)
         if least < turnover.floors[kind, DEAREST]:
             turnover.floors[kind, FLOOR] = NONE
+            closed[2 * kind + 1], turnover.counts[OPENED] = 0, 1
 
 
 @part
@@ -147,12 +175,17 @@ def deny(kind: int, term: int, agent: int, price: int, turnover: Turnover) -> No
 
 
 @part
-def reconsider(logged: int, kinds: Kinds, board: Board, turnover: Turnover) -> None:
-    """Forget the denials that may not hold after the leases in the log from `logged` on have gone."""
-    denied, count = turnover.denied, turnover.counts[DENIED]
+def reconsider(logged: int, closed: Ints, kinds: Kinds, board: Board, turnover: Turnover) -> None:
+    """Forget what may not hold after the leases in the log from `logged` on have gone."""
+    denied, counts, count = turnover.denied, turnover.counts, turnover.counts[DENIED]
+    for kind in range(kinds.milli.size):
+        vain = turnover.floors[kind, VAIN]
+        if vain != NONE and opened(kind, TERM_MAX, vain, NONE, logged, kinds, board, turnover):
+            turnover.floors[kind, VAIN] = NONE
+            closed[2 * kind + 1], counts[OPENED] = 0, 1
     for row in range(count):
         turnover.denials[denied[row, AGENT]] = 0
-    turnover.counts[DENIED] = 0
+    counts[DENIED] = 0
     for row in range(count):
         kind, term, price, agent = (
             denied[row, KIND],
@@ -160,9 +193,16 @@ def reconsider(logged: int, kinds: Kinds, board: Board, turnover: Turnover) -> N
             denied[row, PRICE],
             denied[row, AGENT],
         )
-        # For several devices the search is not exact, so that it may find something elsewhere too.
-        if kinds.devices[kind] == 1 and not opened(kind, term, price, agent, logged, kinds, board, turnover):
+        # For several devices the search is not exact, so that it may find something elsewhere too. To look
+        # again is work, so that it is not done for ever.
+        holds = kinds.devices[kind] > 1 and counts[RETRIED] >= RETRIES_MAX
+        if kinds.devices[kind] == 1:
+            holds = not opened(kind, term, price, agent, logged, kinds, board, turnover)
+        if holds:
             deny(kind, term, agent, price, turnover)
+        else:
+            counts[RETRIED] += kinds.devices[kind] > 1
+            closed[2 * kind + 1], counts[OPENED] = 0, 1
 
 
 @part

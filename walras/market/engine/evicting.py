@@ -181,26 +181,65 @@ def next_device(
 ) -> int:  # fmt: skip
     """Of so many places the device where room costs least, at most `most`; on equal cost that which is left
     with the least, then the lowest. NONE when there is none."""
-    bounds, places, best, likely = scratch.bounds, scratch.places, NONE, NONE
+    best = NONE
+    for at in range(count):
+        device = scratch.places[at]
+        if work_out(device, most, kinds, devices, shares, held, claim, parts, scratch) and (
+            best == NONE or precedes(device, best, kinds, devices, claim, scratch)
+        ):
+            best, most = device, scratch.bounds[device]
+    return best
+
+
+@part
+def work_out(
+    device: int, most: int, kinds: Kinds, devices: Devices, shares: Shares, held: Held, claim: Claim,
+    parts: Parts, scratch: Scratch,
+) -> bool:  # fmt: skip
+    """Whether room on a device costs at most so much; if so, its bound is the cost."""
+    if scratch.bounds[device] > most:
+        return False
+    if scratch.exact[device] == 0:
+        cost = evict_from(device, most, kinds, devices, shares, held, claim, parts, scratch)
+        if cost > most:
+            return False
+        scratch.exact[device], scratch.bounds[device] = 1, cost
+    return True
+
+
+@part
+def shortlist(
+    count: int, kinds: Kinds, devices: Devices, shares: Shares, held: Held, claim: Claim, parts: Parts,
+    scratch: Scratch,
+) -> int:  # fmt: skip
+    """Leave of the places as many as are wanted, the best in order; returns how many. The others are not better
+    until a lease goes that is on them too."""
+    places, listed, wanted, kept, likely = scratch.places, scratch.listed, kinds.devices[claim.kind], 0, 0
+    for at in range(count):
+        if scratch.bounds[places[at]] < scratch.bounds[places[likely]]:
+            likely = at
+    # A likely one first, so that most others are left out by their bound alone.
+    if count:
+        places[0], places[likely] = places[likely], places[0]
     for at in range(count):
         device = places[at]
-        if bounds[device] <= most and (likely == NONE or bounds[device] < bounds[likely]):
-            likely = device
-    if likely == NONE:
-        return NONE
-    # A likely one first, so that most others are left out by their bound alone.
-    for turn in range(-1, count):
-        device = likely if turn == -1 else places[turn]
-        if bounds[device] > most or (device == likely and turn >= 0):
+        most = scratch.bounds[places[kept - 1]] if kept == wanted else claim.budget
+        listed[device] = 0
+        if not work_out(device, most, kinds, devices, shares, held, claim, parts, scratch):
             continue
-        if scratch.exact[device] == 0:
-            going = evict_from(device, most, kinds, devices, shares, held, claim, parts, scratch)
-            if going > most:
-                continue
-            scratch.exact[device], bounds[device] = 1, going
-        if best == NONE or precedes(device, best, kinds, devices, claim, scratch):
-            best, most = device, bounds[device]
-    return best
+        place = kept
+        while place > 0 and precedes(device, places[place - 1], kinds, devices, claim, scratch):
+            place -= 1
+        if place == wanted:
+            continue
+        if kept == wanted:
+            kept -= 1
+            listed[places[kept]] = 0
+        for later in range(kept, place, -1):
+            places[later] = places[later - 1]
+        places[place], listed[device] = device, 1
+        kept += 1
+    return kept
 
 
 @part
@@ -226,6 +265,7 @@ def displace(
     """
     count, spent, found = 0, 0, True
     places = survey(kinds, devices, shares, claim, scratch)
+    places = shortlist(places, kinds, devices, shares, held, claim, parts, scratch)
     for nth in range(kinds.devices[claim.kind]):
         device = next_device(places, claim.budget - spent, kinds, devices, shares, held, claim, parts, scratch)
         found = device != NONE

@@ -11,7 +11,7 @@ from walras.market.engine.options import Options, any_left, following, pop, push
 from walras.market.engine.ranked import Ranked, Ranking, first_of, upcoming
 from walras.market.engine.renewing import give_up, reopen
 from walras.market.engine.sorting import LATER, before
-from walras.market.engine.turnover import DISPLACES, LOGGED, RENEWS, Turnover, support
+from walras.market.engine.turnover import DISPLACES, LOGGED, OPENED, RENEWS, Turnover, support
 
 WON: Final = 1
 WAITING: Final = 2  # for its next package, in the heap
@@ -112,7 +112,8 @@ def run(
                 support(start, kinds.devices[kind], board, turnover)
             if turnover.counts[LOGGED] > logged:
                 reopen(logged, full, closed, kinds, board, turnover)
-                again, long, short = True, 0, 0
+                if turnover.counts[OPENED]:
+                    again, long, short, turnover.counts[OPENED] = True, 0, 0, 0
     return count
 
 

@@ -119,6 +119,11 @@ class Leases:
         self.table["state"][rows] = ACTIVE
         self._occupy(rows, 1)
 
+    def renew(self, rows: Ints, now_ms: int) -> None:
+        """Leases go on for a term after their end, or after now if that is later."""
+        ends, terms = self.table["end"], self.table["term"]
+        ends[rows] = np.maximum(ends[rows], now_ms) + terms[rows]
+
     def end(self, rows: Ints) -> None:
         """Forget leases."""
         self._occupy(rows, -1)

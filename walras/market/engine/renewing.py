@@ -9,7 +9,7 @@ from walras.market.engine.evicting import displace
 from walras.market.engine.jit import LIMIT, NONE, Ints, part, step
 from walras.market.engine.leases import RENEWING
 from walras.market.engine.options import Options
-from walras.market.engine.turnover import DISPLACES, LEASE, LOGGED, Turnover, go, settle
+from walras.market.engine.turnover import DISPLACES, LEASE, LOGGED, OPENED, Turnover, go, settle
 
 
 @step
@@ -38,21 +38,20 @@ def reopen(
     logged: int, full: Ints, closed: Ints, kinds: Kinds, board: Board, turnover: Turnover
 ) -> None:
     """After leases went, those in the log from `logged` on: open the kinds for which there may be room now."""
-    shares, displaces = turnover.shares, turnover.settings[DISPLACES]
+    shares = turnover.shares
     for at in range(logged, turnover.counts[LOGGED]):
         share = turnover.first[turnover.log[at, LEASE]]
         while share:
-            reopen_on(shares.device[share - 1], full, kinds, board, turnover)
+            reopen_on(shares.device[share - 1], full, closed, kinds, board, turnover)
             share = shares.next[share - 1]
-    if displaces:
-        reconsider(logged, kinds, board, turnover)
-    for kind in range(full.size):
-        closed[2 * kind] = full[kind] != 0
-        closed[2 * kind + 1] = full[kind] != 0 and not displaces
+    if turnover.settings[DISPLACES]:
+        reconsider(logged, closed, kinds, board, turnover)
 
 
 @part
-def reopen_on(device: int, full: Ints, kinds: Kinds, board: Board, turnover: Turnover) -> None:
+def reopen_on(
+    device: int, full: Ints, closed: Ints, kinds: Kinds, board: Board, turnover: Turnover
+) -> None:
     """Open the kinds that would fit on a device if no lease there were renewed, and forget the floors that it
     may have lowered. Elsewhere there is no more room than before."""
     devices, shares = board.devices, turnover.shares
@@ -66,7 +65,9 @@ def reopen_on(device: int, full: Ints, kinds: Kinds, board: Board, turnover: Tur
             memory += shares.memory[share - 1]
         share = shares.after[share - 1]
     for kind in range(full.size):
-        if kinds.milli[kind] <= milli and kinds.memory[kind, device_class] <= memory:
-            full[kind] = 0
+        fits = kinds.milli[kind] <= milli and kinds.memory[kind, device_class] <= memory
+        if fits and full[kind] != 0:
+            full[kind] = closed[2 * kind] = closed[2 * kind + 1] = 0
+            turnover.counts[OPENED] = 1
         if turnover.settings[DISPLACES]:
-            lower(device, kind, kinds, board, turnover)
+            lower(device, kind, closed, kinds, board, turnover)

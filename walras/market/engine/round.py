@@ -157,8 +157,7 @@ def _turnover(
     kinds, devices = book.catalogue.columns(), book.devices
     room = int((devices.class_milli[devices.kind]).sum()) // int(kinds.milli.min(initial=1000)) + 1
     rests = min(int((kinds.devices * kinds.live).sum()), 2 * room)
-    floors = np.zeros((kinds.milli.size, 2), np.int64)
-    floors[:, 0] = NONE
+    floors = np.full((kinds.milli.size, 3), NONE, np.int64)
     return Turnover(
         held,
         renewals,
@@ -167,7 +166,7 @@ def _turnover(
         parts_for(MILLI_MAX),
         search,
         np.array(settings, np.int64),
-        np.zeros(2, np.int64),
+        np.zeros(4, np.int64),
         np.empty((leases + 1, 3), np.int64),
         np.zeros((devices.kind.size, 2), np.int64),
         np.zeros(rests, np.int64),

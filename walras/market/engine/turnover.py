@@ -18,6 +18,8 @@ PERCENT: Final = 3  # of what they are worth that must be offered
 # Places in `counts`.
 LOGGED: Final = 0
 DENIED: Final = 1
+RETRIED: Final = 2
+OPENED: Final = 3  # whether something may be found now that was not before
 # Columns of the log.
 LEASE: Final = 0
 WIN: Final = 1  # the number of the win that takes its place
