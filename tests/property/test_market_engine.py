@@ -65,7 +65,9 @@ def snapshot(seed: int, *, several: bool = True, turnover: bool = False) -> Snap
         deadline, decays = chance.choice((None, None, None, NOW, NOW + 70)), None
         if deadline is not None and chance.random() < 0.5:
             decays = NOW - 30
-        bid = Bid(f"b{number}", agent, chance.choice(CLASSES), packages, 0, submitted, agents[agent], deadline)
+        bid = Bid(
+            f"b{number}", agent, chance.choice(CLASSES), packages, 0, submitted, agents[agent], deadline
+        )
         bids.append(replace(bid, decays_ms=decays))
     leases = tuple(_leases(chance, devices, agents, turnover))
     price, rules = chance.choice((0, 200_000, CREDIT)), Rules(reserve_micros=chance.choice((0, 100_000)))
@@ -83,7 +85,10 @@ def _leases(
         places = [*known, "gone"] if turnover else [*known]
         held = chance.sample(sorted(places), min(len(places), chance.choice((1, 1, 1, 2))))
         milli, memory = chance.choice(shapes)
-        agent, price = chance.choice(list(agents)), chance.choice((100_000, 300_000, chance.randint(0, CREDIT)))
+        agent, price = (
+            chance.choice(list(agents)),
+            chance.choice((100_000, 300_000, chance.randint(0, CREDIT))),
+        )
         lease = Lease(
             id=f"l{number}",
             bid="b",

@@ -15,9 +15,11 @@ from walras.devices.placement import Shape
 from walras.market.engine.amounts import PRICE_MAX, TERM_MAX, charges, hourly
 from walras.market.engine.book import Book
 from walras.market.engine.clearing import Cleared, accept, clear
-from walras.market.engine.express import Express, Terms
+from walras.market.engine.express import Express
+from walras.market.engine.fragmentation import MEMORIES_MAX, WEIGHT_MAX, fragmented, tabulate
 from walras.market.engine.jit import NONE
 from walras.market.engine.leases import DRAINING, Leases
+from walras.market.engine.terms import Terms
 
 CREDIT = 1_000_000
 WHOLE = Shape(1000, 80_000)
@@ -55,6 +57,21 @@ def test_a_column_of_charges_is_exact_where_a_product_would_not_fit() -> None:
 @pytest.mark.parametrize(("cost", "term"), [(0, 1), (7, 60_000), (123_456_789, 3_599_999), (10**12, 10**9)])
 def test_a_cost_that_comes_once_is_spread_over_the_term_and_rounded_up(cost: int, term: int) -> None:
     assert hourly(cost, term) == -(-cost * 100 * 3_600_000_000 // term)
+
+
+def test_a_cost_beyond_all_packages_is_cut_off() -> None:
+    assert hourly(10**15, 1) > 1 << 58
+
+
+def test_fragmentation_is_tabulated_for_many_sizes_and_much_demand() -> None:
+    """Of more memory sizes than are told apart some count as the next larger; weights stay within bounds."""
+    count = 3 * MEMORIES_MAX
+    milli, memory = np.full(count, 500), np.arange(1, count + 1) * 10
+    table = tabulate(milli, memory, np.full(count, 1000), 1000)
+    assert table[0].max() <= WEIGHT_MAX + count
+    assert fragmented(400, 10**6, table) == 400 * table[0, 0]
+    assert fragmented(500, 10**6, table) == 0
+    assert 0 < fragmented(500, 10 * count // 2, table) < fragmented(500, 0, table)
 
 
 def test_the_kept_order_is_that_of_a_book_made_anew() -> None:
@@ -256,7 +273,14 @@ def test_what_is_out_of_bounds_is_refused() -> None:
     with pytest.raises(Invalid):
         bid(book, kind, 1, agent=99)
     with pytest.raises(Invalid):
+        book.reprice(np.array([bid(book, kind, 1)]), np.array([-1]))
+    with pytest.raises(Invalid):
         book.catalogue.kind(0, 1000, 0)
+    with pytest.raises(Invalid):
+        Terms(0, 500)
+    with pytest.raises(Invalid):
+        Book((WHOLE,) * 63, np.zeros(1, np.int64), np.zeros(1, np.int64))
+    book = pool(1)
     with pytest.raises(Invalid):
         Book((Shape(2000, 1),), np.zeros(1, np.int64), np.zeros(1, np.int64))
     assert clear(book, 0).won.options.size == 0
@@ -267,3 +291,32 @@ def test_what_is_out_of_bounds_is_refused() -> None:
 def test_the_command_and_a_small_market_never_wait_for_the_compiler() -> None:
     code = "import sys, walras.cli.main, walras.market.auction; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_leases_that_are_renewed_end_a_term_later() -> None:
+    book = pool(2)
+    leases, kind = Leases(book), book.catalogue.kind(1, 1000, 0)
+    for _ in range(2):
+        bid(book, kind, CREDIT)
+    held = accept(book, leases, clear(book, 0), now_ms=0)
+    terms = Terms(quantum_ms=5_000, epsilon_percent=10, notice_ms=2_000, tick_ms=1_000)
+    assert clear(book, 0, leases, terms, 0).renewed.size == 0
+    cleared = clear(book, 0, leases, terms, 58_000)
+    assert sorted(cleared.renewed.tolist()) == sorted(held.tolist())
+    leases.renew(cleared.renewed, 58_000)
+    assert leases.table["end"][held].tolist() == [120_000, 120_000]
+
+
+def test_of_many_leases_on_a_device_the_cheapest_go_and_none_that_is_not_needed() -> None:
+    """Above a dozen the set is looked for greedily: the cheapest per milli, then what can be is left out."""
+    book = pool(1)
+    leases, small = Leases(book), book.catalogue.kind(1, 50, 0)
+    prices = [CREDIT + 1000 * each for each in range(19)]
+    rows = [bid(book, small, price, agent=1) for price in prices]
+    wide = bid(book, book.catalogue.kind(1, 50, 0), CREDIT // 2, agent=1)
+    held = accept(book, leases, clear(book, 0), now_ms=0)
+    assert held.size == len(rows) + 1 and wide not in rows
+    express = Express(book, leases, Terms(quantum_ms=0, epsilon_percent=10))
+    row = bid(book, book.catalogue.kind(1, 200, 0), 3 * CREDIT, agent=2, latency=True)
+    gone = express.decide(row, 0, now_ms=10).victims
+    assert sorted(leases.table["price"][gone].tolist()) == [CREDIT // 2, *prices[:3]]

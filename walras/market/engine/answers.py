@@ -7,15 +7,14 @@ from walras.market.engine.express import Decided, Express
 from walras.market.engine.jit import NONE
 from walras.market.engine.refusals import Decision, Refusals
 from walras.market.engine.searching import Search
-from walras.market.engine.snapshots import Translated, terms_of, translate
-from walras.market.engine.supports import FUNDS_MAX
+from walras.market.engine.snapshots import terms_of, translate
 from walras.market.prepared import as_of_now
 from walras.market.types import Outcome, Refusal, Snapshot
 
 
 def answer(snapshot: Snapshot) -> Outcome:
-    """As `walras.market.auction.Auction.clear`, of a snapshot that the engine `knows`; winning prices are looked
-    for as long as there is time. Raises Invalid out of bounds."""
+    """As `walras.market.auction.Auction.clear`, of a snapshot that the engine `knows`; winning prices are
+    looked for as long as there is time. Raises Invalid out of bounds."""
     snapshot = as_of_now(snapshot)
     translated, posted = translate(snapshot), snapshot.price_micros
     book, leases, terms = translated.book, translated.leases, terms_of(snapshot.rules)

@@ -78,7 +78,7 @@ class Board(NamedTuple):
 
 @kernel
 def prepare(devices: Devices, demand: Grid, kinds: Kinds, turnover: bool) -> Board:
-    """A board of its own, which a pass may change; with `turnover` leases may go in it, so that room grows."""
+    """A board of its own, which a pass may change; with `turnover` leases may go, so that room grows."""
     own = Devices(
         devices.kind,
         devices.now_milli.copy(),

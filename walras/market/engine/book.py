@@ -12,8 +12,8 @@ from walras.devices.placement import Shape
 from walras.market.engine.amounts import PRICE_MAX, TERM_MAX, VALUE_MAX, charges, require
 from walras.market.engine.board import Board, Devices, prepare
 from walras.market.engine.catalogue import Catalogue
-from walras.market.engine.options import Options
 from walras.market.engine.jit import LIMIT, NONE, Ints
+from walras.market.engine.options import Options
 from walras.market.engine.ordering import Order
 from walras.market.engine.ranked import Ranking
 from walras.market.engine.refresh import choose_leads, entering, rate
@@ -130,8 +130,8 @@ class Book:
         return rows
 
     def join(self, rows: Ints, begin: Ints) -> None:
-        """Make one bid of any one of the packages in `rows` from `begin[i]` to `begin[i + 1]`, for each i, that
-        were added as bids of their own."""
+        """Make one bid of any one of the packages in `rows` from `begin[i]` to `begin[i + 1]`, for each i,
+        that were added as bids of their own."""
         table, counts = self._options, np.diff(begin)
         first = np.repeat(begin[:-1], counts)
         nth = np.arange(rows.size) - first

@@ -22,8 +22,8 @@ from walras.market.engine.turnover import Turnover
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """What a clearing decides. `won.options` are rows of the book; `pays` is by winner, a GPU-hour, beside its
-    compensations to the holders whose leases it displaces; `gone` and `renewed` are of rows of leases."""
+    """What a clearing decides. `won.options` are rows of the book; `pays` is by winner, a GPU-hour, beside
+    its compensations to the holders whose leases it displaces; `gone` and `renewed` are rows of leases."""
 
     won: Won
     price_micros: int
@@ -42,12 +42,12 @@ def clear(
     *,
     improve_steps: int = 0,
 ) -> Cleared:
-    """Sell by density what is free and what may be had of the leases; at one price: the best density that lost,
-    at least the reserve.
+    """Sell by density what is free and what may be had of the leases; at one price: the best density that
+    lost, at least the reserve.
 
-    Without leases and terms nothing is renewed or displaced. Changes nothing in the book but the order that it
-    keeps; `posted_micros` only chooses between packages, and is what is put aside for renewals. improve_steps:
-    of looking for a better packing, see `improve`, where nothing drains and no lease may go.
+    Without leases and terms nothing is renewed or displaced. Changes nothing in the book but the order that
+    it keeps; `posted_micros` chooses between packages, and is put aside for renewals. improve_steps: of
+    looking for a better packing, see `improve`, where nothing drains and no lease may go.
     """
     order = book.order(posted_micros)
     if leases is not None and terms is not None:

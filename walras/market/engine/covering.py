@@ -1,5 +1,4 @@
-"""The cheapest shares on one device whose going makes room there, as `walras.devices.placement.cheapest_cover`
-has it."""
+"""The cheapest shares on a device that must go, as `walras.devices.placement.cheapest_cover` finds them."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ EXACT_PARTS: Final = 12  # leases on a device above which the cheapest set is lo
 
 
 class Held(NamedTuple):
-    """Columns of leases. `density` is read of those that are up for renewal, `told` decides between equals."""
+    """Columns of leases. `density` is read where they are up for renewal, `told` decides between equals."""
 
     agent: Ints
     latency: Ints
@@ -60,7 +59,7 @@ class Parts(NamedTuple):
 
 @part
 def worth(lease: int, held: Held, claim: Claim) -> int:
-    """What the going of a lease costs: its value, and for a displacement its restart over the claim's term."""
+    """What the going of a lease costs: its value, and to displace it its restart over the claim's term."""
     value = held.price[lease] * held.milli[lease] * claim.percent
     if claim.density == NONE:
         value += hourly(held.restart[lease], claim.term)

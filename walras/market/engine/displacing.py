@@ -1,6 +1,6 @@
 """Bids of the latency class that found no room, and the leases that they may displace within a pass.
 
-Most of them offer too little for anything. So for each kind a floor is worked out, below which no set of leases
+Most of them offer too little for anything. So for each kind a floor is worked out, below which no leases
 can be had, and what was looked for in vain is not looked for again until it may be found.
 """
 
@@ -14,15 +14,26 @@ from walras.market.engine.covering import Claim
 from walras.market.engine.evicting import displace, evict_from, least_part
 from walras.market.engine.jit import LIMIT, NONE, Ints, part, step
 from walras.market.engine.options import Options, following
-from walras.market.engine.turnover import BEGUN, DENIED, LEASE, LOGGED, OPENED, PERCENT, RETRIED, Turnover, go, settle
+from walras.market.engine.turnover import (
+    BEGUN,
+    DENIED,
+    IN_VAIN,
+    LEASE,
+    LOGGED,
+    OPENED,
+    PERCENT,
+    Turnover,
+    go,
+    settle,
+)
 
 # Columns of `Turnover.floors`.
 FLOOR: Final = 0  # of several devices: the least that displacing costs, or NONE when that is not worked out
 DEAREST: Final = 1  # what the dearest of them counts for in it
-VAIN: Final = 2  # of one device: a price for which nobody can have it, or NONE
+VAIN: Final = 2  # a price for which nobody can have it, or NONE
+IN_VAIN_MAX: Final = 32  # searches of a pass for several devices, each of which costs a millisecond
 # Columns of `Turnover.denied`: claims that found nothing worth so much less, each agent's in a chain from
 # `denials`; links are rows + 1.
-RETRIES_MAX: Final = 500  # of searches for several devices in a pass
 KIND: Final = 0
 TERM: Final = 1
 PRICE: Final = 2
@@ -32,8 +43,8 @@ NEXT: Final = 4
 
 @step
 def displace_for(
-    head: int, win: int, purse: Ints, limits: Ints, closed: Ints, options: Options, kinds: Kinds, board: Board,
-    turnover: Turnover,
+    head: int, win: int, purse: Ints, limits: Ints, closed: Ints, options: Options, kinds: Kinds,
+    board: Board, turnover: Turnover,
 ) -> int:  # fmt: skip
     """Place one of a bid's packages, in order of surplus, where leases may be displaced that are worth enough
     less, and take the cost of their restart out of the purse; returns the option, or NONE."""
@@ -58,9 +69,9 @@ def hopeless(
 ) -> bool:
     """Whether nobody can displace anything with that offer."""
     kind = options.kind[option]
-    if kinds.devices[kind] == 1:
-        return bool(options.price[option] <= turnover.floors[kind, VAIN])
-    return bool(budget < floor_of(kind, kinds, board, turnover))
+    if options.price[option] <= turnover.floors[kind, VAIN]:
+        return True
+    return bool(kinds.devices[kind] > 1 and budget < floor_of(kind, kinds, board, turnover))
 
 
 @part
@@ -79,10 +90,13 @@ def claim_room(
     held = turnover.held
     count = search_for(claim, kinds, board, turnover)
     if count == NONE:
-        # For one device the search is exact: what nobody can have for that price, nobody can for less.
+        # For one device the search is exact: what nobody can have for that price, nobody can for less. For
+        # more that is all but so, and taken to be so once much was looked for in vain.
         begun, percent = turnover.settings[BEGUN], turnover.settings[PERCENT]
         anyone = Claim(kind, NONE, price, TERM_MAX, NONE, begun, percent, budget)
-        if kinds.devices[kind] == 1 and search_for(anyone, kinds, board, turnover) == NONE:
+        turnover.counts[IN_VAIN] += kinds.devices[kind] > 1
+        final = kinds.devices[kind] == 1 or turnover.counts[IN_VAIN] > IN_VAIN_MAX
+        if final and search_for(anyone, kinds, board, turnover) == NONE:
             turnover.floors[kind, VAIN] = price
         else:
             deny(kind, term, agent, price, turnover)
@@ -136,9 +150,7 @@ def floor_of(kind: int, kinds: Kinds, board: Board, turnover: Turnover) -> int:
 
 
 @part
-def lower(
-    device: int, kind: int, closed: Ints, kinds: Kinds, board: Board, turnover: Turnover
-) -> None:
+def lower(device: int, kind: int, closed: Ints, kinds: Kinds, board: Board, turnover: Turnover) -> None:
     """Forget a floor if a device on which a lease has gone would count in it now."""
     if kinds.devices[kind] > 1 and turnover.floors[kind, FLOOR] != NONE:
         percent = turnover.settings[PERCENT]
@@ -180,7 +192,8 @@ def reconsider(logged: int, closed: Ints, kinds: Kinds, board: Board, turnover: 
     denied, counts, count = turnover.denied, turnover.counts, turnover.counts[DENIED]
     for kind in range(kinds.milli.size):
         vain = turnover.floors[kind, VAIN]
-        if vain != NONE and opened(kind, TERM_MAX, vain, NONE, logged, kinds, board, turnover):
+        single = kinds.devices[kind] == 1
+        if single and vain != NONE and opened(kind, TERM_MAX, vain, NONE, logged, kinds, board, turnover):
             turnover.floors[kind, VAIN] = NONE
             closed[2 * kind + 1], counts[OPENED] = 0, 1
     for row in range(count):
@@ -193,15 +206,13 @@ def reconsider(logged: int, closed: Ints, kinds: Kinds, board: Board, turnover: 
             denied[row, PRICE],
             denied[row, AGENT],
         )
-        # For several devices the search is not exact, so that it may find something elsewhere too. To look
-        # again is work, so that it is not done for ever.
-        holds = kinds.devices[kind] > 1 and counts[RETRIED] >= RETRIES_MAX
+        # For several devices the search is not exact, so that it may find something elsewhere too.
+        holds = kinds.devices[kind] > 1 and counts[IN_VAIN] > IN_VAIN_MAX
         if kinds.devices[kind] == 1:
             holds = not opened(kind, term, price, agent, logged, kinds, board, turnover)
         if holds:
             deny(kind, term, agent, price, turnover)
         else:
-            counts[RETRIED] += kinds.devices[kind] > 1
             closed[2 * kind + 1], counts[OPENED] = 0, 1
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from walras.market.engine.amounts import MILLI_MAX, VALUE_MAX
+from walras.market.engine.amounts import MILLI_MAX, PRICE_MAX, VALUE_MAX
 from walras.market.engine.board import Devices, Kinds
 from walras.market.engine.covering import (
     EXACT_PARTS,
@@ -94,23 +94,21 @@ def assess(
         need = memory[claim.kind, device_class]
         missing = milli + later - devices.class_milli[device_class]
         short = need + devices.later_memory[device] - devices.class_memory[device_class]
-        going, cheap = max(missing, 0), shares.cheapest[device]
+        going, cheap = max(missing, 0), min(shares.cheapest[device], PRICE_MAX + 1)
         cost = shares.value[device] - shares.dearest[device] * max(later - going, 0)
         single = shares.least[_SIZE[min(going, MILLI_MAX)], device]
         several = min(shares.least[0, device], VALUE_MAX) + min(shares.second[device], VALUE_MAX)
         cost = percent * max(cost, cheap * going, min(single, several, VALUE_MAX))
         has_room = (missing <= 0) & (short <= 0)
-        never = (need == LIMIT) | ((not has_room) & ((cheap == LIMIT) | (cost > budget)))
+        never = (need == LIMIT) | ((not has_room) & ((cheap > PRICE_MAX) | (cost > budget)))
         scratch.exact[device] = has_room
         scratch.bounds[device] = LIMIT if never else (0 if has_room else cost)
 
 
 @part
-def least_part(
-    device: int, kind: int, percent: int, kinds: Kinds, devices: Devices, shares: Shares
-) -> int:
-    """What the leases on a device cost at least that must go for one share of a kind there; LIMIT if it may not
-    go there. What several devices cost is no less than the sum, as a lease's value is that of its shares."""
+def least_part(device: int, kind: int, percent: int, kinds: Kinds, devices: Devices, shares: Shares) -> int:
+    """What the leases on a device cost at least that must go for one share of a kind there; LIMIT if it may
+    not go there. Several devices cost no less than the sum, as a lease's value is that of its shares."""
     device_class, later = devices.kind[device], devices.later_milli[device]
     need = kinds.memory[kind, device_class]
     missing = kinds.milli[kind] + later - devices.class_milli[device_class]
@@ -212,8 +210,8 @@ def shortlist(
     count: int, kinds: Kinds, devices: Devices, shares: Shares, held: Held, claim: Claim, parts: Parts,
     scratch: Scratch,
 ) -> int:  # fmt: skip
-    """Leave of the places as many as are wanted, the best in order; returns how many. The others are not better
-    until a lease goes that is on them too."""
+    """Leave of the places as many as are wanted, the best in order; returns how many. The others are not
+    better until a lease goes that is on them too."""
     places, listed, wanted, kept, likely = scratch.places, scratch.listed, kinds.devices[claim.kind], 0, 0
     for at in range(count):
         if scratch.bounds[places[at]] < scratch.bounds[places[likely]]:
@@ -267,7 +265,9 @@ def displace(
     places = survey(kinds, devices, shares, claim, scratch)
     places = shortlist(places, kinds, devices, shares, held, claim, parts, scratch)
     for nth in range(kinds.devices[claim.kind]):
-        device = next_device(places, claim.budget - spent, kinds, devices, shares, held, claim, parts, scratch)
+        device = next_device(
+            places, claim.budget - spent, kinds, devices, shares, held, claim, parts, scratch
+        )
         found = device != NONE
         if not found:
             break
@@ -306,7 +306,8 @@ def reassess(
     lease: int, count: int, first: Ints, kinds: Kinds, devices: Devices, shares: Shares, claim: Claim,
     scratch: Scratch,
 ) -> int:  # fmt: skip
-    """Assess the devices anew on which a lease that has gone had shares; returns how many places there are."""
+    """Assess the devices anew on which a lease that has gone had shares; returns how many places there
+    are."""
     share = first[lease]
     while share:
         device = shares.device[share - 1]

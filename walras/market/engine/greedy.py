@@ -40,7 +40,7 @@ class Scratch(NamedTuple):
 
 
 @part
-def run(
+def run(  # noqa: PLR0912, PLR0915 - the loop that everything is for; its parts share too much to be apart
     order: Ranking, options: Options, kinds: Kinds, board: Board, won: Won, scratch: Scratch, limits: Ints,
     turnover: Turnover,
 ) -> int:  # fmt: skip

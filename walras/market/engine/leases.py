@@ -98,8 +98,8 @@ class Leases:
         for each, column in (columns | {"name": told if name is None else name}).items():
             self.table[each][rows] = column
         self._told += rows.size
-        for name, column in (("device", device), ("milli", milli), ("memory", memory)):
-            self._shares[name][shares] = column
+        for each, column in (("device", device), ("milli", milli), ("memory", memory)):
+            self._shares[each][shares] = column
         link(rows, begin, shares, self.table["first"], price, total, self.shares())
         self._occupy(rows, 1)
         self.table["shape"][rows] = self._shapes(rows) if shape is None else shape
@@ -133,7 +133,7 @@ class Leases:
         self.table.give(rows)
 
     def densities(self, rows: Ints) -> Ints:
-        """Prices per effective size, by what each lease has of its first device; 0 for one that has nothing."""
+        """Prices per effective size, by what each lease has of its first device; 0 for one without."""
         first = self.table["first"][rows]
         share, held = first[first > 0] - 1, np.zeros(rows.size, np.int64)
         held[first > 0] = self._book.catalogue.lease_densities(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from walras.market.engine.options import Options
 from walras.market.engine.jit import NONE, Ints, part
+from walras.market.engine.options import Options
 from walras.market.engine.ranked import Ranked, Ranking, ranked
 from walras.market.engine.sorting import LATER, earlier, sort_rows
 

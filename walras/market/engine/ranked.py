@@ -12,8 +12,8 @@ from walras.market.engine.sorting import before
 
 class Ranked(NamedTuple):
     """Rows in order, with what is read of each one after the other, where it would be all over the columns:
-    density, and the group x 2, plus 1 for a bid of several packages, or NONE for a hole. The group is the kind
-    x 2, plus 1 for the latency class."""
+    density, and the group x 2, plus 1 for a bid of several packages, or NONE for a hole. The group is the
+    kind x 2, plus 1 for the latency class."""
 
     rows: Ints
     density: Ints

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from walras.market.engine.board import Kinds
-from walras.market.engine.options import Options, following
 from walras.market.engine.jit import LIMIT, NONE, Ints, kernel
+from walras.market.engine.options import Options, following
 
 
 @kernel

@@ -181,6 +181,6 @@ class Refusals:
         text = f"outbid for {asks}: it offers {offer} where the clearing price is {clearing}"
         return text + (
             would
-            or "; winning takes more than the agent's funds cover; wait for income, shorten the term or ask for "
-            "a smaller share"
+            or "; winning takes more than the agent's funds cover; wait for income, shorten the term or ask "
+            "for a smaller share"
         )

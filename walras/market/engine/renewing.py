@@ -13,9 +13,7 @@ from walras.market.engine.turnover import DISPLACES, LEASE, LOGGED, OPENED, Turn
 
 
 @step
-def give_up(
-    option: int, win: int, options: Options, kinds: Kinds, board: Board, turnover: Turnover
-) -> int:
+def give_up(option: int, win: int, options: Options, kinds: Kinds, board: Board, turnover: Turnover) -> int:
     """Place an option where leases are up for renewal that are less dense, at the least loss; 1 if it was."""
     kind = options.kind[option]
     claim = Claim(
@@ -34,10 +32,8 @@ def give_up(
 
 
 @step
-def reopen(
-    logged: int, full: Ints, closed: Ints, kinds: Kinds, board: Board, turnover: Turnover
-) -> None:
-    """After leases went, those in the log from `logged` on: open the kinds for which there may be room now."""
+def reopen(logged: int, full: Ints, closed: Ints, kinds: Kinds, board: Board, turnover: Turnover) -> None:
+    """After leases went, in the log from `logged` on: open the kinds for which there may be room now."""
     shares = turnover.shares
     for at in range(logged, turnover.counts[LOGGED]):
         share = turnover.first[turnover.log[at, LEASE]]
@@ -49,9 +45,7 @@ def reopen(
 
 
 @part
-def reopen_on(
-    device: int, full: Ints, closed: Ints, kinds: Kinds, board: Board, turnover: Turnover
-) -> None:
+def reopen_on(device: int, full: Ints, closed: Ints, kinds: Kinds, board: Board, turnover: Turnover) -> None:
     """Open the kinds that would fit on a device if no lease there were renewed, and forget the floors that it
     may have lowered. Elsewhere there is no more room than before."""
     devices, shares = board.devices, turnover.shares

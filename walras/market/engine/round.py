@@ -1,4 +1,4 @@
-"""The leases of one clearing: which are up for renewal, what may go, and whether what was decided can stand."""
+"""The leases of one clearing: which are up for renewal, what may go, and whether what is decided stands."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from walras.market.engine.amounts import MILLI_MAX, charges
 from walras.market.engine.board import Board, Devices, Kinds, prepare
@@ -22,6 +23,8 @@ from walras.market.engine.turnover import GIVEN, LEASE, LOGGED, WIN, Turnover
 # Why a lease is not renewed, whoever bids.
 PRICE: Final = 1
 FUNDS: Final = 2
+
+Flags = npt.NDArray[np.bool_]
 
 _NONE = np.empty(0, np.int64)
 
@@ -53,7 +56,9 @@ class Due:
         count, table = self.rows.size, leases.table
         self._kept, self._broke = np.zeros(count, np.int64), np.zeros(count, np.int64)
         # Until the price is known, the posted one is put aside.
-        self._aside = self._cost(np.minimum(table["price"][self.rows], max(posted_micros, book.reserve_micros)))
+        self._aside = self._cost(
+            np.minimum(table["price"][self.rows], max(posted_micros, book.reserve_micros))
+        )
         self._fate, self._state = np.zeros(count, np.int64), _NONE
 
     def keep(self, leases: Ints) -> None:
@@ -79,7 +84,17 @@ class Due:
         purse, spots = book.funds.copy(), np.zeros(count, np.int64)
         rows, fate, flags = self.rows, self._fate, (self._kept, self._broke)
         start_renewals(
-            rows, self._aside, *flags, fate, spots, purse, book.reserve_micros, held, shares, table["first"], own
+            rows,
+            self._aside,
+            *flags,
+            fate,
+            spots,
+            purse,
+            book.reserve_micros,
+            held,
+            shares,
+            table["first"],
+            own,
         )
         self._state = held.state
         board = prepare(own, book.catalogue.demand(), book.catalogue.columns(), True)
@@ -94,7 +109,7 @@ class Due:
             np.empty(widest, np.int64),
             np.empty(size + 1, np.int64),
         )
-        settings = [int((fate == 0).any()), int(self.displaces), self._begun, self._terms.percent]
+        settings = [int((self._fate == 0).any()), int(self.displaces), self._begun, self._terms.percent]
         return (
             _turnover(held, held._replace(told=places), shares, table["first"], search, settings, book, size),
             board,
@@ -139,9 +154,10 @@ class Due:
         short = np.flatnonzero(going & (spending[agent] > book.funds[agent]))
         return int(short[-1]) if short.size else NONE
 
-    def _renewing(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def _renewing(self) -> Flags:
         state = self._state[self.rows]
-        return (state == RENEWING) | (state == KEPT)
+        renewing: Flags = (state == RENEWING) | (state == KEPT)
+        return renewing
 
     def _cost(self, price: Ints) -> Ints:
         """What another term costs each at a price."""
@@ -222,7 +238,9 @@ def unworthy(won: Won, turnover: Turnover, options: Options, kinds: Kinds) -> In
             here.setdefault(device, []).append(at)
     groups: list[tuple[set[int], set[int]]] = []
     resting = np.flatnonzero(rests)
-    for place, win in zip(resting.tolist(), (won.start.searchsorted(resting, "right") - 1).tolist(), strict=True):
+    for place, win in zip(
+        resting.tolist(), (won.start.searchsorted(resting, "right") - 1).tolist(), strict=True
+    ):
         wins, members = {win}, {at for at in here[int(won.devices[place])] if at < rests[place]}
         for group in [group for group in groups if group[1] & members or win in group[0]]:
             groups.remove(group)

@@ -1,4 +1,4 @@
-"""The price that would have won: found by deciding again with another one, as long as there is time for that."""
+"""The price that would have won: found by deciding again with another one, as long as there is time."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Found:
 
 
 class Search:
-    """Searches of one decision. wins: decides again; effort: what that takes; levels: prices per effective size
-    at which something may change, or None to try every price."""
+    """Searches of one decision. wins: decides again; effort: what that takes; levels: prices per effective
+    size at which something may change, or None to try every price."""
 
     def __init__(self, wins: Wins, effort: int, levels: Iterable[int] | None) -> None:
         self._wins, self._effort = wins, effort

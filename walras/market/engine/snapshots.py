@@ -14,9 +14,9 @@ from walras.market.engine.clearing import Cleared
 from walras.market.engine.express import Decided
 from walras.market.engine.jit import LIMIT, NONE, Ints
 from walras.market.engine.leases import ACTIVE, DRAINING, RESERVED, Leases
-from walras.market.prepared import well_formed
 from walras.market.engine.round import PRICE
 from walras.market.engine.terms import Terms
+from walras.market.prepared import well_formed
 from walras.market.types import (
     Award,
     Bid,
@@ -24,7 +24,6 @@ from walras.market.types import (
     Displacement,
     DisplacementReason,
     Lease,
-    Package,
     Renewal,
     Rules,
     Share,
@@ -100,7 +99,9 @@ class Translated:
         gone, names = cleared.gone, self.leases_by_row
         found = [
             self._displaced(row, winner, noticed_ms)
-            for row, winner in zip(gone.displaced.tolist(), cleared.won.options[gone.by].tolist(), strict=True)
+            for row, winner in zip(
+                gone.displaced.tolist(), cleared.won.options[gone.by].tolist(), strict=True
+            )
         ]
         reasons: list[tuple[Lease, DisplacementReason]]
         reasons = [(names[row], "price") for row in gone.given.tolist()]

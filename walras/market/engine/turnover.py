@@ -18,7 +18,7 @@ PERCENT: Final = 3  # of what they are worth that must be offered
 # Places in `counts`.
 LOGGED: Final = 0
 DENIED: Final = 1
-RETRIED: Final = 2
+IN_VAIN: Final = 2  # searches for several devices
 OPENED: Final = 3  # whether something may be found now that was not before
 # Columns of the log.
 LEASE: Final = 0

@@ -1,0 +1,98 @@
+"""Large snapshots: when the compiled engine decides them, and that it decides as the auction does."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from walras.devices.topology import Affinity
+from walras.market.auction import Auction, _clear, _express
+from walras.market.engine.supports import knows
+from walras.market.large import decided, is_large
+from walras.market.types import Bid, Device, Lease, Package, Rules, Share, Snapshot
+
+NOW = 10**12
+
+
+def crowd(bids: int = 210, devices: int = 100) -> Snapshot:
+    """Bids for three times what there is, a tenth of the devices under leases that are up for renewal."""
+    chance = random.Random(1)
+    every = tuple(Device(f"d{i:03}", f"n{i // 8}", "m", i % 8, 80_000) for i in range(devices))
+
+    def package() -> Package:
+        shape = chance.choice((250, 500, 1000))
+        return Package(chance.choice((1, 1, 4)), shape, 0, 60_000, chance.randint(0, 4_000_000))
+
+    asked = tuple(
+        Bid(f"b{i}", f"a{i % 9}", chance.choice(("latency", "batch")), (package(),), 0, NOW - i, 10**9)
+        for i in range(bids)
+    )
+    leases = tuple(
+        Lease(
+            *(f"l{i}", "b", f"a{i % 9}", "batch", (Share(f"d{i:03}", 500, 40_000),), 900_000, 900_000),
+            *(100, 60_000, NOW - 60_000, NOW + 10, 10**9),
+        )
+        for i in range(devices // 10)
+    )
+    return Snapshot(NOW, Rules(), every, leases, asked, 500_000, frozenset())
+
+
+def test_a_small_snapshot_is_left_to_the_auction() -> None:
+    assert decided(crowd(20)) is None
+
+
+def test_a_large_snapshot_is_decided_as_the_auction_decides_it() -> None:
+    asked = crowd()
+    assert is_large(asked)
+    found, plain = decided(asked), _clear(asked)
+    assert found is not None
+    assert (found.awards, found.renewals) == (plain.awards, plain.renewals)
+    assert (found.displacements, found.price_micros) == (plain.displacements, plain.price_micros)
+    assert [each.bid for each in found.refusals] == [each.bid for each in plain.refusals]
+    assert Auction().clear(asked).awards == plain.awards
+
+
+def test_an_arrival_in_a_large_snapshot_is_decided_as_the_auction_decides_it() -> None:
+    asked = crowd()
+    for bid in asked.bids[:10]:
+        found, plain = decided(asked, bid.id), _express(asked, bid.id)
+        assert found is not None
+        assert (found.awards, found.displacements) == (plain.awards, plain.displacements)
+        assert Auction().express(asked, bid.id).awards == plain.awards
+
+
+def first_bid(asked: Snapshot, **changes: object) -> Snapshot:
+    bid = asked.bids[0]
+    package = replace(bid.packages[0], **changes)  # type: ignore[arg-type]
+    return replace(asked, bids=(replace(bid, packages=(package,)), *asked.bids[1:]))
+
+
+def first_lease(asked: Snapshot, **changes: object) -> Snapshot:
+    return replace(asked, leases=(replace(asked.leases[0], **changes), *asked.leases[1:]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda asked: replace(asked, rules=Rules(payments="critical")),
+        lambda asked: replace(
+            asked, devices=(replace(asked.devices[0], speed_milli=2000), *asked.devices[1:])
+        ),
+        lambda asked: first_bid(asked, devices=4, devices_min=2),
+        lambda asked: first_bid(asked, affinity=Affinity.NODE),
+        lambda asked: first_bid(asked, mig_profile="1g.10gb"),
+        lambda asked: first_lease(asked, resale_micros=5),
+        lambda asked: first_lease(asked, shares=(Share("d000", 2000, 0),)),
+        lambda asked: first_lease(asked, shares=()),
+    ],
+)
+def test_what_the_engine_does_not_know_is_left_to_the_auction(changed) -> None:  # type: ignore[no-untyped-def]
+    assert knows(crowd())
+    assert not knows(changed(crowd()))
+    assert decided(changed(crowd())) is None
+
+
+def test_what_is_out_of_the_engines_bounds_is_left_to_the_auction() -> None:
+    assert decided(first_bid(crowd(), price_micros=1 << 40)) is None
