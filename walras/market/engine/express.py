@@ -105,7 +105,7 @@ class Express:
             *(kind, agent, price, book.term_ms(package), NONE),
             *(self._terms.begun_by(now_ms), self._terms.percent, worth),
         )
-        held = Held(*(table[name] for name in Held._fields[:-1]), _NO_ROWS)
+        held = Held(*(table[name] for name in Held._fields if name != "density"), *[_NO_ROWS])
         picked, victims = np.empty(wanted, np.int64), np.empty(table.size, np.int64)
         shares, first = self._leases.shares(), table["first"]
         scratch = Scratch(
