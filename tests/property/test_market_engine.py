@@ -123,6 +123,44 @@ def test_the_engine_decides_what_the_auction_decides(seed: int, turnover: bool) 
     assert decisions(answer(asked)) == decisions(Auction().clear(asked))
 
 
+def contest(seed: int) -> Snapshot:
+    """Full devices, and bids of the latency class that want them, for gangs too."""
+    chance = random.Random(seed)
+    devices = tuple(Device(f"d{i}", f"n{i // 4}", "m", i, 80_000) for i in range(chance.choice((4, 10))))
+    leases = []
+    for number in range(4 * len(devices)):
+        held = chance.sample(devices, chance.choice((1, 1, 1, 2)))
+        price, job_class = chance.randint(100_000, CREDIT), chance.choice(CLASSES)
+        shares = tuple(Share(device.id, chance.choice((125, 250)), 10_000) for device in held)
+        end = NOW + chance.choice((1_000, HOUR, HOUR))
+        leases.append(
+            Lease(
+                *(f"l{number}", "b", f"a{chance.randint(0, 5)}", job_class, shares, price, price),
+                *(chance.choice((0, 300)), 60_000, NOW - chance.choice((1, 9_000, 9_000)), end, 10**9),
+            )
+        )
+    bids = []
+    for number in range(40):
+        packages = tuple(
+            Package(
+                *(chance.choice((1, 1, 2, 3)), chance.choice((125, 250, 500, 1000))),
+                *(chance.choice((0, 20_000)), chance.choice((60_000, 600_000))),
+                chance.randint(100_000, chance.choice((CREDIT, 2 * CREDIT, 3 * CREDIT))),
+            )
+            for _ in range(chance.choice((1, 1, 1, 2)))
+        )
+        job_class = chance.choice(CLASSES[:2])
+        bids.append(Bid(f"b{number}", f"a{chance.randint(0, 5)}", job_class, packages, 0, NOW, 10**9))
+    return Snapshot(NOW, Rules(), devices, tuple(leases), tuple(bids), CREDIT, frozenset())
+
+
+@given(st.integers(0, 10**9))
+@settings(max_examples=150, deadline=None)
+def test_the_engine_displaces_whom_the_auction_displaces(seed: int) -> None:
+    asked = contest(seed)
+    assert decisions(answer(asked)) == decisions(Auction().clear(asked))
+
+
 @given(st.integers(0, 10**9))
 @settings(max_examples=300, deadline=None)
 def test_an_arriving_bid_gets_what_the_auction_gives_it(seed: int) -> None:
