@@ -84,8 +84,10 @@ def gather(device: int, gone: Ints, shares: Shares, held: Held, claim: Claim, pa
     count, share = 0, shares.on_device[device]
     while share and count < parts.lease.size:
         lease = shares.lease[share - 1]
-        if gone[lease] == 0 and may_go(lease, held, claim):
-            cost, told, at = worth(lease, held, claim), held.told[lease], count
+        cost = worth(lease, held, claim)
+        # One that costs more than all that the claim is worth is no part of what could go.
+        if gone[lease] == 0 and cost <= claim.budget and may_go(lease, held, claim):
+            told, at = held.told[lease], count
             while at > 0 and (
                 parts.cost[at - 1] > cost or (parts.cost[at - 1] == cost and parts.told[at - 1] > told)
             ):

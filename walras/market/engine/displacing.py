@@ -10,7 +10,7 @@ from typing import Final
 
 from walras.market.engine.amounts import TERM_MAX
 from walras.market.engine.board import Board, Kinds
-from walras.market.engine.covering import Claim
+from walras.market.engine.covering import Claim, Held, may_go, worth
 from walras.market.engine.evicting import displace, evict_from, least_part
 from walras.market.engine.jit import LIMIT, NONE, Ints, part, step
 from walras.market.engine.options import Options, following
@@ -89,6 +89,8 @@ def claim_room(
     )
     held = turnover.held
     count = search_for(claim, kinds, board, turnover)
+    if count == 0 and not any_may_go(claim, held):
+        count = NONE
     if count == NONE:
         # For one device the search is exact: what nobody can have for that price, nobody can for less. For
         # more that is all but so, and taken to be so once much was looked for in vain.
@@ -112,6 +114,16 @@ def claim_room(
     go(count, win, False, board, turnover)
     settle(kind, kinds, board, turnover)
     return True
+
+
+@part
+def any_may_go(claim: Claim, held: Held) -> bool:
+    """Whether there is a lease that a claim might displace. Where room has come free since a bid was asked,
+    the auction places it there only if there is."""
+    for lease in range(held.state.size):
+        if may_go(lease, held, claim) and worth(lease, held, claim) <= claim.budget:
+            return True
+    return False
 
 
 @step
