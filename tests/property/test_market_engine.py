@@ -140,7 +140,7 @@ def contest(seed: int) -> Snapshot:
             )
         )
     bids = []
-    for number in range(40):
+    for number in range(20):
         packages = tuple(
             Package(
                 *(chance.choice((1, 1, 2, 3)), chance.choice((125, 250, 500, 1000))),

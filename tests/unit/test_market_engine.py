@@ -11,13 +11,14 @@ import pytest
 
 from walras.core.errors import Invalid
 from walras.core.money import charge
-from walras.devices.placement import Shape
+from walras.devices.placement import Shape, cheapest_cover
 from walras.market.engine.amounts import PRICE_MAX, TERM_MAX, charges, hourly
 from walras.market.engine.book import Book
 from walras.market.engine.clearing import Cleared, accept, clear
+from walras.market.engine.covering import cheap, cheapest, cheapest_of_few, parts_for
 from walras.market.engine.express import Express
 from walras.market.engine.fragmentation import MEMORIES_MAX, WEIGHT_MAX, fragmented, tabulate
-from walras.market.engine.jit import NONE
+from walras.market.engine.jit import LIMIT, NONE
 from walras.market.engine.leases import DRAINING, Leases
 from walras.market.engine.terms import Terms
 
@@ -225,6 +226,53 @@ def test_deciding_leaves_the_book_as_it_was() -> None:
     first, again = express.decide(row, 0, 10), express.decide(row, 0, 10)
     assert first.victims.tolist() == again.victims.tolist() != []
     assert all((a == b).all() for a, b in zip(before, (*book.devices, *leases.shares()), strict=True))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_cheapest_set_of_leases_is_that_of_the_auction(seed: int) -> None:
+    """Few by every set, some by branch and bound, many greedily."""
+    chance = random.Random(seed)
+    for count, find in ((5, cheapest_of_few), (11, cheapest), (17, cheap)):
+        shapes = [
+            (Shape(chance.choice((50, 100, 125)), chance.randint(0, 9)), chance.randint(1, 5) * 1000)
+            for _ in range(count)
+        ]
+        shapes.sort(key=lambda part: part[1])
+        parts = parts_for(count)
+        for at, (shape, cost) in enumerate(shapes):
+            parts.milli[at], parts.memory[at] = shape
+            parts.cost[at], parts.told[at] = cost, at
+        for needed in (Shape(150, 10), Shape(0, 20), Shape(400, 0), Shape(9000, 0)):
+            cover = cheapest_cover(needed, shapes)
+            cost = find(needed.milli, needed.memory_mib, count, LIMIT - 1, parts)
+            assert cost == (LIMIT if cover is None else sum(shapes[at][1] for at in cover))
+            if cover is not None:
+                assert np.flatnonzero(parts.chosen[:count]).tolist() == list(cover)
+                assert find(needed.milli, needed.memory_mib, count, cost - 1, parts) == LIMIT
+
+
+def test_kinds_are_kept_however_many_there_are() -> None:
+    book = pool(1)
+    kinds = [book.catalogue.kind(1, milli, 0) for milli in range(1, 200)]
+    assert len(set(kinds)) == 199
+    assert book.catalogue.kind(1, 77, 0) == kinds[76]
+    nothing = np.array([0])
+    assert book.catalogue.lease_densities(np.array([CREDIT]), nothing, nothing, nothing).tolist() == [0]
+
+
+def test_a_reserved_lease_starts_when_what_drains_is_gone() -> None:
+    book = pool(1)
+    leases, kind = Leases(book), book.catalogue.kind(1, 1000, 0)
+    bid(book, kind, CREDIT)
+    first = accept(book, leases, clear(book, 0), now_ms=0)
+    leases.drain(first)
+    bid(book, kind, CREDIT)
+    second = accept(book, leases, clear(book, 0), now_ms=1)
+    assert leases.waiting == 2 and book.devices.now_milli.tolist() == [1000]
+    leases.end(first)
+    assert book.devices.now_milli.tolist() == [0]
+    leases.start(second)
+    assert leases.waiting == 0 and book.devices.now_milli.tolist() == [1000]
 
 
 def worth(book: Book, cleared: Cleared) -> int:

@@ -31,7 +31,7 @@ from walras.market.engine.turnover import (
 FLOOR: Final = 0  # of several devices: the least that displacing costs, or NONE when that is not worked out
 DEAREST: Final = 1  # what the dearest of them counts for in it
 VAIN: Final = 2  # a price for which nobody can have it, or NONE
-IN_VAIN_MAX: Final = 32  # searches of a pass for several devices, each of which costs a millisecond
+IN_VAIN_MAX: Final = 128  # searches of a pass for several devices, each of which takes up to a millisecond
 # Columns of `Turnover.denied`: claims that found nothing worth so much less, each agent's in a chain from
 # `denials`; links are rows + 1.
 KIND: Final = 0

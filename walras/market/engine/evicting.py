@@ -120,10 +120,6 @@ def least_part(device: int, kind: int, percent: int, kinds: Kinds, devices: Devi
     going = max(missing, 0)
     cost = shares.value[device] - shares.dearest[device] * max(later - going, 0)
     cost = max(cost, shares.cheapest[device] * going)
-    if kinds.devices[kind] == 1:
-        single = shares.least[_SIZE[min(going, MILLI_MAX)], device]
-        several = min(shares.least[0, device], VALUE_MAX) + min(shares.second[device], VALUE_MAX)
-        cost = max(cost, min(single, several, VALUE_MAX))
     return int(percent * cost)
 
 
