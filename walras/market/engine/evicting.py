@@ -207,7 +207,7 @@ def shortlist(
     scratch: Scratch,
 ) -> int:  # fmt: skip
     """Leave of the places as many as are wanted, the best in order; returns how many. The others are not
-    better until a lease goes that is on them too."""
+    better until a lease goes that was not on one device alone."""
     places, listed, wanted, kept, likely = scratch.places, scratch.listed, kinds.devices[claim.kind], 0, 0
     for at in range(count):
         if scratch.bounds[places[at]] < scratch.bounds[places[likely]]:
@@ -272,13 +272,17 @@ def displace(
         if lacks(device, kinds, devices, claim):
             evict_from(device, scratch.bounds[device], kinds, devices, shares, held, claim, parts, scratch)
             before, count = count, note(device, count, shares, held, claim, parts, scratch)
+            elsewhere = False
             for at in range(before, count):
-                drop(scratch.victims[at], -1, first, shares, held, devices)
-                places = reassess(
-                    scratch.victims[at], places, first, kinds, devices, shares, claim, scratch
-                )  # fmt: skip
-        for at in range(nth + 1):
-            scratch.bounds[scratch.picked[at]] = LIMIT
+                lease = scratch.victims[at]
+                drop(lease, -1, first, shares, held, devices)
+                elsewhere |= reassess(lease, device, first, kinds, devices, shares, claim, scratch)
+            for at in range(nth + 1):
+                scratch.bounds[scratch.picked[at]] = LIMIT
+            if elsewhere and nth + 1 < kinds.devices[claim.kind]:
+                places = relist(places, devices, claim, scratch)
+                places = shortlist(places, kinds, devices, shares, held, claim, parts, scratch)
+        scratch.bounds[device] = LIMIT
     for at in range(count):
         drop(scratch.victims[at], 1, first, shares, held, devices)
         scratch.gone[scratch.victims[at]] = 0
@@ -299,20 +303,31 @@ def lacks(device: int, kinds: Kinds, devices: Devices, claim: Claim) -> bool:
 
 @part
 def reassess(
-    lease: int, count: int, first: Ints, kinds: Kinds, devices: Devices, shares: Shares, claim: Claim,
+    lease: int, picked: int, first: Ints, kinds: Kinds, devices: Devices, shares: Shares, claim: Claim,
     scratch: Scratch,
-) -> int:  # fmt: skip
-    """Assess the devices anew on which a lease that has gone had shares; returns how many places there
-    are."""
-    share = first[lease]
+) -> bool:  # fmt: skip
+    """Assess the devices anew on which a lease that has gone had shares; whether there are others than the
+    one for which it went."""
+    share, elsewhere = first[lease], False
     while share:
         device = shares.device[share - 1]
+        elsewhere |= device != picked
         if claim.density == NONE:
             assess(device, device + 1, kinds, devices, shares, claim, scratch)
         else:
             assess_renewal(device, kinds, devices, shares, claim, scratch)
-        count = listing(device, count, claim, scratch)
         share = shares.next[share - 1]
+    return bool(elsewhere)
+
+
+@part
+def relist(count: int, devices: Devices, claim: Claim, scratch: Scratch) -> int:
+    """List the places anew, from among all devices; returns how many there are."""
+    for at in range(count):
+        scratch.listed[scratch.places[at]] = 0
+    count = 0
+    for device in range(devices.kind.size):
+        count = listing(device, count, claim, scratch)
     return count
 
 
