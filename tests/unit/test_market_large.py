@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,11 +18,12 @@ from walras.market.large import decided, is_large
 from walras.market.types import Bid, Device, Lease, Package, Rules, Share, Snapshot
 
 NOW = 10**12
+ROOT = Path(__file__).parents[2]
 
 
-def crowd(bids: int = 210, devices: int = 100) -> Snapshot:
+def crowd(bids: int = 210, devices: int = 100, seed: int = 1) -> Snapshot:
     """Bids for three times what there is, a tenth of the devices under leases that are up for renewal."""
-    chance = random.Random(1)
+    chance = random.Random(seed)
     every = tuple(Device(f"d{i:03}", f"n{i // 8}", "m", i % 8, 80_000) for i in range(devices))
 
     def package() -> Package:
@@ -96,3 +101,40 @@ def test_what_the_engine_does_not_know_is_left_to_the_auction(changed) -> None: 
 
 def test_what_is_out_of_the_engines_bounds_is_left_to_the_auction() -> None:
     assert decided(first_bid(crowd(), price_micros=1 << 40)) is None
+
+
+COMPILED_MEANWHILE = """
+import importlib, pkgutil
+from numba.core.dispatcher import Dispatcher
+from tests.unit.test_market_large import crowd
+import walras.market.engine
+from walras.market.auction import Auction
+from walras.market.large import decided, load, loading
+
+def signatures():
+    found = {}
+    for module in pkgutil.iter_modules(walras.market.engine.__path__, "walras.market.engine."):
+        for name, kernel in vars(importlib.import_module(module.name)).items():
+            if isinstance(kernel, Dispatcher):
+                found[module.name, name] = len(kernel.signatures)
+    return found
+
+loading.deferred = True
+assert decided(crowd()) is None and loading.wanted
+load()
+before = signatures()
+for seed in range(3):
+    asked = crowd(seed=seed)
+    Auction().clear(asked)
+    for bid in asked.bids[:5]:
+        Auction().express(asked, bid.id)
+after = signatures()
+print({name: count for name, count in after.items() if count != before.get(name)})
+"""
+
+
+@pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
+def test_once_loaded_nothing_is_compiled_while_a_market_waits() -> None:
+    command = [sys.executable, "-c", COMPILED_MEANWHILE]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "{}"), done.stderr

@@ -30,6 +30,7 @@ from walras.exchange.showing import Display
 from walras.exchange.supply import Supply
 from walras.exchange.treasury import Treasury
 from walras.exchange.turns import Urgent
+from walras.exchange.warming import Warming
 from walras.kube.api import API, Change
 from walras.kube.record import Object
 from walras.kube.transaction import Transaction
@@ -82,6 +83,7 @@ class Exchange:
         self._unsubscribe: list[Any] = []
         self._urgent = Urgent()
         self._emptying = Emptying(runtime, self._wake.set)
+        self._warming: Warming | None = None
         self._look: set[str] = set()
         self._agents_changed: set[str] = set()
         self._offered: set[tuple[str, str, str]] = set()
@@ -95,6 +97,7 @@ class Exchange:
     async def start(self) -> None:
         """Open, then tick until stopped. Raises StorageError."""
         await self.open()
+        self._warming = Warming()
         self._task = asyncio.create_task(self._run())
 
     async def open(self) -> None:
@@ -126,6 +129,8 @@ class Exchange:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._emptying.cancel()
+        if self._warming is not None:
+            await self._warming.cancel()
         fx = self._effects()
         self._settle_all(fx, self._clock.now_ms())
         self._store_carried(fx.tx, at_once=True)
@@ -356,6 +361,8 @@ class Exchange:
             self._settle_all(fx, now)
             self._expire_holds(now)
             self.auctioneer.clear(fx, pool, now)
+            if self._warming is not None:
+                self._warming.look()
         if now >= self._income_at_ms:
             self._income_at_ms = now + INCOME_PERIOD_MS
             self.treasury.pay_income(now)

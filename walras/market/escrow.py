@@ -14,10 +14,10 @@ from typing import Final
 
 from walras.core.quantity import format_duration
 from walras.devices.placement import Shape
-from walras.market.eviction import evict
 from walras.market.ground import Ground
 from walras.market.placement import Board
-from walras.market.prepared import Option, Prepared, value
+from walras.market.planning import Planning, gives_way, offered_density
+from walras.market.prepared import Option, Prepared
 from walras.market.types import (
     Bid,
     Displacement,
@@ -102,12 +102,11 @@ def settle(held: Held, outcome: Outcome) -> Outcome:
     if not lost:
         return replace(outcome, displacements=(*outcome.displacements, *held.ended))
     prepared = _prepared(held.real, set(lost))
-    gone = {each.lease for each in (*outcome.displacements, *held.ended)}
+    planning = Planning(prepared, outcome, held.ended)
     for name in lost:
-        if name in held.outbid:
-            continue
-        if len(kept) < ESCROWS_MAX and all(name != each.bid for each in kept):
-            planned = _plan(name, prepared, outcome, gone, kept)
+        known = name in held.outbid or any(name == each.bid for each in kept)
+        if len(kept) < ESCROWS_MAX and not known:
+            planned = planning.plan(name, kept)
             kept += [planned] if planned else []
     refusals = tuple(_told(each, kept, held.real.now_ms) for each in outcome.refusals)
     displacements = (*outcome.displacements, *held.ended)
@@ -155,16 +154,6 @@ def _option(name: str, package: int, prepared: Prepared) -> Option | None:
     return next((each for each in prepared.options.get(name, ()) if each.index == package), None)
 
 
-def _density(option: Option) -> int:
-    return option.density(option.package.price_micros)
-
-
-def _gives_way(lease: Lease, option: Option, prepared: Prepared) -> bool:
-    """Whether it is not renewed for the bid: worth less, or as much and begun after the bid had come."""
-    mine, its = _density(option), prepared.densities[lease.id]
-    return its < mine or (its == mine and lease.start_ms >= option.bid.submitted_ms)
-
-
 def _in_the_way(escrow: Escrow, prepared: Prepared, leases: Iterable[Lease]) -> list[Lease]:
     """Leases up for renewal that give way to the bid and without whose going it has no room."""
     option = _option(escrow.bid, escrow.package, prepared)
@@ -184,7 +173,7 @@ def _in_the_way(escrow: Escrow, prepared: Prepared, leases: Iterable[Lease]) -> 
             room -= shape
         for lease, shape in sorted(here, key=lambda item: prepared.densities[item[0].id]):
             enough = Shape(share.milli, share.memory_mib).fits(room) and share.mig is None
-            if lease.id in due and _gives_way(lease, option, prepared) and not enough:
+            if lease.id in due and gives_way(lease, option, prepared) and not enough:
                 ended.append(lease)
                 room += shape
     return ended
@@ -210,74 +199,11 @@ def _outbid(escrow: Escrow, lost: Sequence[str], prepared: Prepared) -> bool:
         return True
     devices = {share.device for share in escrow.shares}
     return any(
-        _density(option) > _density(mine) and not devices.isdisjoint(option.ask.needs)
+        offered_density(option) > offered_density(mine) and not devices.isdisjoint(option.ask.needs)
         for name in lost
         if name != escrow.bid
         for option in prepared.options[name]
     )
-
-
-def _plan(
-    name: str, prepared: Prepared, outcome: Outcome, gone: set[str], kept: Sequence[Escrow]
-) -> Escrow | None:
-    """Where and when at the latest a bid that lost would have its room, if leases worth less are not renewed.
-
-    None where that is no help: when no such leases make room, when they are worth more together than the
-    bid, or when one of them alone does, which the bid takes over when that is up for renewal.
-    """
-    snapshot = prepared.snapshot
-    board = Board(prepared.ground, [lease for lease in snapshot.leases if lease.id not in gone])
-    for award in outcome.awards:
-        board.take(award.shares, now=award.starts_now)
-    taken = {share.device for escrow in kept for share in escrow.shares}
-    renewed = {each.lease: each.end_ms for each in outcome.renewals}
-    ends_ms = {lease.id: renewed.get(lease.id, _ends_ms(lease, snapshot)) for lease in snapshot.leases}
-
-    def wait_ms(lease: Lease) -> int:
-        return max(1, ends_ms[lease.id] - snapshot.now_ms)
-
-    for option in prepared.options[name]:
-        needs = {device: need for device, need in option.ask.needs.items() if device not in taken}
-        weaker = [
-            lease
-            for lease in snapshot.leases
-            if lease.state != "draining" and lease.id not in gone and _gives_way(lease, option, prepared)
-        ]
-        found = evict(replace(option.ask, needs=needs), board, weaker, wait_ms)
-        if found is not None and _helps(option, found.victims):
-            for lease in found.victims:
-                board.drain(lease)
-            shares = board.shares(option.ask, found.devices, now=False)
-            ends = [ends_ms[lease.id] for lease in found.victims]
-            return Escrow(name, option.index, shares, max([*ends, *_drains(found.devices, snapshot)]))
-    return None
-
-
-def _ends_ms(lease: Lease, snapshot: Snapshot) -> int:
-    """When its term is over; that of a lease which waits begins once what drains for it is gone."""
-    if lease.state != "reserved":
-        return lease.end_ms
-    return snapshot.now_ms + snapshot.rules.notice_ms + snapshot.rules.tick_ms + lease.term_ms
-
-
-def _helps(option: Option, victims: Sequence[Lease]) -> bool:
-    """Whether the bid is worth as much as the leases that would go, and would not have their room anyway."""
-    if not victims:
-        return False
-    alone = len(victims) == 1 and option.ask.fewest == 1
-    if alone and victims[0].total_milli >= option.package.milli_gpu:
-        return False
-    worth = sum(value(lease.max_price_micros, lease.total_milli) for lease in victims)
-    return worth <= value(option.package.price_micros, option.fewest_milli)
-
-
-def _drains(devices: Sequence[str], snapshot: Snapshot) -> list[int]:
-    """When what drains on some devices is over."""
-    return [
-        lease.drains_at_ms or lease.end_ms
-        for lease in snapshot.leases
-        if lease.state == "draining" and any(share.device in devices for share in lease.shares)
-    ]
 
 
 def _told(refusal: Refusal, escrows: Sequence[Escrow], now_ms: int) -> Refusal:

@@ -76,6 +76,7 @@ class Prepared:
         fills = {size: Fill(size, self.demand) for size in set(self.capacity.values()) if size.milli > 0}
         self._kinds: dict[tuple[Package, int], tuple[int, Fraction]] = {}
         self.options = {bid.id: self._options(bid, fills) for bid in snapshot.bids}
+        self._known_ratios: dict[tuple[Shape, Shape, int], Fraction] = {}
         self._ratios = {lease.id: self._lease_ratio(lease, fills) for lease in snapshot.leases}
         self.densities = {
             lease.id: math.floor(lease.max_price_micros * self._ratios[lease.id]) for lease in snapshot.leases
@@ -152,10 +153,12 @@ class Prepared:
     def _lease_ratio(self, lease: Lease, fills: dict[Shape, Fill]) -> Fraction:
         """Milli-GPU over effective size at speed 1000, as for options, by what it has of its first device."""
         for share in lease.shares:
-            size = self.capacity.get(share.device)
-            shape = Shape(share.milli, share.memory_mib)
+            size, shape = self.capacity.get(share.device), Shape(share.milli, share.memory_mib)
             if size is not None and shape.milli > 0 and shape.fits(size):
-                return Fraction(*fills[size].ratio(shape)) * SPEED_UNIT / self.speed_of(lease)
+                key = (size, shape, self.speed_of(lease))
+                if key not in self._known_ratios:
+                    self._known_ratios[key] = Fraction(*fills[size].ratio(shape)) * SPEED_UNIT / key[2]
+                return self._known_ratios[key]
         return Fraction(0)
 
     def price_for(self, lease: Lease, density: int) -> int:
