@@ -43,10 +43,17 @@ class Outcome(NamedTuple):
 
 
 def run(
-    policy: str, shape: Ints, cluster: Cluster, shapes: Shapes, typical: Typical, draws: Floats, progress: Progress
+    policy: str,
+    shape: Ints,
+    cluster: Cluster,
+    shapes: Shapes,
+    typical: Typical,
+    rates: Ints,
+    draws: Floats,
+    progress: Progress,
 ) -> Outcome:
     """Play the arrivals of pods with these requests to the end."""
-    scene, scores = open_scene(cluster, shapes, typical)
+    scene, scores = open_scene(cluster, shapes, typical, rates)
     pods, sizes = no_places(shape), shapes.gpus * shapes.milli
     arrived, served = np.cumsum(sizes[shape]), np.zeros(shape.size, np.int64)
     evictions = migrated = first = 0
@@ -93,7 +100,7 @@ def place_anew(policy: str, last: int, pods: Pods, scene: Scene) -> None:
         move(pods.node[pod], pods.devices[pod], shape[pod], -1, scene.board, shapes)
     order = np.concatenate((order, np.flatnonzero(plain & (leased == 0))))
     again, count = no_places(shape[order]), np.zeros(order.size, np.int64)
-    fresh, scores = open_scene(scene.cluster, shapes, scene.typical)
+    fresh, scores = open_scene(scene.cluster, shapes, scene.typical, scene.rates)
     scene = fresh._replace(board=scene.board)
     play(policies.WALRAS, 0, order.size, again, np.zeros((order.size, 2)), scene, scores, count)
     pods.node[order], pods.devices[order] = again.node, again.devices

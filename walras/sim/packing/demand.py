@@ -12,6 +12,7 @@ import numpy as np
 
 from walras.market.engine.jit import Ints
 from walras.sim.packing.cluster import Shapes
+from walras.sim.packing.rooms import DEVICE
 
 TYPICAL_PERCENT: Final = 95  # of all pods are like one of the typical ones
 
@@ -66,3 +67,11 @@ def typical(of_pod: Ints, shapes: Shapes) -> Typical:
         rows.append((cpu, gpus, milli, models, count))
         covered += count
     return Typical(*np.ascontiguousarray(np.array(rows, np.int64).reshape(len(rows), 5).T))
+
+
+def rates(of_pod: Ints, shapes: Shapes) -> Ints:
+    """The CPU and the memory that pods with GPUs ask for with each device, on average; at least 1."""
+    gpus = (shapes.gpus * shapes.milli)[of_pod]
+    total = max(1, int(gpus.sum()))
+    asked = (int(column[of_pod][gpus > 0].sum()) for column in (shapes.cpu, shapes.memory))
+    return np.array([max(1, each * DEVICE // total) for each in asked], np.int64)

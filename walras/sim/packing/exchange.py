@@ -36,9 +36,7 @@ class Candidates(NamedTuple):
 
 
 @kernel
-def exchange(
-    last: int, sizes: Ints, order: Ints, pods: Pods, scene: Scene, scores: Scores
-) -> None:
+def exchange(last: int, sizes: Ints, order: Ints, pods: Pods, scene: Scene, scores: Scores) -> None:
     """Clear once among the pods before `last`.
 
     sizes: milli-GPU that are asked for of single devices, the largest first. order: requests, as `serve` has it.
@@ -89,7 +87,9 @@ def refill(
     if found > worth:
         replace(node, device, held, chosen, candidates, waiting, pods, scene)
         return True
-    return exchange_two(node, held, count, cpu, memory, worth, device, candidates, holders, waiting, pods, scene)
+    return exchange_two(
+        node, held, count, cpu, memory, worth, device, candidates, holders, waiting, pods, scene
+    )
 
 
 @part

@@ -1,10 +1,13 @@
-"""Fragmentation of a node (Weng et al., USENIX ATC 2023, section 4): milli-GPU free that typical pods cannot use."""
+"""Fragmentation of a node (Weng et al., USENIX ATC 2023, section 4): milli-GPU free that typical pods cannot use.
+
+And what that does not see, since it looks one pod ahead: milli-GPU that will be left when the CPU is gone.
+"""
 
 from __future__ import annotations
 
 from walras.market.engine.jit import Ints, part
 from walras.sim.packing.demand import Typical
-from walras.sim.packing.rooms import suits
+from walras.sim.packing.rooms import DEVICE, suits
 
 
 @part
@@ -31,3 +34,11 @@ def fragments(cpu: int, model: int, left: Ints, gpus: int, typical: Typical) -> 
                 wasted = small
         total += typical.count[row] * wasted
     return int(total)
+
+
+@part
+def starved(cpu: int, memory: int, free: int, rates: Ints) -> int:
+    """Milli-GPU free on a node for which its CPU or its memory will not do, if pods go on asking for these as
+    they do on average: `rates` has the CPU and the memory that come with a device."""
+    served = min(cpu * DEVICE // rates[0], memory * DEVICE // rates[1])
+    return int(max(0, free - served))

@@ -31,12 +31,12 @@ class Pods(NamedTuple):
     devices: Ints
 
 
-def open_scene(cluster: Cluster, shapes: Shapes, typical: Typical) -> tuple[Scene, Scores]:
+def open_scene(cluster: Cluster, shapes: Shapes, typical: Typical, rates: Ints) -> tuple[Scene, Scores]:
     """An empty cluster, with nothing scored yet."""
     board, nodes = empty_board(cluster), cluster.gpus.size
     room, known = np.zeros(board.left.shape[1], np.int64), np.zeros((nodes, 2), np.int64)
     scores = [np.zeros((shapes.cpu.size, nodes), np.int64) for _ in range(3)]
-    return Scene(cluster, shapes, typical, board, room, known), Scores(*scores)
+    return Scene(cluster, shapes, typical, rates, board, room, known), Scores(*scores)
 
 
 def no_places(shape: Ints) -> Pods:
@@ -67,7 +67,9 @@ def best_node(policy: int, shape: int, pods: int, scene: Scene, scores: Scores) 
 
 
 @part
-def random_place(shape: int, nth: float, which: float, fitting: int, scene: Scene, scores: Scores) -> tuple[int, int]:
+def random_place(
+    shape: int, nth: float, which: float, fitting: int, scene: Scene, scores: Scores
+) -> tuple[int, int]:
     """One of the nodes that fit, and for a share one of its devices that do, by two numbers below 1."""
     skip, node = int(nth * fitting), 0
     while skip > 0 or scores.score[shape, node] == UNFIT:
@@ -110,9 +112,7 @@ def play(
         if node != NONE:
             devices = scores.devices[shape, node]
             if policy == RANDOM:
-                node, devices = random_place(
-                    shape, draws[pod, 0], draws[pod, 1], fitting, scene, scores
-                )
+                node, devices = random_place(shape, draws[pod, 0], draws[pod, 1], fitting, scene, scores)
             move(node, devices, shape, 1, scene.board, scene.shapes)
             pods.node[pod], pods.devices[pod] = node, devices
             used += scene.shapes.gpus[shape] * scene.shapes.milli[shape]

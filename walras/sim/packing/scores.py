@@ -12,23 +12,24 @@ from typing import Final, NamedTuple
 from walras.market.engine.jit import LIMIT, Grid, Ints, part
 from walras.sim.packing.cluster import Board, Cluster, Shapes
 from walras.sim.packing.demand import Typical
-from walras.sim.packing.fragments import fragments
+from walras.sim.packing.fragments import fragments, starved
 from walras.sim.packing.rooms import DEVICE, tightest
 
 RANDOM, DOT_PRODUCT, CLUSTERING, PACKING, BEST_FIT, FGD, WALRAS = range(7)
 
 CPU_MAX: Final = 128_000  # of the largest node, by which shares are measured
 GPU_MAX: Final = 8_000
-STEP: Final = 80  # milli: growth of fragmentation is told apart in such steps
 UNFIT: Final = -LIMIT
 
 
 class Scene(NamedTuple):
-    """All that a score looks at. `room` is for what would be left of a node's devices."""
+    """All that a score looks at. `rates` is the CPU and memory that come with a device in demand, `room` is for
+    what would be left of a node's devices."""
 
     cluster: Cluster
     shapes: Shapes
     typical: Typical
+    rates: Ints
     board: Board
     room: Ints
     fragments: Grid  # by node: how fragmented it is, and at which version
@@ -99,31 +100,46 @@ def packing(node: int, shape: int, devices: int, scene: Scene) -> int:
 
 
 @part
-def growth(node: int, shape: int, devices: int, scene: Scene) -> int:
-    """How much fragmentation grows when these devices are taken, summed over the typical pods."""
-    board, gpus, model = scene.board, scene.cluster.gpus[node], scene.cluster.model[node]
-    version = board.version[node]
+def useless(policy: int, node: int, cpu: int, memory: int, left: Ints, pods: int, scene: Scene) -> int:
+    """What is free on a node but of no use, summed over the typical pods; `pods` is how many these are.
+
+    Ours adds what the node's CPU and memory will not do for, which is of use to none of them.
+    """
+    gpus = scene.cluster.gpus[node]
+    total = fragments(cpu, scene.cluster.model[node], left, gpus, scene.typical)
+    if policy == WALRAS:
+        free = 0
+        for device in range(gpus):
+            free += left[device]
+        total += pods * starved(cpu, memory, free, scene.rates)
+    return int(total)
+
+
+@part
+def growth(policy: int, node: int, shape: int, devices: int, pods: int, scene: Scene) -> int:
+    """How much more is of no use when these devices are taken, summed over the typical pods."""
+    board = scene.board
+    cpu, memory, version = board.cpu[node], board.memory[node], board.version[node]
     if scene.fragments[node, 1] != version:
-        before = fragments(board.cpu[node], model, board.left[node], gpus, scene.typical)
-        scene.fragments[node, 0], scene.fragments[node, 1] = before, version
-    for device in range(gpus):
+        scene.fragments[node, 0] = useless(policy, node, cpu, memory, board.left[node], pods, scene)
+        scene.fragments[node, 1] = version
+    for device in range(scene.cluster.gpus[node]):
         scene.room[device] = board.left[node, device]
         if (devices >> device) & 1:
             scene.room[device] -= scene.shapes.milli[shape]
-    cpu = board.cpu[node] - scene.shapes.cpu[shape]
-    after = fragments(cpu, model, scene.room, gpus, scene.typical)
+    cpu, memory = cpu - scene.shapes.cpu[shape], memory - scene.shapes.memory[shape]
+    after = useless(policy, node, cpu, memory, scene.room, pods, scene)
     return int(after - scene.fragments[node, 0])
 
 
 @part
 def grown(policy: int, node: int, shape: int, devices: int, pods: int, scene: Scene) -> int:
-    """The score of FGD or ours for these devices; `pods` is how many are typical.
+    """The score of FGD or ours for these devices.
 
-    FGD rounds the growth's sigmoid to whole points, which is about 40 milli a point. Ours counts steps of
-    80 milli: less than that is noise in what will come, and equal nodes are filled one after the other. Of
-    devices as good as each other ours takes the fuller.
+    FGD rounds the sigmoid of the growth to whole points, which is about 40 milli a point. Ours is the growth
+    itself, and of devices as good as each other the fuller one, as in `walras.devices.placement`.
     """
-    more = growth(node, shape, devices, scene)
+    more = growth(policy, node, shape, devices, pods, scene)
     if policy == FGD:
         return int(1 / (1 + math.exp(more / pods / 1000)) * 100)
     rest = 0
@@ -131,7 +147,7 @@ def grown(policy: int, node: int, shape: int, devices: int, pods: int, scene: Sc
         for device in range(scene.cluster.gpus[node]):
             if (devices >> device) & 1:
                 rest = scene.board.left[node, device] - scene.shapes.milli[shape]
-    return int(-(more // (pods * STEP)) * DEVICE - rest)
+    return int(-more * DEVICE - rest)
 
 
 @part

@@ -27,7 +27,6 @@ POLICIES: Final = (
     "anew-by-size",
     "anew-by-effective-size",
 )
-OURS: Final = ("walras", "walras-leased", "anew-by-size", "anew-by-effective-size")
 LOAD_MAX: Final = 100.0
 
 
@@ -40,12 +39,13 @@ class PackingStudy:
     def __init__(self, nodes: Sequence[Node], pods: Sequence[Pod]) -> None:
         """Raises Invalid when there are no GPUs or nobody asks for one."""
         from walras.sim.packing.cluster import columns  # noqa: PLC0415 - loads numba, as all below do
-        from walras.sim.packing.demand import typical  # noqa: PLC0415
+        from walras.sim.packing.demand import rates, typical  # noqa: PLC0415
 
         if not any(pod.gpus for pod in pods):
             raise Invalid("no pod asks for a GPU; give a list of pods of which some do")
         self._cluster, self._shapes, self._of_pod = columns(nodes, pods)
         self._typical = typical(self._of_pod, self._shapes)
+        self._rates = rates(self._of_pod, self._shapes)
 
     @property
     def policies(self) -> Sequence[str]:
@@ -66,19 +66,20 @@ class PackingStudy:
         if policy not in POLICIES:
             raise NotFound(f'no policy "{policy[:64]}"; there are {", ".join(POLICIES)}')
         if not 0 < load <= LOAD_MAX:
-            raise Invalid(f"a load of {load} cannot be; give one above 0 and up to {LOAD_MAX:g}, 1.3 for 130%")
+            raise Invalid(
+                f"a load of {load} cannot be; give one above 0 and up to {LOAD_MAX:g}, 1.3 for 130%"
+            )
         chance = np.random.default_rng(seed)
         capacity = capacity_milli(self._cluster)
         order = arrivals(self._of_pod, self._shapes, round(load * capacity), chance)
         rank, draws = chance.permutation(self._cluster.gpus.size), chance.random((order.size, 2))
-        if policy in OURS:  # small nodes first: they hold the fewest large pods
-            rank = np.argsort(np.lexsort((rank, self._cluster.gpus)))
         outcome = run(
             policy,
             self._of_pod[order],
             self._cluster._replace(rank=rank),
             self._shapes,
             self._typical,
+            self._rates,
             draws,
             progress,
         )

@@ -120,5 +120,7 @@ def read_published(path: Path) -> Mapping[tuple[str, str], float]:
                 for policy, column in PUBLISHED.items():
                     found[workload, policy] = float(row[f"{column}_mean"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise Invalid(f"{path}: no {error} in it; give the published means, or leave the file out") from error
+            raise Invalid(
+                f"{path}: no {error} in it; give the published means, or leave the file out"
+            ) from error
     return found
