@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -20,18 +21,17 @@ NONE = -1  # no row
 LIMIT = (1 << 62) - 1  # above every key, cost and memory size
 
 
-def _fingerprint() -> str:
+@cache
+def _fingerprint(folder: Path) -> str:
     """numba looks at a kernel's own file when it asks whether what it kept is still true, not at the files of
-    the kernels that it calls; so all kernels' names carry the text of all files that have any."""
+    the kernels that it calls; so all kernels' names carry the text of all files that have any, of their own
+    folder and of this one."""
     digest = hashlib.blake2s()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted({*folder.glob("*.py"), *Path(__file__).parent.glob("*.py")}):
         text = path.read_bytes()
         if b"\n@kernel" in text or b"\n@part" in text or b"\n@step" in text:
             digest.update(text)
     return digest.hexdigest()[:12]
-
-
-_FINGERPRINT = _fingerprint()
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
@@ -53,7 +53,7 @@ def step(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _compiled(function: Callable[P, R], **options: Any) -> Callable[P, R]:
-    function.__qualname__ += f"_{_FINGERPRINT}"
+    function.__qualname__ += f"_{_fingerprint(Path(function.__code__.co_filename).parent)}"
     compiled: Callable[P, R] = numba.njit(cache=True, error_model="numpy", **options)(function)
     return compiled
 

@@ -1,4 +1,4 @@
-"""What a run of the study does: arrivals under one policy, and clearings among leases where the policy has them."""
+"""One run of the study: arrivals under a policy, and clearings among leases where the policy has them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from walras.market.engine.jit import NONE, Ints
-from walras.sim.packing import scores as policies
+from walras.sim.packing import scene as policies
 from walras.sim.packing.cluster import Cluster, Shapes
 from walras.sim.packing.demand import Typical
 from walras.sim.packing.exchange import exchange
 from walras.sim.packing.online import Floats, Pods, no_places, open_scene, play
 from walras.sim.packing.ordering import by_effective_size, by_size
 from walras.sim.packing.rooms import move
-from walras.sim.packing.scores import Scene
+from walras.sim.packing.scene import Scene
 from walras.sim.study import Progress
 
 CLEARING_MILLI: Final = 50  # of each device of the cluster: a clearing when so much more has arrived
@@ -32,8 +32,8 @@ LEASED: Final = ("walras-leased", "anew-by-size", "anew-by-effective-size")
 
 
 class Outcome(NamedTuple):
-    """Where the pods are at the end, milli-GPU asked for and in use after each arrival, and what clearings did:
-    leases that they ended, and milli-GPU of those that they moved."""
+    """Where the pods are at the end, milli-GPU asked for and in use after each arrival, and what clearings
+    did: leases that they ended, and milli-GPU of those that they moved."""
 
     pods: Pods
     arrived: Ints

@@ -50,7 +50,7 @@ class Board(NamedTuple):
 
 
 def columns(nodes: Sequence[Node], pods: Sequence[Pod]) -> tuple[Cluster, Shapes, Ints]:
-    """The cluster, the distinct requests, and which one each pod has. Raises Invalid beyond what bits hold."""
+    """The cluster, the distinct requests, and which each pod has. Raises Invalid beyond what bits hold."""
     if not any(node.gpus for node in nodes):
         raise Invalid("the nodes have no GPUs; give a list of nodes that has some")
     if max(node.gpus for node in nodes) > GPUS_MAX:

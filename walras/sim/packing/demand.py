@@ -1,7 +1,7 @@
 """The pods that arrive: the trace shuffled and grown or cut to a load, and the typical ones among them.
 
-As in the artifact of Weng et al., "Beware of Fragmentation" (USENIX ATC 2023): hkust-adsl/kubernetes-scheduler-
-simulator on GitHub, its workload tuning and its typical pods.
+As in the artifact of Weng et al., "Beware of Fragmentation" (USENIX ATC 2023), which is
+hkust-adsl/kubernetes-scheduler-simulator on GitHub: its workload tuning and its typical pods.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ TYPICAL_PERCENT: Final = 95  # of all pods are like one of the typical ones
 
 
 class Typical(NamedTuple):
-    """Columns by distinct request, memory aside: the most frequent ones, and how many pods have it."""
+    """Columns by distinct request, memory aside: the most frequent ones, and how many pods have each."""
 
     cpu: Ints
     gpus: Ints
     milli: Ints
     models: Ints
-    count: Ints
+    pods: Ints
 
 
 def arrivals(of_pod: Ints, shapes: Shapes, target_milli: int, chance: np.random.Generator) -> Ints:

@@ -1,4 +1,4 @@
-"""Fragmentation of a node (Weng et al., USENIX ATC 2023, section 4): milli-GPU free that typical pods cannot use.
+"""Fragmentation of a node (Weng et al., USENIX ATC 2023): milli-GPU free that typical pods cannot use.
 
 And what that does not see, since it looks one pod ahead: milli-GPU that will be left when the CPU is gone.
 """
@@ -32,7 +32,7 @@ def fragments(cpu: int, model: int, left: Ints, gpus: int, typical: Typical) -> 
                     small += left[device]
             if enough >= typical.gpus[row]:
                 wasted = small
-        total += typical.count[row] * wasted
+        total += typical.pods[row] * wasted
     return int(total)
 
 

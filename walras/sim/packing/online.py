@@ -1,4 +1,4 @@
-"""Pods as they arrive: each is placed at once on the node that its policy scores highest, or goes unserved."""
+"""Pods as they arrive: each placed at once on the node that its policy scores highest, or unserved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from walras.market.engine.jit import NONE, Grid, Ints, kernel, part
 from walras.sim.packing.cluster import Cluster, Shapes, empty_board
 from walras.sim.packing.demand import Typical
 from walras.sim.packing.rooms import fits, move
-from walras.sim.packing.scores import RANDOM, UNFIT, Scene, rate
+from walras.sim.packing.scene import RANDOM, UNFIT, Scene
+from walras.sim.packing.scores import rate
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -59,9 +60,8 @@ def best_node(policy: int, shape: int, pods: int, scene: Scene, scores: Scores) 
         score = scores.score[shape, node]
         if score != UNFIT:
             fitting += 1
-            if best == NONE or score > scores.score[shape, best]:
-                best = node
-            elif score == scores.score[shape, best] and rank[node] < rank[best]:
+            more = UNFIT if best == NONE else scores.score[shape, best]
+            if score > more or (score == more and rank[node] < rank[best]):
                 best = node
     return best, fitting
 
@@ -101,11 +101,11 @@ def play(
     scores: Scores,
     served: Ints,
 ) -> None:
-    """Place the pods from `first` to before `last`; write where, and to `served` the milli-GPU in use after each.
+    """Place the pods from `first` to before `last`; write where, and the milli-GPU in use after each.
 
     draws: two random numbers below 1 for each pod, for the policy that needs them.
     """
-    typical, used = scene.typical.count.sum(), served[first - 1] if first else 0
+    typical, used = scene.typical.pods.sum(), served[first - 1] if first else 0
     for pod in range(first, last):
         shape = pods.shape[pod]
         node, fitting = best_node(policy, shape, typical, scene, scores)

@@ -1,8 +1,8 @@
-"""In which order a clearing that places all pods anew goes through them: by size, or by size over effective size.
+"""In which order a clearing places all pods anew: by size, or by size over effective size.
 
-`walras.devices.placement.Fill` tells what a share strands from the sizes in demand alone. On this trace it finds
-that none strands anything, since there are a few small pods for every rest; but these are too few. So here a
-device is filled at most as often as there are pods for it.
+`walras.devices.placement.Fill` tells what a share strands from the sizes in demand alone. On this trace it
+finds that none strands anything, since there are a few small pods for every rest; but these are too few. So
+here a device is filled at most as often as there are pods for it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Filled(NamedTuple):
 
 
 def fillings(counts: Mapping[int, int]) -> dict[int, list[Filled]]:
-    """For each size how full the devices get that hold it, the fullest first, as there are `counts` pods of each.
+    """For each size how full the devices get that hold it, the fullest first, with `counts` pods of each.
 
     Devices are filled one after the other, each as full as the pods that are left allow, with the largest of
     these first.
@@ -46,7 +46,7 @@ def fillings(counts: Mapping[int, int]) -> dict[int, list[Filled]]:
 
 
 def _fill(full: int, left: Mapping[int, int]) -> tuple[int, ...] | None:
-    """Sizes that add up to `full`, no size more often than it is left, the largest first; None without any."""
+    """Sizes that add up to `full`, none more often than it is left, the largest first; None without any."""
     sizes = [size for size, count in left.items() if count > 0]
     hopeless: set[tuple[int, int]] = set()
 

@@ -1,4 +1,4 @@
-"""Whether a request fits a node, on which of its devices it goes, and what that leaves: kernels over a board."""
+"""Whether a request fits a node, on which of its devices, and what that leaves: kernels over a board."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The openb trace as a study: as much of the cluster's GPUs is asked for as `load` says; how much is served?"""
+"""The openb trace as a study: of so much of a cluster's GPUs that is asked for, how much is served?"""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class PackingStudy:
         (evictions), milli-GPU of leases moved by them (migrated_milli). series: allocation, by arrived load.
         Raises NotFound for a policy that there is not, Invalid for a load that is not above 0.
         """
-        from walras.sim.packing.cluster import capacity_milli  # noqa: PLC0415
         from walras.sim.packing.clearings import run  # noqa: PLC0415
+        from walras.sim.packing.cluster import capacity_milli  # noqa: PLC0415
         from walras.sim.packing.demand import arrivals  # noqa: PLC0415
 
         if policy not in POLICIES:

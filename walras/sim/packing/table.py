@@ -1,4 +1,4 @@
-"""Policies over workloads and seeds, beside what was published: what `scripts/bench` and the command print."""
+"""Policies over workloads and seeds, beside what was published."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Row:
         off = "" if self.published_pct is None else f"{self.allocation_pct - self.published_pct:+.2f}"
         return (
             f"{self.workload:<12} {self.policy:<22} {self.allocation_pct:>7.2f} {self.deviation:>5.2f} "
-            f"{published:>9} {off:>6} {self.unserved:>8.0f} {self.evictions:>9.0f} {self.migrated_milli:>14.0f} "
-            f"{self.seconds:>7.2f}"
+            f"{published:>9} {off:>6} {self.unserved:>8.0f} {self.evictions:>9.0f} "
+            f"{self.migrated_milli:>14.0f} {self.seconds:>7.2f}"
         )
 
 

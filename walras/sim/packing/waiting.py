@@ -9,13 +9,13 @@ import numpy as np
 from walras.market.engine.jit import NONE, Ints, kernel, part
 from walras.sim.packing.online import Pods, Scores, best_node
 from walras.sim.packing.rooms import move, suits
-from walras.sim.packing.scores import WALRAS, Scene
+from walras.sim.packing.scene import WALRAS, Scene
 
 
 class Waiting(NamedTuple):
     """By request how many wait and the first of them, by pod the next one, or NONE."""
 
-    count: Ints
+    number: Ints
     first: Ints
     next: Ints
 
@@ -42,7 +42,7 @@ def enqueue(pod: int, waiting: Waiting, pods: Pods) -> None:
     """Put a pod before all others that ask for the same."""
     shape = pods.shape[pod]
     waiting.next[pod], waiting.first[shape] = waiting.first[shape], pod
-    waiting.count[shape] += 1
+    waiting.number[shape] += 1
 
 
 @part
@@ -50,7 +50,7 @@ def enter(shape: int, node: int, devices: int, waiting: Waiting, pods: Pods, sce
     """Place the first that waits with this request; returns it."""
     pod = waiting.first[shape]
     waiting.first[shape] = waiting.next[pod]
-    waiting.count[shape] -= 1
+    waiting.number[shape] -= 1
     pods.node[pod], pods.devices[pod] = node, devices
     move(node, devices, shape, 1, scene.board, scene.shapes)
     return int(pod)
@@ -87,7 +87,7 @@ def lightest(milli: int, node: int, waiting: Waiting, scene: Scene) -> int:
     or NONE."""
     best, shapes = NONE, scene.shapes
     for shape in range(shapes.cpu.size):
-        if waiting.count[shape] > 0 and shapes.gpus[shape] == 1 and shapes.milli[shape] == milli:
+        if waiting.number[shape] > 0 and shapes.gpus[shape] == 1 and shapes.milli[shape] == milli:
             lighter = best == NONE or shapes.cpu[shape] < shapes.cpu[best]
             if lighter and suits(shapes.models[shape], scene.cluster.model[node]):
                 best = shape
@@ -97,9 +97,9 @@ def lightest(milli: int, node: int, waiting: Waiting, scene: Scene) -> int:
 @kernel
 def serve(order: Ints, waiting: Waiting, pods: Pods, scene: Scene, scores: Scores) -> None:
     """Place who waits where there is room, request by request in this order, by our own policy."""
-    typical = scene.typical.count.sum()
+    typical = scene.typical.pods.sum()
     for shape in order:
-        while waiting.count[shape] > 0:
+        while waiting.number[shape] > 0:
             node, _ = best_node(WALRAS, shape, typical, scene, scores)
             if node == NONE:
                 break
