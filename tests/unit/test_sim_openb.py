@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from support.traces import trace
+from support.traces import trace_file
 
 from walras.core.errors import Invalid, NotFound
 from walras.sim.traces.openb import Node, Pod, read_nodes, read_pods
@@ -99,15 +99,15 @@ def test_a_file_that_is_none_is_said_to_be_none(tmp_path: Path) -> None:
 
 
 def test_the_real_cluster_has_6212_devices_on_1213_nodes_of_1523() -> None:
-    nodes = list(read_nodes(trace("openb/openb_node_list_all_node.csv")))
-    with_gpus = list(read_nodes(trace("openb/openb_node_list_gpu_node.csv")))
+    nodes = list(read_nodes(trace_file("openb/openb_node_list_all_node.csv")))
+    with_gpus = list(read_nodes(trace_file("openb/openb_node_list_gpu_node.csv")))
     assert len(nodes) == 1523
     assert sum(node.gpus > 0 for node in nodes) == len(with_gpus) == 1213
     assert sum(node.gpus for node in with_gpus) == 6212
 
 
 def test_every_real_variant_can_be_read() -> None:
-    files = sorted(trace("openb").glob("openb_pod_list_*.csv"))
+    files = sorted(trace_file("openb/openb_pod_list_default.csv").parent.glob("openb_pod_list_*.csv"))
     assert files
     for path in files:
         with path.open() as file:

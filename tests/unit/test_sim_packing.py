@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.traces import trace
+from support.traces import trace_file
 
 from walras.core.errors import Invalid, NotFound
 from walras.market.engine.jit import kernel
@@ -286,9 +286,9 @@ def test_numba_is_loaded_only_by_who_makes_a_study() -> None:
 
 
 def test_fgd_is_within_03_points_of_what_was_published_on_the_real_trace() -> None:
-    published = read_published(trace("fgd/published_allocation_at_130pct.csv"))["default", "fgd"]
+    published = read_published(trace_file("fgd/published_allocation_at_130pct.csv"))["default", "fgd"]
     study = openb_study(
-        trace("openb/openb_node_list_gpu_node.csv"), trace("openb/openb_pod_list_default.csv")
+        trace_file("openb/openb_node_list_gpu_node.csv"), trace_file("openb/openb_pod_list_default.csv")
     )
     runs = [study.run("fgd", seed=seed, load=1.3, progress=lambda _: None) for seed in (1, 2, 3)]
     assert fmean(run.metrics["allocation_pct"] for run in runs) == pytest.approx(published, abs=0.3)
@@ -299,7 +299,7 @@ def test_fgd_is_within_03_points_of_what_was_published_on_the_real_trace() -> No
 
 
 def test_the_table_has_what_was_published_beside_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
-    data = trace("openb").parent
+    data = trace_file("openb/openb_node_list_gpu_node.csv").parent.parent
     found = list(rows(data, workloads=["default"], policies=["best-fit", "walras"], seeds=1))
     assert [row.published_pct for row in found] == [93.08, None]
     given = ["--data", str(data), "--seeds", "1", "--workload", "default", "--policy", "best-fit"]
@@ -313,7 +313,7 @@ def test_the_table_has_what_was_published_beside_what_was_found(capsys: pytest.C
 
 
 def test_published_means_are_read_where_there_are_any(tmp_path: Path) -> None:
-    found = read_published(trace("fgd/published_allocation_at_130pct.csv"))
+    found = read_published(trace_file("fgd/published_allocation_at_130pct.csv"))
     assert {policy for _, policy in found} == set(PUBLISHED)
     assert found["gpushare100", "fgd"] == 86.9
     assert read_published(tmp_path / "none.csv") == {}
