@@ -24,6 +24,7 @@ from walras.sim.packing.ordering import Filled, by_effective_size, by_size, fill
 from walras.sim.packing.rooms import move
 from walras.sim.packing.study import POLICIES, PackingStudy, openb_study
 from walras.sim.packing.table import PUBLISHED, read_published, rows
+from walras.sim.study import Study
 from walras.sim.traces.openb import Node, Pod
 
 Placed = tuple[Pod, int, int]  # a pod, its node, bits of its devices there
@@ -235,7 +236,7 @@ def test_typical_are_the_most_frequent_until_they_are_95_in_100() -> None:
     assert (found.milli.tolist(), found.pods.tolist()) == ([500, 1000], [60, 35])
 
 
-SMALL = PackingStudy(
+SMALL: Study = PackingStudy(
     [node(1), node(4), node(8), node(2, cpu=8)],
     [pod(810), pod(470, cpu=6), pod(1000, cpu=10), pod(1000, gpus=2), pod(0, gpus=0, cpu=4), pod(190)] * 4,
 )
@@ -262,6 +263,13 @@ def test_a_result_tells_what_was_served_of_what_arrived(policy: str) -> None:
     assert 120 < arrived[-1] <= 130
     assert all(mine <= theirs + 1e-9 for mine, theirs in zip(allocated, arrived, strict=True))
     assert allocated[-1] == result.metrics["allocation_pct"]
+
+
+def test_so_little_that_nobody_comes_is_a_result_too() -> None:
+    whole = PackingStudy([node(1)], [pod(1000), pod(1000)])
+    result = whole.run("walras-leased", seed=1, load=0.5, progress=lambda _: None)
+    assert set(result.metrics.values()) == {0.0}
+    assert result.series["allocation"].columns == {"arrived": [0.0], "allocated": [0.0]}
 
 
 def test_what_cannot_be_run_is_refused_with_what_can() -> None:

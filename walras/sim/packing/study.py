@@ -87,9 +87,10 @@ class PackingStudy:
 
 
 def _result(outcome: Outcome, capacity: int) -> Result:
-    arrived, served = outcome.arrived * 100 / capacity, outcome.served * 100 / capacity
+    arrived = np.append(0, outcome.arrived) * 100 / capacity
+    served = np.append(0, outcome.served) * 100 / capacity
     points = np.searchsorted(arrived, np.arange(0, int(arrived[-1]) + 1), "right") - 1
-    points = np.unique(np.append(points[points >= 0], arrived.size - 1))
+    points = np.unique(np.append(points, arrived.size - 1))
     series = Series(
         "GPU allocation by arrived load",
         {"arrived": arrived[points].tolist(), "allocated": served[points].tolist()},

@@ -9,11 +9,12 @@ import csv
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from walras.core.errors import Invalid, NotFound
 
-DEVICE_MILLI = 1000
+DEVICE_MILLI: Final = 1000
+DIGITS: Final = 12  # of an amount, so that sums of many fit 64 bits
 Row = Mapping[str, str]
 T = TypeVar("T")
 
@@ -125,8 +126,8 @@ def _name(row: Row, column: str) -> str:
 
 def _amount(row: Row, column: str) -> int:
     text = row[column].strip()
-    if not (text.isascii() and text.isdigit()) or len(text) > 15:
-        raise ValueError(f"{column} is {text[:40]!r}, not a whole number from 0 on")
+    if not (text.isascii() and text.isdigit()) or len(text) > DIGITS:
+        raise ValueError(f"{column} is {text[:40]!r}, not a whole number of at most {DIGITS} digits")
     return int(text)
 
 
