@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.packing import Limit
 from walras.devices.placement import Shape, fragmentation
 from walras.sim.packing.clearings import LEASED, ONLINE, Outcome, run
 from walras.sim.packing.cluster import columns
@@ -92,6 +93,22 @@ def test_a_clearing_among_leases_never_lowers_what_is_in_use(
     assert (np.diff(leased.served) >= 0).all()
     first = np.flatnonzero(online.served != leased.served)
     assert first.size == 0 or leased.served[first[0]] > online.served[first[0]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(clusters, arriving, st.sampled_from([*ONLINE, *LEASED]))
+def test_no_policy_passes_the_limit(cluster: list[Node], arrivals: list[Pod], policy: str) -> None:
+    columns_of, shapes, of_pod = columns(cluster, arrivals)
+    limit = Limit(columns_of, shapes, Counter(of_pod.tolist())).milli()
+    assert play(policy, cluster, arrivals).served[-1] <= limit + 1e-3
+
+
+def test_the_limit_is_what_devices_can_be_filled_with() -> None:
+    cluster = [Node("n", 64, 64, 2, "T4")]
+    shares = [Pod("p", 1, 1, 1, milli) for milli in (810, 810, 650, 350, 160)]
+    columns_of, shapes, of_pod = columns(cluster, shares)
+    # 810 with 160, and 650 with 350.
+    assert round(Limit(columns_of, shapes, Counter(of_pod.tolist())).milli(), 3) == 1970
 
 
 @given(
