@@ -336,10 +336,8 @@ def test_a_kernel_is_told_apart_by_the_files_of_its_folder(tmp_path: Path) -> No
     for text in ("one = 1\n", "two = 2\n"):
         folder = tmp_path / text[:3]
         folder.mkdir()
-        (folder / "kernels.py").write_text(text + "def same(x): return x\n")
-        made: dict[str, Any] = {"__name__": "kernels"}
+        (folder / "kernels.py").write_text(text + "@kernel\ndef same(x):\n    return x\n")
+        made: dict[str, Any] = {"__name__": "kernels", "kernel": kernel}
         exec(compile((folder / "kernels.py").read_text(), folder / "kernels.py", "exec"), made)
-        function = made["same"]
-        kernel(function)
-        names.add(function.__qualname__)
+        names.add(made["same"].py_func.__qualname__)
     assert len(names) == 2

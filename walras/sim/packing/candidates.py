@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from walras.market.engine.jit import NONE, Ints, part
-from walras.market.types import Rules
+from walras.market.engine.jit import NONE, Ints, part, step
 from walras.sim.packing.online import Pods
 from walras.sim.packing.rooms import DEVICE
 from walras.sim.packing.scene import Scene
 from walras.sim.packing.waiting import Holders, Waiting, enter, leave, lightest
 
 COMBINED: Final = 5  # pods on a device
-KEPT: Final = 100 + Rules().epsilon_percent  # what a milli-GPU under lease counts, where a new one counts 100
 CANDIDATES: Final = 128
 
 
 class Candidates(NamedTuple):
-    """Who could be on a device: those that hold it (their pods), then requests that wait (pod NONE)."""
+    """Who could be on a device: those that hold it (their pods), then requests that wait (pod NONE).
 
+    `kept` is what a milli-GPU under lease counts, where a new one counts 100.
+    """
+
+    kept: int
     shape: Ints
     pod: Ints
     stack: Ints
@@ -50,7 +52,7 @@ def gather(node: int, held: int, sizes: Ints, candidates: Candidates, waiting: W
     return count
 
 
-@part
+@step
 def search(
     held: int, count: int, cpu: int, memory: int, candidates: Candidates, waiting: Waiting, scene: Scene
 ) -> tuple[int, int]:
@@ -70,7 +72,7 @@ def search(
                 again += stack[nth] == at
             enough = at < held or again < waiting.number[shape]
             if milli <= DEVICE and taken <= cpu and stored <= memory and enough:
-                worth = sums[base + 3] + shapes.milli[shape] * (KEPT if at < held else 100)
+                worth = sums[base + 3] + shapes.milli[shape] * (candidates.kept if at < held else 100)
                 stack[depth] = at
                 depth += 1
                 sums[4 * depth], sums[4 * depth + 1] = milli, taken
@@ -89,7 +91,7 @@ def search(
             return most, chosen
 
 
-@part
+@step
 def replace(
     node: int,
     device: int,

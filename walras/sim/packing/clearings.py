@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from walras.market.engine.jit import NONE, Ints
+from walras.market.types import Rules
 from walras.sim.packing import scene as policies
 from walras.sim.packing.cluster import Cluster, Shapes
 from walras.sim.packing.demand import Typical
@@ -17,6 +18,7 @@ from walras.sim.packing.rooms import move
 from walras.sim.packing.scene import Scene
 from walras.sim.study import Progress
 
+KEPT: Final = 100 + Rules().epsilon_percent  # what a milli-GPU under lease counts, where a new one counts 100
 CLEARING_MILLI: Final = 50  # of each device of the cluster: a clearing when so much more has arrived
 
 ONLINE: Final = {
@@ -64,7 +66,7 @@ def run(
             before = Pods(shape, pods.node.copy(), pods.devices.copy())
             if policy == "walras-leased":
                 of_one = np.unique(shapes.milli[shapes.gpus == 1])[::-1].copy()
-                exchange(last, of_one, np.argsort(-sizes, kind="stable"), pods, scene, scores)
+                exchange(last, KEPT, of_one, np.argsort(-sizes, kind="stable"), pods, scene, scores)
             else:
                 place_anew(policy, last, pods, scene)
             served[last - 1] = sizes[shape[pods.node != NONE]].sum()

@@ -12,11 +12,10 @@ from typing import Final
 
 import numpy as np
 
-from walras.market.engine.jit import NONE, Ints, kernel, part
+from walras.market.engine.jit import NONE, Ints, kernel, step
 from walras.sim.packing.candidates import (
     CANDIDATES,
     COMBINED,
-    KEPT,
     Candidates,
     gather,
     hold,
@@ -32,13 +31,17 @@ PASSES: Final = 3  # over all nodes in one clearing, while anything changes
 
 
 @kernel
-def exchange(last: int, sizes: Ints, order: Ints, pods: Pods, scene: Scene, scores: Scores) -> None:
+def exchange(
+    last: int, kept: int, sizes: Ints, order: Ints, pods: Pods, scene: Scene, scores: Scores
+) -> None:
     """Clear once among the pods before `last`.
 
-    sizes: milli-GPU asked for of single devices, the largest first. order: requests, as `serve` has it.
+    kept: what a milli-GPU under lease counts, where a new one counts 100. sizes: milli-GPU asked for of
+    single devices, the largest first. order: requests, as `serve` has it.
     """
     waiting = who_waits(last, scene.shapes.cpu.size, pods)
     candidates = Candidates(
+        kept,
         np.zeros(CANDIDATES, np.int64),
         np.zeros(CANDIDATES, np.int64),
         np.zeros(COMBINED, np.int64),
@@ -76,7 +79,7 @@ def refill(
     for at in range(held):
         shape = candidates.shape[at]
         cpu, memory = cpu + scene.shapes.cpu[shape], memory + scene.shapes.memory[shape]
-        room, worth = room + scene.shapes.milli[shape], worth + KEPT * scene.shapes.milli[shape]
+        room, worth = room + scene.shapes.milli[shape], worth + candidates.kept * scene.shapes.milli[shape]
     if room < DEVICE or count == held:  # a pod of several devices is there, or nobody waits
         return False
     found, chosen = search(held, count, cpu, memory, candidates, waiting, scene)
@@ -88,7 +91,7 @@ def refill(
     )
 
 
-@part
+@step
 def exchange_two(
     node: int,
     held: int,
@@ -122,7 +125,7 @@ def exchange_two(
         if free_memory >= 0:
             found, chosen = search(held, count, free_cpu, free_memory, candidates, waiting, scene)
         waiting.number[light] += 1
-        if found + 100 * DEVICE > worth + KEPT * DEVICE:
+        if found + 100 * DEVICE > worth + candidates.kept * DEVICE:
             devices = pods.devices[pod]
             leave(pod, waiting, pods, scene)
             enter(light, node, devices, waiting, pods, scene)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-from walras.market.engine.jit import Ints, part
+from walras.market.engine.jit import Ints, part, step
 from walras.sim.packing.fragments import fragments, starved
 from walras.sim.packing.rooms import DEVICE, tightest
 from walras.sim.packing.scene import FGD, UNFIT, WALRAS, Scene
 
 
-@part
+@step
 def useless(policy: int, node: int, cpu: int, memory: int, left: Ints, pods: int, scene: Scene) -> int:
     """What is free on a node but of no use, summed over the typical pods; `pods` is how many these are.
 
