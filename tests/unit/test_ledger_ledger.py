@@ -30,6 +30,8 @@ def test_a_transfer_moves_money_and_is_one_journal_entry(ledger: Ledger) -> None
         "revenue",
         30,
     )
+    assert ledger.find("t2") == entry
+    assert ledger.find("t3") is None
     assert ledger.account("agent").available == 70
     assert ledger.account("revenue").available == 30
     assert ledger.account("mint").available == -100

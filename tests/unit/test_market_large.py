@@ -14,7 +14,7 @@ import pytest
 from walras.devices.topology import Affinity
 from walras.market.auction import Auction, _clear, _express
 from walras.market.engine.supports import knows
-from walras.market.large import decided, is_large
+from walras.market.large import decided, is_large, load, loading
 from walras.market.types import Bid, Device, Lease, Package, Rules, Share, Snapshot
 
 NOW = 10**12
@@ -101,6 +101,17 @@ def test_what_the_engine_does_not_know_is_left_to_the_auction(changed) -> None: 
 
 def test_what_is_out_of_the_engines_bounds_is_left_to_the_auction() -> None:
     assert decided(first_bid(crowd(), price_micros=1 << 40)) is None
+
+
+def test_a_deferred_engine_decides_nothing_until_it_is_loaded() -> None:
+    try:
+        loading.deferred, loading.wanted = True, False
+        assert decided(crowd(20)) is None and not loading.wanted
+        assert decided(crowd()) is None and loading.wanted
+        load()
+        assert decided(crowd()) is not None
+    finally:
+        loading.deferred = loading.wanted = False
 
 
 COMPILED_MEANWHILE = """
