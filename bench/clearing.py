@@ -18,6 +18,7 @@ from statistics import median
 
 import numpy as np
 
+from bench.manipulation import SEEDS, misreport_gain_max
 from bench.welfare import book_of, instance, optimum, worth_of
 from walras.devices.placement import Shape
 from walras.market.engine.book import Book
@@ -276,6 +277,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30_000)
     parser.add_argument("--seconds", type=float, default=60.0, help="for HiGHS on one instance")
     parser.add_argument("--no-million", action="store_true")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="of economies in which somebody lies")
     asked = parser.parse_args()
     full(1_000, 20, 1)
     figures: dict[str, float] = {"full_ms": full(asked.bids, asked.nodes, 5)}
@@ -306,6 +308,9 @@ def main() -> None:
     figures["import_engine_ms"] = started("import walras.market.engine.clearing")
     if asked.instances:
         figures |= welfare(asked.instances, asked.steps, asked.seconds)
+    if asked.seeds > 1:
+        lies = misreport_gain_max(range(asked.seeds))
+        figures |= {name: lies[name] for name in ("misreport_gain_max", "misreport_gain_sure")}
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 
 
