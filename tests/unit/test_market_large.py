@@ -106,8 +106,8 @@ def test_what_is_out_of_the_engines_bounds_is_left_to_the_auction() -> None:
 def test_a_deferred_engine_decides_nothing_until_it_is_loaded() -> None:
     try:
         loading.deferred, loading.wanted = True, False
-        assert decided(crowd(20)) is None and not loading.wanted
-        assert decided(crowd()) is None and loading.wanted
+        wanted = [decided(asked) is None and loading.wanted for asked in (crowd(20), crowd())]
+        assert wanted == [False, True]
         load()
         assert decided(crowd()) is not None
     finally:
