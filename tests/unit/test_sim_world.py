@@ -1,0 +1,168 @@
+"""Jobs, requests, money and devices of a simulated pool, worked out by hand."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.simulated import job, stream, tenant, world
+
+from walras.core.money import MICROS
+from walras.market.mechanisms.registry import MECHANISMS
+from walras.sim.traces import synthetic
+from walras.sim.world.auditor import AuditError
+from walras.sim.world.queue import Queue
+from walras.sim.world.study import WorldStudy
+
+
+def test_a_job_that_is_alone_begins_at_the_next_tick_and_takes_its_work_by_its_devices() -> None:
+    alone = world("fifo", 4, [tenant("a")], [job("j", "a", 10, 240, gpus=4)])
+    alone.run()
+    assert [run.done_ms for run in alone.runs] == [10_000 + 60_000]
+    assert alone.runs[0].first_ms == 10_000
+
+
+def test_an_elastic_job_takes_what_there_is_and_is_slower_by_as_much() -> None:
+    jobs = [job("big", "a", 0, 400, gpus=4, gpus_min=2), job("first", "b", 0, 300)]
+    small = world("fifo", 3, [tenant("a"), tenant("b")], jobs[::-1])
+    small.run()
+    first, big = small.runs
+    assert (first.done_ms, big.done_ms) == (1_000 + 300_000, 1_000 + 200_000)
+
+
+def test_an_eviction_takes_the_work_since_the_last_checkpoint_along() -> None:
+    """The urgent one comes at 100 s; notice is 2 s, so the other has run 101 s, of which 90 are saved."""
+    jobs = [
+        job("slow", "a", 0, 300, worth=1, checkpoint_ms=30_000, restart_ms=4_000),
+        job("urgent", "b", 100, 50, worth=9, job_class="latency"),
+    ]
+    both = world("auction", 1, [tenant("a"), tenant("b")], jobs)
+    both.run()
+    slow, urgent = both.runs
+    assert slow.evictions == 1
+    assert urgent.first_ms == 102_000
+    assert urgent.done_ms == 152_000
+    assert slow.lost_milli_ms == 11_000 * 1000
+    assert slow.done_ms == 152_000 + 4_000 + 210_000
+
+
+def test_a_job_that_waits_beyond_its_deadline_is_given_up() -> None:
+    jobs = [job("long", "a", 0, 500), job("late", "b", 1, 10, deadline_ms=60_000)]
+    crowded = world("fifo", 1, [tenant("a"), tenant("b")], jobs)
+    crowded.run()
+    assert [run.given_up for run in crowded.runs] == [False, True]
+    assert not crowded.market.pending
+
+
+def test_what_a_lease_costs_goes_through_revenue_and_comes_back_by_weight() -> None:
+    """One device for ten terms of a minute at the reserve of 0.10 an hour; nobody has an income."""
+    tenants = [tenant("a", weight=1), tenant("b", weight=3)]
+    pool = world("auction", 1, tenants, [job("j", "a", 0, 600)])
+    pool.run()
+    pool.bank.pay(pool.at_ms)
+    cost = 10 * (60 * MICROS // 10 // 3600)
+    gained = pool.bank.balance("b") - 1000 * MICROS
+    assert abs(gained - cost * 3 // 4) <= 10
+    assert pool.bank.balance("a") + pool.bank.balance("b") == 2000 * MICROS
+
+
+def test_income_stops_at_the_wallet_cap() -> None:
+    poor = tenant("a", balance_micros=0, cap_micros=MICROS, income_micros_per_hour=60 * MICROS)
+    pool = world("fifo", 1, [poor], [job("j", "a", 599, 1)])
+    pool.run()
+    assert pool.bank.balance("a") == MICROS
+
+
+def naive(arrivals: list[int], works: list[int], replicas: int) -> list[int]:
+    """Each in order to the replica that is free first: the textbook's G/G/c queue."""
+    free = [0] * replicas
+    latencies = []
+    for came, work in zip(arrivals, works, strict=True):
+        at = free.index(min(free))
+        free[at] = max(free[at], came) + work
+        latencies.append(free[at] - came)
+    return latencies
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10_000), st.integers(1, 3_000)), min_size=1, max_size=40),
+    st.integers(1, 4),
+    st.lists(st.integers(0, 20_000), max_size=6),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_queue_that_is_played_in_pieces_is_the_textbooks(
+    requests: list[tuple[int, int]], replicas: int, pauses: list[int]
+) -> None:
+    requests.sort(key=lambda each: each[0])
+    arrivals, works = [came for came, _ in requests], [work for _, work in requests]
+    queue = Queue(stream("a", arrivals, works))
+    for number in range(replicas):
+        queue.add(number, 0)
+    for until_ms in [*sorted(pauses), 10**9]:
+        queue.play(until_ms)
+    assert queue.latency_ms == naive(arrivals, works, replicas)
+    assert not queue.waits(10**9)
+
+
+def test_a_request_whose_replica_goes_is_answered_by_another_from_the_start() -> None:
+    queue = Queue(stream("a", [0, 10], [100, 100]))
+    queue.add(1, 0)
+    queue.play(50)
+    queue.remove(1, 60)
+    assert queue.latency_ms == [-1, -1]
+    queue.add(2, 200)
+    queue.play(10_000)
+    assert queue.latency_ms == [300, 390]
+    assert queue.useful_ms(350) == 150
+
+
+def test_a_service_has_a_replica_at_once_and_gives_it_back_when_nothing_comes() -> None:
+    arrivals = list(range(0, 60_000, 100))
+    pool = world("auction", 4, [tenant("a", worth=5)], [], [stream("a", arrivals, [60] * len(arrivals))])
+    pool.run()
+    service = pool.services[0]
+    assert max(service.waits_ms) == 0
+    assert max(service.queue.latency_ms) < 2_000
+    assert not service.replicas
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_every_mechanism_serves_a_mixed_load_and_the_books_hold(mechanism: str) -> None:
+    spec = synthetic.parse("minutes=3,serving=1,training=2,job_s_min=20,job_s_max=120")
+    study = WorldStudy(lambda gpus, load, chance: synthetic.source(spec, gpus, load, chance), gpus=4)
+    result = study.run(mechanism, seed=3, load=1.2, progress=lambda _: None)
+    assert 30 < result.metrics["allocation_pct"] <= 100
+    assert 0 < result.metrics["utilisation"] <= result.metrics["allocation_pct"] / 100
+    assert all(len({len(column) for column in each.columns.values()}) == 1 for each in result.series.values())
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another() -> None:
+    spec = synthetic.parse("minutes=2")
+    study = WorldStudy(lambda gpus, load, chance: synthetic.source(spec, gpus, load, chance), gpus=4)
+    runs = [study.run("auction", seed=seed, load=1.5, progress=lambda _: None) for seed in (1, 1, 2)]
+    assert runs[0] == runs[1]
+    assert runs[0].metrics != runs[2].metrics
+
+
+def test_the_auditor_finds_a_device_that_is_sold_twice_and_money_from_nowhere() -> None:
+    pool = world("fifo", 1, [tenant("a")], [job("j", "a", 0, 100)])
+    while not list(pool.market.leases):
+        pool.step()
+    lease = next(iter(pool.market.leases))
+    pool.market.leases._held["again"] = lease
+    pool.market.leases.freed = True
+    with pytest.raises(AuditError, match="oversold"):
+        pool.step()
+    other = world("fifo", 1, [tenant("a")], [job("j", "a", 0, 100)])
+    other.step()
+    other.bank.ledger.accounts["a"].credits_posted += 1
+    with pytest.raises(AuditError, match="in the ledger"):
+        other.run()
+
+
+def test_load_is_what_was_asked_for() -> None:
+    for seed in range(3):
+        source = synthetic.source(synthetic.parse("minutes=60"), 16, 1.3, Random(seed))
+        assert source.work_ms == pytest.approx(1.3 * 16 * 3_600_000, rel=0.05)

@@ -1,0 +1,127 @@
+"""A trace of one's own: CSV with a line for each job or request, as docs/reference/traces.md says."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from walras.core.errors import Invalid, MoneyError
+from walras.core.money import parse_credits
+from walras.sim.traces.source import Source, wrong
+from walras.sim.world.workload import SLO_MS, Job, Stream
+
+REQUIRED: Final = ("arrival_ms", "tenant", "kind", "work_ms")
+OPTIONAL: Final = (
+    "gpus", "gpus_min", "milli", "checkpoint_ms", "restart_ms", "deadline_ms", "priority", "price", "slo_ms",
+)  # fmt: skip
+KINDS: Final = ("job", "request")
+
+
+@dataclass(slots=True)
+class _Requests:
+    slo_ms: int
+    milli: int
+    rows: list[tuple[int, int]] = field(default_factory=list)
+
+
+def source(path: Path) -> Source:
+    """Reads it a line at a time. Raises Invalid with the line, OSError."""
+    jobs: list[Job] = []
+    requests: dict[str, _Requests] = {}
+    prices: defaultdict[str, int] = defaultdict(int)
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines)
+        _check_header(path, reader.fieldnames or ())
+        for row in reader:
+            line = _Line(path, reader.line_num, row)
+            tenant, price = line.text("tenant"), line.credits("price")
+            prices[tenant] = max(prices[tenant], price)
+            if line.text("kind") == "job":
+                jobs.append(_job(line, tenant, price, len(jobs)))
+            elif line.text("kind") == "request":
+                known = requests.setdefault(
+                    tenant, _Requests(line.number("slo_ms", SLO_MS, 1), line.number("milli", 1000, 1, 1000))
+                )
+                known.rows.append((line.number("arrival_ms"), line.number("work_ms", None, 1)))
+            else:
+                raise line.wrong(f'kind is one of {", ".join(KINDS)}, not "{line.text("kind")}"')
+    if not jobs and not requests:
+        raise Invalid(f"{path}: the trace is empty")
+    jobs.sort(key=lambda job: job.arrival_ms)
+    streams = tuple(_stream(tenant, each) for tenant, each in sorted(requests.items()))
+    last = [job.arrival_ms for job in jobs] + [int(stream.arrivals_ms.max()) for stream in streams]
+    known_prices = tuple(sorted((tenant, price) for tenant, price in prices.items() if price))
+    return Source(max(last) + 1, tuple(jobs), streams, relative=False, prices=known_prices)
+
+
+def _check_header(path: Path, names: object) -> None:
+    assert isinstance(names, (list, tuple))
+    if missing := [name for name in REQUIRED if name not in names]:
+        raise wrong(path, 1, f"the first line names the columns and lacks {', '.join(missing)}")
+    if unknown := [str(name) for name in names if name not in (*REQUIRED, *OPTIONAL)]:
+        raise wrong(path, 1, f"there is no column {', '.join(unknown)}; there are {', '.join(OPTIONAL)}")
+
+
+def _job(line: _Line, tenant: str, price: int, made: int) -> Job:
+    gpus = line.number("gpus", 1, 1)
+    arrival_ms, deadline_ms = line.number("arrival_ms"), line.number("deadline_ms", 0)
+    if deadline_ms and deadline_ms <= arrival_ms:
+        raise line.wrong("deadline_ms is not after arrival_ms; both count from the beginning of the trace")
+    return Job(
+        name=f"job-{made}",
+        tenant=tenant,
+        arrival_ms=arrival_ms,
+        work_ms=line.number("work_ms", None, 1),
+        gpus=gpus,
+        gpus_min=line.number("gpus_min", gpus, 1, gpus),
+        milli=line.number("milli", 1000, 1, 1000),
+        checkpoint_ms=line.number("checkpoint_ms", 0),
+        restart_ms=line.number("restart_ms", 0),
+        deadline_ms=deadline_ms or None,
+        priority=line.number("priority", 0),
+        value_micros=price,
+    )
+
+
+def _stream(tenant: str, requests: _Requests) -> Stream:
+    rows = np.array(sorted(requests.rows, key=lambda row: row[0]), np.int64)
+    return Stream(tenant, rows[:, 0], rows[:, 1], requests.slo_ms, requests.milli)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    path: Path
+    at: int
+    row: Mapping[str | None, str | list[str] | None]
+
+    def text(self, name: str) -> str:
+        found = self.row.get(name)
+        if None in self.row or not isinstance(found, str) or not found:
+            raise self.wrong(f"{name} is missing, or the line has not as many values as there are columns")
+        return found
+
+    def number(self, name: str, default: int | None = None, least: int = 0, most: int = 2**53) -> int:
+        """A whole number within bounds; of an empty column the default, unless that is None."""
+        found = self.row.get(name)
+        if not found and default is not None:
+            return default
+        text = self.text(name)
+        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+            raise self.wrong(f'{name} is a whole number from {least} to {most}, not "{text[:40]}"')
+        return int(text)
+
+    def credits(self, name: str) -> int:
+        found = self.row.get(name)
+        try:
+            return parse_credits(found) if isinstance(found, str) and found else 0
+        except MoneyError as error:
+            raise self.wrong(error.message) from None
+
+    def wrong(self, what: str) -> Invalid:
+        return wrong(self.path, self.at, what)

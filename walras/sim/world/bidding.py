@@ -1,0 +1,122 @@
+"""What tenants bid: their strategies' prices, with the facts that the live proxy gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from walras.market.strategies.registry import PACING, STRATEGIES
+from walras.market.strategies.strategy import Facts, PacingState
+from walras.market.types import AgentFacts, Bid, JobClass, Package
+from walras.sim.world.bank import Bank
+from walras.sim.world.leases import Claim, Holding
+from walras.sim.world.workload import Tenant
+
+# A bid is named anew when its price has moved by a fiftieth, as the live proxy does.
+MOVES_BY: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is wanted, before a price: `value_micros` a GPU-hour is what it is worth."""
+
+    tenant: str
+    package: Package
+    value_micros: int
+    work_ms: int
+    submitted_ms: int
+    deadline_ms: int | None = None
+    job_class: JobClass = "batch"
+    restart_cost_micros: int = 0
+    priority: int = 0
+
+
+class Floor(Protocol):
+    """What a tenant's work needs of the world that it is in."""
+
+    def bid(self, ask: Ask, claim: Claim) -> None:
+        """Bid for a lease; of the latency class it is decided at once."""
+
+    def withdraw(self, claim: Claim) -> None:
+        """Take its bid back, or its lease that has not begun."""
+
+    def give_back(self, holding: Holding) -> None:
+        """End a lease before its term."""
+
+    def finish_at(self, at_ms: int, claim: Finishing) -> None:
+        """Look then whether it is done."""
+
+
+class Finishing(Claim, Protocol):
+    """A claim on leases that ends once its work is done."""
+
+    holding: Holding | None
+
+    def is_done(self, now_ms: int) -> bool: ...
+
+
+@dataclass(slots=True)
+class Bidding:
+    """Prices by tenant, and the pacing of those that pace."""
+
+    bank: Bank
+    tenants: Sequence[Tenant]
+    reserve_micros: int
+    posted_micros: int = 0
+    _strategies: dict[str, str] = field(default_factory=dict)
+    _pacing: dict[str, PacingState] = field(default_factory=dict)
+    _spent: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._strategies = {tenant.name: tenant.strategy for tenant in self.tenants}
+
+    def adapts(self, tenant: str) -> bool:
+        """Whether what it bids changes with time."""
+        return self._strategies[tenant] != "fixed"
+
+    def observe(self, at_ms: int) -> None:
+        """Take note of what was spent; move the pacing of those that pace."""
+        for name, strategy in self._strategies.items():
+            if strategy == "pacing":
+                was = self._pacing.get(name, PacingState(at_ms=at_ms))
+                spent = self.bank.spent(name)
+                target = PACING.target(self.bank.rate(name), self.bank.balance(name))
+                self._pacing[name] = PACING.observe(was, at_ms, spent - self._spent.get(name, 0), target)
+                self._spent[name] = spent
+
+    def price(self, ask: Ask, at_ms: int) -> int:
+        """What the tenant's strategy names; at least the reserve where it is worth that."""
+        strategy = self._strategies[ask.tenant]
+        if strategy == "fixed":
+            return ask.value_micros
+        facts = Facts(
+            now_ms=at_ms,
+            value_micros=ask.value_micros,
+            milli=ask.package.total_milli,
+            term_ms=ask.package.term_ms,
+            available_micros=self.bank.available(ask.tenant),
+            posted_micros=self.posted_micros,
+            submitted_ms=ask.submitted_ms,
+            deadline_ms=ask.deadline_ms,
+            work_ms=ask.work_ms,
+            pacing=self._pacing.get(ask.tenant, PacingState()),
+        )
+        return max(STRATEGIES[strategy].price(facts), min(ask.value_micros, self.reserve_micros))
+
+    def moved(self, bid: Bid, ask: Ask, at_ms: int) -> int | None:
+        """The price that a pending bid should name now, or None when its own is as good."""
+        price, was = self.price(ask, at_ms), bid.packages[0].price_micros
+        return price if abs(price - was) * MOVES_BY > was else None
+
+    def facts(self) -> dict[str, AgentFacts]:
+        """What mechanisms that divide by agent may know, as in the live exchange."""
+        return {
+            tenant.name: AgentFacts(
+                weight=tenant.weight,
+                spend_micros_per_hour=PACING.target(
+                    self.bank.rate(tenant.name), self.bank.balance(tenant.name)
+                ),
+            )
+            for tenant in self.tenants
+        }

@@ -1,0 +1,163 @@
+"""What a run came to, as numbers: sums of integers, each divided once, so that they are the same anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from walras.core.money import MICROS
+from walras.sim.world.recorder import Recorder
+from walras.sim.world.serving import Service
+from walras.sim.world.workload import Ints
+from walras.sim.world.world import World
+
+
+def percentile(values: Sequence[int], percent: int) -> int:
+    """The least value that so many percent of all are not above (nearest rank); 0 of none."""
+    if not values:
+        return 0
+    ranked = sorted(values)
+    return ranked[max(0, -(-len(ranked) * percent // 100) - 1)]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A world at its end. Times are up to then; what is said of the pool is of the time of the arrivals."""
+
+    world: World
+    recorder: Recorder
+
+    def metrics(self) -> dict[str, float]:
+        """Those of `Result` that apply, and some of its own (docs/reference/traces.md)."""
+        world, offered = self.world, max(1, self.recorder.offered_milli_ms)
+        leased = sum(self.recorder.leased_milli_ms.values())
+        useful = sum(self.useful_milli_ms.values())
+        found: dict[str, float] = {
+            "allocation_pct": 100 * leased / offered,
+            "utilisation": useful / offered,
+            "unserved": self.unserved,
+            "evictions": sum(run.evictions for run in world.runs)
+            + sum(service.evictions for service in world.services),
+            "wait_p99_s": percentile(self.waits_ms, 99) / 1000,
+            "jain": self.jain,
+            "events": world.events + sum(service.queue.events for service in world.services),
+        }
+        if world.runs:
+            found |= self._of_jobs()
+        if world.services:
+            found |= self._of_requests()
+        if (prices := [sample.price_micros for sample in self.recorder.samples]) and any(prices):
+            found["price_mean"] = sum(prices) / (len(prices) * MICROS)
+        return found
+
+    @property
+    def unserved(self) -> int:
+        """Jobs and requests that were not done by the end."""
+        jobs = len(self.world.workload.jobs) - len(self.jct_ms)
+        return jobs + sum(each.queue.unanswered(self.world.now_ms) for each in self.world.services)
+
+    @cached_property
+    def jct_ms(self) -> list[int]:
+        """From arrival to end, of the jobs that were done."""
+        return [run.done_ms - run.job.arrival_ms for run in self.world.runs if run.done_ms is not None]
+
+    @cached_property
+    def waits_ms(self) -> list[int]:
+        """From bid to first lease, of jobs and replicas; one that never had a lease waited to the end."""
+        return [wait for waits in self.waits_by_tenant.values() for wait in waits]
+
+    @cached_property
+    def waits_by_tenant(self) -> dict[str, list[int]]:
+        now_ms = self.world.now_ms
+        found: dict[str, list[int]] = {tenant.name: [] for tenant in self.world.workload.tenants}
+        for run in self.world.runs:
+            end_ms = now_ms if run.first_ms is None else run.first_ms
+            found[run.job.tenant].append(end_ms - run.job.arrival_ms)
+        for service in self.world.services:
+            waiting = [each for each in service.replicas.values() if each.holding is None]
+            found[service.tenant.name] += [*service.waits_ms, *(now_ms - each.wanted_ms for each in waiting)]
+        return found
+
+    def latencies_ms(self, service: Service) -> Ints:
+        """Of the requests that were answered by the end."""
+        latency = np.array(service.queue.latency_ms, np.int64)
+        answered = (latency >= 0) & (service.stream.arrivals_ms + latency <= self.world.now_ms)
+        return latency[answered]
+
+    @cached_property
+    def useful_milli_ms(self) -> dict[str, int]:
+        """By tenant, milli-GPU ms of work that was kept, in the time of the arrivals."""
+        span_ms = self.world.workload.span_ms
+        found = {tenant.name: 0 for tenant in self.world.workload.tenants}
+        for run in self.world.runs:
+            found[run.job.tenant] += run.useful_milli_ms(span_ms)
+        for service in self.world.services:
+            found[service.tenant.name] += service.queue.useful_ms(span_ms) * service.stream.milli
+        return found
+
+    @cached_property
+    def jain(self) -> float:
+        """Jain's index over what each tenant got of the lesser of its demand and its part by weight."""
+        workload, offered = self.world.workload, self.recorder.offered_milli_ms
+        demand = {tenant.name: 0 for tenant in workload.tenants}
+        for job in workload.jobs:
+            demand[job.tenant] += job.work_ms * 1000
+        for stream in workload.streams:
+            demand[stream.tenant] += int(stream.works_ms.sum()) * 1000
+        weights = sum(tenant.weight for tenant in workload.tenants)
+        parts = []
+        for tenant in workload.tenants:
+            due = min(demand[tenant.name], offered * tenant.weight // weights)
+            if due:
+                parts.append(min(1_000_000, 1_000_000 * self.useful_milli_ms[tenant.name] // due))
+        squares = len(parts) * sum(part * part for part in parts)
+        return sum(parts) ** 2 / squares if squares else 1.0
+
+    def _of_jobs(self) -> dict[str, float]:
+        """rho: how long a job took over how long it takes on its tenant's part of the pool alone."""
+        world, rhos = self.world, self.rho_permille
+        done = [run.done_ms for run in world.runs if run.done_ms is not None]
+        useful = sum(run.useful_milli_ms(world.workload.span_ms) for run in world.runs)
+        lost = sum(run.lost_milli_ms for run in world.runs)
+        return {
+            "jct_mean_s": sum(self.jct_ms) / (1000 * max(1, len(self.jct_ms))),
+            "jct_p99_s": percentile(self.jct_ms, 99) / 1000,
+            "rho_worst": max(rhos, default=0) / 1000,
+            "unfair_pct": 100 * sum(rho > 1000 for rho in rhos) / max(1, len(rhos)),
+            "makespan_s": max(done, default=0) / 1000,
+            "goodput_pct": 100 * useful / max(1, self.recorder.offered_milli_ms),
+            "lost_gpu_h": lost / 3_600_000_000,
+        }
+
+    @cached_property
+    def rho_permille(self) -> list[int]:
+        tenants = {tenant.name: tenant for tenant in self.world.workload.tenants}
+        weights = sum(tenant.weight for tenant in tenants.values())
+        pool = self.world.pool_milli
+        found = []
+        for run in self.world.runs:
+            job = run.job
+            part = min(job.gpus * job.milli, max(1, pool * tenants[job.tenant].weight // weights))
+            alone_ms = max(1, job.work_ms * 1000 // part)
+            end_ms = self.world.now_ms if run.done_ms is None else run.done_ms
+            found.append(1000 * (end_ms - job.arrival_ms) // alone_ms)
+        return found
+
+    def _of_requests(self) -> dict[str, float]:
+        latencies: list[int] = []
+        met = come = 0
+        waits = [wait for service in self.world.services for wait in service.waits_ms]
+        for service in self.world.services:
+            found = self.latencies_ms(service)
+            latencies += found.tolist()
+            met += int((found <= service.stream.slo_ms).sum())
+            come += len(service.stream.arrivals_ms)
+        return {
+            "request_p50_s": percentile(latencies, 50) / 1000,
+            "request_p99_s": percentile(latencies, 99) / 1000,
+            "slo_pct": 100 * met / max(1, come),
+            "gpu_wait_p99_s": percentile(waits, 99) / 1000,
+        }

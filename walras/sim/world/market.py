@@ -1,0 +1,179 @@
+"""The market's turn in a simulated pool: snapshots out, what the mechanism decides carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from walras.market.mechanisms.registry import MECHANISMS
+from walras.market.slow import Slow, step
+from walras.market.types import Bid, Device, Escrow, Memory, Outcome, Rules, Snapshot
+from walras.sim.world.bank import Bank
+from walras.sim.world.bidding import Ask, Bidding
+from walras.sim.world.leases import Claim, Leases
+
+# A mechanism that remembers takes a longer gap for time in which nobody was served.
+TICKS_BETWEEN: Final = 8
+# Prices of those that adapt are looked at so often.
+REPRICE_MS: Final = 5_000
+# These ask for nothing but devices, leases and bids.
+WITHOUT_FACTS: Final = ("auction", "fifo", "priority", "posted")
+
+
+@dataclass(slots=True)
+class Pending:
+    """A bid that waits, with what it is for and what it was made of."""
+
+    bid: Bid
+    ask: Ask
+    claim: Claim
+
+
+class Market:
+    """One pool under one mechanism. Carries its memory, its escrows and the posted price to the next turn.
+
+    `observe` is called with every outcome before it is carried out.
+    """
+
+    def __init__(
+        self, mechanism: str, rules: Rules, devices: tuple[Device, ...], bank: Bank, bidding: Bidding
+    ) -> None:
+        self.mechanism, self.rules, self.devices = mechanism, rules, devices
+        self.bank, self.bidding = bank, bidding
+        self.leases = Leases(bank)
+        self.pending: dict[str, Pending] = {}
+        self.price_micros = 0
+        self.displacements = 0
+        self.clearings = 0
+        self.observe: Callable[[Snapshot, Outcome], None] = lambda *_: None
+        self._mechanism = MECHANISMS[mechanism]
+        self._memory = Memory()
+        self._escrows: tuple[Escrow, ...] = ()
+        self._slow = Slow(rules.reserve_micros, rules.reserve_micros, 0)
+        self._reserve_micros = rules.reserve_micros
+        self._cleared_ms = self._repriced_ms = 0
+        self._made = 0
+
+    def bid(self, ask: Ask, claim: Claim, now_ms: int, at_ms: int) -> None:
+        """Take in a bid; one of the latency class is decided at once."""
+        self._made += 1
+        bid = Bid(
+            id=f"b{self._made}",
+            agent=ask.tenant,
+            job_class=ask.job_class,
+            packages=(replace(ask.package, price_micros=self.bidding.price(ask, at_ms)),),
+            restart_cost_micros=ask.restart_cost_micros,
+            submitted_ms=at_ms,
+            funds_micros=0,
+            deadline_ms=ask.deadline_ms,
+            priority=ask.priority,
+        )
+        self.pending[bid.id] = Pending(bid, ask, claim)
+        if ask.job_class == "latency":
+            snapshot = self._snapshot(at_ms, only=bid.id)
+            self._apply(snapshot, self._mechanism.express(snapshot, bid.id), now_ms, at_ms)
+
+    def withdraw(self, claim: Claim, now_ms: int, at_ms: int) -> None:
+        """Take a claim's bid back, or its lease that has not begun."""
+        for name in [name for name, pending in self.pending.items() if pending.claim is claim]:
+            del self.pending[name]
+        for holding in [each for each in self.leases if each.claim is claim and each.began_ms is None]:
+            self.leases.end(holding, now_ms, at_ms)
+
+    def tick(self, now_ms: int, at_ms: int) -> None:
+        """End what has drained, begin what may, and clear if there is anything to decide."""
+        for holding in self.leases.drained(at_ms):
+            self.leases.end(holding, now_ms, at_ms)
+        for holding in self.leases.startable(self.devices):
+            self.leases.activate(holding, now_ms, at_ms)
+        if at_ms - self._repriced_ms >= REPRICE_MS:
+            self._repriced_ms = at_ms
+            self._reprice(at_ms)
+        if self._has_work(at_ms):
+            self._cleared_ms = at_ms
+            self._clear(now_ms, at_ms)
+
+    def set_devices(self, devices: tuple[Device, ...], now_ms: int, at_ms: int) -> None:
+        """The devices are these from now on; leases that have a share of others end at once."""
+        names = {device.id for device in devices}
+        self.devices, self.leases.freed = devices, True
+        for holding in list(self.leases):
+            if any(share.device not in names for share in holding.lease.shares) and (
+                holding.lease.id in self.leases
+            ):
+                holding.reason = "device gone"
+                self.leases.end(holding, now_ms, at_ms)
+
+    def _has_work(self, at_ms: int) -> bool:
+        """Whether a clearing would decide anything, or a mechanism that remembers has to be told."""
+        if self.pending or at_ms - self._cleared_ms >= TICKS_BETWEEN * self.rules.tick_ms:
+            return True
+        horizon_ms = at_ms + self.rules.notice_ms + self.rules.tick_ms
+        return any(each.lease.state == "active" and each.lease.end_ms <= horizon_ms for each in self.leases)
+
+    def _clear(self, now_ms: int, at_ms: int) -> None:
+        snapshot = self._snapshot(at_ms)
+        outcome = self._mechanism.clear(snapshot)
+        self.clearings += 1
+        self._memory, self._escrows = outcome.memory, outcome.escrows
+        self.price_micros = outcome.price_micros
+        if self.mechanism == "auction":
+            self._slow = step(
+                self._slow,
+                snapshot,
+                reserve_micros=self._reserve_micros,
+                reserve_max_micros=self._reserve_micros,
+            )
+        self.bidding.posted_micros = max(snapshot.price_micros, self._reserve_micros)
+        self._apply(snapshot, outcome, now_ms, at_ms)
+
+    def _snapshot(self, at_ms: int, only: str | None = None) -> Snapshot:
+        wanted = list(self.pending.values())
+        if only is not None:
+            # Room that is kept is kept from it too.
+            kept = {escrow.bid for escrow in self._escrows}
+            wanted = [each for each in wanted if each.bid.id == only or each.bid.id in kept]
+        funds = {name: self.bank.available(name) for name in self.bank.weights}
+        for pending in wanted:
+            if pending.bid.funds_micros != funds[pending.bid.agent]:
+                pending.bid = replace(pending.bid, funds_micros=funds[pending.bid.agent])
+        posted = self._slow.posted_micros if self.mechanism == "auction" else self.price_micros
+        return Snapshot(
+            now_ms=at_ms,
+            rules=self.rules,
+            devices=self.devices,
+            leases=self.leases.as_market(),
+            bids=tuple(pending.bid for pending in wanted),
+            price_micros=max(posted, self.rules.reserve_micros),
+            explain=frozenset(),
+            agents={} if self.mechanism in WITHOUT_FACTS else self.bidding.facts(),
+            memory=self._memory,
+            escrows=self._escrows,
+        )
+
+    def _apply(self, snapshot: Snapshot, outcome: Outcome, now_ms: int, at_ms: int) -> None:
+        self.observe(snapshot, outcome)
+        for renewal in outcome.renewals:
+            self.leases.renew(renewal, at_ms)
+        for displacement in outcome.displacements:
+            holding = self.leases.warn(displacement, now_ms)
+            if displacement.by is not None and displacement.compensation_micros:
+                payer = self.pending[displacement.by].bid.agent
+                if payer != holding.lease.agent:
+                    self.bank.transfer(payer, holding.lease.agent, displacement.compensation_micros, at_ms)
+            self.displacements += displacement.reason != "resold"
+        for award in outcome.awards:
+            pending = self.pending.pop(award.bid)
+            holding = self.leases.grant(award, pending.bid, pending.claim, at_ms)
+            if award.starts_now:
+                self.leases.activate(holding, now_ms, at_ms)
+
+    def _reprice(self, at_ms: int) -> None:
+        self.bidding.observe(at_ms)
+        for pending in self.pending.values():
+            if self.bidding.adapts(pending.bid.agent):
+                price = self.bidding.moved(pending.bid, pending.ask, at_ms)
+                if price is not None:
+                    package = replace(pending.bid.packages[0], price_micros=price)
+                    pending.bid = replace(pending.bid, packages=(package,))

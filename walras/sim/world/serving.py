@@ -1,0 +1,100 @@
+"""A tenant that answers requests: how many replicas it wants, and what becomes of each."""
+
+# ruff: noqa: ARG002 (a claim need not look at all that it is told)
+from __future__ import annotations
+
+from typing import Final
+
+from walras.market.types import Package
+from walras.sim.world.bidding import Ask, Floor
+from walras.sim.world.leases import Holding
+from walras.sim.world.queue import Queue
+from walras.sim.world.workload import Stream, Tenant
+
+CONTROL_MS: Final = 1_000
+# It wants what came in this time, at that load, and to work off what waits in that.
+WINDOW_MS: Final = 30_000
+LOAD_PERCENT: Final = 70
+CATCH_UP_MS: Final = 5_000
+# So long it must have had more than it wants before it gives one back.
+SURPLUS_MS: Final = 30_000
+
+
+class Replica:
+    """One of a service's leases, or its bid for one."""
+
+    def __init__(self, service: Service, number: int, now_ms: int) -> None:
+        self.service, self.number, self.wanted_ms = service, number, now_ms
+        self.holding: Holding | None = None
+
+    def started(self, holding: Holding, now_ms: int) -> None:
+        self.holding = holding
+        self.service.queue.play(now_ms)
+        self.service.queue.add(self.number, now_ms)
+        self.service.waits_ms.append(now_ms - self.wanted_ms)
+
+    def warned(self, holding: Holding, now_ms: int) -> None:
+        self.service.queue.play(now_ms)
+        self.service.queue.drain(self.number)
+        self.service.evictions += 1
+        self.service.leave(self)
+
+    def ended(self, holding: Holding, now_ms: int) -> None:
+        self.service.queue.play(now_ms)
+        self.service.queue.remove(self.number, now_ms)
+        self.service.leave(self)
+
+
+class Service:
+    """The queue and the replicas of one stream; `waits_ms` is from bid to lease, of each that began."""
+
+    def __init__(self, stream: Stream, tenant: Tenant, floor: Floor, most: int) -> None:
+        self.stream, self.tenant, self.queue = stream, tenant, Queue(stream)
+        self.replicas: dict[int, Replica] = {}
+        self.waits_ms: list[int] = []
+        self.evictions = 0
+        self._floor, self._most, self._made = floor, most, 0
+        self._surplus_since_ms: int | None = None
+
+    def leave(self, replica: Replica) -> None:
+        self.replicas.pop(replica.number, None)
+
+    def control(self, now_ms: int) -> None:
+        """Bid for what is missing, withdraw or give back what is too much."""
+        self.queue.play(now_ms)
+        milli = self.queue.wanted_milli(
+            now_ms, window_ms=WINDOW_MS, catch_up_ms=CATCH_UP_MS, load_percent=LOAD_PERCENT
+        )
+        wanted = min(self._most, -(-milli // self.stream.milli))
+        for _ in range(wanted - len(self.replicas)):
+            self._ask(now_ms)
+        surplus = len(self.replicas) - wanted
+        for replica in [each for each in self.replicas.values() if each.holding is None][: max(0, surplus)]:
+            self.leave(replica)
+            self._floor.withdraw(replica)
+        if len(self.replicas) <= wanted:
+            self._surplus_since_ms = None
+        elif self._surplus_since_ms is None:
+            self._surplus_since_ms = now_ms
+        elif now_ms - self._surplus_since_ms >= SURPLUS_MS:
+            self._give_back(now_ms)
+
+    def _ask(self, now_ms: int) -> None:
+        self._made += 1
+        replica = Replica(self, self._made, now_ms)
+        self.replicas[replica.number] = replica
+        package = Package(1, self.stream.milli, 0, self.stream.term_ms, 0)
+        ask = Ask(
+            tenant=self.tenant.name,
+            package=package,
+            value_micros=self.tenant.value_micros,
+            work_ms=self.stream.term_ms,
+            submitted_ms=now_ms,
+            job_class="latency",
+        )
+        self._floor.bid(ask, replica)
+
+    def _give_back(self, now_ms: int) -> None:
+        idle = self.queue.idle(now_ms)
+        if idle is not None and (holding := self.replicas[idle].holding) is not None:
+            self._floor.give_back(holding)

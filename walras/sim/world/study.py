@@ -1,0 +1,88 @@
+"""Jobs and requests over a pool, under any mechanism: the study of azure:, mooncake:, csv: and synthetic:"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
+from typing import Final
+
+from walras.core.errors import NotFound
+from walras.core.money import MICROS
+from walras.market.mechanisms.registry import MECHANISMS
+from walras.market.types import Rules
+from walras.sim.study import Progress, Result
+from walras.sim.traces.chances import log_uniform
+from walras.sim.traces.source import Source
+from walras.sim.traces.synthetic import strategy_of
+from walras.sim.world.figures import Figures
+from walras.sim.world.recorder import Recorder
+from walras.sim.world.showing import series
+from walras.sim.world.workload import Job, Tenant, Workload
+from walras.sim.world.world import World, devices
+
+DEFAULT: Final = ("auction", "fifo", "priority", "drf", "fairshare")
+SAMPLES: Final = 200
+# What tenants earn together an hour for each GPU; they begin with an hour of it and keep four at most.
+INCOME_MICROS: Final = 2 * MICROS
+CAP_HOURS: Final = 4
+# Between what a GPU-hour is worth to tenants whose trace does not say.
+SERVING_WORTH: Final = (2 * MICROS, 8 * MICROS)
+TRAINING_WORTH: Final = (MICROS // 2, 4 * MICROS)
+
+Drawn = Callable[[int, float, Random], Source]
+
+
+class WorldStudy:
+    """`drawn` gives the source for so many devices and that load, from a generator of chances.
+
+    load: of what the trace holds if that says how large it is, else of what the pool can do while it arrives.
+    """
+
+    def __init__(self, drawn: Drawn, *, gpus: int, tick_ms: int = 1_000) -> None:
+        self._drawn, self._gpus = drawn, gpus
+        self._rules = Rules(tick_ms=tick_ms)
+
+    @property
+    def policies(self) -> Sequence[str]:
+        return (*DEFAULT, *(name for name in MECHANISMS if name not in DEFAULT))
+
+    def run(self, policy: str, *, seed: int, load: float, progress: Progress) -> Result:
+        """Play the trace once. Raises NotFound for a policy that it does not have, Invalid for a load."""
+        if policy not in MECHANISMS:
+            raise NotFound(f'there is no policy "{policy}"; there are {", ".join(self.policies)}')
+        load_of = workload(self._drawn(self._gpus, load, Random(f"{seed}:load")), self._gpus, seed)  # noqa: S311
+        world = World(load_of, policy, devices(self._gpus), rules=self._rules)
+        recorder = Recorder(world, max(1, load_of.span_ms // SAMPLES))
+        world.noted = recorder.note
+        world.run(progress)
+        figures = Figures(world, recorder)
+        return Result(figures.metrics(), series(figures))
+
+
+def workload(source: Source, gpus: int, seed: int) -> Workload:
+    """The source with tenants that have money, and worth where it names none."""
+    chance = Random(f"{seed}:worth")  # noqa: S311 - to be the same again is what it is for
+    serving = {stream.tenant for stream in source.streams}
+    prices, tenants = dict(source.prices), []
+    income = gpus * INCOME_MICROS // max(1, len(source.tenants))
+    for name in source.tenants:
+        drawn = log_uniform(chance, *(SERVING_WORTH if name in serving else TRAINING_WORTH))
+        tenant = Tenant(
+            name=name,
+            value_micros=prices.get(name, drawn),
+            income_micros_per_hour=income,
+            balance_micros=income,
+            cap_micros=CAP_HOURS * income,
+            strategy=strategy_of(name),
+        )
+        tenants.append(tenant)
+    worth = {tenant.name: tenant.value_micros for tenant in tenants}
+    jobs = tuple(_worth(job, worth[job.tenant], chance) for job in source.jobs)
+    return Workload(tuple(tenants), jobs, source.streams, source.span_ms)
+
+
+def _worth(job: Job, tenant_micros: int, chance: Random) -> Job:
+    """A job whose trace names no price is worth between half and double of what its tenant's others are."""
+    drawn = log_uniform(chance, 500, 2_000)
+    return job if job.value_micros else replace(job, value_micros=tenant_micros * drawn // 1000)

@@ -1,0 +1,169 @@
+"""The event loop: tenants, jobs and requests over one pool, in whole milliseconds, from one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any, Final
+
+from walras.market.types import Device, Rules
+from walras.sim.world.auditor import Auditor
+from walras.sim.world.bank import Bank
+from walras.sim.world.bidding import Ask, Bidding, Finishing
+from walras.sim.world.leases import Claim, Holding
+from walras.sim.world.market import Market
+from walras.sim.world.serving import CONTROL_MS, Service
+from walras.sim.world.training import JobRun
+from walras.sim.world.workload import Job, Workload
+
+# The market's clock shows this when the run begins.
+START_MS: Final = 1_700_000_000_000
+PAY_MS: Final = 5_000
+
+Event = Callable[[Any], None]
+
+
+def devices(gpus: int, node_gpus: int = 8) -> tuple[Device, ...]:
+    """Reference devices on nodes of so many."""
+    return tuple(
+        Device(f"gpu{number}", f"node{number // node_gpus}", "H100", number % node_gpus, 81_559)
+        for number in range(gpus)
+    )
+
+
+class World:
+    """One run. `step` handles the next event and returns its time, or None when nothing is left to do.
+    `noted` is called after each.
+
+    `now_ms` is the true time from 0; the market's clock is that, `skew_ms` and START_MS, and never runs back.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        mechanism: str,
+        pool: tuple[Device, ...],
+        *,
+        rules: Rules | None = None,
+        until_ms: int | None = None,
+        rebates: bool = True,
+    ) -> None:
+        self.workload, self.now_ms, self.skew_ms = workload, 0, 0
+        self.until_ms = 2 * workload.span_ms if until_ms is None else until_ms
+        self.events = 0
+        self.pool_milli = sum(device.milli for device in pool)
+        self.noted: Callable[[], None] = lambda: None
+        self._at_ms = START_MS
+        self._heap: list[tuple[int, int, Event, Any]] = []
+        self._numbers = count()
+        rules = rules or Rules()
+        self.bank = Bank(workload.tenants, START_MS, rebates=rebates)
+        bidding = Bidding(self.bank, workload.tenants, rules.reserve_micros)
+        self.market = Market(mechanism, rules, pool, self.bank, bidding)
+        self.auditor = Auditor(self.market, self.bank)
+        self.runs: list[JobRun] = []
+        self.services = self._services(len(pool))
+        self._jobs: Iterator[Job] = iter(workload.jobs)
+        self._next_job()
+        for number, service in enumerate(self.services):
+            # Not all at the same moment, nor at that of the tick.
+            self.at(211 * (number + 1) % CONTROL_MS, self._control, service)
+        self.at(rules.tick_ms, self._tick, None)
+        self.at(0, self._pay, None)
+
+    @property
+    def at_ms(self) -> int:
+        """What the market's clock shows."""
+        self._at_ms = max(self._at_ms, START_MS + self.now_ms + self.skew_ms)
+        return self._at_ms
+
+    def at(self, when_ms: int, event: Event, what: Any) -> None:
+        """Call `event` with `what` at that time; events of one time in the order in which they were made."""
+        heappush(self._heap, (when_ms, next(self._numbers), event, what))
+
+    def run(self, progress: Callable[[float], None] = lambda _: None) -> None:
+        """All events up to the end: when all is done after the arrivals are over, or at `until_ms`."""
+        shown = 0
+        while (at_ms := self.step()) is not None:
+            if at_ms * 100 // self.until_ms > shown:
+                shown = at_ms * 100 // self.until_ms
+                progress(shown / 100)
+        progress(1.0)
+
+    def step(self) -> int | None:
+        """Handle the next event and have it audited; its time, or None when the run is over."""
+        when_ms, _, event, what = self._heap[0]
+        over = when_ms >= self.workload.span_ms and not self._waiting()
+        if when_ms > self.until_ms or over:
+            return None
+        heappop(self._heap)
+        self.now_ms = when_ms
+        self.events += 1
+        event(what)
+        self.auditor.check(event.__name__.strip("_"), self.now_ms)
+        self.noted()
+        return when_ms
+
+    # What work asks of it
+
+    def bid(self, ask: Ask, claim: Claim) -> None:
+        deadline_ms = None if ask.deadline_ms is None else START_MS + ask.deadline_ms
+        ask = replace(ask, submitted_ms=START_MS + ask.submitted_ms, deadline_ms=deadline_ms)
+        self.market.bid(ask, claim, self.now_ms, self.at_ms)
+
+    def withdraw(self, claim: Claim) -> None:
+        self.market.withdraw(claim, self.now_ms, self.at_ms)
+
+    def give_back(self, holding: Holding) -> None:
+        self.market.leases.end(holding, self.now_ms, self.at_ms)
+
+    def finish_at(self, at_ms: int, claim: Finishing) -> None:
+        self.at(max(at_ms, self.now_ms), self._finish, claim)
+
+    # Events
+
+    def _services(self, gpus: int) -> list[Service]:
+        tenants = {tenant.name: tenant for tenant in self.workload.tenants}
+        return [
+            Service(stream, tenants[stream.tenant], self, gpus * 1000 // stream.milli)
+            for stream in self.workload.streams
+        ]
+
+    def _waiting(self) -> bool:
+        if any(run.done_ms is None and not run.given_up for run in self.runs):
+            return True
+        return any(service.queue.waits(self.now_ms) for service in self.services)
+
+    def _next_job(self) -> None:
+        job = next(self._jobs, None)
+        if job is not None:
+            self.at(job.arrival_ms, self._arrive, job)
+
+    def _arrive(self, job: Job) -> None:
+        run = JobRun(job, self)
+        self.runs.append(run)
+        run.want(self.now_ms)
+        if job.deadline_ms is not None:
+            self.at(job.deadline_ms, self._expire, run)
+        self._next_job()
+
+    def _expire(self, run: JobRun) -> None:
+        run.expire()
+
+    def _finish(self, run: Finishing) -> None:
+        if run.holding is not None and run.is_done(self.now_ms):
+            self.market.leases.end(run.holding, self.now_ms, self.at_ms)
+
+    def _control(self, service: Service) -> None:
+        service.control(self.now_ms)
+        self.at(self.now_ms + CONTROL_MS, self._control, service)
+
+    def _tick(self, _: None) -> None:
+        self.market.tick(self.now_ms, self.at_ms)
+        self.at(self.now_ms + self.market.rules.tick_ms, self._tick, None)
+
+    def _pay(self, _: None) -> None:
+        self.bank.pay(self.at_ms)
+        self.at(self.now_ms + PAY_MS, self._pay, None)
