@@ -1,4 +1,4 @@
-"""`walras sim run`"""
+"""`walras sim run` and `walras sim fuzz`."""
 
 from __future__ import annotations
 
@@ -96,6 +96,37 @@ def run(
 
         page = write(report, results, title=f"{trace}, load {load:g}, seed {seed}")
         click.echo(f"report in {page}", err=as_json)
+
+
+@sim.command()
+@click.option("--seeds", default=100, show_default=True, type=click.IntRange(1), help="How many to try.")
+@click.option("--first", default=0, show_default=True, type=click.IntRange(0), help="The first of them.")
+@click.option("--seed", type=click.IntRange(0), help="Play this one alone, with a line for each transition.")
+def fuzz(seeds: int, first: int, seed: int | None) -> int:
+    """Search for a seed that breaks a promise of the market, among mechanisms, loads and faults."""
+    from walras.sim.world.fuzz import play  # noqa: PLC0415 - as of the report
+
+    if seed is not None:
+        return _replay(seed)
+    with _progress(["seeds"], shown=True) as bars:
+        for tried in range(first, first + seeds):
+            bars["seeds"]((tried - first) / seeds)
+            if play(tried) is not None:
+                break
+        else:
+            click.echo(f"{seeds} seeds from {first} on broke no promise")
+            return 0
+    return _replay(tried)
+
+
+def _replay(seed: int) -> int:
+    """Options first, then a line a transition, then what broke; the exit code."""
+    from walras.sim.world.fuzz import drawn, play  # noqa: PLC0415
+
+    click.echo(str(drawn(seed)))
+    broke = play(seed, click.echo)
+    click.echo(broke or "no promise was broken")
+    return 1 if broke else 0
 
 
 @contextmanager

@@ -7,6 +7,8 @@ long a bid at the top has waited. What it finds raises AuditError with what was 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from walras.core.errors import InternalError
@@ -25,8 +27,16 @@ class AuditError(InternalError):
     """An invariant of the simulation does not hold: a defect of Walras, to be reported with its seed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A tenant that bids more than anybody else and has the money waits so long at most."""
+
+    tenant: str
+    wait_ms: int
+
+
 class Auditor:
-    """`check` after every event, `decided` with every outcome. `starving`: a tenant that must not starve."""
+    """`check` after every event, `decided` with every outcome, `excuse` when something failed."""
 
     def __init__(self, market: Market, bank: Bank) -> None:
         self._market, self._bank = market, bank
@@ -35,8 +45,10 @@ class Auditor:
         self._issued = 0
         self._seen: tuple[Lease, ...] = ()
         self._devices: tuple[object, ...] = ()
+        self._waiting: dict[str, int] = {}
+        self.promise: Promise | None = None
         self.checks = 0
-        self.lines: list[str] | None = None
+        self.tell: Callable[[str], None] | None = None
         market.observe = self.decided
 
     def check(self, event: str, now_ms: int) -> None:
@@ -52,9 +64,14 @@ class Auditor:
         if entries or leases != self._seen:
             self._check_holds()
             self.checks += 1
-            if self.lines is not None:
-                self._note(event, now_ms, leases)
+            if self.tell is not None:
+                self.tell(self._line(event, now_ms, leases))
         self._seen, self._devices = leases, self._market.devices
+
+    def close(self) -> None:
+        """At the end: leases that are over have left nothing behind."""
+        self._check_money()
+        self._check_holds()
 
     def decided(self, snapshot: Snapshot, outcome: Outcome) -> None:
         """What an outcome promises: nobody pays more than it bid, all have an answer, notice is given."""
@@ -83,6 +100,24 @@ class Auditor:
         for gone in outcome.displacements:
             self._must(gone.drains_at_ms >= noticed_ms, f"{gone.lease} has no notice")
             self._must(leases[gone.lease].state == "active", f"{gone.lease} is told to go twice")
+
+        if self.promise is not None:
+            self._check_wait(self.promise, snapshot)
+
+    def excuse(self) -> None:
+        """What was promised is promised from now on: devices went or came, or the clock jumped."""
+        self._waiting.clear()
+
+    def _check_wait(self, promise: Promise, snapshot: Snapshot) -> None:
+        known, self._waiting = self._waiting, {}
+        for bid in snapshot.bids:
+            if bid.agent == promise.tenant and bid.packages[0].devices <= len(snapshot.devices):
+                since_ms = self._waiting[bid.id] = known.get(bid.id, snapshot.now_ms)
+                waited_ms = snapshot.now_ms - since_ms
+                self._must(
+                    waited_ms <= promise.wait_ms,
+                    f"{bid.id} bids most and waits {waited_ms} ms, not {promise.wait_ms} at most",
+                )
 
     def _book(self, entry: Entry) -> None:
         """One line of the journal, on naive accounts."""
@@ -134,8 +169,8 @@ class Auditor:
                 self._must(name in sizes, f"{name} is leased and is not there")
                 self._must((used <= sizes[name][0]) and memory[name] <= sizes[name][1], f"{name} is oversold")
 
-    def _note(self, event: str, now_ms: int, leases: tuple[Lease, ...]) -> None:
-        """A line of what this event changed."""
+    def _line(self, event: str, now_ms: int, leases: tuple[Lease, ...]) -> str:
+        """What this event changed: leases that began (+), changed (~) or ended (-), or money alone."""
         was, now = {each.id: each for each in self._seen}, {each.id: each for each in leases}
         changes = [f"-{name}" for name in was if name not in now]
         changes += [
@@ -144,8 +179,7 @@ class Auditor:
             for name, lease in now.items()
             if name not in was or (lease.state, lease.end_ms) != (was[name].state, was[name].end_ms)
         ]
-        assert self.lines is not None
-        self.lines.append(f"{now_ms:>9} {event:<8} {' '.join(changes) or 'money'}")
+        return f"{now_ms:>9} {event:<8} {' '.join(changes) or 'money'}"
 
     @staticmethod
     def _must(holds: bool, otherwise: str) -> None:

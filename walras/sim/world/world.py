@@ -122,6 +122,10 @@ class World:
     def finish_at(self, at_ms: int, claim: Finishing) -> None:
         self.at(max(at_ms, self.now_ms), self._finish, claim)
 
+    def set_devices(self, there: tuple[Device, ...]) -> None:
+        """The pool has these from now on."""
+        self.market.set_devices(there, self.now_ms, self.at_ms)
+
     # Events
 
     def _services(self, gpus: int) -> list[Service]:
