@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 from click.testing import CliRunner
-from support.pool import job, tenant, world
+from support.simulated import job, tenant, world
 
 from walras.cli.main import main
 from walras.market.mechanisms.fifo import Fifo

@@ -44,13 +44,15 @@ class Holding:
 
 
 class Leases:
-    """All that there are, by id. Times of leases are the market's, `now_ms` is that of the run."""
+    """All that there are, by id. Times of leases are the market's, `now_ms` is that of the run. `freed`: room
+    came free since reserved leases were looked at; `changes` counts whatever changes what is free."""
 
     def __init__(self, bank: Bank) -> None:
         self._bank = bank
         self._held: dict[str, Holding] = {}
         self._made = 0
         self.freed = False
+        self.changes = 0
 
     def __iter__(self) -> Iterator[Holding]:
         return iter(self._held.values())
@@ -73,6 +75,7 @@ class Leases:
     def grant(self, award: Award, bid: Bid, claim: Claim, at_ms: int) -> Holding:
         """The lease that a bid won, its first term paid into a hold. Raises InsufficientFunds."""
         self._made += 1
+        self.changes += 1
         lease = Lease(
             id=f"l{self._made}",
             bid=bid.id,
@@ -115,6 +118,7 @@ class Leases:
     def warn(self, displacement: Displacement, now_ms: int) -> Holding:
         """It must end at that time."""
         holding = self._held[displacement.lease]
+        self.changes += 1
         holding.lease = replace(holding.lease, state="draining", drains_at_ms=displacement.drains_at_ms)
         holding.reason = displacement.reason
         holding.claim.warned(holding, now_ms)
@@ -128,6 +132,7 @@ class Leases:
             self._bank.release(term.hold, at_ms)
         holding.terms.clear()
         del self._held[holding.lease.id]
+        self.changes += 1
         self.freed = True
         holding.claim.ended(holding, now_ms)
 

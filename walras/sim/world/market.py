@@ -54,6 +54,7 @@ class Market:
         self._reserve_micros = rules.reserve_micros
         self._cleared_ms = self._repriced_ms = 0
         self._made = 0
+        self._refused: tuple[object, ...] = ()
 
     def bid(self, ask: Ask, claim: Claim, now_ms: int, at_ms: int) -> None:
         """Take in a bid; one of the latency class is decided at once."""
@@ -70,9 +71,15 @@ class Market:
             priority=ask.priority,
         )
         self.pending[bid.id] = Pending(bid, ask, claim)
-        if ask.job_class == "latency":
+        if ask.job_class != "latency":
+            return
+        # Where one of the same kind was just refused, another is.
+        asked = (bid.agent, bid.packages, bid.deadline_ms, bid.restart_cost_micros, bid.priority)
+        moment = (asked, at_ms, self.leases.changes)
+        if moment != self._refused:
             snapshot = self._snapshot(at_ms, only=bid.id)
             self._apply(snapshot, self._mechanism.express(snapshot, bid.id), now_ms, at_ms)
+            self._refused = moment if bid.id in self.pending else ()
 
     def withdraw(self, claim: Claim, now_ms: int, at_ms: int) -> None:
         """Take a claim's bid back, or its lease that has not begun."""

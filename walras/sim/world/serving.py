@@ -16,7 +16,8 @@ CONTROL_MS: Final = 1_000
 WINDOW_MS: Final = 30_000
 LOAD_PERCENT: Final = 70
 CATCH_UP_MS: Final = 5_000
-# So long it must have had more than it wants before it gives one back.
+# So long it must have had more than it wants before it takes a bid back, or gives a replica back.
+WITHDRAW_MS: Final = 5_000
 SURPLUS_MS: Final = 30_000
 
 
@@ -68,15 +69,15 @@ class Service:
         wanted = min(self._most, -(-milli // self.stream.milli))
         for _ in range(wanted - len(self.replicas)):
             self._ask(now_ms)
-        surplus = len(self.replicas) - wanted
-        for replica in [each for each in self.replicas.values() if each.holding is None][: max(0, surplus)]:
-            self.leave(replica)
-            self._floor.withdraw(replica)
         if len(self.replicas) <= wanted:
             self._surplus_since_ms = None
-        elif self._surplus_since_ms is None:
+            return
+        if self._surplus_since_ms is None:
             self._surplus_since_ms = now_ms
-        elif now_ms - self._surplus_since_ms >= SURPLUS_MS:
+        lasted_ms = now_ms - self._surplus_since_ms
+        if lasted_ms >= WITHDRAW_MS:
+            self._withdraw(len(self.replicas) - wanted)
+        if lasted_ms >= SURPLUS_MS and len(self.replicas) > wanted:
             self._give_back(now_ms)
 
     def _ask(self, now_ms: int) -> None:
@@ -93,6 +94,11 @@ class Service:
             job_class="latency",
         )
         self._floor.bid(ask, replica)
+
+    def _withdraw(self, most: int) -> None:
+        for replica in [each for each in self.replicas.values() if each.holding is None][:most]:
+            self.leave(replica)
+            self._floor.withdraw(replica)
 
     def _give_back(self, now_ms: int) -> None:
         idle = self.queue.idle(now_ms)
