@@ -1,8 +1,8 @@
 """How fast the simulation runs: `scripts/bench sim` prints one line of JSON.
 
 Events a second of processor time, each request two (its begin and its end), under mechanisms of different
-cost: with them, and what the rest does in the time that it takes itself. Beside them the queue alone, and as the
-limit of the same run what Python's heap does. Peak memory is that of the process.
+cost: with them, and what the rest does in the time that it takes itself. Beside them the queue alone, and as
+the limit of the same run what Python's heap does. Peak memory is that of the process.
 """
 
 from __future__ import annotations
