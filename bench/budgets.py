@@ -1,8 +1,8 @@
 """Does paying work? `scripts/bench budgets` prints one line of JSON.
 
-Twelve tenants with the same work and worth, who pace their spending on 8 GPUs that are asked for three
+Twelve agents with the same work and worth, who pace their spending on 8 GPUs that are asked for three
 times; incomes are 1 to 4. Over some seeds: how what they spent goes with the GPU time that they had
-(Pearson's r), how many times as much a tenant has when its income is doubled, and both without the rebate.
+(Pearson's r), how many times as much an agent has when its income is doubled, and both without the rebate.
 As the peer FIFO, where nothing is paid: how income goes with GPU time there.
 """
 
@@ -16,24 +16,24 @@ from statistics import fmean
 
 from walras.core.money import MICROS
 from walras.sim.world.recorder import Recorder
-from walras.sim.world.workload import Job, Tenant, Workload
+from walras.sim.world.workload import Agent, Job, Workload
 from walras.sim.world.world import World, devices
 
-GPUS, TENANTS, SPAN_MS = 8, 12, 1_800_000
+GPUS, AGENTS, SPAN_MS = 8, 12, 1_800_000
 WORTH = 4 * MICROS
 INCOME = MICROS // 2
 OVER = 3
 
 
 def load_of(seed: int, double: int | None = None) -> Workload:
-    """Tenants with incomes of 1 to 4 in turn; `double` has twice its own."""
+    """Agents with incomes of 1 to 4 in turn; `double` has twice its own."""
     chance = Random(seed)
-    tenants, jobs = [], []
-    for number in range(TENANTS):
+    agents, jobs = [], []
+    for number in range(AGENTS):
         income = INCOME * (1 + number % 4) * (2 if number == double else 1)
         name = f"t{number}"
-        tenants.append(
-            Tenant(
+        agents.append(
+            Agent(
                 name,
                 value_micros=WORTH,
                 income_micros_per_hour=income,
@@ -42,7 +42,7 @@ def load_of(seed: int, double: int | None = None) -> Workload:
                 strategy="pacing",
             )
         )
-        left_ms = OVER * GPUS * SPAN_MS // TENANTS
+        left_ms = OVER * GPUS * SPAN_MS // AGENTS
         made = 0
         while left_ms > 0:
             work_ms = min(left_ms, chance.randint(60_000, 600_000))
@@ -52,16 +52,16 @@ def load_of(seed: int, double: int | None = None) -> Workload:
             jobs.append(Job(f"{name}-{made}", name, arrival_ms, work_ms, value_micros=WORTH))
             made += 1
     jobs.sort(key=lambda job: (job.arrival_ms, job.name))
-    return Workload(tuple(tenants), tuple(jobs), (), SPAN_MS)
+    return Workload(tuple(agents), tuple(jobs), (), SPAN_MS)
 
 
 def play(load: Workload, mechanism: str, *, rebates: bool = True) -> tuple[list[int], list[int], float]:
-    """By tenant what it spent and its milli-GPU ms, and the mean price in credits."""
+    """By agent what it spent and its milli-GPU ms, and the mean price in credits."""
     world = World(load, mechanism, devices(GPUS), until_ms=SPAN_MS, rebates=rebates)
     recorder = Recorder(world, 10_000)
     world.noted = recorder.note
     world.run()
-    names = [tenant.name for tenant in load.tenants]
+    names = [agent.name for agent in load.agents]
     price = fmean(sample.price_micros for sample in recorder.samples) / MICROS
     return (
         [world.bank.spent(name) for name in names],
@@ -88,8 +88,8 @@ def main() -> None:
         found.setdefault(name, []).append(value)
 
     for seed in range(asked.seeds):
-        load, doubled = load_of(seed), load_of(seed, double=seed % TENANTS)
-        incomes = [tenant.income_micros_per_hour for tenant in load.tenants]
+        load, doubled = load_of(seed), load_of(seed, double=seed % AGENTS)
+        incomes = [agent.income_micros_per_hour for agent in load.agents]
         for name, mechanism, rebates in (
             ("auction", "auction", True),
             ("no_rebate", "auction", False),
@@ -101,7 +101,7 @@ def main() -> None:
                 note(f"{name}_r_spent_service", pearson(spent, got))
                 note(f"{name}_price", price)
                 _, more, _ = play(doubled, mechanism, rebates=rebates)
-                note(f"{name}_double_buys", more[seed % TENANTS] / max(1, got[seed % TENANTS]))
+                note(f"{name}_double_buys", more[seed % AGENTS] / max(1, got[seed % AGENTS]))
                 shares = sorted(got)
                 note(f"{name}_most_over_least", shares[-1] / max(1, shares[0]))
     print(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from walras.core.money import MICROS
-from walras.sim.world.workload import Job, Stream, Tenant, Workload
+from walras.sim.world.workload import Agent, Job, Stream, Workload
 from walras.sim.world.world import World, devices
 
 
-def tenant(name: str, *, worth: int = 2, **more: object) -> Tenant:
+def agent(name: str, *, worth: int = 2, **more: object) -> Agent:
     """One with more money than it needs, to whom a GPU-hour is worth so many credits."""
     rich = {"balance_micros": 1000 * MICROS, "cap_micros": 2000 * MICROS, **more}
-    return Tenant(name, value_micros=worth * MICROS, **rich)  # type: ignore[arg-type]
+    return Agent(name, value_micros=worth * MICROS, **rich)  # type: ignore[arg-type]
 
 
 def job(name: str, owner: str, arrival_s: int, work_s: int, *, worth: int = 2, **more: object) -> Job:
@@ -27,12 +27,12 @@ def stream(owner: str, arrivals_ms: list[int], works_ms: list[int], **more: obje
 def world(
     mechanism: str,
     gpus: int,
-    tenants: list[Tenant],
+    agents: list[Agent],
     jobs: list[Job] | None = None,
     streams: list[Stream] | None = None,
     *,
     span_s: int = 600,
 ) -> World:
     """A world that is ready to run."""
-    load = Workload(tuple(tenants), tuple(jobs or ()), tuple(streams or ()), 1000 * span_s)
+    load = Workload(tuple(agents), tuple(jobs or ()), tuple(streams or ()), 1000 * span_s)
     return World(load, mechanism, devices(gpus))

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 from click.testing import CliRunner
-from support.simulated import job, tenant, world
+from support.simulated import agent, job, world
 
 from walras.cli.main import main
 from walras.market.mechanisms.fifo import Fifo
@@ -20,7 +20,7 @@ from walras.sim.world.faults import Fault, Faults
 
 
 def test_a_node_that_fails_ends_its_leases_at_once_and_serves_again_when_it_returns() -> None:
-    pool = world("auction", 1, [tenant("a")], [job("j", "a", 0, 100, checkpoint_ms=10_000)])
+    pool = world("auction", 1, [agent("a")], [job("j", "a", 0, 100, checkpoint_ms=10_000)])
     Faults(pool, (Fault(35_500, "node", "node0", 20_000),), Random(1), price_max_micros=1)
     spent = []
     pool.noted = lambda: spent.append(pool.bank.spent("a"))
@@ -35,7 +35,7 @@ def test_a_node_that_fails_ends_its_leases_at_once_and_serves_again_when_it_retu
 
 
 def test_a_provider_that_vanishes_takes_its_nodes_for_good() -> None:
-    pool = world("fifo", 16, [tenant("a")], [job("j", "a", 0, 1)])
+    pool = world("fifo", 16, [agent("a")], [job("j", "a", 0, 1)])
     Faults(pool, (Fault(5_000, "provider", "provider1"),), Random(1), price_max_micros=1)
     pool.run()
     assert {device.node for device in pool.market.devices} == {"node0"}
@@ -43,7 +43,7 @@ def test_a_provider_that_vanishes_takes_its_nodes_for_good() -> None:
 
 @pytest.mark.parametrize("jump_ms", [-30_000, 45_000])
 def test_a_clock_that_jumps_neither_runs_back_nor_costs_work(jump_ms: int) -> None:
-    pool = world("auction", 1, [tenant("a")], [job("j", "a", 0, 100)])
+    pool = world("auction", 1, [agent("a")], [job("j", "a", 0, 100)])
     Faults(pool, (Fault(20_000, "clock", for_ms=jump_ms),), Random(1), price_max_micros=1)
     times: list[int] = []
     pool.noted = lambda: times.append(pool.at_ms)

@@ -32,7 +32,7 @@ def test_azure_times_are_to_the_millisecond_and_work_is_by_tokens(tmp_path: Path
     assert stream.arrivals_ms.tolist() == [0, 52]
     # 4808 of 10,000 and 10 of 1,000 a second: 480.8 + 10 ms, rounded up.
     assert stream.works_ms.tolist() == [491, 326]
-    assert read.tenants == [f"serving-{number}" for number in range(4)]
+    assert read.agents == [f"serving-{number}" for number in range(4)]
 
 
 def test_mooncake_lines_are_requests(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_an_empty_trace_is_refused(tmp_path: Path) -> None:
         requests.source(requests.azure(path), path)
 
 
-OWN = "arrival_ms,tenant,kind,work_ms,gpus,gpus_min,price,deadline_ms\n"
+OWN = "arrival_ms,agent,kind,work_ms,gpus,gpus_min,price,deadline_ms\n"
 
 
 def test_a_trace_of_ones_own_has_jobs_and_requests(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_trace_of_ones_own_has_jobs_and_requests(tmp_path: Path) -> None:
     )
     read = own.source(path)
     job = read.jobs[0]
-    assert (job.tenant, job.arrival_ms, job.work_ms, job.gpus, job.gpus_min) == ("team-a", 500, 60_000, 4, 2)
+    assert (job.agent, job.arrival_ms, job.work_ms, job.gpus, job.gpus_min) == ("team-a", 500, 60_000, 4, 2)
     assert (job.value_micros, job.deadline_ms) == (3 * MICROS // 2, 90_000)
     assert read.streams[0].arrivals_ms.tolist() == [0, 100]
     assert read.streams[0].works_ms.tolist() == [200, 250]
@@ -87,15 +87,15 @@ def test_a_trace_of_ones_own_has_jobs_and_requests(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("arrival_ms,tenant\n", ":1: .*lacks kind, work_ms"),
-        ("arrival_ms,tenant,kind,work_ms,colour\n", ":1: there is no column colour"),
+        ("arrival_ms,agent\n", ":1: .*lacks kind, work_ms"),
+        ("arrival_ms,agent,kind,work_ms,colour\n", ":1: there is no column colour"),
         (OWN + "0,a,job,1,1,1,1,\n0,a,jog,1,1,1,1,\n", ":3: kind is"),
         (OWN + "0,a,job,0,1,1,1,\n", ":2: work_ms is a whole number from 1"),
         (OWN + "0,a,job,ten,1,1,1,\n", ":2: work_ms is a whole number"),
         (OWN + "0,a,job,5,2,3,1,\n", ":2: gpus_min is a whole number from 1 to 2"),
         (OWN + "0,a,job,5,2,2,-1,\n", ":2: .*negative"),
         (OWN + "9,a,job,5,2,2,1,9\n", ":2: deadline_ms"),
-        (OWN + "9,,job,5,2,2,1,\n", ":2: tenant is missing"),
+        (OWN + "9,,job,5,2,2,1,\n", ":2: agent is missing"),
         (OWN + "9,a,job,5,2,2,1,,,,\n", ":2: .*as many values"),
         (OWN, "empty"),
     ],

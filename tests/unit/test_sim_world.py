@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.simulated import job, stream, tenant, world
+from support.simulated import agent, job, stream, world
 
 from walras.core.money import MICROS
 from walras.market.mechanisms.registry import MECHANISMS
@@ -18,7 +18,7 @@ from walras.sim.world.study import WorldStudy
 
 
 def test_a_job_that_is_alone_begins_at_the_next_tick_and_takes_its_work_by_its_devices() -> None:
-    alone = world("fifo", 4, [tenant("a")], [job("j", "a", 10, 240, gpus=4)])
+    alone = world("fifo", 4, [agent("a")], [job("j", "a", 10, 240, gpus=4)])
     alone.run()
     assert [run.done_ms for run in alone.runs] == [10_000 + 60_000]
     assert alone.runs[0].first_ms == 10_000
@@ -26,7 +26,7 @@ def test_a_job_that_is_alone_begins_at_the_next_tick_and_takes_its_work_by_its_d
 
 def test_an_elastic_job_takes_what_there_is_and_is_slower_by_as_much() -> None:
     jobs = [job("big", "a", 0, 400, gpus=4, gpus_min=2), job("first", "b", 0, 300)]
-    small = world("fifo", 3, [tenant("a"), tenant("b")], jobs[::-1])
+    small = world("fifo", 3, [agent("a"), agent("b")], jobs[::-1])
     small.run()
     first, big = small.runs
     assert (first.done_ms, big.done_ms) == (1_000 + 300_000, 1_000 + 200_000)
@@ -38,7 +38,7 @@ def test_an_eviction_takes_the_work_since_the_last_checkpoint_along() -> None:
         job("slow", "a", 0, 300, worth=1, checkpoint_ms=30_000, restart_ms=4_000),
         job("urgent", "b", 100, 50, worth=9, job_class="latency"),
     ]
-    both = world("auction", 1, [tenant("a"), tenant("b")], jobs)
+    both = world("auction", 1, [agent("a"), agent("b")], jobs)
     both.run()
     slow, urgent = both.runs
     assert slow.evictions == 1
@@ -50,7 +50,7 @@ def test_an_eviction_takes_the_work_since_the_last_checkpoint_along() -> None:
 
 def test_a_job_that_waits_beyond_its_deadline_is_given_up() -> None:
     jobs = [job("long", "a", 0, 500), job("late", "b", 1, 10, deadline_ms=60_000)]
-    crowded = world("fifo", 1, [tenant("a"), tenant("b")], jobs)
+    crowded = world("fifo", 1, [agent("a"), agent("b")], jobs)
     crowded.run()
     assert [run.given_up for run in crowded.runs] == [False, True]
     assert not crowded.market.pending
@@ -58,8 +58,8 @@ def test_a_job_that_waits_beyond_its_deadline_is_given_up() -> None:
 
 def test_what_a_lease_costs_goes_through_revenue_and_comes_back_by_weight() -> None:
     """One device for ten terms of a minute at the reserve of 0.10 an hour; nobody has an income."""
-    tenants = [tenant("a", weight=1), tenant("b", weight=3)]
-    pool = world("auction", 1, tenants, [job("j", "a", 0, 600)])
+    agents = [agent("a", weight=1), agent("b", weight=3)]
+    pool = world("auction", 1, agents, [job("j", "a", 0, 600)])
     pool.run()
     pool.bank.pay(pool.at_ms)
     cost = 10 * (60 * MICROS // 10 // 3600)
@@ -69,7 +69,7 @@ def test_what_a_lease_costs_goes_through_revenue_and_comes_back_by_weight() -> N
 
 
 def test_income_stops_at_the_wallet_cap() -> None:
-    poor = tenant("a", balance_micros=0, cap_micros=MICROS, income_micros_per_hour=60 * MICROS)
+    poor = agent("a", balance_micros=0, cap_micros=MICROS, income_micros_per_hour=60 * MICROS)
     pool = world("fifo", 1, [poor], [job("j", "a", 599, 1)])
     pool.run()
     assert pool.bank.balance("a") == MICROS
@@ -120,7 +120,7 @@ def test_a_request_whose_replica_goes_is_answered_by_another_from_the_start() ->
 
 def test_a_service_has_a_replica_at_once_and_gives_it_back_when_nothing_comes() -> None:
     arrivals = list(range(0, 60_000, 100))
-    pool = world("auction", 4, [tenant("a", worth=5)], [], [stream("a", arrivals, [60] * len(arrivals))])
+    pool = world("auction", 4, [agent("a", worth=5)], [], [stream("a", arrivals, [60] * len(arrivals))])
     pool.run()
     service = pool.services[0]
     assert max(service.waits_ms) == 0
@@ -147,7 +147,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another() -> None:
 
 
 def test_the_auditor_finds_a_device_that_is_sold_twice_and_money_from_nowhere() -> None:
-    pool = world("fifo", 1, [tenant("a")], [job("j", "a", 0, 100)])
+    pool = world("fifo", 1, [agent("a")], [job("j", "a", 0, 100)])
     while not list(pool.market.leases):
         pool.step()
     lease = next(iter(pool.market.leases))
@@ -155,7 +155,7 @@ def test_the_auditor_finds_a_device_that_is_sold_twice_and_money_from_nowhere() 
     pool.market.leases.freed = True
     with pytest.raises(AuditError, match="oversold"):
         pool.step()
-    other = world("fifo", 1, [tenant("a")], [job("j", "a", 0, 100)])
+    other = world("fifo", 1, [agent("a")], [job("j", "a", 0, 100)])
     other.step()
     other.bank.ledger.accounts["a"].credits_posted += 1
     with pytest.raises(AuditError, match="in the ledger"):

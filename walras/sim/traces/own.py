@@ -16,7 +16,7 @@ from walras.core.money import parse_credits
 from walras.sim.traces.source import Source, wrong
 from walras.sim.world.workload import SLO_MS, Job, Stream
 
-REQUIRED: Final = ("arrival_ms", "tenant", "kind", "work_ms")
+REQUIRED: Final = ("arrival_ms", "agent", "kind", "work_ms")
 OPTIONAL: Final = (
     "gpus", "gpus_min", "milli", "checkpoint_ms", "restart_ms", "deadline_ms", "priority", "price", "slo_ms",
 )  # fmt: skip
@@ -40,13 +40,13 @@ def source(path: Path) -> Source:
         _check_header(path, reader.fieldnames or ())
         for row in reader:
             line = _Line(path, reader.line_num, row)
-            tenant, price = line.text("tenant"), line.credits("price")
-            prices[tenant] = max(prices[tenant], price)
+            agent, price = line.text("agent"), line.credits("price")
+            prices[agent] = max(prices[agent], price)
             if line.text("kind") == "job":
-                jobs.append(_job(line, tenant, price, len(jobs)))
+                jobs.append(_job(line, agent, price, len(jobs)))
             elif line.text("kind") == "request":
                 known = requests.setdefault(
-                    tenant, _Requests(line.number("slo_ms", SLO_MS, 1), line.number("milli", 1000, 1, 1000))
+                    agent, _Requests(line.number("slo_ms", SLO_MS, 1), line.number("milli", 1000, 1, 1000))
                 )
                 known.rows.append((line.number("arrival_ms"), line.number("work_ms", None, 1)))
             else:
@@ -54,9 +54,9 @@ def source(path: Path) -> Source:
     if not jobs and not requests:
         raise Invalid(f"{path}: the trace is empty")
     jobs.sort(key=lambda job: job.arrival_ms)
-    streams = tuple(_stream(tenant, each) for tenant, each in sorted(requests.items()))
+    streams = tuple(_stream(agent, each) for agent, each in sorted(requests.items()))
     last = [job.arrival_ms for job in jobs] + [int(stream.arrivals_ms.max()) for stream in streams]
-    known_prices = tuple(sorted((tenant, price) for tenant, price in prices.items() if price))
+    known_prices = tuple(sorted((agent, price) for agent, price in prices.items() if price))
     return Source(max(last) + 1, tuple(jobs), streams, relative=False, prices=known_prices)
 
 
@@ -68,14 +68,14 @@ def _check_header(path: Path, names: object) -> None:
         raise wrong(path, 1, f"there is no column {', '.join(unknown)}; there are {', '.join(OPTIONAL)}")
 
 
-def _job(line: _Line, tenant: str, price: int, made: int) -> Job:
+def _job(line: _Line, agent: str, price: int, made: int) -> Job:
     gpus = line.number("gpus", 1, 1)
     arrival_ms, deadline_ms = line.number("arrival_ms"), line.number("deadline_ms", 0)
     if deadline_ms and deadline_ms <= arrival_ms:
         raise line.wrong("deadline_ms is not after arrival_ms; both count from the beginning of the trace")
     return Job(
         name=f"job-{made}",
-        tenant=tenant,
+        agent=agent,
         arrival_ms=arrival_ms,
         work_ms=line.number("work_ms", None, 1),
         gpus=gpus,
@@ -89,9 +89,9 @@ def _job(line: _Line, tenant: str, price: int, made: int) -> Job:
     )
 
 
-def _stream(tenant: str, requests: _Requests) -> Stream:
+def _stream(agent: str, requests: _Requests) -> Stream:
     rows = np.array(sorted(requests.rows, key=lambda row: row[0]), np.int64)
-    return Stream(tenant, rows[:, 0], rows[:, 1], requests.slo_ms, requests.milli)
+    return Stream(agent, rows[:, 0], rows[:, 1], requests.slo_ms, requests.milli)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ from walras.sim.world.workload import Stream
 
 PREFILL: Final = 10_000
 DECODE: Final = 1_000
-# An anonymous trace is played to so many tenants, each from another time of it on.
-TENANTS: Final = 4
+# An anonymous trace is played to so many agents, each from another time of it on.
+AGENTS: Final = 4
 
 _HEADER: Final = "TIMESTAMP,ContextTokens,GeneratedTokens"
 _MS: Final = timedelta(milliseconds=1)
@@ -78,7 +78,7 @@ def _checked(path: Path, number: int, row: Row) -> Row:
 
 
 def source(rows: Iterator[Row], path: Path) -> Source:
-    """The requests as one stream for each of some tenants. Raises Invalid when there are none."""
+    """The requests as one stream for each of some agents. Raises Invalid when there are none."""
     arrivals, works = array("q"), array("q")
     for at_ms, context, generated in rows:
         arrivals.append(at_ms)
@@ -88,5 +88,5 @@ def source(rows: Iterator[Row], path: Path) -> Source:
     come, work = np.frombuffer(arrivals, np.int64), np.frombuffer(works, np.int64)
     come = come - come.min()
     order = np.argsort(come, kind="stable")
-    streams = tuple(Stream(f"serving-{n}", come[order], work[order]) for n in range(TENANTS))
+    streams = tuple(Stream(f"serving-{n}", come[order], work[order]) for n in range(AGENTS))
     return Source(span_ms=int(come.max()) + 1, streams=streams)

@@ -21,7 +21,7 @@ class Source:
     """Jobs and streams as they arrive within `span_ms`.
 
     relative: whether it has to be laid on a pool (a load of 1 is all that the pool can do), or is as large as
-    it is (a load of 1 is all that it holds). prices: by tenant, what a GPU-hour is worth, where it says so.
+    it is (a load of 1 is all that it holds). prices: by agent, what a GPU-hour is worth, where it says so.
     """
 
     span_ms: int
@@ -31,8 +31,8 @@ class Source:
     prices: tuple[tuple[str, int], ...] = ()
 
     @property
-    def tenants(self) -> list[str]:
-        return sorted({*(job.tenant for job in self.jobs), *(stream.tenant for stream in self.streams)})
+    def agents(self) -> list[str]:
+        return sorted({*(job.agent for job in self.jobs), *(stream.agent for stream in self.streams)})
 
     @property
     def work_ms(self) -> int:

@@ -3,7 +3,7 @@
 Requests come as Poisson arrivals whose rate is BURST times as high for a tenth of each five minutes, jobs as
 Poisson arrivals. Sizes are log-uniform between bounds. A gang has 1, 2, 4 or 8 devices, or as many as there
 are, with chances of 8 : 4 : 2 : 1; every second one of several is content with half of it. One training
-tenant in three paces its spending; one has deadlines of four to sixteen times what the work takes on all its
+agent in three paces its spending; one has deadlines of four to sixteen times what the work takes on all its
 devices.
 """
 
@@ -30,7 +30,7 @@ _TENTHS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """minutes: for how long work arrives. serving, training: how many tenants of each. serving_percent: of
+    """minutes: for how long work arrives. serving, training: how many agents of each. serving_percent: of
     the work, what is requests. request_ms, job_s: the bounds of their sizes in time of a whole device."""
 
     minutes: int = 30
@@ -57,10 +57,10 @@ def parse(text: str) -> Spec:
             raise Invalid(f'{name} is a whole number, not "{value}"')
         values[name] = int(value)
     spec = Spec(**values)
-    tenants = spec.serving + spec.training
-    if not 0 < tenants <= 1000 or not 0 < spec.minutes <= 100_000 or spec.serving_percent > 100:
+    agents = spec.serving + spec.training
+    if not 0 < agents <= 1000 or not 0 < spec.minutes <= 100_000 or spec.serving_percent > 100:
         raise Invalid(
-            "synthetic load takes 1 to 1000 tenants, 1 to 100000 minutes, at most 100 percent serving"
+            "synthetic load takes 1 to 1000 agents, 1 to 100000 minutes, at most 100 percent serving"
         )
     if not 0 < spec.request_ms_min <= spec.request_ms_max or not 0 < spec.job_s_min <= spec.job_s_max:
         raise Invalid("the smallest size of a request or a job is more than 0 and no more than the largest")
@@ -87,13 +87,13 @@ def source(spec: Spec, gpus: int, load: float, chance: Random) -> Source:
     return Source(span_ms, tuple(jobs), streams, relative=False)
 
 
-def strategy_of(tenant: str) -> str:
-    """How a tenant bids, by its name."""
-    kind, _, number = tenant.rpartition("-")
+def strategy_of(agent: str) -> str:
+    """How an agent bids, by its name."""
+    kind, _, number = agent.rpartition("-")
     return STRATEGIES[int(number) % len(STRATEGIES)] if kind == "training" and number.isdigit() else "fixed"
 
 
-def _stream(tenant: str, spec: Spec, work_ms: int, chance: Random) -> Stream:
+def _stream(agent: str, spec: Spec, work_ms: int, chance: Random) -> Stream:
     span_ms = spec.minutes * MINUTE_MS
     mean_ms = log_uniform_mean(spec.request_ms_min, spec.request_ms_max)
     calm_gap_us = 1000 * span_ms * mean_ms * (_TENTHS + BURST - 1) // (_TENTHS * max(1, work_ms))
@@ -107,10 +107,10 @@ def _stream(tenant: str, spec: Spec, work_ms: int, chance: Random) -> Stream:
             break
         arrivals.append(at_us // 1000)
     works = [log_uniform(chance, spec.request_ms_min, spec.request_ms_max) for _ in arrivals]
-    return Stream(tenant, np.array(arrivals, np.int64), np.array(works, np.int64))
+    return Stream(agent, np.array(arrivals, np.int64), np.array(works, np.int64))
 
 
-def _jobs(tenant: str, spec: Spec, gpus: int, work_ms: int, chance: Random) -> list[Job]:
+def _jobs(agent: str, spec: Spec, gpus: int, work_ms: int, chance: Random) -> list[Job]:
     """Jobs of that work together, the last one as large as what is left, at times of a Poisson process."""
     span_ms, made, jobs = spec.minutes * MINUTE_MS, 0, []
     sizes: list[int] = []
@@ -127,15 +127,15 @@ def _jobs(tenant: str, spec: Spec, gpus: int, work_ms: int, chance: Random) -> l
         late = arrival_ms + slack * max(MINUTE_MS, size // gang)
         jobs.append(
             Job(
-                name=f"{tenant}-{number}",
-                tenant=tenant,
+                name=f"{agent}-{number}",
+                agent=agent,
                 arrival_ms=arrival_ms,
                 work_ms=size,
                 gpus=gang,
                 gpus_min=gang // 2 if elastic else gang,
                 checkpoint_ms=1000 * spec.checkpoint_s,
                 restart_ms=1000 * spec.restart_s,
-                deadline_ms=late if strategy_of(tenant) == "deadline" else None,
+                deadline_ms=late if strategy_of(agent) == "deadline" else None,
             )
         )
     return jobs

@@ -29,9 +29,9 @@ class AuditError(InternalError):
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """A tenant that bids more than anybody else and has the money waits so long at most."""
+    """An agent that bids more than anybody else and has the money waits so long at most."""
 
-    tenant: str
+    agent: str
     wait_ms: int
 
 
@@ -111,7 +111,7 @@ class Auditor:
     def _check_wait(self, promise: Promise, snapshot: Snapshot) -> None:
         known, self._waiting = self._waiting, {}
         for bid in snapshot.bids:
-            if bid.agent == promise.tenant and bid.packages[0].devices <= len(snapshot.devices):
+            if bid.agent == promise.agent and bid.packages[0].devices <= len(snapshot.devices):
                 since_ms = self._waiting[bid.id] = known.get(bid.id, snapshot.now_ms)
                 waited_ms = snapshot.now_ms - since_ms
                 self._must(

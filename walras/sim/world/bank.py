@@ -1,4 +1,4 @@
-"""The tenants' money: the same ledger as the live exchange's, with incomes, wallet caps and the rebate."""
+"""The agents' money: the same ledger as the live exchange's, with incomes, wallet caps and the rebate."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from typing import Final
 from walras.ledger.budget import Accrual, Income, rebate
 from walras.ledger.ledger import Ledger
 from walras.ledger.types import Entry, Limit
-from walras.sim.world.workload import Tenant
+from walras.sim.world.workload import Agent
 
 MINT: Final = "mint"
 REVENUE: Final = "revenue"
 
 
 class Bank:
-    """Accounts by tenant. `drain` gives the journal, for whoever keeps books of its own."""
+    """Accounts by agent. `drain` gives the journal, for whoever keeps books of its own."""
 
-    def __init__(self, tenants: Sequence[Tenant], at_ms: int, *, rebates: bool = True) -> None:
+    def __init__(self, agents: Sequence[Agent], at_ms: int, *, rebates: bool = True) -> None:
         self.ledger = Ledger()
         self._rebates = rebates
         self._made = 0
         self.ledger.open(f"open:{MINT}", MINT, limit=Limit.CREDITS, at_ms=at_ms)
         self.ledger.open(f"open:{REVENUE}", REVENUE, limit=Limit.DEBITS, at_ms=at_ms)
-        self.weights = {tenant.name: tenant.weight for tenant in tenants}
+        self.weights = {agent.name: agent.weight for agent in agents}
         self._incomes: dict[str, tuple[Income, Accrual]] = {}
-        for tenant in tenants:
-            self.ledger.open(f"open:{tenant.name}", tenant.name, limit=Limit.DEBITS, at_ms=at_ms)
-            if tenant.balance_micros:
-                self.transfer(MINT, tenant.name, tenant.balance_micros, at_ms)
-            income = Income(tenant.income_micros_per_hour, tenant.cap_micros)
-            self._incomes[tenant.name] = (income, Accrual(at_ms))
+        for agent in agents:
+            self.ledger.open(f"open:{agent.name}", agent.name, limit=Limit.DEBITS, at_ms=at_ms)
+            if agent.balance_micros:
+                self.transfer(MINT, agent.name, agent.balance_micros, at_ms)
+            income = Income(agent.income_micros_per_hour, agent.cap_micros)
+            self._incomes[agent.name] = (income, Accrual(at_ms))
 
-    def available(self, tenant: str) -> int:
+    def available(self, agent: str) -> int:
         """Micros that it can still promise."""
-        return self.ledger.accounts[tenant].available
+        return self.ledger.accounts[agent].available
 
-    def balance(self, tenant: str) -> int:
+    def balance(self, agent: str) -> int:
         """Micros that it owns, money on hold included."""
-        return self.ledger.accounts[tenant].balance
+        return self.ledger.accounts[agent].balance
 
-    def spent(self, tenant: str) -> int:
-        return self.ledger.accounts[tenant].debits_posted
+    def spent(self, agent: str) -> int:
+        return self.ledger.accounts[agent].debits_posted
 
-    def rate(self, tenant: str) -> int:
+    def rate(self, agent: str) -> int:
         """Its income in micros an hour."""
-        return self._incomes[tenant][0].rate_micros_per_hour
+        return self._incomes[agent][0].rate_micros_per_hour
 
     def pay(self, at_ms: int) -> None:
         """Incomes up to now, then the revenue back by weight."""
@@ -64,10 +64,10 @@ class Bank:
         """Raises InsufficientFunds."""
         self.ledger.transfer(self._id(), payer, payee, micros, at_ms=at_ms)
 
-    def hold(self, tenant: str, micros: int, at_ms: int) -> str:
+    def hold(self, agent: str, micros: int, at_ms: int) -> str:
         """Set money aside for the pool; the hold's id. Raises InsufficientFunds."""
         hold = self._id()
-        self.ledger.hold(hold, tenant, REVENUE, micros, at_ms=at_ms)
+        self.ledger.hold(hold, agent, REVENUE, micros, at_ms=at_ms)
         return hold
 
     def capture(self, hold: str, micros: int, at_ms: int) -> None:

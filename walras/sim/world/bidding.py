@@ -1,4 +1,4 @@
-"""What tenants bid: their strategies' prices, with the facts that the live proxy gives them."""
+"""What agents bid: their strategies' prices, with the facts that the live proxy gives them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from walras.market.strategies.strategy import Facts, PacingState
 from walras.market.types import AgentFacts, Bid, JobClass, Package
 from walras.sim.world.bank import Bank
 from walras.sim.world.leases import Claim, Holding
-from walras.sim.world.workload import Tenant
+from walras.sim.world.workload import Agent
 
 # A bid is named anew when its price has moved by a fiftieth, as the live proxy does.
 MOVES_BY: Final = 50
@@ -21,7 +21,7 @@ MOVES_BY: Final = 50
 class Ask:
     """What is wanted, before a price: `value_micros` a GPU-hour is what it is worth."""
 
-    tenant: str
+    agent: str
     package: Package
     value_micros: int
     work_ms: int
@@ -33,7 +33,7 @@ class Ask:
 
 
 class Floor(Protocol):
-    """What a tenant's work needs of the world that it is in."""
+    """What an agent's work needs of the world that it is in."""
 
     def bid(self, ask: Ask, claim: Claim) -> None:
         """Bid for a lease; of the latency class it is decided at once."""
@@ -58,10 +58,10 @@ class Finishing(Claim, Protocol):
 
 @dataclass(slots=True)
 class Bidding:
-    """Prices by tenant, and the pacing of those that pace."""
+    """Prices by agent, and the pacing of those that pace."""
 
     bank: Bank
-    tenants: Sequence[Tenant]
+    agents: Sequence[Agent]
     reserve_micros: int
     posted_micros: int = 0
     _strategies: dict[str, str] = field(default_factory=dict)
@@ -69,11 +69,11 @@ class Bidding:
     _spent: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._strategies = {tenant.name: tenant.strategy for tenant in self.tenants}
+        self._strategies = {agent.name: agent.strategy for agent in self.agents}
 
-    def adapts(self, tenant: str) -> bool:
+    def adapts(self, agent: str) -> bool:
         """Whether what it bids changes with time."""
-        return self._strategies[tenant] != "fixed"
+        return self._strategies[agent] != "fixed"
 
     def observe(self, at_ms: int) -> None:
         """Take note of what was spent; move the pacing of those that pace."""
@@ -86,8 +86,8 @@ class Bidding:
                 self._spent[name] = spent
 
     def price(self, ask: Ask, at_ms: int) -> int:
-        """What the tenant's strategy names; at least the reserve where it is worth that."""
-        strategy = self._strategies[ask.tenant]
+        """What the agent's strategy names; at least the reserve where it is worth that."""
+        strategy = self._strategies[ask.agent]
         if strategy == "fixed":
             return ask.value_micros
         facts = Facts(
@@ -95,12 +95,12 @@ class Bidding:
             value_micros=ask.value_micros,
             milli=ask.package.total_milli,
             term_ms=ask.package.term_ms,
-            available_micros=self.bank.available(ask.tenant),
+            available_micros=self.bank.available(ask.agent),
             posted_micros=self.posted_micros,
             submitted_ms=ask.submitted_ms,
             deadline_ms=ask.deadline_ms,
             work_ms=ask.work_ms,
-            pacing=self._pacing.get(ask.tenant, PacingState()),
+            pacing=self._pacing.get(ask.agent, PacingState()),
         )
         return max(STRATEGIES[strategy].price(facts), min(ask.value_micros, self.reserve_micros))
 
@@ -112,11 +112,11 @@ class Bidding:
     def facts(self) -> dict[str, AgentFacts]:
         """What mechanisms that divide by agent may know, as in the live exchange."""
         return {
-            tenant.name: AgentFacts(
-                weight=tenant.weight,
+            agent.name: AgentFacts(
+                weight=agent.weight,
                 spend_micros_per_hour=PACING.target(
-                    self.bank.rate(tenant.name), self.bank.balance(tenant.name)
+                    self.bank.rate(agent.name), self.bank.balance(agent.name)
                 ),
             )
-            for tenant in self.tenants
+            for agent in self.agents
         }

@@ -67,18 +67,18 @@ class Figures:
     @cached_property
     def waits_ms(self) -> list[int]:
         """From bid to first lease, of jobs and replicas; one that never had a lease waited to the end."""
-        return [wait for waits in self.waits_by_tenant.values() for wait in waits]
+        return [wait for waits in self.waits_by_agent.values() for wait in waits]
 
     @cached_property
-    def waits_by_tenant(self) -> dict[str, list[int]]:
+    def waits_by_agent(self) -> dict[str, list[int]]:
         now_ms = self.world.now_ms
-        found: dict[str, list[int]] = {tenant.name: [] for tenant in self.world.workload.tenants}
+        found: dict[str, list[int]] = {agent.name: [] for agent in self.world.workload.agents}
         for run in self.world.runs:
             end_ms = now_ms if run.first_ms is None else run.first_ms
-            found[run.job.tenant].append(end_ms - run.job.arrival_ms)
+            found[run.job.agent].append(end_ms - run.job.arrival_ms)
         for service in self.world.services:
             waiting = [each for each in service.replicas.values() if each.holding is None]
-            found[service.tenant.name] += [*service.waits_ms, *(now_ms - each.wanted_ms for each in waiting)]
+            found[service.agent.name] += [*service.waits_ms, *(now_ms - each.wanted_ms for each in waiting)]
         return found
 
     def latencies_ms(self, service: Service) -> Ints:
@@ -89,35 +89,35 @@ class Figures:
 
     @cached_property
     def useful_milli_ms(self) -> dict[str, int]:
-        """By tenant, milli-GPU ms of work that was kept, in the time of the arrivals."""
+        """By agent, milli-GPU ms of work that was kept, in the time of the arrivals."""
         span_ms = self.world.workload.span_ms
-        found = {tenant.name: 0 for tenant in self.world.workload.tenants}
+        found = {agent.name: 0 for agent in self.world.workload.agents}
         for run in self.world.runs:
-            found[run.job.tenant] += run.useful_milli_ms(span_ms)
+            found[run.job.agent] += run.useful_milli_ms(span_ms)
         for service in self.world.services:
-            found[service.tenant.name] += service.queue.useful_ms(span_ms) * service.stream.milli
+            found[service.agent.name] += service.queue.useful_ms(span_ms) * service.stream.milli
         return found
 
     @cached_property
     def jain(self) -> float:
-        """Jain's index over what each tenant got of the lesser of its demand and its part by weight."""
+        """Jain's index over what each agent got of the lesser of its demand and its part by weight."""
         workload, offered = self.world.workload, self.recorder.offered_milli_ms
-        demand = {tenant.name: 0 for tenant in workload.tenants}
+        demand = {agent.name: 0 for agent in workload.agents}
         for job in workload.jobs:
-            demand[job.tenant] += job.work_ms * 1000
+            demand[job.agent] += job.work_ms * 1000
         for stream in workload.streams:
-            demand[stream.tenant] += int(stream.works_ms.sum()) * 1000
-        weights = sum(tenant.weight for tenant in workload.tenants)
+            demand[stream.agent] += int(stream.works_ms.sum()) * 1000
+        weights = sum(agent.weight for agent in workload.agents)
         parts = []
-        for tenant in workload.tenants:
-            due = min(demand[tenant.name], offered * tenant.weight // weights)
+        for agent in workload.agents:
+            due = min(demand[agent.name], offered * agent.weight // weights)
             if due:
-                parts.append(min(1_000_000, 1_000_000 * self.useful_milli_ms[tenant.name] // due))
+                parts.append(min(1_000_000, 1_000_000 * self.useful_milli_ms[agent.name] // due))
         squares = len(parts) * sum(part * part for part in parts)
         return sum(parts) ** 2 / squares if squares else 1.0
 
     def _of_jobs(self) -> dict[str, float]:
-        """rho: how long a job took over how long it takes on its tenant's part of the pool alone."""
+        """rho: how long a job took over how long it takes on its agent's part of the pool alone."""
         world, rhos = self.world, self.rho_permille
         done = [run.done_ms for run in world.runs if run.done_ms is not None]
         useful = sum(run.useful_milli_ms(world.workload.span_ms) for run in world.runs)
@@ -134,13 +134,13 @@ class Figures:
 
     @cached_property
     def rho_permille(self) -> list[int]:
-        tenants = {tenant.name: tenant for tenant in self.world.workload.tenants}
-        weights = sum(tenant.weight for tenant in tenants.values())
+        agents = {agent.name: agent for agent in self.world.workload.agents}
+        weights = sum(agent.weight for agent in agents.values())
         pool = self.world.pool_milli
         found = []
         for run in self.world.runs:
             job = run.job
-            part = min(job.gpus * job.milli, max(1, pool * tenants[job.tenant].weight // weights))
+            part = min(job.gpus * job.milli, max(1, pool * agents[job.agent].weight // weights))
             alone_ms = max(1, job.work_ms * 1000 // part)
             end_ms = self.world.now_ms if run.done_ms is None else run.done_ms
             found.append(1000 * (end_ms - job.arrival_ms) // alone_ms)

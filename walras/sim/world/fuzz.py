@@ -14,7 +14,7 @@ from walras.market.mechanisms.registry import MECHANISMS
 from walras.market.types import JobClass, Payments, Rules
 from walras.sim.world.auditor import Promise
 from walras.sim.world.faults import ROGUE, Fault, Faults, provider_of
-from walras.sim.world.workload import Job, Stream, Tenant, Workload
+from walras.sim.world.workload import Agent, Job, Stream, Workload
 from walras.sim.world.world import World, devices
 
 PRICE_MAX: Final = 20 * MICROS
@@ -38,21 +38,21 @@ class Options:
     notice_ms: int
     epsilon_percent: int
     span_s: int
-    tenants: int
+    agents: int
     jobs: int
     requests: int
     node_failures: int
     vanishing: bool
     clock_jumps: int
     rogue_acts: int
-    patient: int  # the devices of a tenant that must not starve; 0 without one
+    patient: int  # the devices of an agent that must not starve; 0 without one
 
     def __str__(self) -> str:
         return " ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
 
 
 def drawn(seed: int) -> Options:
-    """Half of all runs are of the auction, a third of those with a tenant that must not starve."""
+    """Half of all runs are of the auction, a third of those with an agent that must not starve."""
     chance = Random(f"{seed}:options")  # noqa: S311 - to be the same again is what it is for
     mechanism = chance.choice((*MECHANISMS, *["auction"] * (len(MECHANISMS) - 2)))
     gpus = chance.choice((1, 2, 4, 8))
@@ -68,7 +68,7 @@ def drawn(seed: int) -> Options:
         notice_ms=chance.choice((0, 2_000, 10_000)),
         epsilon_percent=chance.choice((1, 10, 50)),
         span_s=chance.choice((60, 120, 240)),
-        tenants=chance.randint(1, 5),
+        agents=chance.randint(1, 5),
         jobs=chance.randint(0, 30),
         requests=chance.choice((0, 100, 1_000)),
         node_failures=chance.choice((0, 0, 1, 4)),
@@ -126,17 +126,17 @@ def play(seed: int, tell: Callable[[str], None] | None = None) -> str | None:
 
 def _workload(options: Options, chance: Random) -> Workload:
     span_ms = 1000 * options.span_s
-    names = [f"t{number}" for number in range(options.tenants)]
-    tenants = [_tenant(name, chance) for name in names]
+    names = [f"t{number}" for number in range(options.agents)]
+    agents = [_agent(name, chance) for name in names]
     jobs = [_job(f"j{n}", chance.choice(names), options, chance) for n in range(options.jobs)]
     streams = tuple(
         _stream(name, options.requests, span_ms, chance) for name in names[:2] if options.requests
     )
     if options.rogue_acts:
-        tenants.append(_tenant(ROGUE, chance))
+        agents.append(_agent(ROGUE, chance))
     if options.patient:
         rich = 10**6 * MICROS
-        tenants.append(Tenant(PATIENT, value_micros=PRICE_MAX, balance_micros=rich, cap_micros=rich))
+        agents.append(Agent(PATIENT, value_micros=PRICE_MAX, balance_micros=rich, cap_micros=rich))
         every_ms = max(1, span_ms // 4)
         jobs += [
             Job(
@@ -145,11 +145,11 @@ def _workload(options: Options, chance: Random) -> Workload:
             for number in range(4)
         ]
     jobs.sort(key=lambda job: (job.arrival_ms, job.name))
-    return Workload(tuple(tenants), tuple(jobs), streams, span_ms)
+    return Workload(tuple(agents), tuple(jobs), streams, span_ms)
 
 
-def _tenant(name: str, chance: Random) -> Tenant:
-    return Tenant(
+def _agent(name: str, chance: Random) -> Agent:
+    return Agent(
         name=name,
         value_micros=chance.randint(0, PRICE_MAX // 2),
         weight=chance.choice((1, 1, 2, 5)),
@@ -160,12 +160,12 @@ def _tenant(name: str, chance: Random) -> Tenant:
     )
 
 
-def _job(name: str, tenant: str, options: Options, chance: Random) -> Job:
+def _job(name: str, agent: str, options: Options, chance: Random) -> Job:
     gpus = chance.choice((1, 1, 1, 2, options.gpus))
     arrival_ms = chance.randrange(1000 * options.span_s)
     return Job(
         name=name,
-        tenant=tenant,
+        agent=agent,
         arrival_ms=arrival_ms,
         work_ms=chance.choice((1, 999, 10_000, 60_000, 300_000)),
         gpus=gpus,
@@ -181,8 +181,8 @@ def _job(name: str, tenant: str, options: Options, chance: Random) -> Job:
     )
 
 
-def _stream(tenant: str, requests: int, span_ms: int, chance: Random) -> Stream:
+def _stream(agent: str, requests: int, span_ms: int, chance: Random) -> Stream:
     arrivals = sorted(chance.randrange(span_ms) for _ in range(requests))
     works = [chance.randint(1, 1_500) for _ in arrivals]
     milli, term_ms = chance.choice((1000, 500)), chance.choice(TERMS_MS)
-    return Stream(tenant, np.array(arrivals, np.int64), np.array(works, np.int64), 1_000, milli, term_ms)
+    return Stream(agent, np.array(arrivals, np.int64), np.array(works, np.int64), 1_000, milli, term_ms)

@@ -61,7 +61,7 @@ class Market:
         self._made += 1
         bid = Bid(
             id=f"b{self._made}",
-            agent=ask.tenant,
+            agent=ask.agent,
             job_class=ask.job_class,
             packages=(replace(ask.package, price_micros=self.bidding.price(ask, at_ms)),),
             restart_cost_micros=ask.restart_cost_micros,

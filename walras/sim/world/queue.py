@@ -1,6 +1,6 @@
-"""Requests of one tenant and the replicas that answer them, in order of arrival.
+"""Requests of one agent and the replicas that answer them, in order of arrival.
 
-Nothing but the market changes which replicas there are, and requests of different tenants do not meet. So a
+Nothing but the market changes which replicas there are, and requests of different agents do not meet. So a
 queue is played by itself, up to the next thing that the market does, which is faster than event by event.
 """
 

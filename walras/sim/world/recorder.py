@@ -9,7 +9,7 @@ from walras.sim.world.world import World
 
 @dataclass(slots=True)
 class Sample:
-    """One moment: milli-GPU under lease by tenant, the price, the milli-GPU there are."""
+    """One moment: milli-GPU under lease by agent, the price, the milli-GPU there are."""
 
     at_ms: int
     held: dict[str, int]

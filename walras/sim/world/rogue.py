@@ -37,8 +37,8 @@ class Squat:
 class Rogue:
     """`act` does one thing that it should not, of those that validation at the API lets through."""
 
-    def __init__(self, tenant: str, chance: Random, floor: Floor, price_max_micros: int) -> None:
-        self._tenant, self._chance, self._floor = tenant, chance, floor
+    def __init__(self, agent: str, chance: Random, floor: Floor, price_max_micros: int) -> None:
+        self._agent, self._chance, self._floor = agent, chance, floor
         self._price_max = price_max_micros
         self.holdings: list[Holding] = []
         self._pending: list[Squat] = []
@@ -81,7 +81,7 @@ class Rogue:
             affinity=chance.choice((Affinity.ANY, Affinity.ANY, Affinity.NODE, Affinity.SPREAD)),
         )
         ask = Ask(
-            tenant=self._tenant,
+            agent=self._agent,
             package=package,
             value_micros=chance.choice((0, 1, MICROS, self._price_max)),
             work_ms=1,

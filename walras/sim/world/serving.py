@@ -1,4 +1,4 @@
-"""A tenant that answers requests: how many replicas it wants, and what becomes of each."""
+"""An agent that answers requests: how many replicas it wants, and what becomes of each."""
 
 # ruff: noqa: ARG002 (a claim need not look at all that it is told)
 from __future__ import annotations
@@ -9,7 +9,7 @@ from walras.market.types import Package
 from walras.sim.world.bidding import Ask, Floor
 from walras.sim.world.leases import Holding
 from walras.sim.world.queue import Queue
-from walras.sim.world.workload import Stream, Tenant
+from walras.sim.world.workload import Agent, Stream
 
 CONTROL_MS: Final = 1_000
 # It wants what came in this time, at that load, and to work off what waits in that.
@@ -49,8 +49,8 @@ class Replica:
 class Service:
     """The queue and the replicas of one stream; `waits_ms` is from bid to lease, of each that began."""
 
-    def __init__(self, stream: Stream, tenant: Tenant, floor: Floor, most: int) -> None:
-        self.stream, self.tenant, self.queue = stream, tenant, Queue(stream)
+    def __init__(self, stream: Stream, agent: Agent, floor: Floor, most: int) -> None:
+        self.stream, self.agent, self.queue = stream, agent, Queue(stream)
         self.replicas: dict[int, Replica] = {}
         self.waits_ms: list[int] = []
         self.evictions = 0
@@ -86,9 +86,9 @@ class Service:
         self.replicas[replica.number] = replica
         package = Package(1, self.stream.milli, 0, self.stream.term_ms, 0)
         ask = Ask(
-            tenant=self.tenant.name,
+            agent=self.agent.name,
             package=package,
-            value_micros=self.tenant.value_micros,
+            value_micros=self.agent.value_micros,
             work_ms=self.stream.term_ms,
             submitted_ms=now_ms,
             job_class="latency",

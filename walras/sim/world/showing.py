@@ -76,19 +76,19 @@ def _price(figures: Figures) -> Series:
 
 def _shares(figures: Figures) -> Series:
     columns: dict[str, Sequence[float]] = {"time": _minutes(figures)}
-    for tenant in figures.world.workload.tenants:
-        columns[tenant.name] = [
-            100 * sample.held.get(tenant.name, 0) / max(1, sample.pool_milli)
+    for agent in figures.world.workload.agents:
+        columns[agent.name] = [
+            100 * sample.held.get(agent.name, 0) / max(1, sample.pool_milli)
             for sample in figures.recorder.samples
         ]
-    return Series("Share of each tenant", columns, x_unit="min", y_unit="% of the pool")
+    return Series("Share of each agent", columns, x_unit="min", y_unit="% of the pool")
 
 
 def _waits(figures: Figures) -> Series:
     percents = list(range(0, 101, 5))
     columns: dict[str, Sequence[float]] = {"percentile": percents}
-    for tenant, waits in figures.waits_by_tenant.items():
-        columns[tenant] = [percentile(waits, percent) / 1000 for percent in percents]
+    for agent, waits in figures.waits_by_agent.items():
+        columns[agent] = [percentile(waits, percent) / 1000 for percent in percents]
     return Series("Who waited how long", columns, x_unit="% of its bids", y_unit="s, at most")
 
 

@@ -18,15 +18,15 @@ from walras.sim.traces.synthetic import strategy_of
 from walras.sim.world.figures import Figures
 from walras.sim.world.recorder import Recorder
 from walras.sim.world.showing import series
-from walras.sim.world.workload import Job, Tenant, Workload
+from walras.sim.world.workload import Agent, Job, Workload
 from walras.sim.world.world import World, devices
 
 DEFAULT: Final = ("auction", "fifo", "priority", "drf", "fairshare")
 SAMPLES: Final = 200
-# What tenants earn together an hour for each GPU; they begin with an hour of it and keep four at most.
+# What agents earn together an hour for each GPU; they begin with an hour of it and keep four at most.
 INCOME_MICROS: Final = 2 * MICROS
 CAP_HOURS: Final = 4
-# Between what a GPU-hour is worth to tenants whose trace does not say.
+# Between what a GPU-hour is worth to agents whose trace does not say.
 SERVING_WORTH: Final = (2 * MICROS, 8 * MICROS)
 TRAINING_WORTH: Final = (MICROS // 2, 4 * MICROS)
 
@@ -61,14 +61,14 @@ class WorldStudy:
 
 
 def workload(source: Source, gpus: int, seed: int) -> Workload:
-    """The source with tenants that have money, and worth where it names none."""
+    """The source with agents that have money, and worth where it names none."""
     chance = Random(f"{seed}:worth")  # noqa: S311 - to be the same again is what it is for
-    serving = {stream.tenant for stream in source.streams}
-    prices, tenants = dict(source.prices), []
-    income = gpus * INCOME_MICROS // max(1, len(source.tenants))
-    for name in source.tenants:
+    serving = {stream.agent for stream in source.streams}
+    prices, agents = dict(source.prices), []
+    income = gpus * INCOME_MICROS // max(1, len(source.agents))
+    for name in source.agents:
         drawn = log_uniform(chance, *(SERVING_WORTH if name in serving else TRAINING_WORTH))
-        tenant = Tenant(
+        agent = Agent(
             name=name,
             value_micros=prices.get(name, drawn),
             income_micros_per_hour=income,
@@ -76,13 +76,13 @@ def workload(source: Source, gpus: int, seed: int) -> Workload:
             cap_micros=CAP_HOURS * income,
             strategy=strategy_of(name),
         )
-        tenants.append(tenant)
-    worth = {tenant.name: tenant.value_micros for tenant in tenants}
-    jobs = tuple(_worth(job, worth[job.tenant], chance) for job in source.jobs)
-    return Workload(tuple(tenants), jobs, source.streams, source.span_ms)
+        agents.append(agent)
+    worth = {agent.name: agent.value_micros for agent in agents}
+    jobs = tuple(_worth(job, worth[job.agent], chance) for job in source.jobs)
+    return Workload(tuple(agents), jobs, source.streams, source.span_ms)
 
 
-def _worth(job: Job, tenant_micros: int, chance: Random) -> Job:
-    """A job whose trace names no price is worth between half and double of what its tenant's others are."""
+def _worth(job: Job, agent_micros: int, chance: Random) -> Job:
+    """A job whose trace names no price is worth between half and double of what its agent's others are."""
     drawn = log_uniform(chance, 500, 2_000)
-    return job if job.value_micros else replace(job, value_micros=tenant_micros * drawn // 1000)
+    return job if job.value_micros else replace(job, value_micros=agent_micros * drawn // 1000)

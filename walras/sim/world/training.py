@@ -41,7 +41,7 @@ class JobRun:
         package = Package(job.gpus, job.milli, 0, job.term_ms, 0, devices_min=fewest)
         work_ms = self.left_milli_ms // (job.gpus * job.milli)
         ask = Ask(
-            tenant=job.tenant,
+            agent=job.agent,
             package=package,
             value_micros=job.value_micros,
             work_ms=work_ms,

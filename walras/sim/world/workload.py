@@ -1,4 +1,4 @@
-"""What is to be done in a simulated pool: tenants, jobs and streams of requests. Pure data, all integers.
+"""What is to be done in a simulated pool: agents, jobs and streams of requests. Pure data, all integers.
 
 Times are milliseconds since the beginning of the run, work is milliseconds of a whole reference device.
 """
@@ -19,7 +19,7 @@ SLO_MS: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Tenant:
+class Agent:
     """An agent with its money and how it bids. Amounts are micro-credits.
 
     value_micros: what a GPU-hour is worth to it where its work does not say.
@@ -43,7 +43,7 @@ class Job:
     """
 
     name: str
-    tenant: str
+    agent: str
     arrival_ms: int
     work_ms: int
     gpus: int = 1
@@ -60,12 +60,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stream:
-    """Requests of one tenant in order of arrival, each answered by one of its replicas, one at a time.
+    """Requests of one agent in order of arrival, each answered by one of its replicas, one at a time.
 
     A replica is `milli` of one device; a request that takes longer than `slo_ms` misses its objective.
     """
 
-    tenant: str
+    agent: str
     arrivals_ms: Ints
     works_ms: Ints
     slo_ms: int = SLO_MS
@@ -80,7 +80,7 @@ class Stream:
 class Workload:
     """All of it. `span_ms` is the time in which it arrives."""
 
-    tenants: tuple[Tenant, ...]
+    agents: tuple[Agent, ...]
     jobs: tuple[Job, ...]
     streams: tuple[Stream, ...]
     span_ms: int

@@ -1,4 +1,4 @@
-"""The event loop: tenants, jobs and requests over one pool, in whole milliseconds, from one seed."""
+"""The event loop: agents, jobs and requests over one pool, in whole milliseconds, from one seed."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class World:
         self._heap: list[tuple[int, int, Event, Any]] = []
         self._numbers = count()
         rules = rules or Rules()
-        self.bank = Bank(workload.tenants, START_MS, rebates=rebates)
-        bidding = Bidding(self.bank, workload.tenants, rules.reserve_micros)
+        self.bank = Bank(workload.agents, START_MS, rebates=rebates)
+        bidding = Bidding(self.bank, workload.agents, rules.reserve_micros)
         self.market = Market(mechanism, rules, pool, self.bank, bidding)
         self.auditor = Auditor(self.market, self.bank)
         self.runs: list[JobRun] = []
@@ -129,9 +129,9 @@ class World:
     # Events
 
     def _services(self, gpus: int) -> list[Service]:
-        tenants = {tenant.name: tenant for tenant in self.workload.tenants}
+        agents = {agent.name: agent for agent in self.workload.agents}
         return [
-            Service(stream, tenants[stream.tenant], self, gpus * 1000 // stream.milli)
+            Service(stream, agents[stream.agent], self, gpus * 1000 // stream.milli)
             for stream in self.workload.streams
         ]
 

@@ -1,9 +1,9 @@
-"""Inference beside training, as real arrivals: `scripts/bench tenants` prints one line of JSON.
+"""Inference beside training, as real arrivals: `scripts/bench mixed` prints one line of JSON.
 
-Azure's and Mooncake's requests, two tenants each, come to 40 % of 64 GPUs; eight virtual clusters of the
-Philly trace of Microsoft (as Gavel has them) are training tenants, whose jobs are drawn until they come to
+Azure's and Mooncake's requests, two agents each, come to 40 % of 64 GPUs; eight virtual clusters of the
+Philly trace of Microsoft (as Gavel has them) are training agents, whose jobs are drawn until they come to
 70 %. An hour of the Philly trace is a minute here, of which each cluster's first ones are played, and jobs
-of more than 16 GPUs are left out. Every mechanism has the same tenants, jobs and requests. The traces are
+of more than 16 GPUs are left out. Every mechanism has the same agents, jobs and requests. The traces are
 read from WALRAS_TRACES, else from shared/data beside the checkout.
 """
 
@@ -57,7 +57,7 @@ def philly(path: Path, rates: dict[str, dict[str, float]], span_ms: int) -> Iter
             alone_ms = max(1_000, round(int(steps) / rate * HOUR_AS_MS / 3600))
             yield Job(
                 name=f"{path.stem}-{number}",
-                tenant=f"training-{path.stem}",
+                agent=f"training-{path.stem}",
                 arrival_ms=arrival_ms,
                 work_ms=alone_ms * int(gpus),
                 gpus=int(gpus),
@@ -80,7 +80,7 @@ def streams(data: Path, span_ms: int) -> list[tuple[Stream, ...]]:
         whole = requests.source(rows, path).streams[0]
         kept = whole.arrivals_ms < span_ms
         cut = Stream(name, whole.arrivals_ms[kept], whole.works_ms[kept], slo_ms)
-        found.append(tuple(replace(cut, tenant=f"serving-{name}-{number}") for number in range(2)))
+        found.append(tuple(replace(cut, agent=f"serving-{name}-{number}") for number in range(2)))
     return found
 
 
