@@ -2,9 +2,9 @@
 
 Azure's and Mooncake's requests, two agents each, come to 40 % of 64 GPUs; eight virtual clusters of the
 Philly trace of Microsoft (as Gavel has them) are training agents, whose jobs are drawn until they come to
-70 %. An hour of the Philly trace is a minute here, of which each cluster's first ones are played, and jobs
-of more than 16 GPUs are left out. Every mechanism has the same agents, jobs and requests. The traces are
-read from WALRAS_TRACES, else from shared/data beside the checkout.
+70 %. An hour of the Philly trace is a quarter of a minute here, of which each cluster's first ones are
+played, and jobs of more than 16 GPUs are left out. Every mechanism has the same agents, jobs and requests.
+The traces are read from WALRAS_TRACES, else from shared/data beside the checkout.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SHOWN = (
     "gpu_wait_p99_s", "slo_pct", "request_p99_s", "goodput_pct", "utilisation", "allocation_pct", "jain",
     "evictions", "lost_gpu_h", "jct_mean_s",
 )  # fmt: skip
-HOUR_AS_MS = 60_000
+HOUR_AS_MS = 15_000
 GANG_MAX = 16
 SERVING, TRAINING = 0.4, 0.7
 CHECKPOINT_MS, RESTART_MS = 60_000, 5_000

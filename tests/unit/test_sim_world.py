@@ -12,6 +12,7 @@ from support.simulated import agent, job, stream, world
 from walras.core.money import MICROS
 from walras.market.mechanisms.registry import MECHANISMS
 from walras.sim.traces import synthetic
+from walras.sim.world import market
 from walras.sim.world.auditor import AuditError
 from walras.sim.world.queue import Queue
 from walras.sim.world.study import WorldStudy
@@ -136,6 +137,18 @@ def test_every_mechanism_serves_a_mixed_load_and_the_books_hold(mechanism: str) 
     assert 30 < result.metrics["allocation_pct"] <= 100
     assert 0 < result.metrics["utilisation"] <= result.metrics["allocation_pct"] / 100
     assert all(len({len(column) for column in each.columns.values()}) == 1 for each in result.series.values())
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_a_clearing_that_is_left_out_would_have_decided_the_same(
+    mechanism: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = synthetic.parse("minutes=4,serving=1,training=3,job_s_min=20,job_s_max=200")
+    study = WorldStudy(lambda gpus, load, chance: synthetic.source(spec, gpus, load, chance), gpus=2)
+    fewer = study.run(mechanism, seed=4, load=1.5, progress=lambda _: None)
+    monkeypatch.setattr(market, "MOVING", frozenset(MECHANISMS))
+    every = study.run(mechanism, seed=4, load=1.5, progress=lambda _: None)
+    assert fewer == every
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another() -> None:

@@ -6,15 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from walras.core.money import HOUR_MS
 from walras.market.mechanisms.registry import MECHANISMS
 from walras.market.slow import Slow, step
-from walras.market.types import Bid, Device, Escrow, Memory, Outcome, Rules, Snapshot
+from walras.market.types import Bid, Device, Escrow, Memory, Outcome, Reason, Rules, Snapshot
 from walras.sim.world.bank import Bank
 from walras.sim.world.bidding import Ask, Bidding
 from walras.sim.world.leases import Claim, Leases
 
-# A mechanism that remembers takes a longer gap for time in which nobody was served.
-TICKS_BETWEEN: Final = 8
+# Refusals that stand as long as nothing changes; those for money or a part do not.
+STANDING: Final = frozenset(
+    (Reason.OUTBID, Reason.NO_CAPACITY, Reason.BELOW_RESERVE, Reason.TOO_LARGE, Reason.NO_DEVICE)
+)
+# Their decisions move from tick to tick by themselves, as those of all that remember do.
+MOVING: Final = frozenset(("proportional",))
 # Prices of those that adapt are looked at so often.
 REPRICE_MS: Final = 5_000
 # These ask for nothing but devices, leases and bids.
@@ -52,7 +57,8 @@ class Market:
         self._escrows: tuple[Escrow, ...] = ()
         self._slow = Slow(rules.reserve_micros, rules.reserve_micros, 0)
         self._reserve_micros = rules.reserve_micros
-        self._cleared_ms = self._repriced_ms = 0
+        self._repriced_ms = self._next_ms = self._bid_changes = 0
+        self._decided: tuple[int, int] = (-1, -1)
         self._made = 0
         self._refused: tuple[object, ...] = ()
 
@@ -70,6 +76,7 @@ class Market:
             deadline_ms=ask.deadline_ms,
             priority=ask.priority,
         )
+        self._bid_changes += 1
         self.pending[bid.id] = Pending(bid, ask, claim)
         if ask.job_class != "latency":
             return
@@ -85,6 +92,7 @@ class Market:
         """Take a claim's bid back, or its lease that has not begun."""
         for name in [name for name, pending in self.pending.items() if pending.claim is claim]:
             del self.pending[name]
+            self._bid_changes += 1
         for holding in [each for each in self.leases if each.claim is claim and each.began_ms is None]:
             self.leases.end(holding, now_ms, at_ms)
 
@@ -97,14 +105,19 @@ class Market:
         if at_ms - self._repriced_ms >= REPRICE_MS:
             self._repriced_ms = at_ms
             self._reprice(at_ms)
-        if self._has_work(at_ms):
-            self._cleared_ms = at_ms
+        if at_ms >= self._next_ms or self._decided != (self.leases.changes, self._bid_changes):
             self._clear(now_ms, at_ms)
+        elif self.mechanism == "auction":
+            self._move_price(self._snapshot(at_ms))
+
+    def funds_changed(self) -> None:
+        """Agents were paid: the next tick clears."""
+        self._next_ms = 0
 
     def set_devices(self, devices: tuple[Device, ...], now_ms: int, at_ms: int) -> None:
         """The devices are these from now on; leases that have a share of others end at once."""
         names = {device.id for device in devices}
-        self.devices, self.leases.freed = devices, True
+        self.devices, self.leases.freed, self._next_ms = devices, True, 0
         for holding in list(self.leases):
             if any(share.device not in names for share in holding.lease.shares) and (
                 holding.lease.id in self.leases
@@ -112,28 +125,40 @@ class Market:
                 holding.reason = "device gone"
                 self.leases.end(holding, now_ms, at_ms)
 
-    def _has_work(self, at_ms: int) -> bool:
-        """Whether a clearing would decide anything, or a mechanism that remembers has to be told."""
-        if self.pending or at_ms - self._cleared_ms >= TICKS_BETWEEN * self.rules.tick_ms:
-            return True
-        horizon_ms = at_ms + self.rules.notice_ms + self.rules.tick_ms
-        return any(each.lease.state == "active" and each.lease.end_ms <= horizon_ms for each in self.leases)
-
     def _clear(self, now_ms: int, at_ms: int) -> None:
         snapshot = self._snapshot(at_ms)
         outcome = self._mechanism.clear(snapshot)
         self.clearings += 1
         self._memory, self._escrows = outcome.memory, outcome.escrows
         self.price_micros = outcome.price_micros
-        if self.mechanism == "auction":
-            self._slow = step(
-                self._slow,
-                snapshot,
-                reserve_micros=self._reserve_micros,
-                reserve_max_micros=self._reserve_micros,
-            )
-        self.bidding.posted_micros = max(snapshot.price_micros, self._reserve_micros)
+        self._move_price(snapshot)
         self._apply(snapshot, outcome, now_ms, at_ms)
+        self._decided = (self.leases.changes, self._bid_changes)
+        self._next_ms = self._stands_until(snapshot, outcome)
+
+    def _move_price(self, snapshot: Snapshot) -> None:
+        """The posted price of the auction goes by what is wanted now, whether anything is decided or not."""
+        self.bidding.posted_micros = snapshot.price_micros
+        if self.mechanism == "auction":
+            least = self._reserve_micros
+            self._slow = step(self._slow, snapshot, reserve_micros=least, reserve_max_micros=least)
+
+    def _stands_until(self, snapshot: Snapshot, outcome: Outcome) -> int:
+        """Until when another clearing would decide the same, if nobody bids or is paid and no lease begins or
+        ends: so that most ticks of a full pool cost nothing."""
+        now_ms, rules = snapshot.now_ms, self.rules
+        done = (*outcome.awards, *outcome.renewals, *outcome.displacements)
+        kept = (*snapshot.escrows, *outcome.escrows)
+        reasons = {refusal.explanation.reason for refusal in outcome.refusals}
+        moves = outcome.memory.mechanism or self.mechanism in MOVING
+        if done or kept or moves or not reasons <= STANDING:
+            return now_ms
+        changes = [now_ms + HOUR_MS]
+        changes += [bid.deadline_ms for bid in snapshot.bids if bid.deadline_ms is not None]
+        for lease in snapshot.leases:
+            changes.append(lease.end_ms - rules.notice_ms - rules.tick_ms)
+            changes += [at for at in (lease.start_ms + rules.quantum_ms,) if at > now_ms]
+        return min(changes)
 
     def _snapshot(self, at_ms: int, only: str | None = None) -> Snapshot:
         wanted = list(self.pending.values())
@@ -184,3 +209,4 @@ class Market:
                 if price is not None:
                     package = replace(pending.bid.packages[0], price_micros=price)
                     pending.bid = replace(pending.bid, packages=(package,))
+                    self._bid_changes += 1

@@ -170,4 +170,5 @@ class World:
 
     def _pay(self, _: None) -> None:
         self.bank.pay(self.at_ms)
+        self.market.funds_changed()
         self.at(self.now_ms + PAY_MS, self._pay, None)
