@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from support.traces import trace_file
 
 from walras.cli.main import main
 from walras.cli.studies import complete_trace
@@ -69,6 +70,8 @@ def test_the_table_has_a_column_a_policy_and_the_first_five_by_themselves(tmp_pa
         (("--trace", "csv:nowhere.csv"), "nowhere.csv"),
         (("--trace", SMALL, "--policy", "lottery"), 'no policy "lottery"; there are auction'),
         (("--trace", SMALL, "--load", "0"), "a load is more than 0"),
+        (("--trace", "gavel:nowhere.trace"), "nowhere.trace"),
+        (("--trace", "openb:nowhere.csv", "--gpus", "4"), "openb:"),
         (("--trace", SMALL, "--gpus", "0"), "--gpus"),
     ],
 )
@@ -76,6 +79,12 @@ def test_what_cannot_be_run_is_told_in_a_line(args: tuple[str, ...], said: str) 
     done = run(*args)
     assert done.exit_code in (1, 2)
     assert said in done.stderr and done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
+
+
+def test_a_trace_of_training_jobs_is_played_by_the_study_in_rounds() -> None:
+    name = "120_0.2_5_100_40_25_0,0.5,0.5_0.6,0.3,0.09,0.01_multigpu_dynamic.trace"
+    done = run("--trace", f"shockwave:{trace_file(f'shockwave/{name}')}", "--policy", "fifo", "--json")
+    assert json.loads(done.stdout)["fifo"]["makespan_s"] > 0
 
 
 def test_traces_are_completed_by_scheme_then_by_file(tmp_path: Path) -> None:

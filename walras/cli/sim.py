@@ -58,7 +58,7 @@ def _complete_policy(_: click.Context, __: click.Parameter, incomplete: str) -> 
     help="How much arrives: of what the pool can do, or of what the trace holds.",
 )
 @click.option(
-    "--gpus", default=8, show_default=True, type=click.IntRange(1, 100_000), help="Devices of the pool."
+    "--gpus", type=click.IntRange(1, 100_000), help="Devices of the pool. [default: 8, or the trace's own]"
 )
 @click.option(
     "--tick", default="1s", show_default=True, metavar="DURATION", help="How often the pool clears."
@@ -74,7 +74,7 @@ def run(
     policies: Sequence[str],
     seed: int,
     load: float,
-    gpus: int,
+    gpus: int | None,
     tick: str,
     as_json: bool,
     report: Path | None,

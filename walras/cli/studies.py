@@ -16,7 +16,8 @@ from walras.sim.study import Study
 from walras.sim.traces import own, requests, source, synthetic
 from walras.sim.world.study import WorldStudy
 
-# scheme -> (package, function, the second file where only one is named, whether that goes first)
+GPUS: Final = 8
+# scheme -> (package, function, the second file if none is named, whether that is the devices and goes first)
 _OF_FILES: Final = {
     "openb": ("walras.sim.packing", "openb_study", "openb_node_list_gpu_node.csv", True),
     "gavel": ("walras.sim.rounds", "gavel_study", "simulation_throughputs.json", False),
@@ -33,13 +34,17 @@ SCHEMES: Final = {
 }
 
 
-def study_of(trace: str, gpus: int, tick_ms: int) -> Study:
-    """The study for a trace. Raises Invalid for a scheme that there is not or a file, NotFound, OSError."""
+def study_of(trace: str, gpus: int | None, tick_ms: int) -> Study:
+    """The study for a trace, on as many devices as it has unless that is said.
+
+    Raises Invalid for a scheme that there is not or a file, NotFound, OSError.
+    """
     scheme, colon, rest = trace.partition(":")
     if not colon or scheme not in SCHEMES:
         raise Invalid(f'"{trace}" is not a trace; write one of {", ".join(f"{name}:" for name in SCHEMES)}')
     if scheme in _OF_FILES:
-        return _of_files(scheme, rest)
+        return _of_files(scheme, rest, gpus)
+    gpus = GPUS if gpus is None else gpus
     if scheme == "synthetic":
         spec = synthetic.parse(rest)
         return WorldStudy(
@@ -57,15 +62,22 @@ def study_of(trace: str, gpus: int, tick_ms: int) -> Study:
     )
 
 
-def _of_files(scheme: str, files: str) -> Study:
+def _of_files(scheme: str, files: str, gpus: int | None) -> Study:
     package, function, other, first = _OF_FILES[scheme]
     if find_spec(package) is None:
         raise NotFound(
             f"this version of Walras cannot simulate {scheme}: traces yet; csv: and synthetic: it can"
         )
-    name, _, second = files.partition(",")
-    paths = [Path(name), Path(second) if second else Path(name).parent / other]
-    study: Study = getattr(import_module(package), function)(*(reversed(paths) if first else paths))
+    # The names of some published traces have commas in them.
+    name, comma, second = (files, "", "") if Path(files).is_file() else files.rpartition(",")
+    paths = [Path(name), Path(second)] if comma else [Path(files), Path(files).parent / other]
+    make = getattr(import_module(f"{package}.study"), function)
+    if first:
+        if gpus is not None:
+            raise Invalid(f"{scheme}: traces say themselves which devices there are; leave --gpus out")
+        study: Study = make(*reversed(paths))
+    else:
+        study = make(*paths) if gpus is None else make(*paths, gpus)
     return study
 
 

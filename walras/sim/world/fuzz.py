@@ -105,8 +105,8 @@ def world_of(options: Options) -> tuple[World, Faults]:
     ]
     faults += [Fault(chance.randrange(span_ms), "rogue") for _ in range(options.rogue_acts)]
     if options.patient:
-        longest_ms = max(TERMS_MS) * (1 if options.patient == 1 else 2)
-        wait_ms = longest_ms + 3 * options.notice_ms + 8 * options.tick_ms
+        # As docs/concepts/promises.md has it, for one that need not save up first.
+        wait_ms = max(TERMS_MS) + options.notice_ms + 4 * options.tick_ms
         world.auditor.promise = Promise(PATIENT, wait_ms)
     return world, Faults(world, tuple(faults), chance, price_max_micros=PRICE_MAX)
 
