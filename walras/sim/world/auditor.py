@@ -64,8 +64,9 @@ class Auditor:
         if entries or leases != self._seen:
             self._check_holds()
             self.checks += 1
-            if self.tell is not None:
-                self.tell(self._line(event, now_ms, leases))
+            changes = self._changes(leases) if self.tell is not None else ""
+            if self.tell is not None and (changes or entries):
+                self.tell(f"{now_ms:>9} {event:<8} {changes or 'money'}")
         self._seen, self._devices = leases, self._market.devices
 
     def close(self) -> None:
@@ -169,8 +170,8 @@ class Auditor:
                 self._must(name in sizes, f"{name} is leased and is not there")
                 self._must((used <= sizes[name][0]) and memory[name] <= sizes[name][1], f"{name} is oversold")
 
-    def _line(self, event: str, now_ms: int, leases: tuple[Lease, ...]) -> str:
-        """What this event changed: leases that began (+), changed (~) or ended (-), or money alone."""
+    def _changes(self, leases: tuple[Lease, ...]) -> str:
+        """Which leases ended (-), began (+) or changed (~) with this event."""
         was, now = {each.id: each for each in self._seen}, {each.id: each for each in leases}
         changes = [f"-{name}" for name in was if name not in now]
         changes += [
@@ -179,7 +180,7 @@ class Auditor:
             for name, lease in now.items()
             if name not in was or (lease.state, lease.end_ms) != (was[name].state, was[name].end_ms)
         ]
-        return f"{now_ms:>9} {event:<8} {' '.join(changes) or 'money'}"
+        return " ".join(changes)
 
     @staticmethod
     def _must(holds: bool, otherwise: str) -> None:
