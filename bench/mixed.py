@@ -3,8 +3,9 @@
 Azure's and Mooncake's requests, two agents each, come to 40 % of 64 GPUs; eight virtual clusters of the
 Philly trace of Microsoft (as Gavel has them) are training agents, whose jobs are drawn until they come to
 70 %. An hour of the Philly trace is a quarter of a minute here, of which each cluster's first ones are
-played, and jobs of more than 16 GPUs are left out. Every mechanism has the same agents, jobs and requests.
-The traces are read from WALRAS_TRACES, else from shared/data beside the checkout.
+played, and jobs of more than 16 GPUs are left out. Every mechanism has the same agents, jobs and requests;
+agents that serve bid what a GPU-hour is worth to them, and under auction:slo what another replica does for
+their latency. The traces are read from WALRAS_TRACES, else from shared/data beside the checkout.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from walras.sim.traces.source import Source, scaled
 from walras.sim.world.figures import Figures
 from walras.sim.world.recorder import Recorder
 from walras.sim.world.study import workload
-from walras.sim.world.workload import Job, Stream
+from walras.sim.world.workload import Job, Stream, Workload
 from walras.sim.world.world import World, devices
 
-POLICIES = ("auction", "fifo", "priority", "static", "drf", "fairshare", "karma")
+POLICIES = ("auction", "auction:slo", "fifo", "priority", "static", "drf", "fairshare", "karma")
 SHOWN = (
     "gpu_wait_p99_s", "slo_pct", "request_p99_s", "goodput_pct", "utilisation", "allocation_pct", "jain",
     "evictions", "lost_gpu_h", "jct_mean_s",
@@ -99,6 +100,13 @@ def source(data: Path, gpus: int, span_ms: int, seed: int) -> Source:
     return Source(span_ms, tuple(jobs), tuple(served), relative=False)
 
 
+def with_strategy(load: Workload, strategy: str) -> Workload:
+    """The same, with agents that serve bidding by that strategy, if one is named."""
+    serve = {stream.agent for stream in load.streams} if strategy else set()
+    agents = [replace(each, strategy=strategy) if each.name in serve else each for each in load.agents]
+    return replace(load, agents=tuple(agents))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gpus", type=int, default=64)
@@ -119,7 +127,10 @@ def main() -> None:
         ),
     }
     for policy in asked.policies.split(","):
-        world = World(load, policy, devices(asked.gpus), until_ms=span_ms + span_ms // 4)
+        mechanism, _, strategy = policy.partition(":")
+        world = World(
+            with_strategy(load, strategy), mechanism, devices(asked.gpus), until_ms=span_ms + span_ms // 4
+        )
         recorder = Recorder(world, 60_000)
         world.noted = recorder.note
         world.run()

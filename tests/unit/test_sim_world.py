@@ -11,6 +11,7 @@ from support.simulated import agent, job, stream, world
 
 from walras.core.money import MICROS
 from walras.market.mechanisms.registry import MECHANISMS
+from walras.market.types import Outcome, Snapshot
 from walras.sim.traces import synthetic
 from walras.sim.world import market
 from walras.sim.world.auditor import AuditError
@@ -179,3 +180,24 @@ def test_load_is_what_was_asked_for() -> None:
     for seed in range(3):
         source = synthetic.source(synthetic.parse("minutes=60"), 16, 1.3, Random(seed))
         assert source.work_ms == pytest.approx(1.3 * 16 * 3_600_000, rel=0.05)
+
+
+def test_by_latency_a_replica_is_worth_something_only_where_requests_wait() -> None:
+    """Under "slo" the first replicas are bid for at their worth, one more for headroom at little."""
+    arrivals = [*range(0, 60_000, 150), *range(60_000, 150_000, 60)]
+    serving = agent("a", worth=5, strategy="slo")
+    pool = world("auction", 4, [serving], [], [stream("a", arrivals, [100] * len(arrivals))], span_s=150)
+    bids: list[tuple[int, int]] = []
+    observe = pool.market.observe
+
+    def watch(snapshot: Snapshot, outcome: Outcome) -> None:
+        observe(snapshot, outcome)
+        bids.extend((snapshot.now_ms, bid.packages[0].price_micros) for bid in snapshot.bids)
+
+    pool.market.observe = watch
+    pool.run()
+    first = min(now_ms for now_ms, _ in bids)
+    assert {price for now_ms, price in bids if now_ms == first} == {5 * MICROS}
+    later = [price for now_ms, price in bids if now_ms > first]
+    assert pool.market.rules.reserve_micros <= max(later) < MICROS // 2
+    assert max(pool.services[0].queue.latency_ms) < 2_000

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from walras.market.strategies.registry import PACING, STRATEGIES
+from walras.market.strategies.slo import Curve, Slo
 from walras.market.strategies.strategy import Facts, PacingState
 from walras.market.types import AgentFacts, Bid, JobClass, Package
 from walras.sim.world.bank import Bank
@@ -19,7 +20,10 @@ MOVES_BY: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What is wanted, before a price: `value_micros` a GPU-hour is what it is worth."""
+    """What is wanted, before a price: `value_micros` a GPU-hour is what it is worth.
+
+    latencies_ms: of requests without the share and with it, and `curve` what they are worth, if it matters.
+    """
 
     agent: str
     package: Package
@@ -30,6 +34,8 @@ class Ask:
     job_class: JobClass = "batch"
     restart_cost_micros: int = 0
     priority: int = 0
+    curve: Curve | None = None
+    latencies_ms: tuple[int, int] | None = None
 
 
 class Floor(Protocol):
@@ -100,9 +106,15 @@ class Bidding:
             submitted_ms=ask.submitted_ms,
             deadline_ms=ask.deadline_ms,
             work_ms=ask.work_ms,
+            job_class=ask.job_class,
             pacing=self._pacing.get(ask.agent, PacingState()),
         )
-        return max(STRATEGIES[strategy].price(facts), min(ask.value_micros, self.reserve_micros))
+        bids = STRATEGIES[strategy]
+        if strategy == "slo" and ask.curve is not None and ask.latencies_ms is not None:
+            without_ms, with_ms = ask.latencies_ms
+            facts = replace(facts, latency_without_ms=without_ms, latency_with_ms=with_ms)
+            bids = Slo({ask.job_class: ask.curve})
+        return max(bids.price(facts), min(ask.value_micros, self.reserve_micros))
 
     def moved(self, bid: Bid, ask: Ask, at_ms: int) -> int | None:
         """The price that a pending bid should name now, or None when its own is as good."""

@@ -22,6 +22,7 @@ class Queue:
         self._arrivals: list[int] = stream.arrivals_ms.tolist()
         self._services: list[int] = (-(-stream.works_ms * 1000 // stream.milli)).tolist()
         self._sums: list[int] = np.concatenate(([0], np.cumsum(stream.works_ms))).tolist()
+        self.service_mean_ms = sum(self._services) // max(1, len(self._services))
         self.latency_ms = [-1] * len(self._arrivals)
         self._free: list[tuple[int, int]] = []  # a heap: when each replica is free, its number
         self._serving: dict[int, int] = {}
@@ -77,15 +78,15 @@ class Queue:
                 head += 1
         self._head = head
 
-    def wanted_milli(self, now_ms: int, *, window_ms: int, catch_up_ms: int, load_percent: int) -> int:
-        """Milli-GPU for the arrivals of the last window at that load, and to work off what waits in time."""
+    def load(self, now_ms: int, window_ms: int) -> tuple[int, int]:
+        """Milli-GPU that the arrivals of the last window keep busy, and the work that waits, in GPU ms."""
         come = bisect_right(self._arrivals, now_ms)
         before = bisect_left(self._arrivals, now_ms - window_ms)
         lately = self._sums[come] - self._sums[before]
         waiting = self._sums[max(come, self._head)] - self._sums[self._head]
         waiting += sum(self._sums[each + 1] - self._sums[each] for each in self._again)
         span_ms = max(1, min(window_ms, now_ms))
-        return 100_000 * lately // (span_ms * load_percent) + 1000 * waiting // catch_up_ms
+        return 1000 * lately // span_ms, waiting
 
     def waits(self, now_ms: int) -> bool:
         """Whether a request is still to come or to be answered."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from walras.market.strategies.slo import Curve
 from walras.market.types import Package
 from walras.sim.world.bidding import Ask, Floor
 from walras.sim.world.leases import Holding
@@ -18,14 +19,17 @@ LOAD_PERCENT: Final = 70
 CATCH_UP_MS: Final = 5_000
 # So long it must have had more than it wants before it takes a bid back, or gives a replica back.
 WITHDRAW_MS: Final = 5_000
+# By the strategy "slo" a bid that waits is made anew so often.
+REPRICE_MS: Final = 2_000
 SURPLUS_MS: Final = 30_000
 
 
 class Replica:
     """One of a service's leases, or its bid for one."""
 
-    def __init__(self, service: Service, number: int, now_ms: int) -> None:
-        self.service, self.number, self.wanted_ms = service, number, now_ms
+    def __init__(self, service: Service, number: int, now_ms: int, wanted_ms: int) -> None:
+        self.service, self.number = service, number
+        self.asked_ms, self.wanted_ms = now_ms, wanted_ms
         self.holding: Holding | None = None
 
     def started(self, holding: Holding, now_ms: int) -> None:
@@ -63,12 +67,20 @@ class Service:
     def control(self, now_ms: int) -> None:
         """Bid for what is missing, withdraw or give back what is too much."""
         self.queue.play(now_ms)
-        milli = self.queue.wanted_milli(
-            now_ms, window_ms=WINDOW_MS, catch_up_ms=CATCH_UP_MS, load_percent=LOAD_PERCENT
-        )
+        load_milli, waiting_ms = self.queue.load(now_ms, WINDOW_MS)
+        milli = 100 * load_milli // LOAD_PERCENT + 1000 * waiting_ms // CATCH_UP_MS
         wanted = min(self._most, -(-milli // self.stream.milli))
-        for _ in range(wanted - len(self.replicas)):
-            self._ask(now_ms)
+        missing = [now_ms] * (wanted - len(self.replicas))
+        if self.agent.strategy == "slo":
+            # What another is worth has changed.
+            missing = [*self._take_back(now_ms), *missing]
+        have = sum(each.holding is not None for each in self.replicas.values())
+        latencies_ms = (
+            self._latency_ms(have, load_milli, waiting_ms),
+            self._latency_ms(max(wanted, have + 1), load_milli, 0),
+        )
+        for wanted_ms in missing:
+            self._ask(now_ms, wanted_ms, latencies_ms)
         if len(self.replicas) <= wanted:
             self._surplus_since_ms = None
             return
@@ -80,9 +92,9 @@ class Service:
         if lasted_ms >= SURPLUS_MS and len(self.replicas) > wanted:
             self._give_back(now_ms)
 
-    def _ask(self, now_ms: int) -> None:
+    def _ask(self, now_ms: int, wanted_ms: int, latencies_ms: tuple[int, int]) -> None:
         self._made += 1
-        replica = Replica(self, self._made, now_ms)
+        replica = Replica(self, self._made, now_ms, wanted_ms)
         self.replicas[replica.number] = replica
         package = Package(1, self.stream.milli, 0, self.stream.term_ms, 0)
         ask = Ask(
@@ -92,8 +104,31 @@ class Service:
             work_ms=self.stream.term_ms,
             submitted_ms=now_ms,
             job_class="latency",
+            curve=Curve(self.stream.slo_ms // 2, 2 * self.stream.slo_ms),
+            latencies_ms=latencies_ms,
         )
         self._floor.bid(ask, replica)
+
+    def _latency_ms(self, replicas: int, load_milli: int, waiting_ms: int) -> int:
+        """What a request takes about, with so many: its own time, what waits, and the queue of M/M/1 with all
+        replicas as one; where they are too few, what misses the objective by far."""
+        milli, service_ms = replicas * self.stream.milli, self.queue.service_mean_ms
+        if milli <= load_milli:
+            return 100 * self.stream.slo_ms
+        queue_ms = service_ms * load_milli // ((milli - load_milli) * replicas)
+        return service_ms + queue_ms + 1000 * waiting_ms // milli
+
+    def _take_back(self, now_ms: int) -> list[int]:
+        """Withdraw bids that have waited for a while; since when each replica is wanted."""
+        old = [
+            each
+            for each in self.replicas.values()
+            if each.holding is None and now_ms - each.asked_ms >= REPRICE_MS
+        ]
+        for replica in old:
+            self.leave(replica)
+            self._floor.withdraw(replica)
+        return [replica.wanted_ms for replica in old]
 
     def _withdraw(self, most: int) -> None:
         for replica in [each for each in self.replicas.values() if each.holding is None][:most]:
