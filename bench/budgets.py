@@ -2,8 +2,9 @@
 
 Twelve agents with the same work and worth, who pace their spending on 8 GPUs that are asked for three
 times; incomes are 1 to 4. Over some seeds: how what they spent goes with the GPU time that they had
-(Pearson's r), how many times as much an agent has when its income is doubled, and both without the rebate.
-As the peer FIFO, where nothing is paid: how income goes with GPU time there.
+(Pearson's r), how many times as much an agent has when its income is doubled, and both with a rebate that
+goes by income (weighted) and without one. As the peer FIFO, where nothing is paid: how income goes with GPU
+time there.
 """
 
 from __future__ import annotations
@@ -25,17 +26,19 @@ INCOME = MICROS // 2
 OVER = 3
 
 
-def load_of(seed: int, double: int | None = None) -> Workload:
-    """Agents with incomes of 1 to 4 in turn; `double` has twice its own."""
+def load_of(seed: int, double: int | None = None, *, weighted: bool = False) -> Workload:
+    """Agents with incomes of 1 to 4 in turn, `double` with twice its own; `weighted`: weights as incomes."""
     chance = Random(seed)
     agents, jobs = [], []
     for number in range(AGENTS):
-        income = INCOME * (1 + number % 4) * (2 if number == double else 1)
+        times = (1 + number % 4) * (2 if number == double else 1)
+        income = INCOME * times
         name = f"t{number}"
         agents.append(
             Agent(
                 name,
                 value_micros=WORTH,
+                weight=times if weighted else 1,
                 income_micros_per_hour=income,
                 balance_micros=income // 4,
                 cap_micros=4 * income,
@@ -88,13 +91,15 @@ def main() -> None:
         found.setdefault(name, []).append(value)
 
     for seed in range(asked.seeds):
-        load, doubled = load_of(seed), load_of(seed, double=seed % AGENTS)
-        incomes = [agent.income_micros_per_hour for agent in load.agents]
-        for name, mechanism, rebates in (
-            ("auction", "auction", True),
-            ("no_rebate", "auction", False),
-            ("fifo", "fifo", True),
+        for name, mechanism, rebates, weighted in (
+            ("auction", "auction", True, False),
+            ("weighted", "auction", True, True),
+            ("no_rebate", "auction", False, False),
+            ("fifo", "fifo", True, False),
         ):
+            load = load_of(seed, weighted=weighted)
+            doubled = load_of(seed, double=seed % AGENTS, weighted=weighted)
+            incomes = [agent.income_micros_per_hour for agent in load.agents]
             spent, got, price = play(load, mechanism, rebates=rebates)
             note(f"{name}_r_income_service", pearson(incomes, got))
             if mechanism == "auction":
