@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 import click
 from click.shell_completion import CompletionItem
 
-from walras.core.errors import Invalid, NotFound
+from walras.core.errors import Invalid
 from walras.sim.study import Study
 from walras.sim.traces import own, requests, source, synthetic
 from walras.sim.world.study import WorldStudy
@@ -37,7 +36,7 @@ SCHEMES: Final = {
 def study_of(trace: str, gpus: int | None, tick_ms: int) -> Study:
     """The study for a trace, on as many devices as it has unless that is said.
 
-    Raises Invalid for a scheme that there is not or a file, NotFound, OSError.
+    Raises Invalid for a scheme that there is not or for what a file holds, NotFound, OSError.
     """
     scheme, colon, rest = trace.partition(":")
     if not colon or scheme not in SCHEMES:
@@ -64,10 +63,6 @@ def study_of(trace: str, gpus: int | None, tick_ms: int) -> Study:
 
 def _of_files(scheme: str, files: str, gpus: int | None) -> Study:
     package, function, other, first = _OF_FILES[scheme]
-    if find_spec(package) is None:
-        raise NotFound(
-            f"this version of Walras cannot simulate {scheme}: traces yet; csv: and synthetic: it can"
-        )
     # The names of some published traces have commas in them.
     name, comma, second = (files, "", "") if Path(files).is_file() else files.rpartition(",")
     paths = [Path(name), Path(second)] if comma else [Path(files), Path(files).parent / other]
