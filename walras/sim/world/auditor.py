@@ -47,7 +47,6 @@ class Auditor:
         self._devices: tuple[object, ...] = ()
         self._waiting: dict[str, int] = {}
         self.promise: Promise | None = None
-        self.checks = 0
         self.tell: Callable[[str], None] | None = None
         market.observe = self.decided
 
@@ -63,7 +62,6 @@ class Auditor:
             self._check_devices(leases)
         if entries or leases != self._seen:
             self._check_holds()
-            self.checks += 1
             changes = self._changes(leases) if self.tell is not None else ""
             if self.tell is not None and (changes or entries):
                 self.tell(f"{now_ms:>9} {event:<8} {changes or 'money'}")

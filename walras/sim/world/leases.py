@@ -40,7 +40,6 @@ class Holding:
     claim: Claim
     terms: list[Term] = field(default_factory=list)
     began_ms: int | None = None
-    reason: str = ""
 
 
 class Leases:
@@ -120,7 +119,6 @@ class Leases:
         holding = self._held[displacement.lease]
         self.changes += 1
         holding.lease = replace(holding.lease, state="draining", drains_at_ms=displacement.drains_at_ms)
-        holding.reason = displacement.reason
         holding.claim.warned(holding, now_ms)
         return holding
 

@@ -49,7 +49,6 @@ class Market:
         self.leases = Leases(bank)
         self.pending: dict[str, Pending] = {}
         self.price_micros = 0
-        self.displacements = 0
         self.clearings = 0
         self.observe: Callable[[Snapshot, Outcome], None] = lambda *_: None
         self._mechanism = MECHANISMS[mechanism]
@@ -122,7 +121,6 @@ class Market:
             if any(share.device not in names for share in holding.lease.shares) and (
                 holding.lease.id in self.leases
             ):
-                holding.reason = "device gone"
                 self.leases.end(holding, now_ms, at_ms)
 
     def _clear(self, now_ms: int, at_ms: int) -> None:
@@ -194,7 +192,6 @@ class Market:
                 payer = self.pending[displacement.by].bid.agent
                 if payer != holding.lease.agent:
                     self.bank.transfer(payer, holding.lease.agent, displacement.compensation_micros, at_ms)
-            self.displacements += displacement.reason != "resold"
         for award in outcome.awards:
             pending = self.pending.pop(award.bid)
             holding = self.leases.grant(award, pending.bid, pending.claim, at_ms)
