@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from support.traces import trace_file
 
+from walras.cli.compare import compare
 from walras.core.errors import Invalid, NotFound
 from walras.market.engine.jit import kernel
-from walras.sim.packing.__main__ import main
 from walras.sim.packing.clearings import LEASED, ONLINE, Outcome, run
 from walras.sim.packing.cluster import columns
 from walras.sim.packing.demand import arrivals, rates, typical
@@ -306,18 +307,19 @@ def test_fgd_is_within_03_points_of_what_was_published_on_the_real_trace() -> No
     assert leased.metrics["allocation_pct"] > 98.0
 
 
-def test_the_table_has_what_was_published_beside_what_was_found(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_has_what_was_published_beside_what_was_found() -> None:
     data = trace_file("openb/openb_node_list_gpu_node.csv").parent.parent
     found = list(rows(data, workloads=["default"], policies=["best-fit", "walras"], seeds=1))
     assert [row.published_pct for row in found] == [93.08, None]
     given = ["--data", str(data), "--seeds", "1", "--workload", "default", "--policy", "best-fit"]
-    assert main(given) == 0
-    heading, line = capsys.readouterr().out.splitlines()
+    done = CliRunner().invoke(compare, ["openb", *given])
+    assert done.exit_code == 0
+    heading, line = done.stdout.splitlines()
     assert heading.split()[:2] == ["workload", "policy"]
     assert line.split()[:2] == ["default", "best-fit"]
     assert line.split()[2] == f"{found[0].allocation_pct:.2f}"
-    assert main([*given, "--load", "0"]) == 1
-    assert capsys.readouterr().err.startswith("error: a load of 0.0 cannot be")
+    refused = CliRunner().invoke(compare, ["openb", *given, "--load", "0"])
+    assert isinstance(refused.exception, Invalid) and "a load of 0.0 cannot be" in str(refused.exception)
 
 
 def test_published_means_are_read_where_there_are_any(tmp_path: Path) -> None:

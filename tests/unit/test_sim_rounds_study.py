@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from support.traces import trace_file
 
+from walras.cli.compare import compare
 from walras.core.errors import Invalid, NotFound
-from walras.sim.rounds.__main__ import THROUGHPUTS, TRACE, main
 from walras.sim.rounds.published import COLUMNS, PUBLISHED
 from walras.sim.rounds.study import GavelStudy, gavel_study
+from walras.sim.rounds.table import THROUGHPUTS, TRACE
 from walras.sim.study import Study
 
 SIZES = (64, 128)
@@ -81,12 +82,21 @@ def test_what_cannot_be_run_is_said(study: GavelStudy, tmp_path: Path) -> None:
         gavel_study(tmp_path / "empty", tmp_path / "t.json")
 
 
-def test_without_the_data_the_command_says_what_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["rounds", "--data", str(tmp_path)])
-    assert main() == 1
-    assert "error: cannot read the trace" in capsys.readouterr().err
+def test_without_the_data_the_command_says_what_is_missing(tmp_path: Path) -> None:
+    refused = CliRunner().invoke(compare, ["shockwave", "--data", str(tmp_path)])
+    assert isinstance(refused.exception, NotFound) and "cannot read the trace" in str(refused.exception)
+
+
+def test_the_table_has_a_line_for_each_policy_beside_what_was_published() -> None:
+    data = trace_file(TRACE).parent.parent
+    given = ["shockwave", "--data", str(data), "--policy", "gavel"]
+    done = CliRunner().invoke(compare, given)
+    names = [line[:24].strip() for line in done.stdout.splitlines()]
+    assert names == ["policy", "shockwave, published", "gavel, published", "gavel"]
+    moved = CliRunner().invoke(
+        compare, ["shockwave", "--data", str(data), "--policy", "gavel", "--seed", "1"]
+    )
+    assert [line[:24].strip() for line in moved.stdout.splitlines()] == ["policy", "gavel"]
 
 
 @pytest.fixture

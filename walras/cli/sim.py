@@ -1,4 +1,4 @@
-"""`walras sim run` and `walras sim fuzz`."""
+"""`walras sim`: run and fuzz; compare is in a file of its own."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 import msgspec
 from click.shell_completion import CompletionItem
 
+from walras.cli.compare import compare
 from walras.cli.output import Column, show
 from walras.cli.studies import complete_trace, study_of
 from walras.core.quantity import parse_duration_ms
@@ -28,6 +29,9 @@ COUNTS: Final = ("unserved", "evictions", "events")
 @click.group()
 def sim() -> None:
     """Try policies on a trace, in virtual time, against those that people use."""
+
+
+sim.add_command(compare)
 
 
 def _complete_policy(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
