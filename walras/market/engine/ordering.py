@@ -63,7 +63,8 @@ def _merged(a: Ranked, b: Ranked, options: Options) -> Ranked:
 
 @part
 def merge(old: Ranked, fresh: Ranked, rank: Ints, told: Ints, target: Ranked) -> int:
-    """Write both lists, which are in order, into one without their holes; returns how many rows it has."""
+    """Write both lists, which are in order, into one, without the holes of the old one: the fresh one was
+    sorted or merged just now and has none. Returns how many rows it has."""
     at, taken, count, size = 0, 0, fresh.rows.size, old.rows.size
     for i in range(size + 1):
         if i < size and old.tags[i] == NONE:
@@ -75,18 +76,16 @@ def merge(old: Ranked, fresh: Ranked, rank: Ints, told: Ints, target: Ranked) ->
                 fresh.density[taken] == old.density[i] and earlier(fresh.rows[taken], old.rows[i], rank, told)
             )
         ):
-            at = write(target, at, fresh, taken)
-            taken += 1
+            write(target, at, fresh, taken)
+            at, taken = at + 1, taken + 1
         if i < size:
-            at = write(target, at, old, i)
+            write(target, at, old, i)
+            at += 1
     return at
 
 
 @part
-def write(target: Ranked, at: int, source: Ranked, place: int) -> int:
-    """Copy a row unless it is a hole; returns where the next goes."""
-    if source.tags[place] == NONE:
-        return at
+def write(target: Ranked, at: int, source: Ranked, place: int) -> None:
+    """Copy a row."""
     target.rows[at], target.density[at] = source.rows[place], source.density[place]
     target.tags[at] = source.tags[place]
-    return at + 1
