@@ -8,13 +8,14 @@ import sys
 
 import numpy as np
 import pytest
+from support.engine import WHOLE, bid, devices_of, pool, worth
 
 from walras.core.errors import Invalid
 from walras.core.money import charge
 from walras.devices.placement import Shape, cheapest_cover
 from walras.market.engine.amounts import PRICE_MAX, TERM_MAX, charges, hourly
 from walras.market.engine.book import Book
-from walras.market.engine.clearing import Cleared, accept, clear
+from walras.market.engine.clearing import accept, clear
 from walras.market.engine.covering import cheap, cheapest, cheapest_of_few, parts_for
 from walras.market.engine.express import Express
 from walras.market.engine.fragmentation import MEMORIES_MAX, WEIGHT_MAX, fragmented, tabulate
@@ -23,25 +24,6 @@ from walras.market.engine.leases import DRAINING, Leases
 from walras.market.engine.terms import Terms
 
 CREDIT = 1_000_000
-WHOLE = Shape(1000, 80_000)
-
-
-def pool(devices: int, *, per_node: int = 4, agents: int = 3) -> Book:
-    """Equal devices, and agents that can pay for anything."""
-    number = np.arange(devices)
-    book = Book((WHOLE,), np.zeros(devices, np.int64), number // per_node, reserve_micros=1)
-    book.set_funds(np.arange(agents), np.full(agents, 10**15))
-    return book
-
-
-def bid(book: Book, kind: int, price: int, *, agent: int = 0, latency: bool = False) -> int:
-    return book.add_bid(agent, kind, price, 60_000, submitted_ms=1, latency=latency)
-
-
-def devices_of(cleared: Cleared, row: int) -> list[int]:
-    at = cleared.won.options.tolist().index(row)
-    devices: list[int] = cleared.won.devices[cleared.won.start[at] : cleared.won.start[at + 1]].tolist()
-    return devices
 
 
 def test_a_column_of_charges_is_exact_where_a_product_would_not_fit() -> None:
@@ -68,7 +50,7 @@ def test_fragmentation_is_tabulated_for_many_sizes_and_much_demand() -> None:
     """Of more memory sizes than are told apart some count as the next larger; weights stay within bounds."""
     count = 3 * MEMORIES_MAX
     milli, memory = np.full(count, 500), np.arange(1, count + 1) * 10
-    table = tabulate(milli, memory, np.full(count, 1000), 1000)
+    table = tabulate(milli, memory, np.full(count, 2 * WEIGHT_MAX // count), 1000)
     assert table[0].max() <= WEIGHT_MAX + count
     assert fragmented(400, 10**6, table) == 400 * table[0, 0]
     assert fragmented(500, 10**6, table) == 0
@@ -273,11 +255,6 @@ def test_a_reserved_lease_starts_when_what_drains_is_gone() -> None:
     assert book.devices.now_milli.tolist() == [0]
     leases.start(second)
     assert leases.waiting == 0 and book.devices.now_milli.tolist() == [1000]
-
-
-def worth(book: Book, cleared: Cleared) -> int:
-    options, kinds, rows = book.options(), book.catalogue.columns(), cleared.won.options
-    return int((options.price * kinds.devices[options.kind] * kinds.milli[options.kind])[rows].sum())
 
 
 @pytest.mark.parametrize("seed", range(6))
