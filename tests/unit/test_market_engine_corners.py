@@ -11,7 +11,7 @@ from walras.market.engine.answers import answer, answer_one
 from walras.market.engine.book import Book
 from walras.market.engine.clearing import Cleared, accept, clear
 from walras.market.engine.express import Express
-from walras.market.engine.improve import WINDOW
+from walras.market.engine.improve import WINDOW, open_window
 from walras.market.engine.jit import NONE
 from walras.market.engine.leases import Leases
 from walras.market.engine.terms import Terms
@@ -123,16 +123,18 @@ def on_device(leases: Leases, device: int) -> list[int]:
 
 def test_many_leases_of_a_device_end_at_once_and_the_others_stay_known() -> None:
     book = pool(1)
-    leases, small = Leases(book), book.catalogue.kind(1, 50, 0)
-    for number in range(20):
+    leases, small = Leases(book), book.catalogue.kind(1, 40, 0)
+    for number in range(22):
         bid(book, small, 2 * CREDIT - 1000 * number, agent=1)
     held = accept(book, leases, clear(book, 0), now_ms=0)
     assert on_device(leases, 0) == held[::-1].tolist()
-    leases.end(held[2:19])
-    assert on_device(leases, 0) == [held[19], held[1], held[0]]
-    shares, prices = leases.shares(), [2 * CREDIT, 2 * CREDIT - 1000, 2 * CREDIT - 19_000]
-    assert (shares.cheapest[0], shares.dearest[0]) == (prices[2], prices[0])
-    assert (shares.value[0], book.devices.later_milli[0]) == (50 * sum(prices), 150)
+    leases.end(held[3:21])
+    assert on_device(leases, 0) == [held[21], held[2], held[1], held[0]]
+    shares, prices = leases.shares(), [2 * CREDIT - 1000 * number for number in (0, 1, 2, 21)]
+    assert (shares.cheapest[0], shares.dearest[0]) == (prices[3], prices[0])
+    assert (shares.value[0], book.devices.later_milli[0]) == (40 * sum(prices), 160)
+    leases.end(held[2:3])
+    assert on_device(leases, 0) == [held[21], held[1], held[0]]
 
 
 def test_an_arriving_bid_finds_the_cheapest_of_very_many_leases() -> None:
@@ -185,21 +187,41 @@ def test_the_search_leaves_the_densest_winners_of_very_many_where_they_are() -> 
     assert sorted(where(found).values()) == list(range(devices))
 
 
+def test_a_window_has_the_bids_at_the_margin_and_the_devices_that_they_are_on() -> None:
+    devices = WINDOW // 2 + 30
+    book = crowded(devices)
+    order, won, options = book.order(0), clear(book, 0).won, book.options()
+    window = open_window(order, won, options, book.catalogue.columns(), book.devices)
+    # The bids came with the densest first.
+    assert window.heads.tolist() == list(range(30, 30 + WINDOW))
+    assert window.devices.tolist() == sorted(won.devices[30:].tolist())
+    assert window.state[:, 0].tolist() == [*range(30, devices), *[NONE] * (WINDOW // 2)]
+    assert window.value[0] == 1000 * options.price[30:devices].sum()
+
+
 def test_the_search_puts_in_packages_that_some_device_can_hold_and_that_offer_the_reserve() -> None:
-    """The halves that a denser third keeps out name two packages more, of which neither may win. On the other
-    device there is too little room for any."""
+    """The halves that a denser third keeps out may be huge too, which no device can hold. On the other device
+    there is room for something small, which its bid offers too little for."""
     book = pool(2)
     leases, most = Leases(book), book.catalogue.kind(1, 950, 0)
     bid(book, most, CREDIT, agent=1)
     accept(book, leases, clear(book, 0), now_ms=0)
     roomy = int(book.devices.later_milli.argmin())
     book.set_reserve(1000)
-    dense, half, huge = (book.catalogue.kind(1, milli, 0) for milli in (600, 500, 5000))
+    huge, whole, dense, half, small = (
+        book.catalogue.kind(1, milli, 0) for milli in (5000, 1000, 600, 500, 50)
+    )
     first = bid(book, dense, 11 * CREDIT)
     bid(book, book.catalogue.kind(1, 400, 0), 1000)
-    every = ((half, 10 * CREDIT, 60_000), (huge, 20 * CREDIT, 60_000), (half, 999, 60_000))
-    rows = [int(book.add_packages(0, every, submitted_ms=1, latency=False)[0]) for _ in range(2)]
+
+    def either(*packages: tuple[int, int]) -> list[int]:
+        terms = [(kind, price, 60_000) for kind, price in packages]
+        rows: list[int] = book.add_packages(0, terms, submitted_ms=1, latency=False).tolist()
+        return rows
+
+    halves = [either((huge, 20 * CREDIT), (half, 10 * CREDIT))[1] for _ in range(2)]
+    either((whole, 1000), (small, 999))
     assert first in clear(book, 0).won.options
     found = clear(book, 0, improve_steps=100)
-    assert sorted(found.won.options.tolist()) == sorted(rows)
+    assert sorted(found.won.options.tolist()) == halves
     assert sorted(where(found).values()) == [roomy, roomy]
