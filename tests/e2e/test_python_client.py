@@ -125,7 +125,7 @@ def test_the_dynamic_client_finds_and_uses_walras_own_kinds(api: client.ApiClien
         "spec": {"class": "batch", "packages": [{"maxPrice": "2.50"}]},
     }  # fmt: skip
     created = bids.create(body=bid, namespace="default")
-    assert created.spec.packages[0].milliGPU == 1000
+    assert (created.spec.packages[0].devices, created.spec.packages[0].term) == (1, "1m")
     bad = {**bid, "metadata": {"name": "c"}, "spec": {"class": "urgent", "packages": []}}
     with pytest.raises(ApiException) as wrong:
         bids.create(body=bad, namespace="default")

@@ -154,7 +154,7 @@ def test_walras_own_kinds_take_the_defaults_of_their_schemas() -> None:
     # Nothing is made up where the object says nothing.
     assert "controlPlane" not in agent["spec"]
     packages = filled("bids.walras.dev", {"spec": {"packages": [{"maxPrice": "5"}]}})["spec"]["packages"]
-    assert packages == [{"maxPrice": "5", "pool": "default", "devices": 1, "milliGPU": 1000, "term": "1m"}]
+    assert packages == [{"maxPrice": "5", "pool": "default", "devices": 1, "topology": "any", "term": "1m"}]
 
 
 OWN = Schema(
