@@ -98,6 +98,12 @@ class Clearing:
         # What found no place, by kind: whatever offers no more will not find one until something is evicted.
         self._no_room: dict[int, int] = {}
         self._none_to_displace: dict[tuple[int, str], int] = {}
+        due = {lease.id for lease in prepared.due}
+        self._for_sale = [
+            lease
+            for lease in prepared.snapshot.leases
+            if lease.resale_micros is not None and lease.state == "active" and lease.id not in due
+        ]
         percent, quantum_ms = 100 + self._rules.epsilon_percent, self._rules.quantum_ms
         # Leases that a latency bid may end, with what that costs for each millisecond of its term and once.
         self._interruptible = [
@@ -234,8 +240,13 @@ class Clearing:
     def _try_placing(self, option: Option) -> bool:
         """Free capacity now, or free once drains are over, or that of renewals which are worth less, or what
         its holders sell."""
+        if not self._funded(option):
+            return False
+        return self._try_room(option) or self._try_buying(option)
+
+    def _try_room(self, option: Option) -> bool:
         density = self._density(option)
-        if not self._funded(option) or density <= self._no_room.get(option.kind, -1):
+        if density <= self._no_room.get(option.kind, -1):
             return False
         board, ask, most = self.board, option.ask, self._most(option)
         for now in (True, False):
@@ -254,8 +265,6 @@ class Clearing:
             for lease in found.victims:
                 self._give_up(lease)
             self._win(option, found.devices, now=False)
-            return True
-        if self._try_buying(option):
             return True
         self._no_room[option.kind] = density
         return False
@@ -286,16 +295,9 @@ class Clearing:
 
     def buyable(self, option: Option) -> Eviction | None:
         """The cheapest leases for sale in whose place the option could go, at what their holders ask."""
-        result, due = self._result, {lease.id for lease in self._prepared.due}
-        taken = result.displaced.keys() | result.given_up.keys() | result.bought.keys()
+        taken = self._result.displaced.keys() | self._result.bought.keys()
         leases = [
-            lease
-            for lease in self._prepared.snapshot.leases
-            if lease.resale_micros is not None
-            and lease.state == "active"
-            and lease.agent != option.bid.agent
-            and lease.id not in taken
-            and lease.id not in due
+            lease for lease in self._for_sale if lease.agent != option.bid.agent and lease.id not in taken
         ]
         return self._evict(option, leases, self.asked)
 

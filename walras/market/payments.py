@@ -13,7 +13,7 @@ from walras.core.money import charge, price_within
 from walras.market.clearing import Override, Win
 from walras.market.ground import at_speed
 from walras.market.placement import locate
-from walras.market.prepared import Option, Prepared
+from walras.market.prepared import Prepared
 from walras.market.types import Lease
 from walras.market.winning import Decide, Decision
 
@@ -26,6 +26,7 @@ class Payments:
 
     def __init__(self, prepared: Prepared, decide: Decide, decision: Decision) -> None:
         self._prepared, self._decide, self._decision = prepared, decide, decision
+        self._lost = sorted(decision.result.lost, key=lambda lost: -lost[0])
         self._effort = 0
 
     def price(self, win: Win) -> int:
@@ -46,20 +47,18 @@ class Payments:
         uniform = self._prepared.price_of(lease, self._decision.price_micros)
         if self._prepared.snapshot.rules.payments == "uniform":
             return uniform
-        reserve = at_speed(self._decision.clearing.floor_micros, self._prepared.speed_of(lease))
-        rivals = (
-            self._prepared.price_for(lease, density)
-            for density, option in self._decision.result.lost
-            if option.bid.agent != lease.agent and self._could_follow(option, lease)
-        )
-        return min(uniform, max((reserve, *rivals)))
-
-    def _could_follow(self, option: Option, lease: Lease) -> bool:
-        """Whether a bid that lost would have room if the lease were gone."""
         board = self._decision.clearing.board.copy()
         board.drain(lease)
-        ask = option.ask
-        return locate(ask, board.rooms(ask, now=False), ask.fewest, self._prepared.demand, board) is not None
+        for density, option in self._lost:
+            if self._effort > EFFORT_MAX:
+                return uniform
+            self._effort += 1
+            ask, rooms = option.ask, board.rooms(option.ask, now=False)
+            other = option.bid.agent != lease.agent
+            if other and locate(ask, rooms, ask.fewest, self._prepared.demand, board) is not None:
+                return min(uniform, self._prepared.price_for(lease, density))
+        reserve = at_speed(self._decision.clearing.floor_micros, self._prepared.speed_of(lease))
+        return min(uniform, reserve)
 
     def _critical(self, win: Win, offered: int) -> int:
         """The least price with which that package wins, all else the same."""
