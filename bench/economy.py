@@ -392,21 +392,7 @@ class Economy:
         for award in outcome.awards:
             bid = self._bids.pop(award.bid)
             job = self._bid_job.pop(award.bid)
-            lease = Lease(
-                id=f"{bid.id}@{self.now_ms}",
-                bid=bid.id,
-                agent=bid.agent,
-                job_class=bid.job_class,
-                shares=award.shares,
-                price_micros=award.price_micros,
-                max_price_micros=award.max_price_micros,
-                restart_cost_micros=bid.restart_cost_micros,
-                term_ms=award.term_ms,
-                start_ms=self.now_ms,
-                end_ms=self.now_ms + award.term_ms,
-                funds_micros=0,
-                state="active" if award.starts_now else "reserved",
-            )
+            lease = award.lease(f"{bid.id}@{self.now_ms}", bid, self.now_ms)
             self._held[lease.id] = held = Held(lease, job, 0)
             self._set_aside(held, award.cost_micros)
 

@@ -286,22 +286,7 @@ class Market:
         assert award.price_micros <= award.max_price_micros <= self.worth(bid, award.package)
         offered = award.max_price_micros * award.total_milli * award.term_ms // (1000 * HOUR_MS)
         assert award.cost_micros + award.compensations_micros <= offered, "nobody pays more than it bid"
-        lease = Lease(
-            id=self._next(bid.id),
-            bid=bid.id,
-            agent=bid.agent,
-            job_class=bid.job_class,
-            shares=award.shares,
-            price_micros=award.price_micros,
-            max_price_micros=award.max_price_micros,
-            restart_cost_micros=bid.restart_cost_micros,
-            term_ms=award.term_ms,
-            start_ms=self.now_ms,
-            end_ms=self.now_ms + award.term_ms,
-            funds_micros=0,
-            state="reserved",
-            priority=bid.priority,
-        )
+        lease = replace(award.lease(self._next(bid.id), bid, self.now_ms), state="reserved")
         hold = self._hold(bid.agent, award.cost_micros)
         term = Term(hold, award.price_micros, award.cost_micros, lease.start_ms, lease.end_ms)
         held = Held(lease, bid, [term], [term])

@@ -70,8 +70,7 @@ class _Filling:
             options = prepared.options[escrow.bid]
             option = next(each for each in options if each.index == escrow.package)
             for share in escrow.shares:
-                density = option.density(option.package.price_micros)
-                self._kept[share.device] = (escrow.starts_ms, density)
+                self._kept[share.device] = (escrow.starts_ms, option.offered_density)
 
     def _spend(self, agent: str, micros: int) -> None:
         if agent in self._purse:
@@ -103,7 +102,7 @@ class _Filling:
     def _may_use(self, option: Option, device: str) -> bool:
         over_ms = self._now + option.package.term_ms + self._rules.notice_ms
         starts_ms, density = self._kept.get(device, (0, 0))
-        return over_ms <= starts_ms and option.density(option.package.price_micros) <= density
+        return over_ms <= starts_ms and option.offered_density <= density
 
 
 _NOTHING = Shape(-1, -1)

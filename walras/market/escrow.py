@@ -16,7 +16,7 @@ from walras.core.quantity import format_duration
 from walras.devices.placement import Shape
 from walras.market.ground import Ground
 from walras.market.placement import Board
-from walras.market.planning import Planning, gives_way, offered_density
+from walras.market.planning import Planning, gives_way
 from walras.market.prepared import Option, Prepared
 from walras.market.types import (
     Bid,
@@ -199,7 +199,7 @@ def _outbid(escrow: Escrow, lost: Sequence[str], prepared: Prepared) -> bool:
         return True
     devices = {share.device for share in escrow.shares}
     return any(
-        offered_density(option) > offered_density(mine) and not devices.isdisjoint(option.ask.needs)
+        option.offered_density > mine.offered_density and not devices.isdisjoint(option.ask.needs)
         for name in lost
         if name != escrow.bid
         for option in prepared.options[name]

@@ -41,7 +41,7 @@ class Explainer:
             self._positions = {name: place for place, name in enumerate(decision.clearing.order(), 1)}
         position = self._positions.get(bid.id, 0)
         unfunded = bid.id in decision.result.unfunded
-        best = max(options, key=lambda option: (option.density(option.package.price_micros), -option.index))
+        best = max(options, key=lambda option: (option.offered_density, -option.index))
         priced = self._winning.find(bid, decision)
         winning, unaffordable = priced.price_micros, priced.unaffordable_micros
         if winning is not None:

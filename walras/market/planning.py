@@ -66,14 +66,9 @@ class Planning:
         ]
 
 
-def offered_density(option: Option) -> int:
-    """The density of a package at its own price."""
-    return option.density(option.package.price_micros)
-
-
 def gives_way(lease: Lease, option: Option, prepared: Prepared) -> bool:
     """Whether it is not renewed for the bid: worth less, or as much and begun after the bid had come."""
-    mine, its = offered_density(option), prepared.densities[lease.id]
+    mine, its = option.offered_density, prepared.densities[lease.id]
     return its < mine or (its == mine and lease.start_ms >= option.bid.submitted_ms)
 
 

@@ -32,6 +32,11 @@ class Option:
         """Price per GPU-hour of effective size at speed 1000, rounded down."""
         return price_micros * self.numerator // self.denominator
 
+    @property
+    def offered_density(self) -> int:
+        """The density of its own price."""
+        return self.density(self.package.price_micros)
+
     def price_for(self, density: int) -> int:
         """The least price of that density or more."""
         return -(-density * self.denominator // self.numerator)

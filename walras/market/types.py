@@ -298,6 +298,25 @@ class Award:
         """What to hold for the whole term."""
         return charge(self.price_micros, self.total_milli, self.term_ms)
 
+    def lease(self, id: str, bid: Bid, now_ms: int) -> Lease:
+        """The lease that the bid won, as of now."""
+        return Lease(
+            id=id,
+            bid=bid.id,
+            agent=bid.agent,
+            job_class=bid.job_class,
+            shares=self.shares,
+            price_micros=self.price_micros,
+            max_price_micros=self.max_price_micros,
+            restart_cost_micros=bid.restart_cost_micros,
+            term_ms=self.term_ms,
+            start_ms=now_ms,
+            end_ms=now_ms + self.term_ms,
+            funds_micros=bid.funds_micros,
+            state="active" if self.starts_now else "reserved",
+            priority=bid.priority,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Explanation:

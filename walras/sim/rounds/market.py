@@ -175,20 +175,8 @@ def _leases(snapshot: Snapshot, outcome: Outcome) -> dict[str, Lease]:
     bids = {bid.id: bid for bid in snapshot.bids}
     for award in outcome.awards:
         bid = bids[award.bid]
-        leases[bid.id] = Lease(
-            id=bid.id,
-            bid=bid.id,
-            agent=bid.agent,
-            job_class=bid.job_class,
-            shares=award.shares,
-            price_micros=award.price_micros,
-            max_price_micros=award.max_price_micros,
-            restart_cost_micros=0,
-            term_ms=award.term_ms,
-            start_ms=snapshot.now_ms,
-            end_ms=snapshot.now_ms + award.term_ms,
-            funds_micros=_FUNDS_MICROS,
-        )
+        # What drains for it ends with its term, which is now.
+        leases[bid.id] = replace(award.lease(bid.id, bid, snapshot.now_ms), state="active")
     return leases
 
 

@@ -75,22 +75,7 @@ class Leases:
         """The lease that a bid won, its first term paid into a hold. Raises InsufficientFunds."""
         self._made += 1
         self.changes += 1
-        lease = Lease(
-            id=f"l{self._made}",
-            bid=bid.id,
-            agent=bid.agent,
-            job_class=bid.job_class,
-            shares=award.shares,
-            price_micros=award.price_micros,
-            max_price_micros=award.max_price_micros,
-            restart_cost_micros=bid.restart_cost_micros,
-            term_ms=award.term_ms,
-            start_ms=at_ms,
-            end_ms=at_ms + award.term_ms,
-            funds_micros=0,
-            state="reserved",
-            priority=bid.priority,
-        )
+        lease = replace(award.lease(f"l{self._made}", bid, at_ms), state="reserved")
         hold = self._bank.hold(bid.agent, award.cost_micros, at_ms)
         holding = Holding(lease, bid, claim, [Term(hold, award.price_micros, at_ms, lease.end_ms)])
         self._held[lease.id] = holding
