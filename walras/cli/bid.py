@@ -13,9 +13,11 @@ from walras.cli.options import complete_agents, with_client
 from walras.cli.output import Object, dig, emit, facts, output_option
 from walras.core.errors import BadRequest, MoneyError
 from walras.core.money import parse_credits
+from walras.devices.topology import Affinity
 from walras.kube import bodies
 
 CLASSES: Final = ("latency", "standard", "batch")
+TOPOLOGIES: Final = tuple(str(each) for each in Affinity)
 # What the flags say of a bid; with a file they are the file's to say.
 _PACKAGE: Final = {
     "devices": "devices",
@@ -24,8 +26,16 @@ _PACKAGE: Final = {
     "term": "term",
     "max_price": "maxPrice",
     "selector": "selector",
+    "devices_min": "devicesMin",
+    "topology": "topology",
+    "mig": "migProfile",
 }
-_SPEC: Final = {"class_": "class", "deadline": "deadline", "restart_cost": "restartCost"}
+_SPEC: Final = {
+    "class_": "class",
+    "deadline": "deadline",
+    "decay_from": "decayFrom",
+    "restart_cost": "restartCost",
+}
 
 
 def _credits(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -48,9 +58,10 @@ def _credits(_: click.Context, __: click.Parameter, value: str | None) -> str | 
 )
 @click.option("--max-price", callback=_credits, metavar="CREDITS", help="The most it pays a GPU-hour.")
 @click.option("--milligpu", type=click.IntRange(1, 1000), help="Thousandths of each device. [default: 1000]")
-@click.option(
-    "--devices", type=click.IntRange(1, 1024), help="How many devices, all or nothing. [default: 1]"
-)
+@click.option("--devices", type=click.IntRange(1, 1024), help="How many devices, at the most. [default: 1]")
+@click.option("--devices-min", type=click.IntRange(1, 1024), help="With how many it is content.")
+@click.option("--topology", type=click.Choice(TOPOLOGIES), help="Where they have to be. [default: any]")
+@click.option("--mig", metavar="PROFILE", help="An instance of each instead, such as 1g.10gb.")
 @click.option(
     "--memory", metavar="SIZE", help="Memory on each device, such as 10Gi. [default: the same share]"
 )
@@ -58,6 +69,9 @@ def _credits(_: click.Context, __: click.Parameter, value: str | None) -> str | 
 @click.option("--term", metavar="TIME", help="How long the lease lasts until it is renewed. [default: 1m]")
 @click.option("--selector", metavar="CEL", help="Which devices it can use. [default: any]")
 @click.option("--deadline", metavar="TIME", help="From when on it is worth nothing, as 2030-01-31T12:00:00Z.")
+@click.option(
+    "--decay-from", metavar="TIME", help="From when on its price falls, to nothing at the deadline."
+)
 @click.option("--restart-cost", callback=_credits, metavar="CREDITS", help="What being displaced costs it.")
 @click.option("--name", help="What the Bid is called. [default: a new name]")
 @click.option("-n", "--namespace", default="", help="Where the Bid is made. [default: default]")

@@ -122,12 +122,16 @@ class Figures:
         done = [run.done_ms for run in world.runs if run.done_ms is not None]
         useful = sum(run.useful_milli_ms(world.workload.span_ms) for run in world.runs)
         lost = sum(run.lost_milli_ms for run in world.runs)
-        return {
-            "jct_mean_s": sum(self.jct_ms) / (1000 * max(1, len(self.jct_ms))),
-            "jct_p99_s": percentile(self.jct_ms, 99) / 1000,
+        of_done = {}
+        if self.jct_ms:
+            of_done = {
+                "jct_mean_s": sum(self.jct_ms) / (1000 * len(self.jct_ms)),
+                "jct_p99_s": percentile(self.jct_ms, 99) / 1000,
+                "makespan_s": max(done) / 1000,
+            }
+        return of_done | {
             "rho_worst": max(rhos, default=0) / 1000,
             "unfair_pct": 100 * sum(rho > 1000 for rho in rhos) / max(1, len(rhos)),
-            "makespan_s": max(done, default=0) / 1000,
             "goodput_pct": 100 * useful / max(1, self.recorder.offered_milli_ms),
             "lost_gpu_h": lost / 3_600_000_000,
         }
