@@ -71,6 +71,7 @@ class World:
         await self.manager.settle()
 
     async def close(self) -> None:
+        """As after a crash: nothing is settled or stored any more."""
         await self.manager.stop()
         self.store.close()
 
@@ -82,7 +83,7 @@ class World:
             await self.exchange.step()
             await asyncio.sleep(0)
 
-    async def agent(self, name: str, **budget: str) -> None:
+    async def agent(self, name: str, market: Object | None = None, **budget: Any) -> None:
         await self.api.create_cluster(name)
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}}
         await self.api.create(name, "namespaces", namespace)
@@ -93,7 +94,10 @@ class World:
                 "apiVersion": "walras.dev/v1alpha1",
                 "kind": "Agent",
                 "metadata": {"name": name},
-                "spec": {"budget": {"income": "0/h", "balance": "100", **budget}},
+                "spec": {
+                    "budget": {"income": "0/h", "balance": "100", **budget},
+                    "market": market or {},
+                },
             },
         )
         await self.step()

@@ -7,16 +7,16 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from support.market import World
+from support.market import Market
 
 from walras.core.errors import BadRequest, Conflict, Forbidden, Invalid, NotFound, StorageError, WalrasError
 from walras.core.money import MICROS
 from walras.kube.record import Object
 
 
-def play(story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+def play(story: Callable[[Market], Coroutine[Any, Any, None]]) -> None:
     async def scene() -> None:
-        world = World()
+        world = Market()
         await world.open()
         try:
             await world.agent("a", balance="10", walletCap="20")
@@ -28,12 +28,12 @@ def play(story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(scene())
 
 
-async def grant(world: World, credits: str, id: str, **more: Any) -> Object:
+async def grant(world: Market, credits: str, id: str, **more: Any) -> Object:
     return await world.ask("", "fleet", "grants", {"agent": "a", "credits": credits, "id": id, **more})
 
 
 def test_a_grant_adds_to_the_balance_once_for_each_id_and_is_in_the_statement() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         made = await grant(world, "5", "march")
         assert made == {"agent": "a", "credits": "5.00", "id": "march", "made": True, "balance": "15.00"}
         again = await grant(world, "5", "march")
@@ -47,7 +47,7 @@ def test_a_grant_adds_to_the_balance_once_for_each_id_and_is_in_the_statement() 
 
 
 def test_it_is_repeated_safely_also_when_the_cap_is_reached_and_after_reading_back() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await grant(world, "10", "march")
         world.exchange.reload()
         assert (await grant(world, "10", "march"))["made"] is False
@@ -57,7 +57,7 @@ def test_it_is_repeated_safely_also_when_the_cap_is_reached_and_after_reading_ba
 
 
 def test_one_above_the_wallet_cap_is_refused_unless_it_is_forced() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         with pytest.raises(Conflict, match=r"21\.00 credits, above its wallet cap of 20\.00"):
             await grant(world, "11", "march")
         assert (await grant(world, "11", "march", force=True))["balance"] == "21.00"
@@ -66,7 +66,7 @@ def test_one_above_the_wallet_cap_is_refused_unless_it_is_forced() -> None:
 
 
 def test_an_id_stands_for_one_amount() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await grant(world, "5", "march")
         with pytest.raises(Conflict, match=r'the grant "march" was of 5\.00'):
             await grant(world, "6", "march")
@@ -89,7 +89,7 @@ def test_an_id_stands_for_one_amount() -> None:
     ],
 )
 def test_what_is_no_grant_is_refused(change: Object, error: type[WalrasError]) -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         with pytest.raises(error):
             await world.ask("", "fleet", "grants", {"agent": "a", "credits": "1", "id": "x", **change})
         assert world.exchange.treasury.balance("a") == 10 * MICROS
@@ -98,7 +98,7 @@ def test_what_is_no_grant_is_refused(change: Object, error: type[WalrasError]) -
 
 
 def test_only_the_operator_grants() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         body = {"agent": "a", "credits": "1", "id": "x"}
         for who, cluster in (("a", "a"), ("a", "fleet"), ("", "a"), ("", "*")):
             with pytest.raises(Forbidden):
@@ -108,7 +108,7 @@ def test_only_the_operator_grants() -> None:
 
 
 def test_a_grant_that_the_store_refuses_was_not_made() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         submit = world.store.submit
 
         def refuse(group: Any, done: Callable[[Exception | None], None]) -> None:
@@ -125,8 +125,8 @@ def test_a_grant_that_the_store_refuses_was_not_made() -> None:
 
 
 def test_grants_and_steps_at_once_keep_the_books() -> None:
-    async def story(world: World) -> None:
-        await world.pod("a", "p", 1000, max_price="2.00")
+    async def story(world: Market) -> None:
+        await world.wish("a", "p", 1000, max_price="2.00")
 
         async def steps() -> None:
             for _ in range(10):

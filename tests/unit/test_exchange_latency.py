@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from support.market import World
+from support.market import Market
 
 from walras.exchange.latency import MORE_MAX, Latency, latency_of, with_more
 from walras.kube.record import Object
@@ -16,13 +16,13 @@ DEPLOYMENTS, REPLICASETS = "deployments.apps", "replicasets.apps"
 OBJECTIVE = {"walras.dev/slo": "200ms", "walras.dev/slo-bad": "1s"}
 
 
-def play(story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+def play(story: Callable[[Market], Coroutine[Any, Any, None]]) -> None:
     async def scene() -> None:
-        world = World()
+        world = Market()
         await world.open()
         try:
             await world.agent("a", {"strategy": "slo", "maxPrice": "8.00"})
-            await world.step(1)
+            await world.seconds(1)
             await story(world)
         finally:
             await world.close()
@@ -35,7 +35,7 @@ def owned(by: Object) -> list[Object]:
     return [{"kind": by["kind"], "name": metadata["name"], "uid": metadata["uid"], "controller": True}]
 
 
-async def deployment(world: World, ready: int, latency: str = "", replicas: int = 1) -> Object:
+async def deployment(world: Market, ready: int, latency: str = "", replicas: int = 1) -> Object:
     """A Deployment with its ReplicaSet, which it returns; so many replicas are ready."""
     annotations = {"walras.dev/latency": latency} if latency else {}
     metadata = {"name": "web", "namespace": "default"}
@@ -57,7 +57,7 @@ async def deployment(world: World, ready: int, latency: str = "", replicas: int 
     )
 
 
-async def replica(world: World, replica_set: Object, annotations: Object | None = None) -> None:
+async def replica(world: Market, replica_set: Object, annotations: Object | None = None) -> None:
     """One more pod of it that waits for a GPU."""
     waits = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
     limits = {"walras.dev/milligpu": "500"}
@@ -75,10 +75,10 @@ async def replica(world: World, replica_set: Object, annotations: Object | None 
             "status": {"phase": "Pending", "conditions": [waits]},
         },
     )
-    await world.step()
+    await world.seconds()
 
 
-async def measure(world: World, latency: str) -> None:
+async def measure(world: Market, latency: str) -> None:
     def said(obj: Object) -> None:
         obj["metadata"].setdefault("annotations", {})["walras.dev/latency"] = latency
 
@@ -97,7 +97,7 @@ async def measure(world: World, latency: str) -> None:
     ],
 )
 def test_a_replica_bids_what_it_brings_back(ready: int, latency: str, price: str) -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await replica(world, await deployment(world, ready, latency))
         assert world.price("a", "web-1") == price
 
@@ -107,7 +107,7 @@ def test_a_replica_bids_what_it_brings_back(ready: int, latency: str, price: str
 def test_replicas_that_help_only_together_bid_their_parts() -> None:
     """From 4 s to 2, 1.33, 1, 0.8 and 0.67 s with up to five more: the fourth is the first that helps."""
 
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await replica(world, await deployment(world, 1, "4s", replicas=6))
         # Four bring back 0.25 of 8.00, five 0.41 (from 666 ms), so 0.6672 each.
         assert world.price("a", "web-1") == "0.6672"
@@ -116,36 +116,36 @@ def test_replicas_that_help_only_together_bid_their_parts() -> None:
 
 
 def test_a_bid_that_waits_follows_what_is_measured() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await world.agent("rival")
-        await world.pod("rival", "rich", 1000, max_price="9.00", term="1h", restart_cost="50")
-        await world.step(2)
+        await world.wish("rival", "rich", 1000, max_price="9.00", term="1h", restart_cost="50")
+        await world.seconds(2)
         await replica(world, await deployment(world, 1, "200ms"))
-        await world.step(1)
+        await world.seconds(1)
         assert (world.price("a", "web-1"), world.reason("a", "web-1")) == ("0.00", "BelowReserve")
         await measure(world, "800ms")
-        await world.step(6)
+        await world.seconds(6)
         assert world.price("a", "web-1") == "4.00"
         await measure(world, "nonsense")
-        await world.step(6)
+        await world.seconds(6)
         assert world.price("a", "web-1") == "8.00", "what cannot be read is not measured"
 
     play(story)
 
 
 def test_without_money_it_bids_the_reserve_and_is_told_what_is_missing() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await world.agent("poor", {"strategy": "slo", "maxPrice": "8.00"}, balance="0")
-        await world.step(1)
-        await world.pod("poor", "p", 500)
-        await world.step(1)
+        await world.seconds(1)
+        await world.wish("poor", "p", 500)
+        await world.seconds(1)
         assert (world.price("poor", "p"), world.reason("poor", "p")) == ("0.10", "InsufficientFunds")
 
     play(story)
 
 
 def test_the_outermost_workload_that_measures_counts_and_strangers_do_not() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         replica_set = await deployment(world, 1, "800ms")
 
         def said(obj: Object) -> None:
@@ -179,7 +179,7 @@ def test_the_outermost_workload_that_measures_counts_and_strangers_do_not() -> N
 def test_an_objective_is_read_from_the_pod(
     annotations: Object, good_ms: int | None, bad_ms: int | None
 ) -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         found = latency_of(world.api, "a", {"metadata": {"annotations": annotations}})
         assert (found.good_ms, found.bad_ms) == (good_ms, bad_ms)
 
@@ -192,7 +192,7 @@ def test_more_replicas_take_their_part_of_the_load() -> None:
 
 
 def test_only_so_many_replicas_are_looked_ahead() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         replica_set = await deployment(world, 1, "4s", replicas=10**9)
         pod: Object = {"metadata": {"namespace": "default", "ownerReferences": owned(replica_set)}}
         assert len(latency_of(world.api, "a", pod).with_ms) == MORE_MAX

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support import docs
-from support.market import World
+from support.market import Market
 
 from walras.core.errors import (
     AlreadyExists,
@@ -31,13 +31,14 @@ from walras.kube.record import Object
 from walras.market.mechanisms.registry import MECHANISMS
 
 HTTP = docs.DOCS / "reference" / "http.md"
-Story = Callable[[World], Coroutine[Any, Any, None]]
+Story = Callable[[Market], Coroutine[Any, Any, None]]
 
 
 def play(story: Story, mechanism: str = "auction", devices: int = 1) -> None:
     async def scene() -> None:
-        world = World(devices)
-        await world.open(mechanism)
+        world = Market(devices)
+        await world.open()
+        await world.divide(mechanism)
         try:
             await story(world)
         finally:
@@ -58,14 +59,14 @@ def a_bid(price: str, milli: int = 500, job_class: str = "standard", **package: 
     }
 
 
-async def crowd(world: World) -> None:
+async def crowd(world: Market) -> None:
     """One device: a holds 600 of it for up to 1.00, another bid of a's waits, b has nothing."""
     for agent in "ab":
         await world.agent(agent)
-    await world.pod("a", "held", 600, max_price="1.00", term="1h", restart_cost="0.001")
-    await world.step(2)
-    await world.pod("a", "waits", 600, max_price="0.50")
-    await world.step(8)
+    await world.wish("a", "held", 600, max_price="1.00", term="1h", restart_cost="0.001")
+    await world.seconds(2)
+    await world.wish("a", "waits", 600, max_price="0.50")
+    await world.seconds(8)
 
 
 @pytest.mark.parametrize("job_class", ["standard", "latency"])
@@ -73,13 +74,13 @@ async def crowd(world: World) -> None:
 @pytest.mark.parametrize("milli", [300, 900])
 @pytest.mark.parametrize("mechanism", sorted(MECHANISMS))
 def test_what_is_quoted_is_what_then_happens(mechanism: str, milli: int, price: str, job_class: str) -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await crowd(world)
         quote = await world.ask("b", "b", "quote", a_bid(price, milli, job_class))
         await world.api.create("b", BIDS, a_bid(price, milli, job_class))
         if job_class == "standard":
             world.exchange._tick_at_ms = world.clock.now_ms()
-        await world.step()
+        await world.seconds()
         status = world.bid("b", "wish")["status"]
         if quote["outcome"] == "Refused":
             assert status["phase"] == "Refused"
@@ -96,7 +97,7 @@ def test_what_is_quoted_is_what_then_happens(mechanism: str, milli: int, price: 
 
 
 def test_a_quote_says_what_it_would_cost_to_displace_others() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await crowd(world)
         quote = await world.ask("b", "b", "quote", a_bid("5.00", 900, "latency"))
         assert quote == {
@@ -111,7 +112,7 @@ def test_a_quote_says_what_it_would_cost_to_displace_others() -> None:
 
 
 def test_a_quote_changes_nothing() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await crowd(world)
 
         def everything() -> Any:
@@ -134,13 +135,13 @@ def test_a_quote_changes_nothing() -> None:
 
 
 def test_nothing_of_other_agents_is_told() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await world.agent("a")
         await world.agent("b")
-        await world.pod("a", "classified", 700, max_price="1.234567", term="1h", restart_cost="0.654321")
-        await world.step(8)
-        await world.pod("a", "sealed", 700, max_price="0.765432")
-        await world.step(1)
+        await world.wish("a", "classified", 700, max_price="1.234567", term="1h", restart_cost="0.654321")
+        await world.seconds(8)
+        await world.wish("a", "sealed", 700, max_price="0.765432")
+        await world.seconds(1)
         # The price is for all to see, and is the best bid that lost.
         secrets = {"classified", "sealed", "1.234567", "0.654321", "local", "gpu-", '"a"'}
         secrets |= {lease["metadata"]["name"] for lease in world.leases("a")}
@@ -155,7 +156,7 @@ def test_nothing_of_other_agents_is_told() -> None:
 
 
 def test_the_spec_of_a_bid_will_do_and_several_packages_say_which_wins() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await crowd(world)
         spec = a_bid("0.20", 900)["spec"]
         spec["packages"] += a_bid("0.30", 200)["spec"]["packages"]
@@ -166,7 +167,7 @@ def test_the_spec_of_a_bid_will_do_and_several_packages_say_which_wins() -> None
 
 
 def test_a_refusal_says_what_would_win() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await crowd(world)
         said = (await world.ask("b", "b", "quote", a_bid("0.05", 300)))["explanation"]
         assert said["reason"] == "BelowReserve"
@@ -176,7 +177,7 @@ def test_a_refusal_says_what_would_win() -> None:
 
 
 def test_who_has_too_many_bids_is_told_that_this_one_would_wait_its_turn() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await world.agent("a")
         for number in range(PACKAGES_A_TURN // 8):
             bid = a_bid("0.02")
@@ -206,7 +207,7 @@ def test_who_has_too_many_bids_is_told_that_this_one_would_wait_its_turn() -> No
 def test_a_bid_that_could_not_be_made_is_not_quoted_either(
     change: Object, error: type[WalrasError], says: str
 ) -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await world.agent("a")
         bid = a_bid("1.00")
         bid["spec"] |= change
@@ -217,7 +218,7 @@ def test_a_bid_that_could_not_be_made_is_not_quoted_either(
 
 
 def test_what_is_no_bid_or_nowhere_is_refused_in_words() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await world.agent("a")
         refused: list[tuple[Any, type[WalrasError]]] = [
             ({}, Invalid),
@@ -245,7 +246,7 @@ def test_what_is_no_bid_or_nowhere_is_refused_in_words() -> None:
 
 
 def test_an_agent_gets_no_quote_in_the_cluster_of_another() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await crowd(world)
         for cluster in ("a", "fleet", "*", "none"):
             with pytest.raises(Forbidden):
@@ -256,7 +257,7 @@ def test_an_agent_gets_no_quote_in_the_cluster_of_another() -> None:
 
 
 def test_a_flood_of_quotes_is_cut_off_and_holds_up_nobody_else() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await crowd(world)
         answers = await asyncio.gather(
             *(world.ask("a", "a", "quote", a_bid("0.30", 100)) for _ in range(200)), return_exceptions=True
@@ -273,7 +274,7 @@ def test_a_flood_of_quotes_is_cut_off_and_holds_up_nobody_else() -> None:
 
 
 def test_the_market_goes_on_while_a_quote_is_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await crowd(world)
         working, done = asyncio.Event(), asyncio.Event()
 
@@ -286,7 +287,7 @@ def test_the_market_goes_on_while_a_quote_is_worked_out(monkeypatch: pytest.Monk
         quotes = [asyncio.create_task(world.ask("b", "b", "quote", a_bid("0.30", 100))) for _ in range(2)]
         await working.wait()
         before = world.exchange.auctioneer.prices.at_ms
-        await world.step(3)
+        await world.seconds(3)
         assert world.exchange.auctioneer.prices.at_ms == before + 3_000
         done.set()
         assert {quote["outcome"] for quote in await asyncio.gather(*quotes)} == {"Won"}
@@ -295,7 +296,7 @@ def test_the_market_goes_on_while_a_quote_is_worked_out(monkeypatch: pytest.Monk
 
 
 def test_callers_that_ask_no_more_are_forgotten() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await crowd(world)
         quotes = world.views._quotes
         for number in range(CALLERS_KEPT + 50):
@@ -309,7 +310,7 @@ def test_callers_that_ask_no_more_are_forgotten() -> None:
 
 
 def test_no_quote_is_given_on_what_the_store_has_not_taken() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await crowd(world)
         submit = world.store.submit
 
@@ -330,7 +331,7 @@ def test_no_quote_is_given_on_what_the_store_has_not_taken() -> None:
 
 
 def test_every_key_of_a_quote_is_documented() -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await crowd(world)
         keys: set[str] = set()
         for price in ("0.01", "9.00"):

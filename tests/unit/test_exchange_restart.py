@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.market import World
+from support.market import Market
 
 from walras.core.clock import VirtualClock
 from walras.core.errors import StorageError
@@ -19,7 +19,7 @@ from walras.market.slow import Slow
 from walras.market.types import Escrow, Memory, Share
 
 LATENCY: dict[str, Any] = {"class": "latency"}
-Story = Callable[[World], Coroutine[Any, Any, None]]
+Story = Callable[[Market], Coroutine[Any, Any, None]]
 
 
 def play(path: Path, *stories: Story, mechanism: str = "auction", stop: bool = False) -> None:
@@ -27,8 +27,10 @@ def play(path: Path, *stories: Story, mechanism: str = "auction", stop: bool = F
     clock = VirtualClock()
 
     async def scene(story: Story, first: bool) -> None:
-        world = World(1, path, clock)
-        await world.open(mechanism if first else "")
+        world = Market(1, path, clock)
+        await world.open()
+        if first:
+            await world.divide(mechanism)
         try:
             await story(world)
             if stop:
@@ -46,15 +48,15 @@ def test_the_price_and_what_a_mechanism_remembers_are_there_after_a_restart(
 ) -> None:
     seen: list[Carried] = []
 
-    async def before(world: World) -> None:
+    async def before(world: Market) -> None:
         for agent in "ab":
             await world.agent(agent)
-        await world.pod("a", "p", 600, max_price="3.00")
-        await world.pod("b", "q", 600, max_price="2.00")
-        await world.step(20)
+        await world.wish("a", "p", 600, max_price="3.00")
+        await world.wish("b", "q", 600, max_price="2.00")
+        await world.seconds(20)
         seen.append(world.exchange.auctioneer.carried())
 
-    async def after(world: World) -> None:
+    async def after(world: Market) -> None:
         seen.append(world.exchange.auctioneer.carried())
 
     play(tmp_path / "db", before, after, mechanism="karma", stop=stop)
@@ -66,19 +68,19 @@ def test_the_price_and_what_a_mechanism_remembers_are_there_after_a_restart(
 def test_what_is_posted_after_a_restart_is_what_was_posted_before(tmp_path: Path) -> None:
     posted: list[int] = []
 
-    async def before(world: World) -> None:
+    async def before(world: Market) -> None:
         for agent in "ab":
             await world.agent(agent)
-        await world.pod("a", "p", 600, max_price="3.00", term="1h")
-        await world.pod("b", "q", 600, max_price="2.00")
-        await world.step(120)
+        await world.wish("a", "p", 600, max_price="3.00", term="1h")
+        await world.wish("b", "q", 600, max_price="2.00")
+        await world.seconds(120)
         posted.append(world.exchange.auctioneer.prices.slow.posted_micros)
         assert posted[0] > MICROS // 10, "it rose from the reserve"
 
-    async def after(world: World) -> None:
+    async def after(world: Market) -> None:
         await world.agent("c")
-        await world.pod("c", "now", 400, max_price="2.50", **LATENCY)
-        await world.step()
+        await world.wish("c", "now", 400, max_price="2.50", **LATENCY)
+        await world.seconds()
         (lease,) = world.leases("c")
         assert parse_credits(lease["spec"]["price"]) == posted[0], "before any clearing of this server"
 
@@ -86,28 +88,28 @@ def test_what_is_posted_after_a_restart_is_what_was_posted_before(tmp_path: Path
 
 
 def test_an_agent_that_paced_goes_on_pacing(tmp_path: Path) -> None:
-    async def before(world: World) -> None:
+    async def before(world: Market) -> None:
         await world.agent("a", {"strategy": "pacing", "maxPrice": "8.00"}, income="0.1/h", balance="5")
         await world.agent("b")
-        await world.pod("b", "rival", 1000, max_price="9.00", restart_cost="50", term="1h")
-        await world.step(2)
+        await world.wish("b", "rival", 1000, max_price="9.00", restart_cost="50", term="1h")
+        await world.seconds(2)
         spend = world.exchange.treasury
         spend.transfer("spend", "agent:a", "revenue:default", MICROS, world.clock.now_ms())
-        await world.step(30)
+        await world.seconds(30)
         pace = world.exchange.auctioneer.carried().pacing["a"]
         assert pace.mu > 0
 
-    async def after(world: World) -> None:
-        await world.pod("a", "p", 500)
+    async def after(world: Market) -> None:
+        await world.wish("a", "p", 500)
         assert 0.1 < float(world.price("a", "p")) < 4, "the first bid of this server is shaded already"
 
     play(tmp_path / "db", before, after)
 
 
 def test_a_clearing_alone_does_not_wait_for_the_disk(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         await world.agent("a")
-        await world.step(10)
+        await world.seconds(10)
         was, submit, groups = world.exchange.auctioneer.carried(), world.store.submit, []
 
         def count(group: Any, done: Callable[[Exception | None], None]) -> None:
@@ -115,7 +117,7 @@ def test_a_clearing_alone_does_not_wait_for_the_disk(tmp_path: Path) -> None:
             submit(group, done)
 
         world.store.submit = count  # type: ignore[method-assign]
-        await world.step(4)
+        await world.seconds(4)
         assert world.exchange.auctioneer.carried().memory.at_ms == was.memory.at_ms + 4_000
         assert groups == [], "no agent was paid, no lease ran"
 
@@ -123,13 +125,13 @@ def test_a_clearing_alone_does_not_wait_for_the_disk(tmp_path: Path) -> None:
 
 
 def test_a_step_that_the_store_refused_is_forgotten_with_what_it_carried(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         for agent in "ab":
             await world.agent(agent)
-        await world.pod("a", "p", 600, max_price="3.00")
-        await world.step(3)
+        await world.wish("a", "p", 600, max_price="3.00")
+        await world.seconds(3)
         was = world.exchange.auctioneer.carried()
-        await world.pod("b", "q", 600, max_price="2.00")
+        await world.wish("b", "q", 600, max_price="2.00")
         world.clock.advance(1000)
         submit = world.store.submit
 
@@ -159,7 +161,7 @@ def test_all_that_is_carried_is_read_back_as_it_was(tmp_path: Path) -> None:
         pacing={"a": Pace(250_000, 5_000, 12)},
     )
 
-    async def story(world: World) -> None:
+    async def story(world: Market) -> None:
         tx = world.api.transaction()
         Shelf(world.store, "other").store(tx, kept.at_ms, lambda: kept)
         await tx.commit()
@@ -170,16 +172,16 @@ def test_all_that_is_carried_is_read_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_begins_anew_and_the_server_starts(tmp_path: Path) -> None:
-    async def before(world: World) -> None:
+    async def before(world: Market) -> None:
         tx = world.api.transaction()
         tx.execute("INSERT OR REPLACE INTO markets VALUES (?, ?)", [("default", b'{"price_micros": "dear"}')])
         await tx.commit()
 
-    async def after(world: World) -> None:
+    async def after(world: Market) -> None:
         assert world.exchange.auctioneer.carried() == Carried()
         await world.agent("a")
-        await world.pod("a", "p", 600)
-        await world.step(2)
+        await world.wish("a", "p", 600)
+        await world.seconds(2)
         assert world.phases("a") == ["Active"]
 
     play(tmp_path / "db", before, after)
@@ -191,26 +193,26 @@ def test_room_that_is_kept_for_a_large_bid_is_kept_over_a_restart_and_from_those
     """Two halves end one after the other: the first that ends is kept free until the other has ended too."""
     kept: list[Any] = []
 
-    async def before(world: World) -> None:
+    async def before(world: Market) -> None:
         for agent in ("small", "large", "late"):
             await world.agent(agent)
-        await world.pod("small", "one", 500, max_price="1.00", term="20s")
-        await world.step(8)
-        await world.pod("small", "two", 500, max_price="1.00", term="20s")
-        await world.step(2)
-        await world.pod("large", "all", 1000, max_price="2.00")
-        await world.step(1)
+        await world.wish("small", "one", 500, max_price="1.00", term="20s")
+        await world.seconds(8)
+        await world.wish("small", "two", 500, max_price="1.00", term="20s")
+        await world.seconds(2)
+        await world.wish("large", "all", 1000, max_price="2.00")
+        await world.seconds(1)
         kept.extend(world.exchange.auctioneer.carried().escrows)
         assert [each.bid for each in kept] == ["large/default/all"]
-        await world.step(12)
+        await world.seconds(12)
         assert sorted(world.phases("small")) == ["Active", "Ended"]
 
-    async def after(world: World) -> None:
+    async def after(world: Market) -> None:
         assert [each.bid for each in world.exchange.auctioneer.carried().escrows] == ["large/default/all"]
-        await world.pod("late", "quick", 500, max_price="1.50", term="1h", **LATENCY)
-        await world.step()
+        await world.wish("late", "quick", 500, max_price="1.50", term="1h", **LATENCY)
+        await world.seconds()
         assert world.phases("late") == []
-        await world.step(20)
+        await world.seconds(20)
         assert world.phases("large") == ["Active"]
 
     play(tmp_path / "db", before, after)
