@@ -1,4 +1,4 @@
-"""Books to test the engine with: equal devices, agents that can pay, bids of one package"""
+"""Books to test the engine with: equal devices, agents that can pay, bids of one package."""
 
 from __future__ import annotations
 

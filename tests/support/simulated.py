@@ -1,4 +1,4 @@
-"""Small workloads for the simulation, in whole seconds"""
+"""Small workloads for the simulation, in whole seconds."""
 
 from __future__ import annotations
 

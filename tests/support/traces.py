@@ -1,4 +1,4 @@
-"""Where the public traces are; a test that needs one is skipped where it is not"""
+"""Where the public traces are; a test that needs one is skipped where it is not."""
 
 from __future__ import annotations
 

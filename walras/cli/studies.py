@@ -1,4 +1,4 @@
-"""Which study a trace is for, by the scheme of its name, such as azure:FILE"""
+"""Which study a trace is for, by the scheme of its name, such as azure:FILE."""
 
 from __future__ import annotations
 

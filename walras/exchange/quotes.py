@@ -1,4 +1,4 @@
-"""What a bid would get this instant: the market's own decision on what there is and that bid"""
+"""What a bid would get this instant: the market's own decision on what there is and that bid."""
 
 from __future__ import annotations
 
