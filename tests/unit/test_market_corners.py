@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from walras.devices.mig import MigInstance
 from walras.devices.mig_profiles import geometry_of
 from walras.devices.placement import Shape
 from walras.devices.topology import Affinity
+from walras.market import payments
 from walras.market.auction import Auction
 from walras.market.eviction import evict
 from walras.market.ground import Ask, Ground
@@ -29,6 +32,7 @@ from walras.market.types import (
 
 NOW = 1_000_000
 CREDIT = 1_000_000
+CRITICAL = Rules(payments="critical")
 WHOLE = Package(1, 1000, 0, 60_000, 2 * CREDIT)
 D0, D1 = (Device(name, "node", "H100", at, 80_000) for at, name in enumerate(("d0", "d1")))
 
@@ -128,3 +132,28 @@ def test_what_is_taken_until_just_now_is_considered_again_every_tick() -> None:
     waiting = replace(FULL[0], end_ms=NOW, state="reserved")
     found = refused(pool(bid("a"), leases=(waiting,), devices=(D0,)), "a")
     assert found.reason is Reason.NO_CAPACITY and found.message.endswith("every tick")
+
+
+def test_beyond_the_bound_of_searches_critical_payments_are_uniform(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A renewal, and a winner beside it, while a gang that finds no room makes the one price."""
+    due = lease("l0", Share("d0", 500, 40_000), price=5 * CREDIT, left_ms=10)
+    full = lease("l1", Share("d1", 1000, 80_000), price=9 * CREDIT)
+    gang, half = replace(WHOLE, devices=2), replace(WHOLE, milli_gpu=500, price_micros=3 * CREDIT)
+    asked = replace(pool(bid("gang", gang), bid("half", half), leases=(due, full)), rules=CRITICAL)
+    cheap = Auction().clear(asked)
+    assert [(each.lease, each.price_micros) for each in cheap.renewals] == [("l0", 100_000)]
+    assert [(each.bid, each.price_micros) for each in cheap.awards] == [("half", 100_000)]
+    monkeypatch.setattr(payments, "EFFORT_MAX", -1)
+    dear = Auction().clear(asked)
+    assert [(each.lease, each.price_micros) for each in dear.renewals] == [("l0", 2 * CREDIT)]
+    assert [(each.bid, each.price_micros) for each in dear.awards] == [("half", 2 * CREDIT)]
+
+
+def test_the_lease_of_an_award_has_what_was_won_and_what_its_bid_says() -> None:
+    asked = replace(bid("a"), restart_cost_micros=7, priority=3)
+    (award,) = Auction().clear(pool(asked)).awards
+    won = award.lease("l", asked, NOW)
+    assert (won.id, won.bid, won.agent, won.state) == ("l", "a", "a", "active")
+    assert (won.price_micros, won.max_price_micros) == (100_000, 2 * CREDIT)
+    assert (won.start_ms, won.end_ms, won.restart_cost_micros, won.priority) == (NOW, NOW + 60_000, 7, 3)
+    assert replace(award, starts_now=False).lease("l", asked, NOW).state == "reserved"
