@@ -17,6 +17,7 @@ from walras.exchange.carried import Carried
 from walras.exchange.demand import BIDS
 from walras.exchange.effects import Effects
 from walras.exchange.explaining import Explainer
+from walras.exchange.naming import rename
 from walras.exchange.proxy import Proxy
 from walras.exchange.supply import Supply
 from walras.exchange.treasury import Treasury
@@ -150,6 +151,7 @@ class Auctioneer:
     def clear(self, fx: Effects, pool: Pool, now_ms: int) -> None:
         """Stage the decisions on every pending bid and every lease that is due for renewal."""
         self._notice_speeds(pool)
+        rename(fx, pool, self.proxy, now_ms)
         pending = self._pending(fx, pool, now_ms)
         by_price = pool.rules.mechanism in BY_PRICE
         bids, waiting = in_turn([bid for bid, _ in pending.values()], by_price=by_price)

@@ -48,7 +48,7 @@ class Holding(msgspec.Struct, kw_only=True):
     pool: str
     shares: tuple[market.Share, ...]
     price_micros: int
-    # What the holder declared the share to be worth, locked until its next lease.
+    # What the share is worth to the holder, by the package of its bid that won; locked for a term.
     worth_micros: int
     restart_cost_micros: int
     term_ms: int
@@ -75,6 +75,7 @@ class Holding(msgspec.Struct, kw_only=True):
     priority: int = 0
     # For which the holder gives up the rest of the term; None: for nothing.
     resale_micros: int | None = None
+    package: int = 0
 
     @property
     def milli(self) -> int:

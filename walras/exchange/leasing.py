@@ -53,6 +53,7 @@ def grant(
         term_start_ms=now_ms,
         hold="",
         priority=bid.priority,
+        package=award.package,
     )
     holding.hold = f"lease:{holding.id}:{holding.terms}"
     fx.treasury.hold(

@@ -72,17 +72,15 @@ class Market:
         strategy: Strategy,
         *,
         planned: bool = False,
-        renames: bool = True,
         claims: Mapping[int, float] = NO_CLAIMS,
         lease_rounds: int = LEASE_ROUNDS,
     ) -> None:
         """planned: whether agents know how their batch sizes will change, or only how fast they train now.
 
-        renames: whether a renewal is at a price named anew; in the server a lease stays worth what it was won
-        by. claims: by job, how many times its work an agent claims to have, 1 for those that are not named.
+        claims: by job, how many times its work an agent claims to have, 1 for those that are not named.
         """
         self._mechanism, self._strategy = mechanism, strategy
-        self._renames, self._claims = renames, claims
+        self._claims = claims
         self._estimate = by_plan if planned else by_present_speed
         self._lease_rounds = lease_rounds
         self._came: set[int] = set()
@@ -111,8 +109,7 @@ class Market:
             elif lease.end_ms > now_ms + _ms(moment.round_s) // 2:
                 leases.append(lease)
             else:
-                worth = prices[agent] if self._renames else lease.max_price_micros
-                leases.append(replace(lease, end_ms=now_ms, max_price_micros=worth))
+                leases.append(replace(lease, end_ms=now_ms, max_price_micros=prices[agent]))
         return Snapshot(
             now_ms,
             Rules(reserve_micros=0, epsilon_percent=0, quantum_ms=0, notice_ms=0, tick_ms=0),

@@ -48,7 +48,6 @@ _ALLOCATIONS: Final[Mapping[str, Callable[[], Allocation]]] = {
 _SCHEDULERS: Final[Mapping[str, Callable[[], Scheduler]]] = {
     "market": lambda: Market(MECHANISMS["auction"], Slack()),
     "market-planned": lambda: Market(MECHANISMS["auction"], Slack(), planned=True),
-    "market-as-won": lambda: Market(MECHANISMS["auction"], Slack(), renames=False),
     "finishtime": lambda: Market(MECHANISMS["finishtime"], Fixed()),
     "shortest-first": ShortestFirst,
 }
