@@ -138,7 +138,7 @@ def test_every_reason_for_a_refusal_is_explained() -> None:
     assert f"{PACKAGES_A_TURN} packages" in refusals
 
 
-FOLDERS = ("walras", "bench", "examples", "tests/support")
+FOLDERS = ("walras", "bench", "examples", "tests/support", "tests/differential")
 
 
 def mapped() -> set[str]:

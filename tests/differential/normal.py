@@ -1,0 +1,74 @@
+"""Answers made comparable: what each server chooses for itself is replaced by the order of its appearance."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from differential.sides import Answer
+
+_UID: Final = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+_GENERATED: Final = re.compile(r"\bgen-[bcdfghjklmnpqrstvwxz2456789]{5}\b")
+_VERSION: Final = re.compile(
+    r"((?:resource ?version|current|version in record|precondition)[^0-9a-z]{1,4})(\d+)", re.I
+)
+_TOO_OLD: Final = re.compile(r"(too old resource version: )\d+ \(\d+\)")
+_NEAR_S: Final = 3600
+
+
+class Normaliser:
+    """For one side in one scenario: the same value gets the same name wherever it shows."""
+
+    def __init__(self, own: str) -> None:
+        self._own = own
+        self._names: dict[str, dict[str, str]] = {}
+
+    def __call__(self, answer: Answer) -> Any:
+        media = answer.headers.get("content-type", "").partition(";")[0]
+        body = self._value(answer.body, "")
+        headers = {k: self._text(v) for k, v in answer.headers.items() if k != "content-type"}
+        return {"status": answer.status, "type": media, "headers": headers, "body": body}
+
+    def _named(self, kind: str, value: str) -> str:
+        names = self._names.setdefault(kind, {})
+        return names.setdefault(value, f"<{kind} {len(names) + 1}>")
+
+    def _value(self, value: Any, key: str) -> Any:
+        if isinstance(value, dict):
+            fixed = self._metadata(value) if key == "metadata" else value
+            return {self._text(name): self._value(fixed[name], name) for name in sorted(fixed)}
+        if isinstance(value, list):
+            return [self._value(each, "") for each in value]
+        if isinstance(value, str):
+            return self._text(value)
+        return value
+
+    def _metadata(self, metadata: dict[str, Any]) -> dict[str, Any]:
+        """A list's version is the server's own affair; an object's tells whether it was written."""
+        fixed = dict(metadata)
+        version = fixed.get("resourceVersion")
+        if isinstance(version, str) and version.isdigit():
+            known = "uid" in metadata
+            fixed["resourceVersion"] = self._named("rv", version) if known else "<revision>"
+        if fixed.get("continue"):
+            fixed["continue"] = "<continue>"
+        return fixed
+
+    def _text(self, text: str) -> str:
+        text = text.replace(self._own, "SELF")
+        if len(text) < 6:
+            return text
+        text = _UID.sub(lambda found: self._named("uid", found[0]), text)
+        text = _TIME.sub(_time, text)
+        text = _TOO_OLD.sub(r"\1<n>", text)
+        text = _VERSION.sub(lambda found: f"{found[1]}<n>", text)
+        return _GENERATED.sub(lambda found: self._named("generated", found[0]), text)
+
+
+def _time(found: re.Match[str]) -> str:
+    text = found[0]
+    at = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    near = abs((at - datetime.now(UTC)).total_seconds()) < _NEAR_S
+    return ("<now.us>" if "." in text else "<now>") if near else text
