@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from support.traces import trace_file
 
 from walras.cli.compare import compare
+from walras.cli.main import main
 from walras.core.errors import Invalid, NotFound
 from walras.sim.rounds.published import COLUMNS, PUBLISHED
 from walras.sim.rounds.study import GavelStudy, gavel_study
@@ -80,6 +81,26 @@ def test_what_cannot_be_run_is_said(study: GavelStudy, tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("")
     with pytest.raises(Invalid, match="empty: has no jobs"):
         gavel_study(tmp_path / "empty", tmp_path / "t.json")
+
+
+def test_jobs_that_no_table_has_measured_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Of four jobs the second asks for two GPUs, of which the table knows nothing."""
+    lines = [f"ResNet-50 (batch size 64)\tpy\t-n\t1\t1563\t{at}\t{2 if at == 1 else 1}" for at in range(4)]
+    (tmp_path / "a.trace").write_text("\n".join(lines) + "\n")
+    (tmp_path / "t.json").write_text(json.dumps(PROFILES))
+    some = gavel_study(tmp_path / "a.trace", tmp_path / "t.json", gpus=2)
+    assert [job.number for job in some.jobs] == [0, 2, 3]
+    assert len(some.notes) == 1
+    assert some.notes[0].startswith("1 of 4 jobs are left out") and "a.trace:2: " in some.notes[0]
+    given = ["sim", "run", "--trace", f"gavel:{tmp_path}/a.trace,{tmp_path}/t.json", "--policy", "fifo"]
+    done = CliRunner().invoke(main, given)
+    assert done.exit_code == 0 and done.stderr.startswith("note: 1 of 4 jobs are left out")
+
+
+def test_a_cluster_of_microsofts_is_played_as_published() -> None:
+    some = gavel_study(trace_file("gavel/23dbec.trace"), trace_file("gavel/simulation_throughputs.json"))
+    assert len(some.jobs) == 8
+    assert play(some, "market")["utilisation"] > 0
 
 
 def test_without_the_data_the_command_says_what_is_missing(tmp_path: Path) -> None:

@@ -85,6 +85,8 @@ def run(
 ) -> None:
     """Play a trace under each policy and compare what came of it."""
     study = study_of(trace, gpus, parse_duration_ms(tick))
+    for note in study.notes:
+        click.echo(f"note: {note}", err=True)
     chosen = list(dict.fromkeys(policies)) or list(study.policies[:POLICIES_SHOWN])
     results: dict[str, Result] = {}
     with _progress(chosen, shown=not as_json) as bars:

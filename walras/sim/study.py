@@ -36,6 +36,10 @@ class Study(Protocol):
     """One trace, ready to be run under any of its policies. The same seed gives the same result."""
 
     @property
+    def notes(self) -> Sequence[str]:
+        """What to know of the trace beside its results, such as what of it is not played."""
+
+    @property
     def policies(self) -> Sequence[str]:
         """The names that `run` takes, the default ones first."""
 

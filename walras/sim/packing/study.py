@@ -41,6 +41,7 @@ class PackingStudy:
         from walras.sim.packing.cluster import columns  # noqa: PLC0415 - loads numba, as all below do
         from walras.sim.packing.demand import rates, typical  # noqa: PLC0415
 
+        self.notes: Sequence[str] = ()
         if not any(pod.gpus for pod in pods):
             raise Invalid("no pod asks for a GPU; give a list of pods of which some do")
         self._cluster, self._shapes, self._of_pod = columns(nodes, pods)

@@ -62,6 +62,7 @@ class GavelStudy:
     gpus: int
     round_s: float
     worker: str
+    notes: tuple[str, ...] = ()
 
     @property
     def policies(self) -> Sequence[str]:
@@ -93,20 +94,31 @@ def gavel_study(
 ) -> GavelStudy:
     """Read a trace and its throughputs. Raises NotFound or Invalid, with file and line.
 
-    worker: the type of all GPUs, as the table of throughputs names it.
+    worker: the type of all GPUs, as the table of throughputs names it. Jobs of which the table has no
+    throughput are left out, and the study's notes say so; with none left NotFound is raised.
     """
-    jobs = tuple(read_trace(trace_file))
-    if not jobs:
-        raise Invalid(f"{trace_file}: has no jobs")
     if gpus < 1 or round_s <= 0:
         raise Invalid(f"{gpus} GPUs in rounds of {round_s:g} s: both must be above 0")
     throughputs = read_throughputs(throughputs_file)
-    for job in jobs:
+    jobs: list[TraceJob] = []
+    unknown: list[str] = []
+    for job in read_trace(trace_file):
         try:
             Training(job, throughputs, worker)
         except NotFound as fault:
-            raise NotFound(f"{trace_file}:{job.number + 1}: {fault.message}") from fault
-    return GavelStudy(jobs, throughputs, gpus, round_s, worker)
+            unknown.append(f"{trace_file}:{job.number + 1}: {fault.message}")
+        else:
+            jobs.append(job)
+    if not jobs:
+        raise NotFound(unknown[0]) if unknown else Invalid(f"{trace_file}: has no jobs")
+    return GavelStudy(tuple(jobs), throughputs, gpus, round_s, worker, _notes(unknown, len(jobs)))
+
+
+def _notes(unknown: Sequence[str], known: int) -> tuple[str, ...]:
+    if not unknown:
+        return ()
+    count = len(unknown) + known
+    return (f"{len(unknown)} of {count} jobs are left out: no throughput is known, as of {unknown[0]}",)
 
 
 def _scheduler(policy: str) -> Scheduler:

@@ -40,6 +40,7 @@ class WorldStudy:
     """
 
     def __init__(self, drawn: Drawn, *, gpus: int, tick_ms: int = 1_000) -> None:
+        self.notes: Sequence[str] = ()
         self._drawn, self._gpus = drawn, gpus
         self._rules = Rules(tick_ms=tick_ms)
 
