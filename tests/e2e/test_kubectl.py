@@ -98,7 +98,7 @@ def test_what_there_is_can_be_discovered(apiserver: Server) -> None:
     fleet = ok(apiserver.kubectl("api-resources", "-o", "name", cluster="fleet", token="operator"))
     assert {"agents.walras.dev", "pools.walras.dev"} <= set(fleet.split())
     assert "walras.dev/v1alpha1" in ok(apiserver.kubectl("api-versions")).split()
-    assert "Server Version: v1.37" in ok(apiserver.kubectl("version"))
+    assert "Server Version: v1.36" in ok(apiserver.kubectl("version"))
     assert "is running at" in ok(apiserver.kubectl("cluster-info"))
 
 

@@ -94,7 +94,15 @@ def test_resources_are_found_by_key_by_path_and_by_kind() -> None:
     assert jobs.api_version == "batch/v1" and registry["pods"].api_version == "v1"
     assert jobs in registry.of("batch", "v1")
     with pytest.raises(NotFound, match="could not find the requested resource"):
-        registry["cronjobs.batch"]
+        registry["cronjobs.example.com"]
+
+
+def test_a_type_with_two_versions_has_one_place_in_the_store() -> None:
+    registry = for_agents()
+    events, scaling = registry.find("events.k8s.io", "v1", "events"), registry.of("autoscaling", "v1")[0]
+    assert events is not None and events.storage is registry["events"]
+    assert scaling.storage is registry["horizontalpodautoscalers.autoscaling"]
+    assert scaling.storage.version == "v2" and registry["pods"].storage is registry["pods"]
 
 
 def test_a_cluster_adds_its_own_kinds_without_a_copy_of_the_base() -> None:

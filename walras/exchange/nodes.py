@@ -96,7 +96,7 @@ def lease_node(holding: Holding, supply: Supply, now_ms: int) -> Object:
                 "kernelVersion": "",
                 "osImage": "Walras lease",
                 "containerRuntimeVersion": "process://1",
-                "kubeletVersion": "v1.37.0-walras",
+                "kubeletVersion": "v1.36.3-walras",
                 "kubeProxyVersion": "",
                 "operatingSystem": "linux",
                 "architecture": "amd64",

@@ -124,7 +124,7 @@ class Lister:
             raise not_yet(wanted, counters.revision)
         exact = token is not None or match == "Exact"
         at = wanted if exact else counters.revision
-        return self._at(counters, resource.key, namespace, matches, at, token, limit)
+        return self._at(counters, resource.storage.key, namespace, matches, at, token, limit)
 
     def _at(
         self,
@@ -173,7 +173,7 @@ class Lister:
     def _everywhere(self, resource: Resource, namespace: str, matches: Matcher | None) -> Page:
         items = [
             in_cluster(cluster, record.object)
-            for cluster, collection in self._api.state.everywhere(resource.key)
+            for cluster, collection in self._api.state.everywhere(resource.storage.key)
             for record in collection.listed(namespace)
             if matches is None or matches(record.object)
         ]

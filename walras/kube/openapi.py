@@ -157,12 +157,15 @@ def _paths(resource: Resource, component: str) -> dict[str, Any]:
     if resource.namespaced:
         every = {collection: {"get": _operation(resource, "list", component)}}
         collection = f"{prefix}/namespaces/{{namespace}}/{resource.plural}"
-    on_collection: dict[str, Any] = {"post": _operation(resource, "post", component)}
+    on_collection: dict[str, Any] = {}
+    if "create" in resource.verbs:
+        on_collection["post"] = _operation(resource, "post", component)
     if "list" in resource.verbs:
         on_collection["get"] = _operation(resource, "list", component)
     paths = {**(every if "list" in resource.verbs else {}), collection: on_collection}
     if "get" in resource.verbs:
-        verbs = ("get", "put", "patch", "delete")
+        needs = {"get": "get", "put": "update", "patch": "patch", "delete": "delete"}
+        verbs = tuple(verb for verb, need in needs.items() if need in resource.verbs)
         one = f"{collection}/{{name}}"
         paths[one] = {verb: _operation(resource, verb, component) for verb in verbs}
         if resource.has_status:

@@ -15,7 +15,7 @@ CORE_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "u
 
 @dataclass(frozen=True)
 class Resource:
-    """A resource type at the one version it is stored and served in."""
+    """A resource type at a version in which it is served."""
 
     group: str
     version: str
@@ -36,10 +36,17 @@ class Resource:
     scale: Mapping[str, str] | None = field(default=None, hash=False)
     # False for a CRD's kind and for Walras' own: pruned, defaulted and checked by its own schema.
     builtin: bool = True
+    # The version of the type in which its objects are stored, where that is another; see versions.py.
+    stored: Resource | None = field(default=None, repr=False)
+
+    @property
+    def storage(self) -> Resource:
+        """The version in which the store has the objects; their key in the store is its key."""
+        return self.stored or self
 
     @property
     def key(self) -> str:
-        """The name by which code and store address it: "pods", "jobs.batch", "bids.walras.dev"."""
+        """The name by which code addresses the type: "pods", "jobs.batch", "bids.walras.dev"."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     @property
@@ -75,7 +82,8 @@ class Registry:
         for resource in resources:
             if base is not None and base.by_key(resource.key) is not None:
                 continue
-            self._by_key[resource.key] = resource
+            if resource.stored is None or resource.stored.key != resource.key:
+                self._by_key[resource.key] = resource
             self._by_path[resource.group, resource.version, resource.plural] = resource
             self._by_kind[resource.group, resource.version, resource.kind] = resource
 
@@ -90,7 +98,7 @@ class Registry:
         return self._base.find(group, version, plural) if found is None and self._base else found
 
     def by_key(self, key: str) -> Resource | None:
-        """The resource addressed "pods", "jobs.batch", "bids.walras.dev"."""
+        """The resource addressed "pods", "jobs.batch", "bids.walras.dev", in the version it is stored in."""
         found = self._by_key.get(key)
         return self._base.by_key(key) if found is None and self._base else found
 
@@ -111,15 +119,15 @@ class Registry:
     def __iter__(self) -> Iterator[Resource]:
         if self._base is not None:
             yield from self._base
-        yield from self._by_key.values()
+        yield from self._by_path.values()
 
     def __len__(self) -> int:
-        return len(self._by_key) + (len(self._base) if self._base is not None else 0)
+        return len(self._by_path) + (len(self._base) if self._base is not None else 0)
 
     @property
     def additions(self) -> tuple[Resource, ...]:
         """What this cluster has beyond the shared base."""
-        return tuple(self._by_key.values()) if self._base is not None else ()
+        return tuple(self._by_path.values()) if self._base is not None else ()
 
     def group_versions(self) -> tuple[tuple[str, str], ...]:
         """Every (group, version) served, in the order of first mention, core first."""

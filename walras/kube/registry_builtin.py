@@ -1,4 +1,7 @@
-"""The types that every cluster serves: built-in ones with behaviour behind them, and Walras' own kinds."""
+"""The types that every cluster serves: all of Kubernetes, and Walras' own kinds.
+
+builtin_types.json says which: scripts/generate-types asks a real kube-apiserver for it.
+"""
 
 from __future__ import annotations
 
@@ -6,76 +9,56 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
+import msgspec
 import yaml
 
 from walras.kube.crd import resource_of
-from walras.kube.registry import CORE_VERBS, Registry, Resource
+from walras.kube.registry import Registry, Resource
 
-_CREATE_ONLY: Final = ("create",)
-_NO_COLLECTION: Final = tuple(verb for verb in CORE_VERBS if verb != "deletecollection")
 FLEET_KINDS: Final = ("agents", "pools")
 AGENT_KINDS: Final = ("bids", "gpuleases")
+_PACKAGES: Final = {
+    "apiextensions.k8s.io": "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions",
+    "apiregistration.k8s.io": "io.k8s.kube-aggregator.pkg.apis.apiregistration",
+}
+# (group, version, plural) of types whose objects are stored in another version: (group, version) of that.
+_STORED: Final = {
+    ("autoscaling", "v1", "horizontalpodautoscalers"): ("autoscaling", "v2"),
+    ("events.k8s.io", "v1", "events"): ("", "v1"),
+}
 
 
-def _of(group: str, version: str, package: str) -> Any:
-    """Rows of one group version: kind, plural, and what differs from a plain namespaced resource."""
-
-    def row(kind: str, plural: str, short: str = "", **more: Any) -> Resource:
-        return Resource(
-            group=group,
-            version=version,
-            kind=kind,
-            plural=plural,
-            singular=kind.lower(),
-            namespaced=more.pop("namespaced", True),
-            # A reference only: the definitions are read when a schema is first walked.
-            raw_schema={"$ref": f"#/$defs/{package}.{kind}"},
-            short_names=tuple(short.split()),
-            **more,
-        )
-
-    return row
+def _builtin() -> tuple[Resource, ...]:
+    text = files("walras.kube").joinpath("builtin_types.json").read_bytes()
+    rows: list[dict[str, Any]] = msgspec.json.decode(text)
+    made: dict[tuple[str, str, str], Resource] = {}
+    # What is stored in another version comes after it, and goes back to its place.
+    for row in sorted(rows, key=lambda row: _place(row) in _STORED):
+        made[_place(row)] = _resource(row, made)
+    return tuple(made[_place(row)] for row in rows)
 
 
-_core = _of("", "v1", "io.k8s.api.core.v1")
-_batch = _of("batch", "v1", "io.k8s.api.batch.v1")
-_apps = _of("apps", "v1", "io.k8s.api.apps.v1")
-_coordination = _of("coordination.k8s.io", "v1", "io.k8s.api.coordination.v1")
-_scheduling = _of("scheduling.k8s.io", "v1", "io.k8s.api.scheduling.v1")
-_devices = _of("resource.k8s.io", "v1", "io.k8s.api.resource.v1")
-_authorization = _of("authorization.k8s.io", "v1", "io.k8s.api.authorization.v1")
-_authentication = _of("authentication.k8s.io", "v1", "io.k8s.api.authentication.v1")
-_extensions = _of("apiextensions.k8s.io", "v1", "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1")
+def _place(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["group"], row["version"], row["plural"]
 
-_ALL: Final = ("all",)
-_SCALED: Final = ("status", "scale")
 
-BUILTIN: Final[tuple[Resource, ...]] = (
-    _core("ConfigMap", "configmaps", "cm"),
-    _core("Event", "events", "ev"),
-    _core("Namespace", "namespaces", "ns", namespaced=False, verbs=_NO_COLLECTION,
-          subresources=("status", "finalize")),
-    _core("Node", "nodes", "no", namespaced=False, subresources=("status",)),
-    _core("PersistentVolumeClaim", "persistentvolumeclaims", "pvc", subresources=("status",)),
-    _core("Pod", "pods", "po", categories=_ALL,
-          subresources=("status", "log", "binding", "eviction", "proxy")),
-    _core("Secret", "secrets"),
-    _core("Service", "services", "svc", categories=_ALL, subresources=("status",)),
-    _core("ServiceAccount", "serviceaccounts", "sa"),
-    _apps("Deployment", "deployments", "deploy", categories=_ALL, subresources=_SCALED),
-    _apps("ReplicaSet", "replicasets", "rs", categories=_ALL, subresources=_SCALED),
-    _batch("Job", "jobs", categories=_ALL, subresources=("status",)),
-    _coordination("Lease", "leases"),
-    _scheduling("PriorityClass", "priorityclasses", "pc", namespaced=False),
-    _devices("ResourceSlice", "resourceslices", namespaced=False),
-    _extensions("CustomResourceDefinition", "customresourcedefinitions", "crd crds", namespaced=False,
-                categories=("api-extensions",), subresources=("status",)),
-    _authorization("SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False,
-                   verbs=_CREATE_ONLY),
-    _authorization("SelfSubjectRulesReview", "selfsubjectrulesreviews", namespaced=False,
-                   verbs=_CREATE_ONLY),
-    _authentication("SelfSubjectReview", "selfsubjectreviews", namespaced=False, verbs=_CREATE_ONLY),
-)  # fmt: skip
+def _resource(row: dict[str, Any], made: dict[tuple[str, str, str], Resource]) -> Resource:
+    group, version, kind = row["group"], row["version"], row["kind"]
+    package = _PACKAGES.get(group) or f"io.k8s.api.{group.partition('.')[0] or 'core'}"
+    stored = _STORED.get(_place(row))
+    said: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in row.items()
+    }
+    return Resource(
+        singular=kind.lower(),
+        # A reference only: the definitions are read when a schema is first walked.
+        raw_schema={"$ref": f"#/$defs/{package}.{version}.{kind}"},
+        stored=made[(*stored, row["plural"])] if stored else None,
+        **said,
+    )
+
+
+BUILTIN: Final[tuple[Resource, ...]] = _builtin()
 
 
 def _walras_kind(plural: str) -> Resource:

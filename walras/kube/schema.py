@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-DEFINITIONS_VERSION: Final = "1.37.0"
+DEFINITIONS_VERSION: Final = "1.36.0"
 
 RawSchema = Mapping[str, Any]
 

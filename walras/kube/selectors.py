@@ -280,11 +280,23 @@ _FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "events": (
         *(f"involvedObject.{name}" for name in _INVOLVED), "reason", "reportingComponent", "source", "type",
     ),
+    "events.events.k8s.io": (
+        *(f"regarding.{name}" for name in _INVOLVED), "reason", "reportingController", "type",
+    ),
     "namespaces": ("status.phase",),
     "secrets": ("type",),
     "services": ("spec.clusterIP", "spec.type"),
     "jobs.batch": ("status.successful",),
 }  # fmt: skip
+
+
+# Fields of a version that has another name for them than the stored one.
+_STORED_LABELS: Final[dict[str, dict[str, str]]] = {
+    "events.events.k8s.io": {
+        "reportingController": "reportingComponent",
+        **{f"regarding.{name}": f"involvedObject.{name}" for name in _INVOLVED},
+    },
+}
 
 
 def _pod_ip(pod: Mapping[str, Any]) -> str:
@@ -345,8 +357,9 @@ def parse_fields(text: str, resource: Resource) -> FieldSelector:
             raise BadRequest(f"invalid selector: '{text}'; can't understand '{part}'")
         field = "spec.nodeName" if part[: split.start()] == "spec.host" else part[: split.start()]
         _supported(field, resource)
+        field = _STORED_LABELS.get(resource.key, {}).get(field, field)
         terms.append(FieldTerm(field, _unescape(part[split.end() :]), split.group() != "!="))
-    return FieldSelector(resource.key, tuple(terms))
+    return FieldSelector(resource.storage.key, tuple(terms))
 
 
 def _unescape(value: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from walras.core.errors import BadRequest, MethodNotAllowed, NotFound
-from walras.kube import bodies, objects, patching, policy, scaling, writing
+from walras.kube import bodies, objects, patching, policy, scaling, versions, writing
 from walras.kube.api import API
 from walras.kube.context import Context, Identity
 from walras.kube.listing import Lister, Page, matcher, not_yet, parse_revision
@@ -46,10 +47,10 @@ class Verbs:
     def get(
         self, ctx: Context, resource: Resource, namespace: str, name: str, subresource: str = ""
     ) -> Object:
-        """The object, or for "scale" the view of it. Raises NotFound, Forbidden."""
+        """The object in the resource's version, or for "scale" the view of it. NotFound, Forbidden."""
         self._check(ctx, "get", resource, namespace, subresource)
-        found = self.api.get(ctx.cluster, resource.key, namespace, name)
-        return scaling.view(resource, found) if subresource == "scale" else found
+        found = self.api.get(ctx.cluster, resource.storage.key, namespace, name)
+        return scaling.view(resource, found) if subresource == "scale" else versions.served(resource, found)
 
     def list(
         self,
@@ -69,7 +70,7 @@ class Verbs:
         Raises BadRequest, Invalid, Expired for a revision that is gone, Timeout for one still to come.
         """
         self._check(ctx, "list", resource, namespace)
-        return self._lister.page(
+        page = self._lister.page(
             ctx.cluster,
             resource,
             namespace,
@@ -79,6 +80,7 @@ class Verbs:
             resource_version=resource_version,
             match=resource_version_match,
         )
+        return replace(page, items=[versions.served(resource, item) for item in page.items])
 
     def watch(
         self,
@@ -92,7 +94,7 @@ class Verbs:
         send_initial_events: bool = False,
         bookmarks: bool = False,
     ) -> Watch:
-        """A stream of (type, object); the caller closes it.
+        """A stream of (type, object as it is stored, which `versions.served` translates); to be closed.
 
         With `send_initial_events`, or without a resourceVersion, it begins with what there is.
         Raises Expired when the resourceVersion is too old, Timeout when initial events are to come from a
@@ -101,7 +103,7 @@ class Verbs:
         self._check(ctx, "watch", resource, namespace)
         kind = (resource.api_version, resource.kind)
         matches = matcher(resource, label_selector, field_selector)
-        view = View(ctx.cluster, resource.key, namespace, matches, kind if bookmarks else None)
+        view = View(ctx.cluster, resource.storage.key, namespace, matches, kind if bookmarks else None)
         wanted, current = parse_revision(resource_version), self.api.revision(ctx.cluster)
         if send_initial_events:
             if wanted > current:
@@ -133,7 +135,7 @@ class Verbs:
             writing.call(shaped["metadata"], name)
         transaction = self.api.transaction()
         created = self._writer.create(ctx, transaction, resource, namespace, shaped)
-        return await self._commit(ctx, transaction, created)
+        return versions.served(resource, await self._commit(ctx, transaction, created))
 
     async def update(
         self,
@@ -154,7 +156,7 @@ class Verbs:
         updated = self._writer.update(
             ctx, transaction, resource, namespace, name, subresource, lambda _: shaped
         )
-        return await self._commit(ctx, transaction, updated)
+        return versions.served(resource, await self._commit(ctx, transaction, updated))
 
     async def patch(
         self,
@@ -178,7 +180,7 @@ class Verbs:
             changed = self._writer.apply(
                 ctx, transaction, resource, namespace, name, subresource, applied, force=force
             )
-            return await self._commit(ctx, transaction, changed)
+            return versions.served(resource, await self._commit(ctx, transaction, changed))
         if force:
             message = "Forbidden: may not be specified for non-apply patch"
             raise invalid("PatchOptions", "force", "FieldValueForbidden", message)
@@ -194,7 +196,7 @@ class Verbs:
             subresource,
             lambda old: writing.decoded(ctx, resource, patched(old)),
         )
-        return await self._commit(ctx, transaction, changed)
+        return versions.served(resource, await self._commit(ctx, transaction, changed))
 
     def _applied(self, ctx: Context, resource: Resource, namespace: str, name: str, obj: Object) -> Object:
         if not ctx.field_manager:
@@ -238,14 +240,16 @@ class Verbs:
         self._check(ctx, "delete", resource, namespace)
         policy.check_delete(resource, name)
         transaction = self.api.transaction()
-        current = transaction.peek(ctx.cluster, resource.key, namespace, name)
+        current = transaction.peek(ctx.cluster, resource.storage.key, namespace, name)
         if current is None:
             raise objects.not_found(resource.key, name)
         check_preconditions(resource, current, options)
         deleted = self._delete(ctx, transaction, resource, current, options)
-        gone = transaction.peek(ctx.cluster, resource.key, namespace, name) is None
+        gone = transaction.peek(ctx.cluster, resource.storage.key, namespace, name) is None
         await self._commit(_with_dry_run(ctx, options), transaction, deleted)
-        return _success(resource, deleted) if gone and resource.key not in _RETURNED else deleted
+        if gone and resource.key not in _RETURNED:
+            return _success(resource, deleted)
+        return versions.served(resource, deleted)
 
     async def delete_collection(
         self,
@@ -267,14 +271,14 @@ class Verbs:
         for obj in page.items:
             policy.check_delete(resource, str(obj["metadata"]["name"]))
             where = (namespace and str(obj["metadata"]["namespace"]), str(obj["metadata"]["name"]))
-            if transaction.peek(ctx.cluster, resource.key, *where) is not None:
+            if transaction.peek(ctx.cluster, resource.storage.key, *where) is not None:
                 deleted.append(self._delete(ctx, transaction, resource, obj, options))
         await self._commit(_with_dry_run(ctx, options), transaction, {})
         return {
             "apiVersion": resource.api_version,
             "kind": resource.list_kind,
             "metadata": {"resourceVersion": str(self.api.revision(ctx.cluster))},
-            "items": deleted,
+            "items": [versions.served(resource, each) for each in deleted],
         }
 
     def _delete(
@@ -283,7 +287,7 @@ class Verbs:
         metadata = obj["metadata"]
         return transaction.delete(
             ctx.cluster,
-            resource.key,
+            resource.storage.key,
             str(metadata.get("namespace") or ""),
             str(metadata["name"]),
             grace_seconds=grace_s(options),

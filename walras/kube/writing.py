@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from walras.core.clock import rfc3339
 from walras.core.errors import BadRequest, Cause, MethodNotAllowed
-from walras.kube import defaults, fields, managed, objects, policy, validation
+from walras.kube import defaults, fields, managed, objects, policy, validation, versions
 from walras.kube.api import API
 from walras.kube.context import Context
 from walras.kube.patch import copied
@@ -92,7 +92,11 @@ class Writer:
         *,
         record: bool = True,
     ) -> Object:
-        """Stages a new object, given in stored form. `record` says whether to write managedFields."""
+        """Stages a new object, given in the resource's version; returns it as it is stored.
+
+        `record` says whether to write managedFields.
+        """
+        obj = versions.stored(resource, obj)
         metadata = obj["metadata"]
         if metadata.get("resourceVersion"):
             raise BadRequest("resourceVersion should not be set on objects to be created")
@@ -114,12 +118,23 @@ class Writer:
         self._check_quota(ctx, resource, name)
 
         def finish(fresh: Object) -> None:
-            defaults.apply(resource, fresh)
-            check_valid(resource, fresh, None)
+            defaults.apply(resource.storage, fresh)
+            check_valid(resource.storage, fresh, None)
             if record:
-                managed.record(resource, None, fresh, manager=ctx.field_manager, now=self._now())
+                self._record(ctx, resource, None, fresh)
 
-        return tx.create(ctx.cluster, resource.key, obj, finish)
+        return tx.create(ctx.cluster, resource.storage.key, obj, finish)
+
+    def _record(
+        self, ctx: Context, resource: Resource, old: Object | None, new: Object, subresource: str = ""
+    ) -> None:
+        """Writes managedFields into `new`, in the words of the version that the request was made in."""
+        before = old if old is None else versions.served(resource, old)
+        after = versions.served(resource, new)
+        managed.record(
+            resource, before, after, manager=ctx.field_manager, subresource=subresource, now=self._now()
+        )
+        _take(new["metadata"], after["metadata"], "managedFields")
 
     def _check_definition(self, ctx: Context, tx: Transaction, resource: Resource) -> None:
         definition = None if resource.builtin else tx.peek(ctx.cluster, objects.CRDS, "", resource.key)
@@ -178,23 +193,25 @@ class Writer:
         *,
         record: bool = True,
     ) -> Object:
-        """Stages what `build` makes of the latest state, as far as the verb covers it."""
+        """Stages what `build` makes of the latest state, as far as the verb covers it.
+
+        `build` takes and gives the resource's version; the result is as it is stored.
+        """
+        storage = resource.storage
 
         def whole(old: Object) -> Object:
-            given = build(old)
+            given = versions.stored(resource, build(versions.served(resource, old)))
             _check_same(resource, old, given, namespace, name)
-            new = within(resource, old, given, subresource)
-            defaults.apply(resource, new)
-            policy.check_change(ctx, resource, old, new)
-            check_valid(resource, new, old)
+            new = within(storage, old, given, subresource)
+            defaults.apply(storage, new)
+            policy.check_change(ctx, storage, old, new)
+            check_valid(storage, new, old)
             if record:
-                managed.record(
-                    resource, old, new, manager=ctx.field_manager, subresource=subresource, now=self._now()
-                )
+                self._record(ctx, resource, old, new, subresource)
             self._check_bytes(ctx, resource, name, old, new)
             return new
 
-        return tx.replace(ctx.cluster, resource.key, namespace, name, whole)
+        return tx.replace(ctx.cluster, storage.key, namespace, name, whole)
 
     def apply(
         self,
@@ -208,8 +225,8 @@ class Writer:
         *,
         force: bool,
     ) -> Object:
-        """Stages a server-side apply of an object in stored form, creating what is not there."""
-        live = tx.peek(ctx.cluster, resource.key, namespace, name)
+        """Stages a server-side apply, in the resource's version, creating what is not there."""
+        live = tx.peek(ctx.cluster, resource.storage.key, namespace, name)
         options: dict[str, Any] = {"manager": ctx.field_manager, "force": force, "subresource": subresource,
                                    "now": self._now()}  # fmt: skip
         if live is None:
@@ -280,7 +297,7 @@ def _check_same(resource: Resource, old: Object, new: Object, namespace: str, na
 def within(resource: Resource, old: Object, given: Object, subresource: str) -> Object:
     """The new object: of `given` what the verb writes, the rest of `old`. Shares parts with both."""
     match subresource:
-        case "status":
+        case "status" | "approval":
             new = {**old, "metadata": _status_metadata(resource, old["metadata"], given["metadata"])}
             _take(new, given, "status")
         case "finalize":
@@ -289,6 +306,8 @@ def within(resource: Resource, old: Object, given: Object, subresource: str) -> 
                 "finalizers": (given.get("spec") or {}).get("finalizers") or [],
             }
             new = {**old, "metadata": dict(old["metadata"]), "spec": spec}
+        case "ephemeralcontainers" | "resize":
+            new = {**old, "metadata": dict(old["metadata"]), "spec": _partly(old, given, subresource)}
         case _:
             new = {**given, "metadata": dict(given["metadata"])}
             if resource.has_status:
@@ -306,6 +325,22 @@ def within(resource: Resource, old: Object, given: Object, subresource: str) -> 
     for name in _OVERWRITTEN:
         _take(metadata, before, name)
     return copied(new)  # type: ignore[no-any-return]
+
+
+def _partly(old: Object, given: Object, subresource: str) -> Object:
+    """A pod's spec with the ephemeral containers, or the containers' resources, of another."""
+    spec, wanted = dict(old.get("spec") or {}), given.get("spec") or {}
+    if subresource == "ephemeralcontainers":
+        _take(spec, wanted, "ephemeralContainers")
+        return spec
+    for field in ("containers", "initContainers"):
+        resources = {each.get("name"): each.get("resources") for each in wanted.get(field) or ()}
+        if field in spec:
+            spec[field] = [
+                {**each, "resources": resources.get(each["name"]) or each.get("resources") or {}}
+                for each in spec[field]
+            ]
+    return spec
 
 
 def _take(target: Object, source: Mapping[str, Any], name: str) -> None:

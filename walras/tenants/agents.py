@@ -83,7 +83,7 @@ def base_node(agent_uid: str, now: str) -> Object:
                 "kernelVersion": "",
                 "osImage": "Walras base",
                 "containerRuntimeVersion": "process://1",
-                "kubeletVersion": "v1.37.0-walras",
+                "kubeletVersion": "v1.36.3-walras",
                 "kubeProxyVersion": "",
                 "operatingSystem": "linux",
                 "architecture": "amd64",

@@ -44,7 +44,7 @@ log = structlog.get_logger(__name__)
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 # The Kubernetes release whose behaviour is followed; clients compare their own with it.
-KUBERNETES_MINOR: Final = "37"
+KUBERNETES_VERSION: Final = "1.36.3"
 STREAMS_PER_USER_MAX: Final = 1000
 # What a POST beside the Kubernetes API may bring; the largest Bid is a quarter of it.
 EXTRA_BYTES_MAX: Final = 128 << 10
@@ -237,10 +237,11 @@ class Application:
 
 def version() -> dict[str, str]:
     """`/version`: the Kubernetes release whose behaviour is followed."""
+    major, minor, _ = KUBERNETES_VERSION.split(".")
     return {
-        "major": "1",
-        "minor": KUBERNETES_MINOR,
-        "gitVersion": f"v1.{KUBERNETES_MINOR}.0+walras.{walras.__version__}",
+        "major": major,
+        "minor": minor,
+        "gitVersion": f"v{KUBERNETES_VERSION}+walras.{walras.__version__}",
         "gitCommit": "",
         "gitTreeState": "clean",
         "buildDate": "1970-01-01T00:00:00Z",

@@ -20,18 +20,24 @@ _VARY: Final = ((b"vary", b"Accept"),)
 _OBJECT_VERBS: Final = ("get", "patch", "update")
 # Subresources whose verbs or kinds are not those of their object.
 _VERBS: Final[Mapping[str, tuple[str, ...]]] = {
+    "attach": ("create", "get"),
     "binding": ("create",),
     "eviction": ("create",),
+    "exec": ("create", "get"),
     "finalize": ("update",),
     "log": ("get",),
+    "portforward": ("create", "get"),
     "proxy": ("create", "delete", "get", "patch", "update"),
+    "token": ("create",),
 }
 _KINDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "binding": ("", "v1", "Binding"),
     "eviction": ("policy", "v1", "Eviction"),
-    "proxy": ("", "v1", "PodProxyOptions"),
     "scale": ("autoscaling", "v1", "Scale"),
+    "token": ("authentication.k8s.io", "v1", "TokenRequest"),
 }
+# Subresources that take options of the kind that their object's is part of: PodExecOptions.
+_OPTIONS: Final = {"attach": "Attach", "exec": "Exec", "portforward": "PortForward", "proxy": "Proxy"}
 
 
 def subresource_verbs(subresource: str) -> tuple[str, ...]:
@@ -40,7 +46,9 @@ def subresource_verbs(subresource: str) -> tuple[str, ...]:
 
 
 def _response_kind(resource: Resource, subresource: str) -> tuple[str, str, str]:
-    return _KINDS.get(subresource, (resource.group, resource.version, resource.kind))
+    suffix = _OPTIONS.get(subresource)
+    kind = f"{resource.kind}{suffix}Options" if suffix else resource.kind
+    return _KINDS.get(subresource, (resource.group, resource.version, kind))
 
 
 def wants_aggregated(accept: str) -> str:

@@ -14,7 +14,7 @@ from walras.core.errors import (
     ServiceUnavailable,
     UnsupportedMediaType,
 )
-from walras.kube import policy
+from walras.kube import objects, policy
 from walras.kube.bodies import Body
 from walras.kube.context import Context
 from walras.kube.record import Key
@@ -35,7 +35,7 @@ PATCHES: Final = (
     "application/strategic-merge-patch+json",
     APPLY,
 )
-_ACTING: Final = ("log", "proxy", "binding", "eviction")
+_ACTING: Final = ("attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "token")
 
 
 class Resources:
@@ -53,6 +53,8 @@ class Resources:
             raise NotFound(status.NOT_SERVED)
         if resource.group in reviews.GROUPS:
             return await self._review(request, resource, registry)
+        if resource.key == "bindings":
+            return await self._bindings(request, registry)
         if route.subresource in _ACTING and route.subresource in resource.subresources:
             return await self._act(request, resource)
         if route.subresource and route.subresource not in resource.subresources:
@@ -89,7 +91,7 @@ class Resources:
             return self._list(request, resource, shape, context)
         if resource.namespaced and not route.namespace:
             raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
-        if shape == negotiate.PLAIN and not route.subresource:
+        if shape == negotiate.PLAIN and not route.subresource and resource.stored is None:
             # As it lies in the store: neither decoded nor encoded.
             record = self._verbs.api.state.visible(
                 Key(route.cluster, resource.key, route.namespace, route.name)
@@ -197,7 +199,8 @@ class Resources:
         if media == APPLY:
             # Only an apply must name its manager itself.
             context.field_manager = request.query.get("fieldManager", "")
-        is_new = self._verbs.api.find(route.cluster, resource.key, route.namespace, route.name) is None
+        key = resource.storage.key
+        is_new = self._verbs.api.find(route.cluster, key, route.namespace, route.name) is None
         patched = await self._verbs.patch(
             context,
             resource,
@@ -253,7 +256,11 @@ class Resources:
         return self._one(request, resource, shape, answered, 201)
 
     async def _act(self, request: Request, resource: Resource) -> Outcome:
+        if resource.key != "pods":
+            raise _no_such_subresource(resource, request.route.subresource)
         match request.route.subresource, request.method:
+            case "attach" | "exec" | "portforward", _:
+                raise _no_such_subresource(resource, request.route.subresource)
             case "log", "GET":
                 access, pod = self._access(), self._pod(request, resource, request.route.name)
                 now_ms = self._clock.now_ms()
@@ -265,7 +272,7 @@ class Resources:
                 number = proxy.port_of(pod, port)
                 return await proxy.forward(access, request.route.cluster, pod, number, request)
             case "binding", "POST":
-                return await self._bind(request, resource)
+                return await self._bind(request, resource, request.route.name)
             case "eviction", "POST":
                 return await self._evict(request, resource)
         raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
@@ -278,18 +285,30 @@ class Resources:
     def _pod(self, request: Request, resource: Resource, name: str) -> Object:
         return self._verbs.get(request.context(), resource, request.route.namespace, name)
 
-    async def _bind(self, request: Request, resource: Resource) -> Answer:
-        route, context = request.route, request.context()
+    async def _bindings(self, request: Request, registry: Registry) -> Answer:
+        """`bindings`, the older way to pods/NAME/binding: the body's name is the pod's."""
+        if request.method != "POST" or request.route.name:
+            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
         body = (await request.decoded()).value
+        name = (body.get("metadata") or {}).get("name")
+        if not isinstance(name, str) or not name:
+            raise BadRequest("metadata.name: Required value")
+        return await self._bind(request, registry[objects.PODS], name, body)
+
+    async def _bind(
+        self, request: Request, resource: Resource, name: str, body: Object | None = None
+    ) -> Answer:
+        route, context = request.route, request.context()
+        body = (await request.decoded()).value if body is None else body
         annotations = (body.get("metadata") or {}).get("annotations") or {}
         now = rfc3339(self._clock.now_ms())
 
         def change(pod: Object) -> None:
             pods.bind(pod, pods.binding(body, pod), annotations, now)
 
-        pods.binding(body, self._pod(request, resource, route.name))
+        pods.binding(body, self._pod(request, resource, name))
         if not context.dry_run:
-            await self._verbs.api.edit(route.cluster, resource.key, route.namespace, route.name, change)
+            await self._verbs.api.edit(route.cluster, resource.key, route.namespace, name, change)
         return Answer(negotiate.PLAIN.encode(status.success(201)), 201)
 
     async def _evict(self, request: Request, resource: Resource) -> Answer:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, Final, Protocol
 
 from walras.core.errors import Invalid, WalrasError
-from walras.kube import tables
+from walras.kube import tables, versions
 from walras.kube.registry import Resource
 from walras.kube.serve import status
 from walras.kube.serve.answers import encode
@@ -98,6 +98,8 @@ class _Shaper:
         self._columns_told = False
 
     def __call__(self, kind: str, obj: Object) -> Object:
+        if kind not in ("BOOKMARK", "ERROR"):
+            obj = versions.served(self._resource, obj)
         if not self._shape.as_ or kind == "ERROR":
             return obj
         if self._shape.as_ != "Table":

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from walras.core.errors import BadRequest
+from walras.kube import versions
 from walras.kube.registry import Resource
 from walras.kube.tables import custom, plain, workloads
 from walras.kube.tables.columns import Printer
@@ -37,7 +38,7 @@ _PRINTERS: Final[Mapping[str, Printer]] = {
 
 def _printer(resource: Resource) -> Printer:
     if resource.builtin:
-        return _PRINTERS.get(resource.key, plain.OTHERS)
+        return _PRINTERS.get(resource.storage.key, plain.OTHERS)
     return custom.printer(resource)
 
 
@@ -72,13 +73,15 @@ def table(
         "apiVersion": META_VERSION,
         "metadata": {},
         "columnDefinitions": definitions,
-        "rows": [_row(printer, item, now_ms, include_object) for item in items],
+        "rows": [_row(resource, printer, item, now_ms, include_object) for item in items],
     }
 
 
-def _row(printer: Printer, item: Object, now_ms: int, include_object: str) -> Object:
-    row: Object = {"cells": printer.cells(item, now_ms)}
-    if printer.conditions and (conditions := printer.conditions(item)):
+def _row(resource: Resource, printer: Printer, item: Object, now_ms: int, include_object: str) -> Object:
+    # Printers of built-in types know their stored version.
+    known = versions.stored(resource, item) if resource.builtin else item
+    row: Object = {"cells": printer.cells(known, now_ms)}
+    if printer.conditions and (conditions := printer.conditions(known)):
         row["conditions"] = conditions
     if include_object == "None":
         row["object"] = None

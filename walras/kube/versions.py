@@ -1,0 +1,43 @@
+"""Versions of one type: its objects are stored in one of them, and read and written in each that is served.
+
+Where a version says the same in other words, the functions below translate; where it only has another name,
+apiVersion is all that changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from walras.kube import versions_builtin as builtin
+from walras.kube.record import Object
+from walras.kube.registry import Resource
+
+Convert = Callable[[Object], Object]
+
+# By (group, version, plural) of the served version: from the stored one, and back. Neither changes its
+# argument; the result may share parts with it.
+_CONVERSIONS: Final[Mapping[tuple[str, str, str], tuple[Convert, Convert]]] = {
+    ("events.k8s.io", "v1", "events"): (builtin.event_served, builtin.event_stored),
+    ("autoscaling", "v1", "horizontalpodautoscalers"): (builtin.autoscaler_served, builtin.autoscaler_stored),
+}
+
+
+def served(resource: Resource, obj: Object) -> Object:
+    """A stored object in the version of `resource`; itself where that is the stored one."""
+    if resource.stored is None:
+        return obj
+    return _converted(resource, resource, obj, 0)
+
+
+def stored(resource: Resource, obj: Object) -> Object:
+    """An object of the version of `resource` as it is stored; itself where that is the stored version."""
+    if resource.stored is None:
+        return obj
+    return _converted(resource, resource.stored, obj, 1)
+
+
+def _converted(resource: Resource, to: Resource, obj: Object, way: int) -> Object:
+    convert = _CONVERSIONS.get((resource.group, resource.version, resource.plural))
+    shaped = convert[way](obj) if convert else obj
+    return {**shaped, "apiVersion": to.api_version, "kind": to.kind}
