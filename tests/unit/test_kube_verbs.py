@@ -4,8 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
+from support.caller import Caller, run
 
-from tests.support.caller import Caller, run
 from walras.core.errors import (
     AlreadyExists,
     BadRequest,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.support.caller import Caller, run
+from support.caller import Caller, run
 
 HPA = "horizontalpodautoscalers.autoscaling"
 HPA_V1 = "autoscaling/v1/horizontalpodautoscalers"
