@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.simulated import played
 
 from walras.market.mechanisms.registry import MECHANISMS
 from walras.sim.world import fuzz, market
@@ -17,8 +18,7 @@ def test_no_seed_breaks_a_promise(first: int) -> None:
 def ended(seed: int) -> object:
     """When its jobs and requests were done, and what everybody has."""
     world, _ = fuzz.world_of(fuzz.drawn(seed))
-    world.run()
-    jobs = [(run.first_ms, run.done_ms, run.evictions) for run in world.runs]
+    jobs = [(run.first_ms, run.done_ms, run.evictions) for run in played(world)]
     balances = [world.bank.balance(name) for name in world.bank.weights]
     return jobs, [service.queue.latency_ms for service in world.services], balances
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from walras.core.money import MICROS
+from walras.sim.world.training import JobRun
 from walras.sim.world.workload import Agent, Job, Stream, Workload
 from walras.sim.world.world import World, devices
 
@@ -36,3 +37,11 @@ def world(
     """A world that is ready to run."""
     load = Workload(tuple(agents), tuple(jobs or ()), tuple(streams or ()), 1000 * span_s)
     return World(load, mechanism, devices(gpus))
+
+
+def played(world: World) -> list[JobRun]:
+    """Its jobs in order of arrival, after it has run to its end."""
+    runs: list[JobRun] = []
+    world.arrived = runs.append
+    world.run()
+    return runs

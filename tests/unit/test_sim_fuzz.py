@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 from click.testing import CliRunner
-from support.simulated import agent, job, world
+from support.simulated import agent, job, played, world
 
 from walras.cli.main import main
 from walras.market.mechanisms.fifo import Fifo
@@ -24,8 +24,7 @@ def test_a_node_that_fails_ends_its_leases_at_once_and_serves_again_when_it_retu
     Faults(pool, (Fault(35_500, "node", "node0", 20_000),), Random(1), price_max_micros=1)
     spent = []
     pool.noted = lambda: spent.append(pool.bank.spent("a"))
-    pool.run()
-    run = pool.runs[0]
+    (run,) = played(pool)
     assert run.evictions == 1
     # Begun at 1 s: 34.5 s ran, 30 are saved; it is back at 55.5 s and begins at the next tick.
     assert run.lost_milli_ms == 4_500 * 1000
@@ -47,10 +46,9 @@ def test_a_clock_that_jumps_neither_runs_back_nor_costs_work(jump_ms: int) -> No
     Faults(pool, (Fault(20_000, "clock", for_ms=jump_ms),), Random(1), price_max_micros=1)
     times: list[int] = []
     pool.noted = lambda: times.append(pool.at_ms)
-    pool.run()
+    (run,) = played(pool)
     assert times == sorted(times)
-    assert pool.runs[0].evictions == 0
-    assert pool.runs[0].done_ms == 101_000
+    assert (run.evictions, run.done_ms) == (0, 101_000)
 
 
 class Twice(Fifo):

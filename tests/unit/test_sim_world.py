@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.simulated import agent, job, stream, world
+from support.simulated import agent, job, played, stream, world
 
 from walras.core.money import MICROS
 from walras.market.mechanisms.registry import MECHANISMS
-from walras.market.types import Outcome, Snapshot
+from walras.market.types import Bid, Lease, Outcome, Snapshot
 from walras.sim.traces import synthetic
 from walras.sim.world import market
 from walras.sim.world.auditor import AuditError
+from walras.sim.world.leases import Holding
 from walras.sim.world.queue import Queue
 from walras.sim.world.study import WorldStudy
 
 
 def test_a_job_that_is_alone_begins_at_the_next_tick_and_takes_its_work_by_its_devices() -> None:
     alone = world("fifo", 4, [agent("a")], [job("j", "a", 10, 240, gpus=4)])
-    alone.run()
-    assert [run.done_ms for run in alone.runs] == [10_000 + 60_000]
-    assert alone.runs[0].first_ms == 10_000
+    (run,) = played(alone)
+    assert (run.first_ms, run.done_ms) == (10_000, 10_000 + 60_000)
 
 
 def test_an_elastic_job_takes_what_there_is_and_is_slower_by_as_much() -> None:
     jobs = [job("big", "a", 0, 400, gpus=4, gpus_min=2), job("first", "b", 0, 300)]
     small = world("fifo", 3, [agent("a"), agent("b")], jobs[::-1])
-    small.run()
-    first, big = small.runs
+    first, big = played(small)
     assert (first.done_ms, big.done_ms) == (1_000 + 300_000, 1_000 + 200_000)
 
 
@@ -41,8 +41,7 @@ def test_an_eviction_takes_the_work_since_the_last_checkpoint_along() -> None:
         job("urgent", "b", 100, 50, worth=9, job_class="latency"),
     ]
     both = world("auction", 1, [agent("a"), agent("b")], jobs)
-    both.run()
-    slow, urgent = both.runs
+    slow, urgent = played(both)
     assert slow.evictions == 1
     assert urgent.first_ms == 102_000
     assert urgent.done_ms == 152_000
@@ -53,8 +52,7 @@ def test_an_eviction_takes_the_work_since_the_last_checkpoint_along() -> None:
 def test_a_job_that_waits_beyond_its_deadline_is_given_up() -> None:
     jobs = [job("long", "a", 0, 500), job("late", "b", 1, 10, deadline_ms=60_000)]
     crowded = world("fifo", 1, [agent("a"), agent("b")], jobs)
-    crowded.run()
-    assert [run.given_up for run in crowded.runs] == [False, True]
+    assert [run.given_up for run in played(crowded)] == [False, True]
     assert not crowded.market.pending
 
 
@@ -164,9 +162,10 @@ def test_the_auditor_finds_a_device_that_is_sold_twice_and_money_from_nowhere() 
     pool = world("fifo", 1, [agent("a")], [job("j", "a", 0, 100)])
     while not list(pool.market.leases):
         pool.step()
-    lease = next(iter(pool.market.leases))
-    pool.market.leases._held["again"] = lease
-    pool.market.leases.freed = True
+    lease = next(iter(pool.market.leases)).lease
+    twice = replace(lease, id="again", shares=lease.shares * 2)
+    pool.market.leases._held["again"] = Holding(twice, bid_of(lease), None, 2000)  # type: ignore[arg-type]
+    pool.market.leases._note(twice)
     with pytest.raises(AuditError, match="oversold"):
         pool.step()
     other = world("fifo", 1, [agent("a")], [job("j", "a", 0, 100)])
@@ -174,6 +173,30 @@ def test_the_auditor_finds_a_device_that_is_sold_twice_and_money_from_nowhere() 
     other.bank.ledger.accounts["a"].credits_posted += 1
     with pytest.raises(AuditError, match="in the ledger"):
         other.run()
+
+
+@pytest.mark.parametrize("how", ["one more", "one less", "another state", "other devices"])
+def test_the_auditor_adds_everything_up_and_finds_what_nobody_told_it(how: str) -> None:
+    """The market says which leases an event touches; here one changes and it says nothing."""
+    pool = world("fifo", 2, [agent("a")], [job("j", "a", 0, 100)])
+    while not list(pool.market.leases):
+        pool.step()
+    held, lease = pool.market.leases._held, next(iter(pool.market.leases)).lease
+    if how == "one less":
+        held.clear()
+    elif how == "one more":
+        held["again"] = Holding(replace(lease, id="again"), bid_of(lease), None, 1000)  # type: ignore[arg-type]
+    else:
+        shares = (replace(lease.shares[0], device="gpu1"),)
+        other = replace(lease, state="draining") if how == "another state" else replace(lease, shares=shares)
+        held[lease.id].lease = other
+    pool.step()
+    with pytest.raises(AuditError, match="nobody said so"):
+        pool.auditor.close()
+
+
+def bid_of(lease: Lease) -> Bid:
+    return Bid(lease.bid, lease.agent, lease.job_class, (), 0, 0, 0)
 
 
 def test_load_is_what_was_asked_for() -> None:

@@ -1,13 +1,15 @@
 """Books of its own: believes neither market nor ledger nor leases, and checks after every event.
 
 It keeps a naive account of every micro from the journal alone, counts devices by adding up, and times how
-long a bid at the top has waited. What it finds raises AuditError with what was so.
+long a bid at the top has waited. After an event it checks what the journal and the market say was touched, so
+that an event costs what it changes. They may say too little: so now and then, and at the end, everything is
+added up anew, and must be what the books have. What it finds raises AuditError with what was so.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -36,41 +38,84 @@ class Promise:
 
 
 class Auditor:
-    """`check` after every event, `decided` with every outcome, `excuse` when something failed."""
+    """`check` after every event, `decided` with every outcome, `excuse` when something failed.
+
+    every: so many events lie between two times that all is added up; None for as many as keep the cost of an
+    event the same however much there is.
+    """
 
     def __init__(self, market: Market, bank: Bank) -> None:
         self._market, self._bank = market, bank
+        self.every: int | None = None
+        self._left = 0
         self._own: Counter[str] = Counter()
         self._holds: dict[str, tuple[str, int]] = {}
-        self._issued = 0
-        self._seen: tuple[Lease, ...] = ()
+        self._held: Counter[str] = Counter()  # by payer, what of the holds is left
+        self._about = self._issued = 0
+        self._leases: dict[str, tuple[Lease, tuple[str, ...]]] = {}  # with the holds of their terms
+        self._named: dict[str, str] = {}  # by hold, its lease
+        self._used: dict[tuple[str, bool], list[int]] = {}
         self._devices: tuple[object, ...] = ()
+        self._sizes: dict[str, tuple[int, int]] = {}
+        self._touched = market.leases.log()
         self._waiting: dict[str, int] = {}
         self.promise: Promise | None = None
         self.tell: Callable[[str], None] | None = None
         market.observe = self.decided
 
     def check(self, event: str, now_ms: int) -> None:
-        """Raises AuditError. What has not changed since the last time is not looked at again."""
+        """Raises AuditError."""
         entries = self._bank.drain()
+        holds = {entry.hold for entry in entries if entry.hold}
         for entry in entries:
             self._book(entry)
-        leases = tuple(holding.lease for holding in self._market.leases)
-        if entries:
-            self._check_money()
-        if leases != self._seen or self._devices is not self._market.devices:
-            self._check_devices(leases)
-        if entries or leases != self._seen:
-            self._check_holds()
-            changes = self._changes(leases) if self.tell is not None else ""
-            if self.tell is not None and (changes or entries):
-                self.tell(f"{now_ms:>9} {event:<8} {changes or 'money'}")
-        self._seen, self._devices = leases, self._market.devices
+        self._check_accounts({name for entry in entries for name in (entry.debit, entry.credit) if name})
+        touched = list(self._touched)
+        self._touched.clear()
+        changes = self._changes(touched) if self.tell is not None else ""
+        for name in touched:
+            holds.update(self._take(name))
+        self._check_holds(holds)
+        # Once all is taken in: one lease may have the place of another that was touched.
+        self._check_devices(
+            share.device for name in touched if name in self._leases for share in self._leases[name][0].shares
+        )
+        if self._devices is not self._market.devices:
+            self._devices = self._market.devices
+            self._sizes = {each.id: (each.milli, each.memory_mib) for each in self._market.devices}
+            self._check_devices(name for name, _ in self._used)
+        if self.tell is not None and (changes or entries):
+            self.tell(f"{now_ms:>9} {event:<8} {changes or 'money'}")
+        self._left -= 1
+        if self._left < 0:
+            self.close()
 
     def close(self) -> None:
-        """At the end: leases that are over have left nothing behind."""
-        self._check_money()
-        self._check_holds()
+        """Add everything up: the same must come of it, and leases that are over have left nothing behind."""
+        self._left = 16 * len(self._market.leases) + 1_000 if self.every is None else self.every
+        held: Counter[str] = Counter()
+        for payer, left in self._holds.values():
+            held[payer] += left
+        self._must(+held == +self._held, "what is on hold is not the sum of the holds")
+        total = sum(amount for name, amount in self._own.items() if name not in _UNLIMITED)
+        self._must(total == self._about == self._issued, f"{total} micros are about, {self._issued} issued")
+        self._check_accounts(self._bank.ledger.accounts)
+        leases = {holding.lease.id: holding for holding in self._market.leases}
+        self._must(leases.keys() == self._leases.keys(), "leases came or went and nobody said so")
+        named = sorted(term.hold for holding in leases.values() for term in holding.terms)
+        self._must(named == sorted(self._holds), "holds and leases do not match")
+        used, self._used = self._used, {}
+        for name, holding in leases.items():
+            lease = self._leases[name][0]
+            told = (lease.shares, lease.state) == (holding.lease.shares, holding.lease.state)
+            self._must(told, f"{name} changed and nobody said so")
+            self._count(holding.lease, 1)
+        self._must(
+            {key: each for key, each in used.items() if any(each)}
+            == {key: each for key, each in self._used.items() if any(each)},
+            "devices are not taken as the leases say",
+        )
+        self._check_devices(name for name, _ in self._used)
 
     def decided(self, snapshot: Snapshot, outcome: Outcome) -> None:
         """What an outcome promises: nobody pays more than it bid, all have an answer, notice is given."""
@@ -124,61 +169,90 @@ class Auditor:
         if kind in ("transfer", "capture"):
             self._own[entry.debit] -= amount
             self._own[entry.credit] += amount
-            self._issued += amount * ((entry.debit in _UNLIMITED) - (entry.credit in _UNLIMITED))
+            made = (entry.debit in _UNLIMITED) - (entry.credit in _UNLIMITED)
+            self._issued += amount * made
+            self._about += (entry.credit not in _UNLIMITED) * amount - (
+                entry.debit not in _UNLIMITED
+            ) * amount
         if kind == "hold":
             self._must(entry.hold not in self._holds, f"hold {entry.hold} is made twice")
             self._holds[entry.hold] = (entry.debit, amount)
+            self._held[entry.debit] += amount
         elif kind == "capture":
             payer, left = self._holds[entry.hold]
             self._must(amount <= left, f"hold {entry.hold} pays {amount} of {left}")
             self._holds[entry.hold] = (payer, left - amount)
+            self._held[payer] -= amount
         elif kind in ("release", "expire"):
-            _, left = self._holds.pop(entry.hold)
+            payer, left = self._holds.pop(entry.hold)
             self._must(amount == left, f"hold {entry.hold} gives back {amount} of {left}")
+            self._held[payer] -= amount
 
-    def _check_money(self) -> None:
+    def _check_accounts(self, names: Iterable[str]) -> None:
         """Nothing is made or lost but by the mint, nobody owes, and the ledger says the same."""
-        held: Counter[str] = Counter()
-        for payer, left in self._holds.values():
-            held[payer] += left
-        total = sum(amount for name, amount in self._own.items() if name not in _UNLIMITED)
-        self._must(total == self._issued, f"{total} micros are about and {self._issued} were issued")
-        for name, account in self._bank.ledger.accounts.items():
-            self._must(account.balance == self._own[name], f"{name} has {account.balance} in the ledger")
+        accounts = self._bank.ledger.accounts
+        for name in names:
+            balance, own = accounts[name].balance, self._own[name]
+            self._must(balance == own, f"{name} has {balance} in the ledger and {own} in these books")
             if name not in _UNLIMITED:
-                self._must(self._own[name] >= held[name] >= 0, f"{name} promised more than it has")
+                self._must(own >= self._held[name] >= 0, f"{name} promised more than it has")
 
-    def _check_holds(self) -> None:
+    def _check_holds(self, holds: Iterable[str]) -> None:
         """Every lease has its money on hold, and no money is held for none."""
-        named = [term.hold for holding in self._market.leases for term in holding.terms]
-        self._must(sorted(named) == sorted(self._holds), "holds and leases do not match")
+        for hold in holds:
+            self._must((hold in self._holds) == (hold in self._named), "holds and leases do not match")
 
-    def _check_devices(self, leases: tuple[Lease, ...]) -> None:
-        """No device is oversold in compute or memory, now or once the drains are over."""
-        sizes = {device.id: (device.milli, device.memory_mib) for device in self._market.devices}
-        for other in ("draining", "reserved"):
-            milli: Counter[str] = Counter()
-            memory: Counter[str] = Counter()
-            for lease in leases:
+    def _take(self, name: str) -> set[str]:
+        """Have a lease that was touched in the books as it is now; the holds that it has or had."""
+        was = self._leases.pop(name, None)
+        holds: set[str] = set()
+        if was is not None:
+            self._count(was[0], -1)
+            holds.update(was[1])
+            for hold in was[1]:
+                self._named.pop(hold, None)
+        if name in self._market.leases:
+            holding = self._market.leases[name]
+            lease, terms = holding.lease, tuple(term.hold for term in holding.terms)
+            self._leases[name] = lease, terms
+            for hold in terms:
+                self._must(hold not in self._named, f"hold {hold} is for two leases")
+                self._named[hold] = name
+            holds.update(terms)
+            self._count(lease, 1)
+        return holds
+
+    def _count(self, lease: Lease, sign: int) -> None:
+        """Now: what runs or drains. Later: what runs or is reserved."""
+        for share in lease.shares:
+            for later, other in ((False, "draining"), (True, "reserved")):
                 if lease.state in ("active", other):
-                    for share in lease.shares:
-                        milli[share.device] += share.milli
-                        memory[share.device] += share.memory_mib
-            for name, used in milli.items():
-                self._must(name in sizes, f"{name} is leased and is not there")
-                self._must((used <= sizes[name][0]) and memory[name] <= sizes[name][1], f"{name} is oversold")
+                    used = self._used.setdefault((share.device, later), [0, 0])
+                    used[0] += sign * share.milli
+                    used[1] += sign * share.memory_mib
 
-    def _changes(self, leases: tuple[Lease, ...]) -> str:
+    def _check_devices(self, names: Iterable[str]) -> None:
+        """No device is oversold in compute or memory, now or once the drains are over."""
+        for name in names:
+            for later in (False, True):
+                milli, memory_mib = self._used.get((name, later), (0, 0))
+                if milli or memory_mib:
+                    self._must(name in self._sizes, f"{name} is leased and is not there")
+                    size = self._sizes[name]
+                    self._must(milli <= size[0] and memory_mib <= size[1], f"{name} is oversold")
+
+    def _changes(self, touched: Iterable[str]) -> str:
         """Which leases ended (-), began (+) or changed (~) with this event."""
-        was, now = {each.id: each for each in self._seen}, {each.id: each for each in leases}
-        changes = [f"-{name}" for name in was if name not in now]
-        changes += [
-            f"{'+' if name not in was else '~'}{name}({lease.agent} {lease.state} "
-            f"{'+'.join(f'{share.device}:{share.milli}' for share in lease.shares)} @{lease.price_micros})"
-            for name, lease in now.items()
-            if name not in was or (lease.state, lease.end_ms) != (was[name].state, was[name].end_ms)
-        ]
-        return " ".join(changes)
+        ended, others = [], []
+        for name in touched:
+            was, lease = self._leases.get(name), self._market.leases.get(name)
+            if lease is None:
+                ended += [f"-{name}"] if was else []
+            elif was is None or (lease.state, lease.end_ms) != (was[0].state, was[0].end_ms):
+                shares = "+".join(f"{share.device}:{share.milli}" for share in lease.shares)
+                what = f"({lease.agent} {lease.state} {shares} @{lease.price_micros})"
+                others.append(f"{'~' if was else '+'}{name}{what}")
+        return " ".join((*ended, *others))
 
     @staticmethod
     def _must(holds: bool, otherwise: str) -> None:

@@ -11,16 +11,17 @@ import numpy as np
 from walras.core.money import MICROS
 from walras.sim.world.recorder import Recorder
 from walras.sim.world.serving import Service
+from walras.sim.world.tally import NEVER, Tally
 from walras.sim.world.workload import Ints
 from walras.sim.world.world import World
 
 
-def percentile(values: Sequence[int], percent: int) -> int:
+def percentile(values: Sequence[int] | Ints, percent: int) -> int:
     """The least value that so many percent of all are not above (nearest rank); 0 of none."""
-    if not values:
+    if not len(values):
         return 0
-    ranked = sorted(values)
-    return ranked[max(0, -(-len(ranked) * percent // 100) - 1)]
+    ranked = np.sort(np.asarray(values))
+    return int(ranked[max(0, -(-len(ranked) * percent // 100) - 1)])
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,12 @@ class Figures:
             "allocation_pct": 100 * leased / offered,
             "utilisation": useful / offered,
             "unserved": self.unserved,
-            "evictions": sum(run.evictions for run in world.runs)
-            + sum(service.evictions for service in world.services),
+            "evictions": self.tally.evictions + sum(service.evictions for service in world.services),
             "wait_p99_s": percentile(self.waits_ms, 99) / 1000,
             "jain": self.jain,
             "events": world.events + sum(service.queue.events for service in world.services),
         }
-        if world.runs:
+        if self.tally.come:
             found |= self._of_jobs()
         if world.services:
             found |= self._of_requests()
@@ -53,32 +53,42 @@ class Figures:
             found["price_mean"] = sum(prices) / (len(prices) * MICROS)
         return found
 
+    @cached_property
+    def tally(self) -> Tally:
+        """Of all jobs, with those that are not over as they are."""
+        return self.world.tally.with_all(self.world.running)
+
     @property
     def unserved(self) -> int:
         """Jobs and requests that were not done by the end."""
-        jobs = len(self.world.workload.jobs) - len(self.jct_ms)
+        jobs = self.tally.come - len(self.jct_ms)
         return jobs + sum(each.queue.unanswered(self.world.now_ms) for each in self.world.services)
 
     @cached_property
-    def jct_ms(self) -> list[int]:
+    def jct_ms(self) -> Ints:
         """From arrival to end, of the jobs that were done."""
-        return [run.done_ms - run.job.arrival_ms for run in self.world.runs if run.done_ms is not None]
+        done_ms = self.tally.done_ms
+        found: Ints = (done_ms - self.tally.arrival_ms)[done_ms != NEVER]
+        return found
 
     @cached_property
-    def waits_ms(self) -> list[int]:
+    def waits_ms(self) -> Ints:
         """From bid to first lease, of jobs and replicas; one that never had a lease waited to the end."""
-        return [wait for waits in self.waits_by_agent.values() for wait in waits]
+        return np.concatenate((_NONE, *self.waits_by_agent.values()))
 
     @cached_property
-    def waits_by_agent(self) -> dict[str, list[int]]:
-        now_ms = self.world.now_ms
-        found: dict[str, list[int]] = {agent.name: [] for agent in self.world.workload.agents}
-        for run in self.world.runs:
-            end_ms = now_ms if run.first_ms is None else run.first_ms
-            found[run.job.agent].append(end_ms - run.job.arrival_ms)
+    def waits_by_agent(self) -> dict[str, Ints]:
+        now_ms, tally = self.world.now_ms, self.tally
+        waits = np.where(tally.first_ms == NEVER, now_ms, tally.first_ms) - tally.arrival_ms
+        numbers = tally.agent
+        found = {
+            agent.name: waits[numbers == number] for number, agent in enumerate(self.world.workload.agents)
+        }
         for service in self.world.services:
             waiting = [each for each in service.replicas.values() if each.holding is None]
-            found[service.agent.name] += [*service.waits_ms, *(now_ms - each.wanted_ms for each in waiting)]
+            of_replicas = [*service.waits_ms, *(now_ms - each.wanted_ms for each in waiting)]
+            name = service.agent.name
+            found[name] = np.concatenate((found[name], np.array(of_replicas, np.int64)))
         return found
 
     def latencies_ms(self, service: Service) -> Ints:
@@ -91,9 +101,7 @@ class Figures:
     def useful_milli_ms(self) -> dict[str, int]:
         """By agent, milli-GPU ms of work that was kept, in the time of the arrivals."""
         span_ms = self.world.workload.span_ms
-        found = {agent.name: 0 for agent in self.world.workload.agents}
-        for run in self.world.runs:
-            found[run.job.agent] += run.useful_milli_ms(span_ms)
+        found = {agent.name: self.tally.useful_milli_ms[agent.name] for agent in self.world.workload.agents}
         for service in self.world.services:
             found[service.agent.name] += service.queue.useful_ms(span_ms) * service.stream.milli
         return found
@@ -102,9 +110,7 @@ class Figures:
     def jain(self) -> float:
         """Jain's index over what each agent got of the lesser of its demand and its part by weight."""
         workload, offered = self.world.workload, self.recorder.offered_milli_ms
-        demand = {agent.name: 0 for agent in workload.agents}
-        for job in workload.jobs:
-            demand[job.agent] += job.work_ms * 1000
+        demand = {agent.name: self.tally.come_milli_ms[agent.name] for agent in workload.agents}
         for stream in workload.streams:
             demand[stream.agent] += int(stream.works_ms.sum()) * 1000
         weights = sum(agent.weight for agent in workload.agents)
@@ -118,36 +124,27 @@ class Figures:
 
     def _of_jobs(self) -> dict[str, float]:
         """rho: how long a job took over how long it takes on its agent's part of the pool alone."""
-        world, rhos = self.world, self.rho_permille
-        done = [run.done_ms for run in world.runs if run.done_ms is not None]
-        useful = sum(run.useful_milli_ms(world.workload.span_ms) for run in world.runs)
-        lost = sum(run.lost_milli_ms for run in world.runs)
-        of_done = {}
-        if self.jct_ms:
+        tally, rhos, of_done = self.tally, self.rho_permille, {}
+        useful = sum(tally.useful_milli_ms.values())
+        if self.jct_ms.size:
             of_done = {
-                "jct_mean_s": sum(self.jct_ms) / (1000 * len(self.jct_ms)),
+                "jct_mean_s": int(self.jct_ms.sum()) / (1000 * len(self.jct_ms)),
                 "jct_p99_s": percentile(self.jct_ms, 99) / 1000,
-                "makespan_s": max(done) / 1000,
+                "makespan_s": int(tally.done_ms.max()) / 1000,
             }
         return of_done | {
-            "rho_worst": max(rhos, default=0) / 1000,
-            "unfair_pct": 100 * sum(rho > 1000 for rho in rhos) / max(1, len(rhos)),
+            "rho_worst": int(rhos.max(initial=0)) / 1000,
+            "unfair_pct": 100 * int((rhos > 1000).sum()) / max(1, len(rhos)),
             "goodput_pct": 100 * useful / max(1, self.recorder.offered_milli_ms),
-            "lost_gpu_h": lost / 3_600_000_000,
+            "lost_gpu_h": tally.lost_milli_ms / 3_600_000_000,
         }
 
     @cached_property
-    def rho_permille(self) -> list[int]:
-        agents = {agent.name: agent for agent in self.world.workload.agents}
-        weights = sum(agent.weight for agent in agents.values())
-        pool = self.world.pool_milli
-        found = []
-        for run in self.world.runs:
-            job = run.job
-            part = min(job.gpus * job.milli, max(1, pool * agents[job.agent].weight // weights))
-            alone_ms = max(1, job.work_ms * 1000 // part)
-            end_ms = self.world.now_ms if run.done_ms is None else run.done_ms
-            found.append(1000 * (end_ms - job.arrival_ms) // alone_ms)
+    def rho_permille(self) -> Ints:
+        """How long each job took over how long it takes alone, in thousandths."""
+        tally = self.tally
+        end_ms = np.where(tally.done_ms == NEVER, self.world.now_ms, tally.done_ms)
+        found: Ints = 1000 * (end_ms - tally.arrival_ms) // tally.alone_ms
         return found
 
     def _of_requests(self) -> dict[str, float]:
@@ -165,3 +162,6 @@ class Figures:
             "slo_pct": 100 * met / max(1, come),
             "gpu_wait_p99_s": percentile(waits, 99) / 1000,
         }
+
+
+_NONE: Ints = np.empty(0, np.int64)

@@ -44,10 +44,11 @@ class Market:
     def __init__(
         self, mechanism: str, rules: Rules, devices: tuple[Device, ...], bank: Bank, bidding: Bidding
     ) -> None:
-        self.mechanism, self.rules, self.devices = mechanism, rules, devices
+        self.mechanism, self.rules = mechanism, rules
         self.bank, self.bidding = bank, bidding
         self.leases = Leases(bank)
         self.pending: dict[str, Pending] = {}
+        self._bid_of: dict[Claim, str] = {}
         self.price_micros = 0
         self.clearings = 0
         self.observe: Callable[[Snapshot, Outcome], None] = lambda *_: None
@@ -60,12 +61,19 @@ class Market:
         self._decided: tuple[int, int] = (-1, -1)
         self._made = 0
         self._refused: tuple[object, ...] = ()
+        self._install(devices)
+
+    def _install(self, devices: tuple[Device, ...]) -> None:
+        self.devices = devices
+        self.pool_milli = sum(device.milli for device in devices)
+        self._by_name = {device.id: device for device in devices}
 
     def bid(self, ask: Ask, claim: Claim, now_ms: int, at_ms: int) -> None:
         """Take in a bid; one of the latency class is decided at once."""
         self._made += 1
         bid = Bid(
-            id=f"b{self._made}",
+            # As wide as any number, so that names are in the order in which bids were made.
+            id=f"b{self._made:08}",
             agent=ask.agent,
             job_class=ask.job_class,
             packages=(replace(ask.package, price_micros=self.bidding.price(ask, at_ms)),),
@@ -77,6 +85,7 @@ class Market:
         )
         self._bid_changes += 1
         self.pending[bid.id] = Pending(bid, ask, claim)
+        self._bid_of[claim] = bid.id
         if ask.job_class != "latency":
             return
         # Where one of the same kind was just refused, another is.
@@ -89,17 +98,19 @@ class Market:
 
     def withdraw(self, claim: Claim, now_ms: int, at_ms: int) -> None:
         """Take a claim's bid back, or its lease that has not begun."""
-        for name in [name for name, pending in self.pending.items() if pending.claim is claim]:
+        name = self._bid_of.pop(claim, None)
+        if name is not None:
             del self.pending[name]
             self._bid_changes += 1
-        for holding in [each for each in self.leases if each.claim is claim and each.began_ms is None]:
+        holding = self.leases.waiting(claim)
+        if holding is not None:
             self.leases.end(holding, now_ms, at_ms)
 
     def tick(self, now_ms: int, at_ms: int) -> None:
         """End what has drained, begin what may, and clear if there is anything to decide."""
         for holding in self.leases.drained(at_ms):
             self.leases.end(holding, now_ms, at_ms)
-        for holding in self.leases.startable(self.devices):
+        for holding in self.leases.startable(self._by_name):
             self.leases.activate(holding, now_ms, at_ms)
         if at_ms - self._repriced_ms >= REPRICE_MS:
             self._repriced_ms = at_ms
@@ -115,10 +126,10 @@ class Market:
 
     def set_devices(self, devices: tuple[Device, ...], now_ms: int, at_ms: int) -> None:
         """The devices are these from now on; leases that have a share of others end at once."""
-        names = {device.id for device in devices}
-        self.devices, self.leases.freed, self._next_ms = devices, True, 0
+        self._install(devices)
+        self.leases.freed, self._next_ms = True, 0
         for holding in list(self.leases):
-            if any(share.device not in names for share in holding.lease.shares) and (
+            if any(share.device not in self._by_name for share in holding.lease.shares) and (
                 holding.lease.id in self.leases
             ):
                 self.leases.end(holding, now_ms, at_ms)
@@ -194,6 +205,7 @@ class Market:
                     self.bank.transfer(payer, holding.lease.agent, displacement.compensation_micros, at_ms)
         for award in outcome.awards:
             pending = self.pending.pop(award.bid)
+            del self._bid_of[pending.claim]
             holding = self.leases.grant(award, pending.bid, pending.claim, at_ms)
             if award.starts_now:
                 self.leases.activate(holding, now_ms, at_ms)

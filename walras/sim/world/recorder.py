@@ -27,24 +27,21 @@ class Recorder:
     leased_milli_ms: dict[str, int] = field(default_factory=dict)
     offered_milli_ms: int = 0
     _held: dict[str, int] = field(default_factory=dict)
+    _begun: int = -1
     _at_ms: int = 0
     _next_ms: int = 0
 
     def note(self) -> None:
         """Take note of the time since the last event, and of what is so now."""
-        world = self.world
+        world, market = self.world, self.world.market
         now_ms = min(world.now_ms, world.workload.span_ms)
         elapsed_ms, self._at_ms = now_ms - self._at_ms, now_ms
         if elapsed_ms:
-            self.offered_milli_ms += elapsed_ms * sum(device.milli for device in world.market.devices)
+            self.offered_milli_ms += elapsed_ms * market.pool_milli
             for name, milli in self._held.items():
                 self.leased_milli_ms[name] = self.leased_milli_ms.get(name, 0) + milli * elapsed_ms
-        self._held = {}
-        for holding in world.market.leases:
-            lease = holding.lease
-            if lease.state != "reserved":
-                self._held[lease.agent] = self._held.get(lease.agent, 0) + lease.total_milli
+        if self._begun != market.leases.begun:
+            self._begun, self._held = market.leases.begun, dict(market.leases.held_milli)
         while world.now_ms >= self._next_ms:
-            pool = sum(device.milli for device in world.market.devices)
-            self.samples.append(Sample(self._next_ms, self._held, world.market.price_micros, pool))
+            self.samples.append(Sample(self._next_ms, self._held, market.price_micros, market.pool_milli))
             self._next_ms += self.every_ms

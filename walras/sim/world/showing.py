@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
 
 import numpy as np
 
 from walras.core.money import MICROS
 from walras.sim.study import Series
 from walras.sim.world.figures import Figures, percentile
+from walras.sim.world.workload import Ints
 
 MINUTE_MS = 60_000
 POINTS = 100
@@ -19,7 +18,7 @@ POINTS = 100
 def series(figures: Figures) -> dict[str, Series]:
     """By short name; those that the workload has."""
     found = {"allocation": _allocation(figures), "load": _over_load(figures)}
-    if figures.jct_ms:
+    if len(figures.jct_ms):
         found["jct"] = _distribution("Job completion time", figures.jct_ms)
     if figures.world.services:
         latencies = [
@@ -27,7 +26,7 @@ def series(figures: Figures) -> dict[str, Series]:
         ]
         if latencies:
             found["latency"] = _distribution("Request latency", latencies)
-    if figures.waits_ms:
+    if len(figures.waits_ms):
         found["wait"] = _distribution("Wait for the first lease", figures.waits_ms)
     if any(sample.price_micros for sample in figures.recorder.samples):
         found["price"] = _price(figures)
@@ -52,16 +51,16 @@ def _allocation(figures: Figures) -> Series:
 def _over_load(figures: Figures) -> Series:
     """What is allocated when so much work has come, in percent of all that the pool can do in the span."""
     workload, samples = figures.world.workload, figures.recorder.samples
-    come = [(job.arrival_ms, job.work_ms) for job in workload.jobs]
-    for stream in workload.streams:
-        come += zip(stream.arrivals_ms.tolist(), stream.works_ms.tolist(), strict=True)
-    come.sort()
-    times, sums = [at for at, _ in come], [0, *accumulate(work for _, work in come)]
+    at, work = figures.tally.arrivals
+    at = np.concatenate((at, *(stream.arrivals_ms for stream in workload.streams)))
+    work = np.concatenate((work, *(stream.works_ms for stream in workload.streams)))
+    order = np.argsort(at, kind="stable")
+    times, sums = at[order], np.concatenate(([0], np.cumsum(work[order])))
     whole = max(1, figures.world.pool_milli * workload.span_ms)
     loads, allocated = [], []
     for sample, percent in zip(samples, _allocated(figures), strict=True):
         if sample.at_ms <= workload.span_ms:
-            loads.append(100_000 * sums[bisect_right(times, sample.at_ms)] / whole)
+            loads.append(100_000 * int(sums[np.searchsorted(times, sample.at_ms, "right")]) / whole)
             allocated.append(percent)
     columns = {"arrived": loads, "allocated": allocated}
     return Series(
@@ -92,7 +91,7 @@ def _waits(figures: Figures) -> Series:
     return Series("Who waited how long", columns, x_unit="% of its bids", y_unit="s, at most")
 
 
-def _distribution(title: str, values_ms: Sequence[int]) -> Series:
+def _distribution(title: str, values_ms: Sequence[int] | Ints) -> Series:
     """How many percent are not above which time, at so many points."""
     ranked = np.sort(np.array(values_ms, np.int64))
     percents = np.arange(1, POINTS + 1)

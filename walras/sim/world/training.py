@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from walras.core.money import charge
 from walras.market.types import Package
 from walras.sim.world.bidding import Ask, Floor
@@ -10,11 +12,14 @@ from walras.sim.world.workload import Job
 
 
 class JobRun:
-    """One job. Work is counted in milli-GPU ms; `useful` is what was done and not lost."""
+    """One job. Work is counted in milli-GPU ms; `useful` is what was done and not lost.
 
-    def __init__(self, job: Job, floor: Floor) -> None:
+    over: called once, when it is done or given up.
+    """
+
+    def __init__(self, job: Job, floor: Floor, over: Callable[[JobRun], None]) -> None:
         self.job = job
-        self._floor = floor
+        self._floor, self._over = floor, over
         self.left_milli_ms = job.work_ms * 1000
         self.holding: Holding | None = None
         self.first_ms: int | None = None
@@ -35,7 +40,7 @@ class JobRun:
         """Bid for a lease, or give up when it is too late."""
         job = self.job
         if job.deadline_ms is not None and now_ms >= job.deadline_ms:
-            self.given_up = True
+            self._give_up()
             return
         fewest = job.gpus_min if job.gpus_min < job.gpus else 0
         package = Package(job.gpus, job.milli, 0, job.term_ms, 0, devices_min=fewest)
@@ -77,15 +82,21 @@ class JobRun:
             self.stretches.append((self._since_ms, done, milli))
         if self.left_milli_ms == 0:
             self.done_ms = now_ms
+            self._over(self)
         else:
             self.evictions += 1
             self.want(now_ms)
 
     def expire(self) -> None:
         """Its deadline has come: unless it runs, nobody needs it any more."""
-        if self.done_ms is None and self.holding is None:
-            self.given_up = True
+        if self.done_ms is None and self.holding is None and not self.given_up:
             self._floor.withdraw(self)
+            self._give_up()
+
+    def _give_up(self) -> None:
+        if not self.given_up:
+            self.given_up = True
+            self._over(self)
 
     def is_done(self, now_ms: int) -> bool:
         """Whether its present lease has done the rest by now."""

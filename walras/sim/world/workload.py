@@ -5,6 +5,7 @@ Times are milliseconds since the beginning of the run, work is milliseconds of a
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -78,10 +79,10 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """All of it. `span_ms` is the time in which it arrives."""
+    """All of it. `span_ms` is the time in which it arrives. Jobs are in the order of their arrival."""
 
     agents: tuple[Agent, ...]
-    jobs: tuple[Job, ...]
+    jobs: Collection[Job]
     streams: tuple[Stream, ...]
     span_ms: int
 

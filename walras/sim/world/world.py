@@ -15,6 +15,7 @@ from walras.sim.world.bidding import Ask, Bidding, Finishing
 from walras.sim.world.leases import Claim, Holding
 from walras.sim.world.market import Market
 from walras.sim.world.serving import CONTROL_MS, Service
+from walras.sim.world.tally import Tally
 from walras.sim.world.training import JobRun
 from walras.sim.world.workload import Job, Workload
 
@@ -35,7 +36,7 @@ def devices(gpus: int, node_gpus: int = 8) -> tuple[Device, ...]:
 
 class World:
     """One run. `step` handles the next event and returns its time, or None when nothing is left to do.
-    `noted` is called after each.
+    `noted` is called after each, `arrived` with every job as it comes.
 
     `now_ms` is the true time from 0; the market's clock is that, `skew_ms` and START_MS, and never runs back.
     """
@@ -55,6 +56,7 @@ class World:
         self.events = 0
         self.pool_milli = sum(device.milli for device in pool)
         self.noted: Callable[[], None] = lambda: None
+        self.arrived: Callable[[JobRun], None] = lambda _: None
         self._at_ms = START_MS
         self._heap: list[tuple[int, int, Event, Any]] = []
         self._numbers = count()
@@ -63,7 +65,8 @@ class World:
         bidding = Bidding(self.bank, workload.agents, rules.reserve_micros)
         self.market = Market(mechanism, rules, pool, self.bank, bidding)
         self.auditor = Auditor(self.market, self.bank)
-        self.runs: list[JobRun] = []
+        self.running: dict[JobRun, None] = {}
+        self.tally = Tally(workload, self.pool_milli)
         self.services = self._services(len(pool))
         self._jobs: Iterator[Job] = iter(workload.jobs)
         self._next_job()
@@ -90,6 +93,7 @@ class World:
             if at_ms * 100 // self.until_ms > shown:
                 shown = at_ms * 100 // self.until_ms
                 progress(shown / 100)
+        self.auditor.close()
         progress(1.0)
 
     def step(self) -> int | None:
@@ -136,9 +140,11 @@ class World:
         ]
 
     def _waiting(self) -> bool:
-        if any(run.done_ms is None and not run.given_up for run in self.runs):
-            return True
-        return any(service.queue.waits(self.now_ms) for service in self.services)
+        return bool(self.running) or any(service.queue.waits(self.now_ms) for service in self.services)
+
+    def _over(self, run: JobRun) -> None:
+        del self.running[run]
+        self.tally.over(run)
 
     def _next_job(self) -> None:
         job = next(self._jobs, None)
@@ -146,8 +152,10 @@ class World:
             self.at(job.arrival_ms, self._arrive, job)
 
     def _arrive(self, job: Job) -> None:
-        run = JobRun(job, self)
-        self.runs.append(run)
+        run = JobRun(job, self, self._over)
+        self.running[run] = None
+        self.tally.came(job)
+        self.arrived(run)
         run.want(self.now_ms)
         if job.deadline_ms is not None:
             self.at(job.deadline_ms, self._expire, run)
