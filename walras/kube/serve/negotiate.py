@@ -89,7 +89,9 @@ def one(
         return shape.encode(obj)
     match shape.as_:
         case "Table":
-            return shape.encode(tables.table(resource, [obj], now_ms=now(), include_object=include_object))
+            table = tables.table(resource, [obj], now_ms=now(), include_object=include_object)
+            version = obj.get("metadata", {}).get("resourceVersion")
+            return shape.encode({**table, "metadata": {"resourceVersion": version} if version else {}})
         case "PartialObjectMetadata" | "PartialObjectMetadataList":
             return shape.encode(tables.partial(obj))
         case _:

@@ -8,38 +8,29 @@ from typing import Any, Final
 from walras.core.errors import BadRequest
 from walras.kube import versions
 from walras.kube.registry import Resource
-from walras.kube.tables import custom, plain, workloads
-from walras.kube.tables.columns import Printer
-from walras.kube.tables.nodes import NODES
-from walras.kube.tables.pods import PODS
+from walras.kube.tables import custom, network, nodes, plain, pods, storage, workloads
+from walras.kube.tables.columns import Cells, Printer, columns_of
 
 Object = dict[str, Any]
 
 META_VERSION: Final = "meta.k8s.io/v1"
 
-_PRINTERS: Final[Mapping[str, Printer]] = {
-    "pods": PODS,
-    "nodes": NODES,
-    "namespaces": plain.NAMESPACES,
-    "configmaps": plain.CONFIG_MAPS,
-    "secrets": plain.SECRETS,
-    "serviceaccounts": plain.SERVICE_ACCOUNTS,
-    "services": plain.SERVICES,
-    "events": plain.EVENTS,
-    "persistentvolumeclaims": plain.CLAIMS,
-    "jobs.batch": workloads.JOBS,
-    "deployments.apps": workloads.DEPLOYMENTS,
-    "replicasets.apps": workloads.REPLICA_SETS,
-    "leases.coordination.k8s.io": plain.LEASES,
-    "priorityclasses.scheduling.k8s.io": plain.PRIORITY_CLASSES,
-    "resourceslices.resource.k8s.io": plain.RESOURCE_SLICES,
+_CELLS: Final[Mapping[str, Cells]] = {
+    "nodes": nodes.cells,
+    "pods": pods.cells,
+    **network.CELLS,
+    **plain.CELLS,
+    **storage.CELLS,
+    **workloads.CELLS,
 }
 
 
 def _printer(resource: Resource) -> Printer:
-    if resource.builtin:
-        return _PRINTERS.get(resource.storage.key, plain.OTHERS)
-    return custom.printer(resource)
+    if not resource.builtin:
+        return custom.printer(resource)
+    key = resource.storage.key
+    conditions = pods.conditions if key == "pods" else None
+    return Printer(columns_of(key), _CELLS.get(key, plain.made_at), conditions)
 
 
 def partial(obj: Mapping[str, Any]) -> Object:

@@ -1,55 +1,65 @@
-"""What all printers share: column definitions, ages, and the texts that several kinds show."""
+"""What all printers share: column definitions, ages, and the texts that several kinds show.
+
+columns.json has the columns of built-in types: scripts/generate-types asks a real kube-apiserver for them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 from typing import Any, Final
 
+import msgspec
+
 from walras.core.clock import parse_rfc3339
-from walras.kube.schema import definitions
 
 Object = dict[str, Any]
+Cells = Callable[[Object, int], list[Any]]
 
 UNKNOWN: Final = "<unknown>"
 NONE: Final = "<none>"
+UNSET: Final = "<unset>"
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A `TableColumnDefinition`. `priority` 1 shows only with `-o wide`.
-
-    What it means is told by `about`, or by `doc`, a field of a built-in type: "core.v1.PodStatus.podIP".
-    """
+    """A `TableColumnDefinition`. `priority` 1 shows only with `-o wide`."""
 
     name: str
     type: str = "string"
-    priority: int = 0
-    doc: str = ""
-    about: str = ""
     format: str = ""
+    priority: int = 0
+    about: str = ""
 
     def definition(self) -> Object:
         return {
             "name": self.name,
             "type": self.type,
             "format": self.format,
-            "description": self.about or _documentation(self.doc),
+            "description": self.about,
             "priority": self.priority,
         }
 
 
 @cache
-def _documentation(doc: str) -> str:
-    """Upstream's description of a built-in type's field."""
-    kind, _, field = doc.rpartition(".")
-    package = "io.k8s.apimachinery.pkg.apis." if kind.startswith("meta.") else "io.k8s.api."
-    return str(definitions()[package + kind]["properties"][field].get("description", ""))
+def _builtin() -> Mapping[str, tuple[Column, ...]]:
+    raw: dict[str, Any] = msgspec.json.decode(
+        files("walras.kube.tables").joinpath("columns.json").read_bytes()
+    )
+    texts = raw.pop("")
+    return {
+        key: tuple(
+            Column(name, kind, form, priority, texts[text]) for name, kind, form, priority, text in rows
+        )
+        for key, rows in raw.items()
+    }
 
 
-NAME: Final = Column("Name", doc="meta.v1.ObjectMeta.name", format="name")
-AGE: Final = Column("Age", doc="meta.v1.ObjectMeta.creationTimestamp")
+def columns_of(key: str) -> tuple[Column, ...]:
+    """The columns of a built-in type, by `Resource.key`; those of a type of which nothing is known else."""
+    return _builtin().get(key) or _builtin()["limitranges"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +67,7 @@ class Printer:
     """How a kind looks in a table: `cells(object, now_ms)` gives one value a column."""
 
     columns: tuple[Column, ...]
-    cells: Callable[[Object, int], list[Any]]
+    cells: Cells
     conditions: Callable[[Object], list[Object]] | None = None
 
 
@@ -130,8 +140,12 @@ def condition(of: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
 
 def containers(workload: Mapping[str, Any]) -> tuple[str, str]:
     """Names and images of the containers in a workload's pod template."""
-    template = (spec(workload).get("template") or {}).get("spec") or {}
-    held: Sequence[Mapping[str, Any]] = template.get("containers") or ()
+    return template_containers(spec(workload).get("template"))
+
+
+def template_containers(template: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Names and images of the containers in a pod template."""
+    held: Sequence[Mapping[str, Any]] = ((template or {}).get("spec") or {}).get("containers") or ()
     return ",".join(c.get("name", "") for c in held), ",".join(c.get("image", "") for c in held)
 
 
@@ -156,3 +170,11 @@ def selector_text(selector: Mapping[str, Any] | None) -> str:
             case _:
                 terms.append((key, f"!{key}"))
     return ",".join(text for _, text in sorted(terms, key=lambda term: term[0]))
+
+
+def at_most(texts: Sequence[str], most: int = 3) -> str:
+    """The first texts, and how many more there are."""
+    shown = ",".join(texts[:most])
+    if len(texts) > most:
+        return f"{shown} + {len(texts) - most} more..."
+    return shown or UNSET

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from walras.kube.registry import Resource
-from walras.kube.tables.columns import NAME, Column, Printer, name, since
+from walras.kube.tables.columns import Column, Printer, columns_of, name, since
 from walras.kube.tables.jsonpath import Path, PathFault, parse
 
 Object = dict[str, Any]
@@ -19,7 +19,7 @@ _AGE: Mapping[str, Any] = {"name": "Age", "type": "date", "jsonPath": ".metadata
 def printer(resource: Resource) -> Printer:
     """The printer that a CRD's version declares; name and age where it declares none."""
     declared = resource.printer_columns or (_AGE,)
-    columns = [NAME]
+    columns = [columns_of("serviceaccounts")[0]]
     for column in declared:
         about = column.get("description") or (
             f"Custom resource definition column (in JSONPath format): {column['jsonPath']}"

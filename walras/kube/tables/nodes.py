@@ -5,12 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from walras.kube.tables.columns import (
-    AGE,
-    NAME,
     NONE,
     UNKNOWN,
-    Column,
-    Printer,
     age,
     condition,
     name,
@@ -45,7 +41,7 @@ def _address(node: Object, kind: str) -> str:
     return next((held["address"] for held in addresses if held.get("type") == kind), NONE)
 
 
-def _node(node: Object, now_ms: int) -> list[Any]:
+def cells(node: Object, now_ms: int) -> list[Any]:
     info = status(node).get("nodeInfo") or {}
     kernel = info.get("kernelVersion") or UNKNOWN
     if info.get("architecture"):
@@ -62,20 +58,3 @@ def _node(node: Object, now_ms: int) -> list[Any]:
         kernel,
         info.get("containerRuntimeVersion") or UNKNOWN,
     ]
-
-
-NODES: Final = Printer(
-    (
-        NAME,
-        Column("Status", about="Whether the node is ready and takes pods."),
-        Column("Roles", about="The roles of the node."),
-        AGE,
-        Column("Version", doc="core.v1.NodeSystemInfo.kubeletVersion"),
-        Column("Internal-IP", priority=1, doc="core.v1.NodeStatus.addresses"),
-        Column("External-IP", priority=1, doc="core.v1.NodeStatus.addresses"),
-        Column("OS-Image", priority=1, doc="core.v1.NodeSystemInfo.osImage"),
-        Column("Kernel-Version", priority=1, doc="core.v1.NodeSystemInfo.kernelVersion"),
-        Column("Container-Runtime", priority=1, doc="core.v1.NodeSystemInfo.containerRuntimeVersion"),
-    ),
-    _node,
-)

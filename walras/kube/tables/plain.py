@@ -2,90 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from walras.kube.tables.columns import (
-    AGE,
-    NAME,
     NONE,
-    UNKNOWN,
-    Column,
-    Printer,
+    UNSET,
+    Cells,
     age,
+    condition,
+    human_duration,
     labels_text,
     name,
+    selector_text,
     since,
     spec,
     status,
+    template_containers,
 )
 
 Object = dict[str, Any]
 
-NAMESPACES: Final = Printer(
-    (NAME, Column("Status", about="The status of the namespace."), AGE),
-    lambda obj, now_ms: [name(obj), status(obj).get("phase", ""), age(obj, now_ms)],
-)
 
-CONFIG_MAPS: Final = Printer(
-    (NAME, Column("Data", doc="core.v1.ConfigMap.data"), AGE),
-    lambda obj, now_ms: [
-        name(obj),
-        len(obj.get("data") or ()) + len(obj.get("binaryData") or ()),
-        age(obj, now_ms),
-    ],
-)
+def _row(*middle: Callable[[Object], Any], aged: bool = True) -> Cells:
+    """A name, a cell of each function, and an age."""
 
-SECRETS: Final = Printer(
-    (NAME, Column("Type", doc="core.v1.Secret.type"), Column("Data", doc="core.v1.Secret.data"), AGE),
-    lambda obj, now_ms: [name(obj), obj.get("type", ""), len(obj.get("data") or ()), age(obj, now_ms)],
-)
+    def cells(obj: Object, now_ms: int) -> list[Any]:
+        last = [age(obj, now_ms)] if aged else []
+        return [name(obj), *(cell(obj) for cell in middle), *last]
 
-SERVICE_ACCOUNTS: Final = Printer((NAME, AGE), lambda obj, now_ms: [name(obj), age(obj, now_ms)])
+    return cells
 
-LEASES: Final = Printer(
-    (NAME, Column("Holder", doc="coordination.v1.LeaseSpec.holderIdentity"), AGE),
-    lambda obj, now_ms: [name(obj), spec(obj).get("holderIdentity", ""), age(obj, now_ms)],
-)
 
-PRIORITY_CLASSES: Final = Printer(
-    (
-        NAME,
-        Column("Value", "integer", doc="scheduling.v1.PriorityClass.value"),
-        Column("Global-Default", "boolean", doc="scheduling.v1.PriorityClass.globalDefault"),
-        AGE,
-        Column("PreemptionPolicy", doc="scheduling.v1.PriorityClass.preemptionPolicy"),
-    ),
-    lambda obj, now_ms: [
-        name(obj),
-        obj.get("value", 0),
-        bool(obj.get("globalDefault")),
-        age(obj, now_ms),
-        obj.get("preemptionPolicy", ""),
-    ],
-)
-
-RESOURCE_SLICES: Final = Printer(
-    (
-        NAME,
-        Column("Node", doc="resource.v1.ResourceSliceSpec.nodeName"),
-        Column("Driver", doc="resource.v1.ResourceSliceSpec.driver"),
-        Column("Pool", doc="resource.v1.ResourcePool.name"),
-        AGE,
-    ),
-    lambda obj, now_ms: [
-        name(obj),
-        spec(obj).get("nodeName", ""),
-        spec(obj).get("driver", ""),
-        (spec(obj).get("pool") or {}).get("name", ""),
-        age(obj, now_ms),
-    ],
-)
-
-# Kinds without a printer of their own show when they were made as a time.
-OTHERS: Final = Printer(
-    (NAME, Column("Created At", "date", doc="meta.v1.ObjectMeta.creationTimestamp")),
-    lambda obj, _now_ms: [name(obj), (obj.get("metadata") or {}).get("creationTimestamp", "")],
-)
+def made_at(obj: Object, _now_ms: int) -> list[Any]:
+    """The cells of kinds without a printer: name, and when it was made as a time."""
+    return [name(obj), (obj.get("metadata") or {}).get("creationTimestamp", "")]
 
 
 def _event(event: Object, now_ms: int) -> list[Any]:
@@ -112,107 +63,183 @@ def _event(event: Object, now_ms: int) -> list[Any]:
     ]
 
 
-EVENTS: Final = Printer(
-    (
-        Column("Last Seen", doc="core.v1.Event.lastTimestamp"),
-        Column("Type", doc="core.v1.Event.type"),
-        Column("Reason", doc="core.v1.Event.reason"),
-        Column("Object", doc="core.v1.Event.involvedObject"),
-        Column("Subobject", priority=1, doc="core.v1.ObjectReference.fieldPath"),
-        Column("Source", priority=1, doc="core.v1.Event.source"),
-        Column("Message", doc="core.v1.Event.message"),
-        Column("First Seen", priority=1, doc="core.v1.Event.firstTimestamp"),
-        Column("Count", priority=1, doc="core.v1.Event.count"),
-        Column("Name", priority=1, doc="meta.v1.ObjectMeta.name", format="name"),
-    ),
-    _event,
-)
+def _component(obj: Object, _now_ms: int) -> list[Any]:
+    healthy = condition(obj, "Healthy")
+    state = {"True": "Healthy", None: "Unknown"}.get(healthy.get("status"), "Unhealthy")
+    return [name(obj), state, healthy.get("message", ""), healthy.get("error", "")]
 
 
-def _external_ip(service: Object) -> str:
-    external = list(spec(service).get("externalIPs") or ())
-    match spec(service).get("type"):
-        case "ClusterIP" | "NodePort":
-            return ",".join(external) or NONE
-        case "LoadBalancer":
-            ingress = (status(service).get("loadBalancer") or {}).get("ingress") or ()
-            points = {held.get("ip") or held.get("hostname", "") for held in ingress}
-            return ",".join(sorted(points - {""}) + external) or "<pending>"
-        case "ExternalName":
-            return str(spec(service).get("externalName", ""))
-    return UNKNOWN
+def _quota(quota: Object, now_ms: int) -> list[Any]:
+    hard, used = status(quota).get("hard") or {}, status(quota).get("used") or {}
+    texts = {resource: f"{resource}: {used.get(resource, '0')}/{hard[resource]}" for resource in sorted(hard)}
+    limits = [text for resource, text in texts.items() if resource.startswith("limits.")]
+    requests = [text for resource, text in texts.items() if not resource.startswith("limits.")]
+    return [name(quota), ", ".join(requests), ", ".join(limits), age(quota, now_ms)]
 
 
-def _port(port: Object) -> str:
-    outside = f":{port['nodePort']}" if port.get("nodePort") else ""
-    return f"{port.get('port')}{outside}/{port.get('protocol', 'TCP')}"
+def _binding(binding: Object, now_ms: int) -> list[Any]:
+    role, subjects = binding.get("roleRef") or {}, binding.get("subjects") or ()
 
+    def of(kind: str) -> str:
+        return ", ".join(each.get("name", "") for each in subjects if each.get("kind") == kind)
 
-def _service(service: Object, now_ms: int) -> list[Any]:
-    ips = spec(service).get("clusterIPs") or (spec(service).get("clusterIP"),)
+    accounts = ", ".join(
+        f"{each.get('namespace', '')}/{each.get('name', '')}".removeprefix("/")
+        for each in subjects
+        if each.get("kind") == "ServiceAccount"
+    )
     return [
-        name(service),
-        spec(service).get("type", ""),
-        ips[0] or NONE,
-        _external_ip(service),
-        ",".join(map(_port, spec(service).get("ports") or ())) or NONE,
-        age(service, now_ms),
-        labels_text(spec(service).get("selector")),
+        name(binding), f"{role.get('kind', '')}/{role.get('name', '')}", age(binding, now_ms),
+        of("User"), of("Group"), accounts,
+    ]  # fmt: skip
+
+
+def _signing_request(request: Object, now_ms: int) -> list[Any]:
+    held = {each.get("type") for each in status(request).get("conditions") or ()}
+    state = "Denied" if "Denied" in held else "Approved" if "Approved" in held else "Pending"
+    state += ",Failed" if "Failed" in held else ""
+    state += ",Issued" if status(request).get("certificate") else ""
+    wanted, seconds = spec(request), spec(request).get("expirationSeconds")
+    return [
+        name(request),
+        age(request, now_ms),
+        wanted.get("signerName") or NONE,
+        wanted.get("username", ""),
+        NONE if seconds is None else human_duration(seconds * 1000),
+        state,
     ]
 
 
-SERVICES: Final = Printer(
-    (
-        NAME,
-        Column("Type", doc="core.v1.ServiceSpec.type"),
-        Column("Cluster-IP", doc="core.v1.ServiceSpec.clusterIP"),
-        Column("External-IP", doc="core.v1.ServiceSpec.externalIPs"),
-        Column("Port(s)", doc="core.v1.ServiceSpec.ports"),
-        AGE,
-        Column("Selector", priority=1, doc="core.v1.ServiceSpec.selector"),
-    ),
-    _service,
-)
+def _claim_state(claim: Object) -> str:
+    deleted = bool((claim.get("metadata") or {}).get("deletionTimestamp"))
+    states = ["deleted"] if deleted else []
+    if status(claim).get("allocation") is not None:
+        states += ["allocated", *(["reserved"] if status(claim).get("reservedFor") else [])]
+    elif not deleted:
+        states.append("pending")
+    return ",".join(states)
 
-_MODES: Final = {
-    "ReadWriteOnce": "RWO",
-    "ReadOnlyMany": "ROX",
-    "ReadWriteMany": "RWX",
-    "ReadWriteOncePod": "RWOP",
+
+def _parameter_kind(policy: Object) -> str:
+    kind = spec(policy).get("paramKind")
+    return UNSET if kind is None else f"{kind.get('apiVersion', '')}/{kind.get('kind', '')}"
+
+
+def _parameter(binding: Object) -> str:
+    ref = spec(binding).get("paramRef") or {}
+    if ref.get("name"):
+        return f"{ref.get('namespace') or '*'}/{ref['name']}"
+    return UNSET if ref.get("selector") is None else _go_text(ref["selector"])
+
+
+def _go_text(selector: Mapping[str, Any]) -> str:
+    """A label selector as Go's fmt shows the struct."""
+    labels = "".join(f"{key}: {value}," for key, value in sorted((selector.get("matchLabels") or {}).items()))
+    terms = "".join(
+        f"LabelSelectorRequirement{{Key:{each.get('key', '')},Operator:{each.get('operator', '')},"
+        f"Values:[{' '.join(each.get('values') or ())}],}},"
+        for each in selector.get("matchExpressions") or ()
+    )
+    return (
+        f"&LabelSelector{{MatchLabels:map[string]string{{{labels}}},"
+        f"MatchExpressions:[]LabelSelectorRequirement{{{terms}}},}}"
+    )
+
+
+def _priority_level(level: Object) -> list[Any]:
+    limited = spec(level).get("limited")
+    if limited is None:
+        return [spec(level).get("type", ""), *[NONE] * 4]
+    queues = (limited.get("limitResponse") or {}).get("queuing")
+    parts = ("queues", "handSize", "queueLengthLimit")
+    shown = [NONE] * 3 if queues is None else [queues.get(part, 0) for part in parts]
+    return [spec(level).get("type", ""), limited.get("nominalConcurrencyShares", 0), *shown]
+
+
+def _controller(revision: Object) -> str:
+    references = (revision.get("metadata") or {}).get("ownerReferences") or ()
+    for each in references:
+        if each.get("controller"):
+            group = each.get("apiVersion", "").rpartition("/")[0]
+            kind = f"{each.get('kind', '')}.{group}" if group else each.get("kind", "")
+            return f"{kind.lower()}/{each.get('name', '')}"
+    return NONE
+
+
+def _available(service: Object) -> str:
+    found = condition(status(service), "Available")
+    if found.get("status") == "True" or not found.get("reason"):
+        return str(found.get("status", "Unknown"))
+    return f"{found.get('status')} ({found['reason']})"
+
+
+def _backend(service: Object) -> str:
+    target = spec(service).get("service")
+    return "Local" if target is None else f"{target.get('namespace', '')}/{target.get('name', '')}"
+
+
+_WEBHOOKS: Final = _row(lambda obj: len(obj.get("webhooks") or ()))
+_POLICY_BINDING: Final = _row(lambda obj: spec(obj).get("policyName", ""), _parameter)
+
+CELLS: Final[Mapping[str, Cells]] = {
+    "componentstatuses": _component,
+    "configmaps": _row(lambda obj: len(obj.get("data") or ()) + len(obj.get("binaryData") or ())),
+    "events": _event,
+    "namespaces": _row(lambda obj: status(obj).get("phase", "")),
+    "podtemplates": lambda obj, _: [
+        name(obj),
+        *template_containers(obj.get("template")),
+        labels_text(((obj.get("template") or {}).get("metadata") or {}).get("labels")),
+    ],
+    "resourcequotas": _quota,
+    "secrets": _row(lambda obj: obj.get("type", ""), lambda obj: len(obj.get("data") or ())),
+    "serviceaccounts": _row(),
+    "apiservices.apiregistration.k8s.io": _row(_backend, _available),
+    "controllerrevisions.apps": _row(_controller, lambda obj: obj.get("revision", 0)),
+    "certificatesigningrequests.certificates.k8s.io": _signing_request,
+    "clusterrolebindings.rbac.authorization.k8s.io": _binding,
+    "rolebindings.rbac.authorization.k8s.io": _binding,
+    "mutatingadmissionpolicies.admissionregistration.k8s.io": _row(
+        lambda obj: len(spec(obj).get("mutations") or ()), _parameter_kind
+    ),
+    "mutatingadmissionpolicybindings.admissionregistration.k8s.io": _POLICY_BINDING,
+    "mutatingwebhookconfigurations.admissionregistration.k8s.io": _WEBHOOKS,
+    "validatingadmissionpolicies.admissionregistration.k8s.io": _row(
+        lambda obj: len(spec(obj).get("validations") or ()), _parameter_kind
+    ),
+    "validatingadmissionpolicybindings.admissionregistration.k8s.io": _POLICY_BINDING,
+    "validatingwebhookconfigurations.admissionregistration.k8s.io": _WEBHOOKS,
+    "priorityclasses.scheduling.k8s.io": lambda obj, now_ms: [
+        name(obj),
+        obj.get("value", 0),
+        bool(obj.get("globalDefault")),
+        age(obj, now_ms),
+        obj.get("preemptionPolicy", ""),
+    ],
+    "leases.coordination.k8s.io": _row(lambda obj: spec(obj).get("holderIdentity", "")),
+    "runtimeclasses.node.k8s.io": _row(lambda obj: obj.get("handler", "")),
+    "deviceclasses.resource.k8s.io": _row(),
+    "resourceclaims.resource.k8s.io": _row(_claim_state),
+    "resourceclaimtemplates.resource.k8s.io": _row(),
+    "resourceslices.resource.k8s.io": _row(
+        lambda obj: spec(obj).get("nodeName", ""),
+        lambda obj: spec(obj).get("driver", ""),
+        lambda obj: (spec(obj).get("pool") or {}).get("name", ""),
+    ),
+    "flowschemas.flowcontrol.apiserver.k8s.io": lambda obj, now_ms: [
+        name(obj),
+        (spec(obj).get("priorityLevelConfiguration") or {}).get("name", ""),
+        spec(obj).get("matchingPrecedence", 0),
+        (spec(obj).get("distinguisherMethod") or {}).get("type", NONE),
+        age(obj, now_ms),
+        condition(status(obj), "Dangling").get("status", "?"),
+    ],
+    "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io": lambda obj, now_ms: [
+        name(obj),
+        *_priority_level(obj),
+        age(obj, now_ms),
+    ],
+    "networkpolicies.networking.k8s.io": _row(
+        lambda obj: selector_text(spec(obj).get("podSelector")) or NONE
+    ),
 }
-_CLASS_ANNOTATION: Final = "volume.beta.kubernetes.io/storage-class"
-_UNSET: Final = "<unset>"
-
-
-def _claim(claim: Object, now_ms: int) -> list[Any]:
-    metadata, wants, has = claim.get("metadata") or {}, spec(claim), status(claim)
-    bound = bool(wants.get("volumeName"))
-    held = has.get("accessModes") or () if bound else ()
-    storage_class = (metadata.get("annotations") or {}).get(_CLASS_ANNOTATION)
-    return [
-        name(claim),
-        "Terminating" if metadata.get("deletionTimestamp") else has.get("phase", ""),
-        wants.get("volumeName", ""),
-        str((has.get("capacity") or {}).get("storage", "0")) if bound else "",
-        ",".join(short for mode, short in _MODES.items() if mode in held),
-        wants.get("storageClassName", "") if storage_class is None else storage_class,
-        wants.get("volumeAttributesClassName") or _UNSET,
-        age(claim, now_ms),
-        wants.get("volumeMode") or _UNSET,
-    ]
-
-
-CLAIMS: Final = Printer(
-    (
-        NAME,
-        Column("Status", doc="core.v1.PersistentVolumeClaimStatus.phase"),
-        Column("Volume", doc="core.v1.PersistentVolumeClaimSpec.volumeName"),
-        Column("Capacity", doc="core.v1.PersistentVolumeClaimStatus.capacity"),
-        Column("Access Modes", doc="core.v1.PersistentVolumeClaimStatus.accessModes"),
-        Column("StorageClass", doc="core.v1.PersistentVolumeClaimSpec.storageClassName"),
-        Column("VolumeAttributesClass", doc="core.v1.PersistentVolumeClaimSpec.volumeAttributesClassName"),
-        AGE,
-        Column("VolumeMode", priority=1, doc="core.v1.PersistentVolumeClaimSpec.volumeMode"),
-    ),
-    _claim,
-)

@@ -7,11 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from walras.kube.tables.columns import (
-    AGE,
-    NAME,
     NONE,
-    Column,
-    Printer,
     age,
     condition,
     human_duration,
@@ -22,18 +18,6 @@ from walras.kube.tables.columns import (
 )
 
 Object = dict[str, Any]
-
-COLUMNS: Final = (
-    NAME,
-    Column("Ready", about="How many of the containers are ready."),
-    Column("Status", about="The aggregate state of the containers."),
-    Column("Restarts", about="How often containers were restarted, and when last."),
-    AGE,
-    Column("IP", priority=1, doc="core.v1.PodStatus.podIP"),
-    Column("Node", priority=1, doc="core.v1.PodSpec.nodeName"),
-    Column("Nominated Node", priority=1, doc="core.v1.PodStatus.nominatedNodeName"),
-    Column("Readiness Gates", priority=1, doc="core.v1.PodSpec.readinessGates"),
-)
 
 
 @dataclass(slots=True)
@@ -167,6 +151,3 @@ def conditions(pod: Object) -> list[Object]:
     if phase not in _ENDS:
         return []
     return [{"type": "Completed", "status": "True", "reason": phase, "message": _ENDS[phase]}]
-
-
-PODS: Final = Printer(COLUMNS, cells, conditions)

@@ -1,30 +1,32 @@
-"""The rows of jobs, deployments and replica sets."""
+"""The rows of what makes pods, and of what scales it and keeps it running."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from walras.kube.tables.columns import (
-    AGE,
-    NAME,
     NONE,
-    Column,
-    Printer,
+    UNKNOWN,
+    UNSET,
+    Cells,
     age,
     condition,
     containers,
     human_duration,
+    labels_text,
     moment_ms,
     name,
     selector_text,
+    since,
     spec,
     status,
+    template_containers,
 )
 
 Object = dict[str, Any]
 
-_CONTAINERS: Final = Column("Containers", priority=1, about="Names of the containers in the template.")
-_IMAGES: Final = Column("Images", priority=1, about="Images of the containers in the template.")
+_METRICS_MAX: Final = 2
 
 
 def _job_status(job: Object) -> str:
@@ -68,19 +70,20 @@ def _job(job: Object, now_ms: int) -> list[Any]:
     ]
 
 
-JOBS: Final = Printer(
-    (
-        NAME,
-        Column("Status", about="Status of the job."),
-        Column("Completions", doc="batch.v1.JobStatus.succeeded"),
-        Column("Duration", about="Time that the job took."),
-        AGE,
-        _CONTAINERS,
-        _IMAGES,
-        Column("Selector", priority=1, doc="batch.v1.JobSpec.selector"),
-    ),
-    _job,
-)
+def _cron_job(obj: Object, now_ms: int) -> list[Any]:
+    suspended, last = spec(obj).get("suspend"), status(obj).get("lastScheduleTime")
+    job = (spec(obj).get("jobTemplate") or {}).get("spec") or {}
+    return [
+        name(obj),
+        spec(obj).get("schedule", ""),
+        spec(obj).get("timeZone", NONE),
+        UNSET if suspended is None else str(suspended),
+        len(status(obj).get("active") or ()),
+        since(last, now_ms) if last else NONE,
+        age(obj, now_ms),
+        *template_containers(job.get("template")),
+        selector_text(job.get("selector")) or NONE,
+    ]
 
 
 def _deployment(deployment: Object, now_ms: int) -> list[Any]:
@@ -96,44 +99,107 @@ def _deployment(deployment: Object, now_ms: int) -> list[Any]:
     ]
 
 
-DEPLOYMENTS: Final = Printer(
-    (
-        NAME,
-        Column("Ready", about="How many of the wanted pods are ready."),
-        Column("Up-to-date", doc="apps.v1.DeploymentStatus.updatedReplicas"),
-        Column("Available", doc="apps.v1.DeploymentStatus.availableReplicas"),
-        AGE,
-        _CONTAINERS,
-        _IMAGES,
-        Column("Selector", priority=1, doc="apps.v1.DeploymentSpec.selector"),
-    ),
-    _deployment,
-)
-
-
-def _replica_set(replica_set: Object, now_ms: int) -> list[Any]:
-    held = status(replica_set)
+def _replicas(obj: Object, now_ms: int) -> list[Any]:
+    held, selector = status(obj), spec(obj).get("selector")
+    plain = obj.get("kind") == "ReplicationController"
     return [
-        name(replica_set),
-        spec(replica_set).get("replicas", 0),
+        name(obj),
+        spec(obj).get("replicas", 0),
         held.get("replicas", 0),
         held.get("readyReplicas", 0),
-        age(replica_set, now_ms),
-        *containers(replica_set),
-        selector_text(spec(replica_set).get("selector")) or NONE,
+        age(obj, now_ms),
+        *containers(obj),
+        labels_text(selector) if plain else selector_text(selector) or NONE,
     ]
 
 
-REPLICA_SETS: Final = Printer(
-    (
-        NAME,
-        Column("Desired", "integer", doc="apps.v1.ReplicaSetSpec.replicas"),
-        Column("Current", "integer", doc="apps.v1.ReplicaSetStatus.replicas"),
-        Column("Ready", "integer", doc="apps.v1.ReplicaSetStatus.readyReplicas"),
-        AGE,
-        _CONTAINERS,
-        _IMAGES,
-        Column("Selector", priority=1, doc="apps.v1.ReplicaSetSpec.selector"),
-    ),
-    _replica_set,
-)
+def _stateful_set(obj: Object, now_ms: int) -> list[Any]:
+    ready = f"{status(obj).get('readyReplicas', 0)}/{spec(obj).get('replicas', 0)}"
+    return [name(obj), ready, age(obj, now_ms), *containers(obj)]
+
+
+_DAEMONS: Final = (
+    "desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled",
+    "numberAvailable",
+)  # fmt: skip
+
+
+def _daemon_set(obj: Object, now_ms: int) -> list[Any]:
+    pod = (spec(obj).get("template") or {}).get("spec") or {}
+    return [
+        name(obj),
+        *(status(obj).get(field, 0) for field in _DAEMONS),
+        labels_text(pod.get("nodeSelector")),
+        age(obj, now_ms),
+        *containers(obj),
+        selector_text(spec(obj).get("selector")) or NONE,
+    ]
+
+
+def _metric(metric: Object, held: Object) -> str:
+    kind = str(metric.get("type", ""))
+    field = kind[:1].lower() + kind[1:]
+    source = metric.get(field)
+    if kind not in ("External", "Pods", "Object", "Resource", "ContainerResource") or source is None:
+        return "<unknown type>"
+    target, found = source.get("target") or {}, held.get(field)
+    current = (found or {}).get("current") or {}
+    average = current.get("averageValue")
+    seen = UNKNOWN if found is None else average or "0"
+    if kind in ("Resource", "ContainerResource"):
+        if target.get("averageValue") is not None:
+            return f"{source.get('name')}: {seen}/{target['averageValue']}"
+        return f"{source.get('name')}: {_percent(current, UNKNOWN)}/{_percent(target, '<auto>')}"
+    if kind == "Pods":
+        return f"{seen}/{target.get('averageValue', '0')}"
+    if target.get("averageValue") is not None:
+        return f"{average or UNKNOWN}/{target['averageValue']} (avg)"
+    return f"{UNKNOWN if found is None else current.get('value', '0')}/{target.get('value', '0')}"
+
+
+def _percent(of: Object, otherwise: str) -> str:
+    percent = of.get("averageUtilization")
+    return otherwise if percent is None else f"{percent}%"
+
+
+def _metrics(obj: Object) -> str:
+    wanted, held = spec(obj).get("metrics") or (), status(obj).get("currentMetrics") or ()
+    texts = [_metric(each, held[index] if index < len(held) else {}) for index, each in enumerate(wanted)]
+    shown = ", ".join(texts[:_METRICS_MAX])
+    more = len(texts) - _METRICS_MAX
+    return f"{shown} + {more} more..." if more > 0 else shown or NONE
+
+
+def _autoscaler(obj: Object, now_ms: int) -> list[Any]:
+    target = spec(obj).get("scaleTargetRef") or {}
+    return [
+        name(obj),
+        f"{target.get('kind', '')}/{target.get('name', '')}",
+        _metrics(obj),
+        str(spec(obj).get("minReplicas", UNSET)),
+        spec(obj).get("maxReplicas", 0),
+        status(obj).get("currentReplicas", 0),
+        age(obj, now_ms),
+    ]
+
+
+def _budget(obj: Object, now_ms: int) -> list[Any]:
+    return [
+        name(obj),
+        *(str(spec(obj).get(field, "N/A")) for field in ("minAvailable", "maxUnavailable")),
+        status(obj).get("disruptionsAllowed", 0),
+        age(obj, now_ms),
+    ]
+
+
+CELLS: Final[Mapping[str, Cells]] = {
+    "replicationcontrollers": _replicas,
+    "daemonsets.apps": _daemon_set,
+    "deployments.apps": _deployment,
+    "replicasets.apps": _replicas,
+    "statefulsets.apps": _stateful_set,
+    "jobs.batch": _job,
+    "cronjobs.batch": _cron_job,
+    "horizontalpodautoscalers.autoscaling": _autoscaler,
+    "poddisruptionbudgets.policy": _budget,
+}
