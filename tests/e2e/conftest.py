@@ -43,8 +43,8 @@ class Tokens:
     def identify(self, token: str) -> Identity | None:
         return {
             "operator": Identity("walras:operator", ("system:masters",), ""),
-            "one": Identity("agent:one", ("walras:agents", "system:authenticated"), "one"),
-            "two": Identity("agent:two", ("walras:agents", "system:authenticated"), "two"),
+            "one": Identity("agent:one", ("system:masters", "system:authenticated"), "one"),
+            "two": Identity("agent:two", ("system:masters", "system:authenticated"), "two"),
         }.get(token)
 
 

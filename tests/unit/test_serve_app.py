@@ -22,8 +22,8 @@ from walras.kube.verbs import Verbs
 
 TOKENS = {
     "operator": Identity("walras:operator", ("system:masters",), ""),
-    "one": Identity("agent:one", (), "one"),
-    "two": Identity("agent:two", (), "two"),
+    "one": Identity("agent:one", ("system:masters",), "one"),
+    "two": Identity("agent:two", ("system:masters",), "two"),
 }
 Client = httpx.AsyncClient
 
@@ -425,7 +425,7 @@ def test_closing_ends_the_watches_with_a_last_chunk_and_refuses_new_ones(store: 
 
 
 def test_one_callers_streams_are_limited(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_module, "STREAMS_PER_USER_MAX", 1)
+    monkeypatch.setattr(app_module, "STREAMS_MAX", 1)
 
     async def story(app: Application, open_stream: Callable[[str], Streaming]) -> None:
         first = open_stream(WATCH_LIST)

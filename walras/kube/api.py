@@ -9,14 +9,15 @@ from typing import Any, Final
 
 import structlog
 
-from walras.core.clock import Clock, Ids
+from walras.core.clock import Clock, Ids, rfc3339
 from walras.kube import definitions, objects
+from walras.kube.access import bootstrap
 from walras.kube.committer import Committer, Pending
 from walras.kube.context import EVERY_CLUSTER
 from walras.kube.record import Key, Object
 from walras.kube.registry import Registry
 from walras.kube.registry_builtin import for_agents, for_all, for_fleet
-from walras.kube.state import ChangeType, Effect, State, Write
+from walras.kube.state import ChangeType, Effect, State, Write, is_default
 from walras.kube.store.base import Batch, Params, Store
 from walras.kube.transaction import Transaction
 from walras.kube.watch import Event, Hub, View, Watch, in_cluster, past, too_old
@@ -49,7 +50,7 @@ class API:
         self.store = store
         self.clock = clock
         self.ids = ids
-        self.state = State(store.clusters(), store.current())
+        self.state = State(store.clusters(), store.current(), bootstrap.records(rfc3339(clock.now_ms())))
         self.hub = Hub(self.revision)
         self._committer = Committer(store, self.state, self._publish)
         self._handlers: dict[str, list[Handler]] = {}
@@ -126,10 +127,11 @@ class API:
         return [record.object for record in collection.listed(namespace)] if collection else []
 
     def everywhere(self, resource: str) -> Iterator[tuple[str, Object]]:
-        """(cluster, object) over all clusters, by cluster, namespace and name."""
+        """(cluster, object) of what is stored in all clusters, by cluster, namespace and name."""
         for cluster, collection in self.state.everywhere(resource):
             for record in collection.listed():
-                yield cluster, record.object
+                if not is_default(record):
+                    yield cluster, record.object
 
     def subscribe(self, resource: str, handler: Handler) -> Callable[[], None]:
         """Calls `handler` for every existing object of all clusters as ADDED, now, then for each change.
@@ -178,6 +180,7 @@ class API:
             for cluster, collection in collections
             for record in collection.listed(view.namespace)
             if view.matches is None or view.matches(record.object)
+            if not (everywhere and is_default(record))
         ]
 
     # Writes

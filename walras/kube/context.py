@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from walras.kube.access.authoriser import Authoriser
 
 # Stands for every cluster at once, for the operator's reads.
 EVERY_CLUSTER = "*"
@@ -16,6 +19,16 @@ class Identity:
     user: str
     groups: tuple[str, ...] = ()
     cluster: str = ""
+    uid: str = ""
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    # Who asks in this one's name; None for oneself.
+    actor: Identity | None = None
+
+    @property
+    def payer(self) -> tuple[str, str]:
+        """(cluster, user) whose limits a request counts against: users of one cluster share them."""
+        asking = self.actor or self
+        return (asking.cluster, "" if asking.cluster else asking.user)
 
 
 @dataclass
@@ -28,3 +41,5 @@ class Context:
     field_manager: str = ""
     field_validation: Literal["Strict", "Warn", "Ignore"] = "Warn"
     warnings: list[str] = field(default_factory=list)
+    # Asked where a write turns out to be more than the request said; None when the server itself writes.
+    access: Authoriser | None = None

@@ -346,6 +346,14 @@ def _definition(obj: Object) -> None:
     _sub(spec, "conversion").setdefault("strategy", "None")
 
 
+def _role_binding(obj: Object) -> None:
+    reference = obj.setdefault("roleRef", {})
+    reference["apiGroup"] = reference.get("apiGroup") or "rbac.authorization.k8s.io"
+    for subject in obj.get("subjects") or ():
+        if subject.get("kind") in ("User", "Group") and not subject.get("apiGroup"):
+            subject["apiGroup"] = "rbac.authorization.k8s.io"
+
+
 _BUILTIN: Final[Mapping[str, Callable[[Object], None]]] = {
     "pods": _pod,
     "jobs.batch": _job,
@@ -358,4 +366,6 @@ _BUILTIN: Final[Mapping[str, Callable[[Object], None]]] = {
     "nodes": _node,
     "priorityclasses.scheduling.k8s.io": _priority_class,
     "customresourcedefinitions.apiextensions.k8s.io": _definition,
+    "rolebindings.rbac.authorization.k8s.io": _role_binding,
+    "clusterrolebindings.rbac.authorization.k8s.io": _role_binding,
 }

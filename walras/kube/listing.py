@@ -17,7 +17,7 @@ from walras.kube.options import invalid
 from walras.kube.record import Key, Object, Record
 from walras.kube.registry import Resource
 from walras.kube.selectors import parse_fields, parse_labels
-from walras.kube.state import Cluster
+from walras.kube.state import Cluster, is_default
 from walras.kube.watch import Matcher, in_cluster, too_old
 
 _TOKEN_VERSION: Final = "meta.k8s.io/v1"  # noqa: S105
@@ -136,7 +136,7 @@ class Lister:
         token: _Token | None,
         limit: int,
     ) -> Page:
-        collection = cluster.collections.get(resource)
+        collection = self._api.state.collection(cluster.name, resource)
         after = token.start if token else None
         remaining: Callable[[int], int | None] = lambda _: None  # noqa: E731
         if self._api.state.changed(cluster.name, resource) <= at:
@@ -147,7 +147,7 @@ class Lister:
         else:
             if at < cluster.compacted:
                 raise _gone(token, at, cluster.compacted)
-            records = self._past(cluster.name, resource, namespace, at, after)
+            records = self._with_defaults(cluster.name, resource, namespace, at, after)
         items: list[Object] = []
         last: Where = ("", "")
         for taken, record in enumerate(records):
@@ -157,6 +157,19 @@ class Lister:
                 items.append(record.object)
                 last = (record.key.namespace, record.key.name)
         return Page(items, str(at))
+
+    def _with_defaults(
+        self, cluster: str, resource: str, namespace: str, at: int, after: Where | None
+    ) -> Iterator[Record]:
+        """What was stored, and in its place in the order what the cluster had without storing it."""
+        past = self._past(cluster, resource, namespace, at, after)
+        defaults = self._api.state.defaults.get(resource)
+        if not defaults:
+            return past
+        stored = {(record.key.namespace, record.key.name): record for record in past}
+        found = {**defaults, **stored}
+        wanted = [where for where in found if (not after or where > after) and namespace in ("", where[0])]
+        return iter([found[where] for where in sorted(wanted)])
 
     def _past(
         self, cluster: str, resource: str, namespace: str, at: int, after: Where | None
@@ -175,7 +188,7 @@ class Lister:
             in_cluster(cluster, record.object)
             for cluster, collection in self._api.state.everywhere(resource.storage.key)
             for record in collection.listed(namespace)
-            if matches is None or matches(record.object)
+            if (matches is None or matches(record.object)) and not is_default(record)
         ]
         return Page(items, str(self._api.state.total_revision()))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from walras.kube.objects import conflict, not_found
@@ -14,16 +15,23 @@ from walras.kube.store.base import ClusterRow, Row
 
 MARK_BYTES: Final = 1 << 20
 
+# Objects of a resource that every cluster has without storing them, by (namespace, name). Their key names no
+# cluster.
+Defaults = Mapping[tuple[str, str], Record]
 ChangeType = Literal["ADDED", "MODIFIED", "DELETED"]
 
 
 class Collection:
-    """The committed objects of one resource in one cluster, in order of (namespace, name)."""
+    """The committed objects of one resource in one cluster, in order of (namespace, name).
 
-    __slots__ = ("_order", "changed", "records")
+    `defaults` are there from the start and again when what the cluster put in their place is removed.
+    """
 
-    def __init__(self) -> None:
-        self.records: dict[tuple[str, str], Record] = {}
+    __slots__ = ("_defaults", "_order", "changed", "records")
+
+    def __init__(self, defaults: Defaults = MappingProxyType({})) -> None:
+        self._defaults = defaults
+        self.records: dict[tuple[str, str], Record] = dict(defaults)
         # Kept from the first listing on; most resources of most clusters are never listed.
         self._order: list[tuple[str, str]] | None = None
         # The revision of the last change, deletions too.
@@ -37,7 +45,9 @@ class Collection:
         self.changed = record.revision
 
     def remove(self, where: tuple[str, str], revision: int) -> None:
-        if self.records.pop(where, None) is not None and self._order is not None:
+        if where in self._defaults:
+            self.records[where] = self._defaults[where]
+        elif self.records.pop(where, None) is not None and self._order is not None:
             del self._order[bisect_left(self._order, where)]
         self.changed = revision
 
@@ -52,6 +62,18 @@ class Collection:
             start = max(start, bisect_left(order, (after[0], after[1] + "\0")))
         records = self.records
         return [records[where] for where in order[start:end]]
+
+    def stored(self) -> list[Record]:
+        """The records of the cluster's own, in no order."""
+        return [record for record in self.records.values() if not is_default(record)]
+
+
+def is_default(record: Record) -> bool:
+    """Whether the record is what every cluster has without storing it."""
+    return not record.key.cluster
+
+
+_NONE: Final[Defaults] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -100,7 +122,15 @@ class Write(NamedTuple):
 class State:
     """Every cluster's objects. Readers see `visible`; writers stage against `latest`."""
 
-    def __init__(self, clusters: Iterable[ClusterRow], rows: Iterable[Row]) -> None:
+    def __init__(
+        self,
+        clusters: Iterable[ClusterRow],
+        rows: Iterable[Row],
+        defaults: Mapping[str, Defaults] = MappingProxyType({}),
+    ) -> None:
+        self.defaults = defaults
+        # What a cluster has of a resource while it stores nothing of it.
+        self._untouched = {resource: Collection(records) for resource, records in defaults.items()}
         self.clusters: dict[str, Cluster] = {
             row.name: Cluster(row.name, row.revision, row.compacted, row.revision, known_from=row.revision)
             for row in clusters
@@ -120,7 +150,9 @@ class State:
     def _collection(self, key: Key) -> Collection:
         found = self.clusters[key.cluster].collections.get(key.resource)
         if found is None:
-            found = self.clusters[key.cluster].collections[key.resource] = Collection()
+            found = self.clusters[key.cluster].collections[key.resource] = Collection(
+                self.defaults.get(key.resource, _NONE)
+            )
             self._by_resource.setdefault(key.resource, {})[key.cluster] = found
         return found
 
@@ -133,7 +165,9 @@ class State:
 
     def visible(self, key: Key) -> Record | None:
         cluster = self.clusters.get(key.cluster)
-        collection = cluster.collections.get(key.resource) if cluster else None
+        collection = (
+            cluster.collections.get(key.resource) or self._untouched.get(key.resource) if cluster else None
+        )
         return collection.records.get((key.namespace, key.name)) if collection else None
 
     def latest(self, key: Key) -> Record | None:
@@ -144,7 +178,7 @@ class State:
 
     def collection(self, cluster: str, resource: str) -> Collection | None:
         """The committed objects; None when there never was one."""
-        return self.cluster(cluster).collections.get(resource)
+        return self.cluster(cluster).collections.get(resource) or self._untouched.get(resource)
 
     def changed(self, cluster: str, resource: str) -> int:
         """The last revision at which the resource's committed objects changed, or a later one."""
@@ -181,13 +215,12 @@ class State:
             key = write.key
             cluster, previous = self.clusters[key.cluster], self.latest(key)
             cluster.staged += 1
-            cluster.objects += (not write.deleted) - (previous is not None)
+            stored = previous if previous is not None and not is_default(previous) else None
+            cluster.objects += (not write.deleted) - (stored is not None)
             record = Record.of(key, cluster.staged, write.obj)
-            cluster.bytes += (0 if write.deleted else len(record.raw)) - (
-                len(previous.raw) if previous else 0
-            )
+            cluster.bytes += (0 if write.deleted else len(record.raw)) - (len(stored.raw) if stored else 0)
             effect = self._overlay[key] = Effect(record, previous, write.deleted)
-            before = previous.revision if previous else 0
+            before = stored.revision if stored else 0
             rows.append(Row(key.cluster, record.revision, key.resource, key.namespace, key.name,
                             before, write.deleted, record.raw))  # fmt: skip
             effects.append(effect)
@@ -223,7 +256,7 @@ class State:
         self._overlay.clear()
         for cluster in self.clusters.values():
             cluster.staged, cluster.dropping = cluster.revision, False
-            records = [record for c in cluster.collections.values() for record in c.records.values()]
+            records = [record for c in cluster.collections.values() for record in c.stored()]
             cluster.objects, cluster.bytes = len(records), sum(len(record.raw) for record in records)
 
     def add_cluster(self, name: str) -> None:
@@ -236,4 +269,4 @@ class State:
         for resource in cluster.collections:
             del self._by_resource[resource][name]
         records = [r for collection in cluster.collections.values() for r in collection.listed()]
-        return [Effect(record, record, True) for record in records]
+        return [Effect(record, record, True) for record in records if not is_default(record)]

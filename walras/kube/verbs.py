@@ -245,7 +245,9 @@ class Verbs:
             raise objects.not_found(resource.key, name)
         check_preconditions(resource, current, options)
         deleted = self._delete(ctx, transaction, resource, current, options)
-        gone = transaction.peek(ctx.cluster, resource.storage.key, namespace, name) is None
+        gone = "deletionTimestamp" not in deleted["metadata"] or (
+            transaction.peek(ctx.cluster, resource.storage.key, namespace, name) is None
+        )
         await self._commit(_with_dry_run(ctx, options), transaction, deleted)
         if gone and resource.key not in _RETURNED:
             return _success(resource, deleted)
@@ -285,11 +287,17 @@ class Verbs:
         self, ctx: Context, transaction: Transaction, resource: Resource, obj: Object, options: Object
     ) -> Object:
         metadata = obj["metadata"]
+        namespace, name = str(metadata.get("namespace") or ""), str(metadata["name"])
+        default = self.api.state.defaults.get(resource.key, {}).get((namespace, name))
+        if default is not None:
+            # What every cluster has comes back as it was; the cluster's own form of it is gone.
+            transaction.replace(ctx.cluster, resource.key, namespace, name, lambda _: default.fresh())
+            return obj
         return transaction.delete(
             ctx.cluster,
             resource.storage.key,
-            str(metadata.get("namespace") or ""),
-            str(metadata["name"]),
+            namespace,
+            name,
             grace_seconds=grace_s(options),
             propagation=propagation(options),
         )

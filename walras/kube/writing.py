@@ -8,6 +8,8 @@ from typing import Any, Final
 from walras.core.clock import rfc3339
 from walras.core.errors import BadRequest, Cause, MethodNotAllowed
 from walras.kube import defaults, fields, managed, objects, policy, validation, versions
+from walras.kube.access import escalation
+from walras.kube.access.words import Attributes
 from walras.kube.api import API
 from walras.kube.context import Context
 from walras.kube.patch import copied
@@ -120,6 +122,7 @@ class Writer:
         def finish(fresh: Object) -> None:
             defaults.apply(resource.storage, fresh)
             check_valid(resource.storage, fresh, None)
+            escalation.check(ctx, resource, fresh, None)
             if record:
                 self._record(ctx, resource, None, fresh)
 
@@ -206,6 +209,7 @@ class Writer:
             defaults.apply(storage, new)
             policy.check_change(ctx, storage, old, new)
             check_valid(storage, new, old)
+            escalation.check(ctx, resource, new, old)
             if record:
                 self._record(ctx, resource, old, new, subresource)
             self._check_bytes(ctx, resource, name, old, new)
@@ -233,6 +237,9 @@ class Writer:
             if subresource:
                 raise objects.not_found(resource.key, name)
             policy.authorise(ctx, "create", resource, namespace)
+            if ctx.access is not None:
+                asked = Attributes("create", resource.group, resource.plural, "", namespace, name)
+                ctx.access.require(ctx.identity, ctx.cluster, asked)
             merged = managed.apply(resource, None, applied, **options)
             return self.create(ctx, tx, resource, namespace, merged, record=False)
         return self.update(

@@ -27,12 +27,19 @@ from walras.core.errors import (
     WalrasError,
 )
 from walras.kube import openapi
+from walras.kube.access import impersonation
+from walras.kube.access.accounts import Accounts
+from walras.kube.access.authoriser import Authoriser
+from walras.kube.access.keys import SigningKey
+from walras.kube.access.words import ANONYMOUS, UNAUTHENTICATED
 from walras.kube.bodies import ClientGone, Receive
 from walras.kube.context import EVERY_CLUSTER, Identity
 from walras.kube.registry import Registry
 from walras.kube.registry_builtin import for_all
 from walras.kube.serve import discovery, paths, status
-from walras.kube.serve.answers import Answer, Stream, json_answer, text_answer
+from walras.kube.serve.answers import Answer, Stream, encode, json_answer, text_answer
+from walras.kube.serve.asking import attributes
+from walras.kube.serve.credentials import Credentials
 from walras.kube.serve.paths import Route
 from walras.kube.serve.ports import Asked, Authenticator, Extra, PodAccess
 from walras.kube.serve.requests import Request, parse_query
@@ -41,23 +48,29 @@ from walras.kube.verbs import Verbs
 
 log = structlog.get_logger(__name__)
 
+_PUBLIC: Final = ("health", "version")
+
+_CACHED: Final = ((b"cache-control", b"public, max-age=3600"),)
+
+Payer = tuple[str, str]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 # The Kubernetes release whose behaviour is followed; clients compare their own with it.
 KUBERNETES_VERSION: Final = "1.36.3"
-STREAMS_PER_USER_MAX: Final = 1000
+STREAMS_MAX: Final = 1000
 # What a POST beside the Kubernetes API may bring; the largest Bid is a quarter of it.
 EXTRA_BYTES_MAX: Final = 128 << 10
 # A client that takes nothing of its stream for this long has lost it.
 _STALLED_S: Final = 60
-_ANONYMOUS: Final = Identity("system:anonymous", ("system:unauthenticated",), " ")
+_ANONYMOUS: Final = Identity(ANONYMOUS, (UNAUTHENTICATED,), " ")
 
 
 class Application:
     """An ASGI application over the request verbs.
 
     `pods` (log and proxy of pods) may be set later, as may `extra`, which answers
-    /clusters/NAME/walras/v1/PATH; until then these are 503 and 404.
+    /clusters/NAME/walras/v1/PATH; until then these are 503 and 404. Without `accounts` the tokens of service
+    accounts are good for as long as the application.
     """
 
     def __init__(
@@ -66,17 +79,22 @@ class Application:
         auth: Authenticator,
         clock: Clock,
         *,
+        accounts: Accounts | None = None,
         pods: PodAccess | None = None,
         extra: Extra | None = None,
     ) -> None:
         self.verbs = verbs
-        self._auth = auth
-        self._resources = Resources(verbs, clock)
+        self._credentials = Credentials(
+            auth, accounts or Accounts(verbs.api, SigningKey.generate(), "https://kubernetes.default.svc")
+        )
+        self.access = Authoriser(verbs.api)
+        self.access.watch()
+        self._resources = Resources(verbs, clock, self._credentials, self.access)
         self.pods = pods
         self.extra = extra
-        # Open watches, logs and proxied answers, and how many each user has.
+        # Open watches, logs and proxied answers, and how many each cluster's users have together.
         self.streams: set[asyncio.Task[None]] = set()
-        self._open: Counter[str] = Counter()
+        self._open: Counter[Payer] = Counter()
         self._closing = False
 
     @property
@@ -99,10 +117,10 @@ class Application:
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        user = ""
+        payer: Payer = ("", "")
         try:
             request = self._request(scope, receive)
-            user = request.identity.user
+            payer = request.identity.payer
             outcome = await self._answer(request)
         except ClientGone:
             return
@@ -114,7 +132,7 @@ class Application:
         if isinstance(outcome, Answer):
             await _send(send, outcome, head_only=scope["method"] == "HEAD")
         else:
-            await self._stream(outcome, user, receive, send)
+            await self._stream(outcome, payer, receive, send)
 
     # Who and where
 
@@ -123,20 +141,30 @@ class Application:
         raw_path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
         query = scope["query_string"]
         route = paths.parse(raw_path)
-        if any(name.startswith(b"impersonate-") for name in headers):
-            # Ignoring it would do as oneself what was to be done as somebody with fewer rights.
-            raise Forbidden("impersonation is not served here; use the token of whom you want to act for")
         identity = self._identify(route, headers.get(b"authorization", b""))
-        return Request(
-            scope["method"], route, parse_query(query), query.decode("latin-1"), headers, receive, identity
+        someone = impersonation.wanted(scope["headers"])
+        if someone is not None:
+            identity = impersonation.become(identity, route.cluster, someone, self.access)
+        request = Request(
+            scope["method"],
+            route,
+            parse_query(query),
+            query.decode("latin-1"),
+            headers,
+            receive,
+            identity,
+            self.access,
         )
+        if route.cluster and route.place not in _PUBLIC:
+            self.access.require(identity, route.cluster, attributes(request))
+        return request
 
     def _identify(self, route: Route, authorization: bytes) -> Identity:
         """Raises Unauthorized without a valid token, Forbidden for a cluster that is not the caller's."""
-        if route.place in ("health", "version"):
+        if route.place in _PUBLIC:
             return _ANONYMOUS
         scheme, _, token = authorization.decode("latin-1").partition(" ")
-        identity = self._auth.identify(token.strip()) if scheme.lower() == "bearer" else None
+        identity = self._credentials.identify(token.strip()) if scheme.lower() == "bearer" else None
         if identity is None:
             raise Unauthorized("Unauthorized")
         if identity.cluster and route.cluster not in ("", identity.cluster):
@@ -165,8 +193,14 @@ class Application:
             return await self._extra(request)
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
-        if route.place == "openapi":
-            return _openapi(registry, request)
+        match route.place:
+            case "openapi":
+                return _openapi(registry, request)
+            case "keys":
+                body = encode(self._credentials.accounts.jwks())
+                return Answer(body, content_type=b"application/jwk-set+json", headers=_CACHED)
+            case "issuer":
+                return json_answer(self._credentials.accounts.configuration(route.cluster), headers=_CACHED)
         return _discovery(registry, request)
 
     def _registry(self, cluster: str) -> Registry:
@@ -201,16 +235,16 @@ class Application:
 
     # Streams
 
-    async def _stream(self, stream: Stream, user: str, receive: Receive, send: Send) -> None:
+    async def _stream(self, stream: Stream, payer: Payer, receive: Receive, send: Send) -> None:
         """Sends the chunks until they end, the client goes or the server closes."""
-        if self._closing or self._open[user] >= STREAMS_PER_USER_MAX:
+        if self._closing or self._open[payer] >= STREAMS_MAX:
             stream.close()
             await _send(send, self._no_stream(), head_only=False)
             return
         pump = asyncio.create_task(_pump(stream, send))
         gone = asyncio.create_task(_gone(receive))
         self.streams.add(pump)
-        self._open[user] += 1
+        self._open[payer] += 1
         try:
             await asyncio.wait((pump, gone), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -220,9 +254,9 @@ class Application:
             await asyncio.wait((pump,))
             stream.close()
             self.streams.discard(pump)
-            self._open[user] -= 1
-            if not self._open[user]:
-                del self._open[user]
+            self._open[payer] -= 1
+            if not self._open[payer]:
+                del self._open[payer]
         if not left:
             with suppress(Exception):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -231,7 +265,7 @@ class Application:
         if self._closing:
             return status.answer(ServiceUnavailable("the server is shutting down", retry_after_s=1))
         return status.answer(
-            TooManyRequests(f"more than {STREAMS_PER_USER_MAX} open streams; close some", retry_after_s=5)
+            TooManyRequests(f"more than {STREAMS_MAX} open streams; close some", retry_after_s=5)
         )
 
 

@@ -17,6 +17,8 @@ Place = Literal[
     "group",
     "resources",
     "openapi",
+    "keys",
+    "issuer",
     "resource",
     "walras",
     "unknown",
@@ -70,6 +72,10 @@ def _within(cluster: str, head: str, tail: list[str], path: str) -> Route:
         return Route("root", cluster)
     if head == "version" and not tail:
         return Route("version", cluster)
+    if head == "openid" and tail == ["v1", "jwks"]:
+        return Route("keys", cluster)
+    if head == ".well-known" and tail == ["openid-configuration"]:
+        return Route("issuer", cluster)
     if head == "openapi" and tail:
         return Route("openapi", cluster, rest="/".join(tail))
     if head == "walras" and tail and tail[0] == "v1":

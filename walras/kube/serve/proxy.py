@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from walras.core.errors import BadRequest, ServiceUnavailable
+from walras.kube.access import impersonation
 from walras.kube.serve.answers import TEXT, Answer, Headers, Stream
 from walras.kube.serve.ports import PodAccess
 from walras.kube.serve.requests import Request
@@ -97,7 +98,11 @@ def _request_head(request: Request, port: int, length: int) -> bytes:
     fields = [(b"host", b"localhost:%d" % port), (b"connection", b"close")]
     if length or request.method in ("POST", "PUT", "PATCH"):
         fields.append((b"content-length", b"%d" % length))
-    fields += [(name, value) for name, value in request.headers.items() if name not in _DROPPED]
+    fields += [
+        (name, value)
+        for name, value in request.headers.items()
+        if name not in _DROPPED and not name.startswith(impersonation.PREFIX)
+    ]
     lines = [line, *(b"%b: %b" % field for field in fields)]
     if any(odd in each for each in lines for odd in _ODD) or line.count(b" ") != 2:
         raise BadRequest("the request cannot be forwarded")

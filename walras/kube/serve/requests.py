@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 from walras.core.errors import BadRequest
 from walras.kube import bodies
+from walras.kube.access.authoriser import Authoriser
 from walras.kube.context import Context, Identity
 from walras.kube.serve.paths import Route
 
@@ -35,6 +36,7 @@ class Request:
     headers: Mapping[bytes, bytes]
     receive: bodies.Receive
     identity: Identity
+    access: Authoriser | None = None
 
     def header(self, name: bytes) -> str:
         return self.headers.get(name, b"").decode("latin-1")
@@ -57,6 +59,7 @@ class Request:
             dry_run=dry_run(query.get("dryRun", "")),
             field_manager=manager[:_MANAGER_MAX],
             field_validation=_field_validation(query.get("fieldValidation", "")),
+            access=self.access,
         )
 
 

@@ -15,12 +15,15 @@ from walras.core.errors import (
     UnsupportedMediaType,
 )
 from walras.kube import objects, policy
+from walras.kube.access.accounts import ACCOUNTS
+from walras.kube.access.authoriser import Authoriser
 from walras.kube.bodies import Body
 from walras.kube.context import Context
 from walras.kube.record import Key
 from walras.kube.registry import Registry, Resource
-from walras.kube.serve import negotiate, pods, proxy, reviews, status, watching
+from walras.kube.serve import negotiate, pods, proxy, reviews, status, tokens, watching
 from walras.kube.serve.answers import Answer, Headers, Stream
+from walras.kube.serve.credentials import Credentials
 from walras.kube.serve.ports import PodAccess
 from walras.kube.serve.requests import Request, delete_options, whole_number
 from walras.kube.verbs import Verbs
@@ -41,9 +44,11 @@ _ACTING: Final = ("attach", "binding", "eviction", "exec", "log", "portforward",
 class Resources:
     """The resource paths of every cluster."""
 
-    def __init__(self, verbs: Verbs, clock: Clock) -> None:
+    def __init__(self, verbs: Verbs, clock: Clock, credentials: Credentials, access: Authoriser) -> None:
         self._verbs = verbs
         self._clock = clock
+        self._credentials = credentials
+        self._access = access
         self.pods: PodAccess | None = None
 
     async def handle(self, request: Request, resource: Resource, registry: Registry) -> Outcome:
@@ -246,27 +251,34 @@ class Resources:
         if request.method != "POST" or request.route.name:
             raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
         shape = negotiate.representation(request.header(b"accept"))
-        identity, cluster = request.identity, request.route.cluster
+        route, cluster = request.route, request.route.cluster
+        if resource.namespaced and not route.namespace:
+            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
 
         def refusal(verb: str, key: str, subresource: str) -> str:
             return policy.refusal(cluster, verb, key, subresource)
 
         body = (await request.decoded()).value
-        answered = reviews.review(resource, body, registry, refusal, identity.user, identity.groups)
+        reviewer = reviews.Reviewer(
+            request.identity, cluster, registry, refusal, self._access, self._credentials
+        )
+        answered = reviewer.review(resource, body, route.namespace)
         return self._one(request, resource, shape, answered, 201)
 
     async def _act(self, request: Request, resource: Resource) -> Outcome:
+        if resource.key == ACCOUNTS and request.method == "POST":
+            return await self._token(request)
         if resource.key != "pods":
             raise _no_such_subresource(resource, request.route.subresource)
         match request.route.subresource, request.method:
             case "attach" | "exec" | "portforward", _:
                 raise _no_such_subresource(resource, request.route.subresource)
             case "log", "GET":
-                access, pod = self._access(), self._pod(request, resource, request.route.name)
+                access, pod = self._pod_access(), self._pod(request, resource, request.route.name)
                 now_ms = self._clock.now_ms()
                 return await pods.log(access, request.route.cluster, pod, request.query, now_ms)
             case "proxy", _:
-                access = self._access()
+                access = self._pod_access()
                 _, name, port = proxy.target(request.route.name)
                 pod = self._pod(request, resource, name)
                 number = proxy.port_of(pod, port)
@@ -277,7 +289,17 @@ class Resources:
                 return await self._evict(request, resource)
         raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
 
-    def _access(self) -> PodAccess:
+    async def _token(self, request: Request) -> Answer:
+        route, context = request.route, request.context()
+        body = (await request.decoded(tokens.BODY_BYTES_MAX)).value
+        made = tokens.request(
+            self._verbs.api, self._credentials.accounts, context.cluster, route.namespace, route.name, body
+        )
+        if context.dry_run:
+            made["status"] = {}
+        return Answer(negotiate.PLAIN.encode(made), 201)
+
+    def _pod_access(self) -> PodAccess:
         if self.pods is None:
             raise ServiceUnavailable("no runtime is connected to this server yet", retry_after_s=1)
         return self.pods

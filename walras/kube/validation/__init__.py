@@ -12,7 +12,7 @@ from typing import Any, Final
 from walras.core.errors import Cause, Invalid
 from walras.kube import defaults
 from walras.kube.registry import Resource
-from walras.kube.validation import core, definitions, names, pods, structural, walras, workloads
+from walras.kube.validation import access, core, definitions, names, pods, structural, walras, workloads
 from walras.kube.validation.faults import Faults
 from walras.kube.validation.metadata import metadata
 
@@ -38,6 +38,10 @@ _BUILTIN: Final[Mapping[str, Callable[[Faults, Object, Object | None], None]]] =
     "leases.coordination.k8s.io": core.lease,
     "priorityclasses.scheduling.k8s.io": core.priority_class,
     "customresourcedefinitions.apiextensions.k8s.io": definitions.definition,
+    "roles.rbac.authorization.k8s.io": access.role,
+    "clusterroles.rbac.authorization.k8s.io": access.cluster_role,
+    "rolebindings.rbac.authorization.k8s.io": access.role_binding,
+    "clusterrolebindings.rbac.authorization.k8s.io": access.cluster_role_binding,
 }
 _WALRAS: Final[Mapping[str, Callable[[Faults, Object], None]]] = {
     "agents.walras.dev": walras.agent,
@@ -48,6 +52,10 @@ _WALRAS: Final[Mapping[str, Callable[[Faults, Object], None]]] = {
 _NAMES: Final[Mapping[str, names.NameCheck]] = {
     "namespaces": names.dns_label,
     "services": names.dns1035_label,
+    "roles.rbac.authorization.k8s.io": access.path_segment,
+    "clusterroles.rbac.authorization.k8s.io": access.path_segment,
+    "rolebindings.rbac.authorization.k8s.io": access.path_segment,
+    "clusterrolebindings.rbac.authorization.k8s.io": access.path_segment,
     "agents.walras.dev": walras.agent_name,
     "pools.walras.dev": walras.pool_name,
 }
