@@ -43,6 +43,11 @@ def _read(text: str) -> Fraction:
     return Fraction(number) * scale
 
 
+def exact(text: str) -> Fraction:
+    """The amount without any rounding. Raises Invalid."""
+    return _read(text)
+
+
 def parse_quantity(text: str | int | float) -> int:
     """Whole units, rounded up as Kubernetes' `Value()` does ("100m" is 1, "1Ki" 1024). Raises Invalid."""
     value = _parse(text)

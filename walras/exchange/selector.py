@@ -4,29 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Final
-
-from cel_expr_python import cel
+from typing import Final
 
 from walras.core.errors import Invalid
 from walras.exchange.supply import ATTRIBUTE_DOMAIN, EMULATED_DRIVER, EMULATED_TYPE
-from walras.kube.cel import RuleError, check_cost
+from walras.kube import cel
 from walras.market.types import Device
 
 # How an expression gets at a device's attributes.
 ATTRIBUTES: Final = f"device.attributes['{ATTRIBUTE_DOMAIN}']"
 
-_environment: Any = None
-
 
 @lru_cache(maxsize=1024)
-def _compiled(expression: str) -> Any:
-    global _environment  # noqa: PLW0603  made on first use: building it costs what most starts never need
-    if _environment is None:
-        _environment = cel.NewEnv(variables={"device": cel.Type.DYN})
+def _compiled(expression: str) -> cel.Expression:
     try:
-        return _environment.compile(expression)
-    except Exception as error:  # the library raises plain RuntimeError and ValueError
+        return cel.compile_dynamic(expression, ("device",))
+    except cel.SourceError as error:
         raise Invalid(f"selector: {error}") from None
 
 
@@ -38,7 +31,7 @@ def eligible(expression: str, devices: Sequence[Device]) -> frozenset[str] | Non
     """
     if not expression:
         return None
-    program = _compiled(expression)
+    program = _compiled(expression).program
     chosen = set()
     for device in devices:
         facts = {
@@ -47,12 +40,10 @@ def eligible(expression: str, devices: Sequence[Device]) -> frozenset[str] | Non
             "capacity": {ATTRIBUTE_DOMAIN: {"memory": device.memory_mib * 2**20}},
         }
         try:
-            check_cost(expression, facts)
-        except RuleError as error:
+            matches, _ = program.run({"device": facts})
+        except cel.CostExceeded as error:
             raise Invalid(f"selector: {error}") from None
-        try:
-            matches = program.eval(data={"device": facts}).plain_value()
-        except Exception:  # noqa: S112  the library raises RuntimeError for whatever goes wrong inside
+        except cel.CelError:
             continue
         if matches is True:
             chosen.add(device.id)

@@ -38,7 +38,7 @@ class Schema:
     Nodes below are made once, on the first walk, and shared.
     """
 
-    __slots__ = ("_children", "_form", "_items", "_values", "raw", "ref")
+    __slots__ = ("_children", "_form", "_items", "_values", "raw", "ref", "ruled", "rules")
 
     def __init__(self, raw: RawSchema, ref: str = "") -> None:
         outer = raw
@@ -53,6 +53,9 @@ class Schema:
         self._items: Schema | None = None
         self._values: Schema | None = None
         self._form = ""
+        # Kept by the CEL rules of custom resources: whether there are any here or below, and those here.
+        self.ruled: bool | None = None
+        self.rules: Any = None
 
     @classmethod
     def named(cls, name: str) -> Schema:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from walras.core.errors import Cause
-from walras.kube import cel, fields
+from walras.kube import fields
+from walras.kube.cel import regex
 from walras.kube.schema import Schema
-from walras.kube.validation import names, structural
+from walras.kube.validation import names, rulechecks, rules, structural
 from walras.kube.validation.faults import Faults
 
 Object = Mapping[str, Any]
 
 DEPTH_MAX: Final = 64
 NODES_MAX: Final = 20_000
+SELECTABLE_MAX: Final = 8
+DEPRECATION_CHARACTERS_MAX: Final = 256
 _UNSUPPORTED: Final = ("id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref")
 _TYPES: Final = ("array", "boolean", "integer", "number", "object", "string")
 _COLUMN_TYPES: Final = ("boolean", "date", "integer", "number", "string")
@@ -32,7 +35,7 @@ _OURS: Final = "walras.dev"
 def definition(faults: Faults, obj: Object, old: Object | None) -> None:
     spec = obj.get("spec") or {}
     _names(faults, obj, spec)
-    _versions(faults, spec)
+    _versions(faults, spec, (old or {}).get("spec") or {})
     if old is not None:
         was = old.get("spec") or {}
         established = bool((old.get("status") or {}).get("storedVersions"))
@@ -107,26 +110,101 @@ def _approval(faults: Faults, obj: Object) -> None:
         faults.required(f"metadata.annotations[{name}]", detail)
 
 
-def _versions(faults: Faults, spec: Object) -> None:
+def _schema_of(version: Object) -> Any:
+    return (version.get("schema") or {}).get("openAPIV3Schema")
+
+
+def _versions(faults: Faults, spec: Object, was: Object) -> None:
     versions = spec.get("versions") or ()
+    before = {version.get("name"): _schema_of(version) for version in was.get("versions") or ()}
     if len({version.get("name") for version in versions}) != len(versions):
         faults.invalid("spec.versions", _shown(versions), "must contain unique version names")
     if sum(bool(version.get("storage")) for version in versions) != 1:
         detail = "must have exactly one version marked as storage version"
         faults.invalid("spec.versions", _shown(versions), detail)
+    alone = len(versions) == 1
     for index, version in enumerate(versions):
         path, name = f"spec.versions[{index}]", version.get("name", "")
         said = names.dns1035_label(name)
         if said:
             faults.invalid(f"{path}.name", name, ",".join(said))
-        schema = (version.get("schema") or {}).get("openAPIV3Schema")
-        if schema is None:
-            faults.required(f"{path}.schema.openAPIV3Schema")
-        else:
-            _SchemaCheck(faults).root(schema, f"{path}.schema.openAPIV3Schema")
-        _subresources(faults, f"{path}.subresources", version.get("subresources") or {})
-        for place, column in enumerate(version.get("additionalPrinterColumns") or ()):
-            _column(faults, f"{path}.additionalPrinterColumns[{place}]", column)
+        _deprecation(faults, path, version)
+        # What all versions have in common is of the whole spec, as it is inside upstream's server.
+        common = _same(versions, _schema_of)
+        if not index or not common:
+            place = "spec.validation" if common else f"{path}.schema"
+            _schema(faults, f"{place}.openAPIV3Schema", _schema_of(version), before.get(name))
+        where = "spec" if _same(versions, lambda each: each.get("subresources")) else path
+        _subresources(faults, f"{where}.subresources", version.get("subresources") or {})
+        where = (
+            "spec" if alone or _same(versions, lambda each: each.get("additionalPrinterColumns")) else path
+        )
+        for number, column in enumerate(version.get("additionalPrinterColumns") or ()):
+            _column(faults, f"{where}.additionalPrinterColumns[{number}]", column)
+        _selectable(faults, f"{'spec' if alone else path}.selectableFields", version)
+
+
+def _same(versions: Any, part: Callable[[Object], Any]) -> bool:
+    return all(part(each) == part(versions[0]) for each in versions)
+
+
+def _schema(faults: Faults, path: str, schema: Any, before: Any) -> None:
+    if schema is None:
+        faults.required(path)
+        return
+    found = Faults()
+    _SchemaCheck(found).root(schema, path)
+    if not found:
+        rulechecks.check(found, schema, path, unchanged=schema == before)
+    faults.extend(found)
+
+
+def _deprecation(faults: Faults, path: str, version: Object) -> None:
+    warning = version.get("deprecationWarning")
+    if warning is None:
+        return
+    said = []
+    if not version.get("deprecated"):
+        said.append("can only be set for deprecated versions")
+    elif len(warning) > DEPRECATION_CHARACTERS_MAX:
+        said.append(f"must be <= {DEPRECATION_CHARACTERS_MAX} characters long")
+    elif not warning:
+        said.append("must not be an empty string")
+    elif not warning.isprintable():
+        at = next(place for place, letter in enumerate(warning) if not letter.isprintable())
+        said.append(
+            f"must only contain printable UTF-8 characters; non-printable character found at index {at}"
+        )
+    faults.each(f"{path}.deprecationWarning", warning, said)
+
+
+def _selectable(faults: Faults, path: str, version: Object) -> None:
+    """At most so many fields, each a scalar of the schema."""
+    fields_given = version.get("selectableFields") or ()
+    if len(fields_given) > SELECTABLE_MAX:
+        faults.too_many(path, len(fields_given), SELECTABLE_MAX)
+    seen = set()
+    for index, each in enumerate(fields_given):
+        text = each.get("jsonPath", "")
+        at = f"{path}[{index}].jsonPath"
+        if not text:
+            faults.required(at)
+            continue
+        node: Any = _schema_of(version) or {}
+        for name in text.removeprefix(".").split("."):
+            node = (node.get("properties") or {}).get(name) if isinstance(node, dict) else None
+        if not text.startswith(".") or not isinstance(node, dict):
+            faults.invalid(at, text, "is an invalid path: does not refer to a valid field")
+        elif node.get("type") not in ("string", "boolean", "integer"):
+            detail = (
+                "must point to a field of type string, boolean or integer. Enum string fields and strings "
+            )
+            faults.invalid(at, text, detail + "with formats are allowed.")
+        elif text.startswith(".metadata"):
+            faults.invalid(at, text, "must not point to fields in metadata")
+        if text in seen:
+            faults.duplicate(at, text)
+        seen.add(text)
 
 
 def _shown(versions: Any) -> list[str]:
@@ -155,6 +233,18 @@ def _column(faults: Faults, path: str, column: Object) -> None:
         faults.invalid(f"{path}.type", column["type"], f"must be one of {','.join(_COLUMN_TYPES)}")
     if not column.get("jsonPath"):
         faults.required(f"{path}.JSONPath")
+
+
+def _leads_somewhere(schema: Object, path: str) -> bool:
+    """Whether a rule's fieldPath names a field below its schema."""
+    if rules.STEP.sub("", path):
+        return False
+    node: Any = schema
+    for plain, quoted in rules.STEP.findall(path):
+        node = (node.get("properties") or {}).get(plain or quoted) or node.get("additionalProperties")
+        if not isinstance(node, dict):
+            return False
+    return True
 
 
 class _SchemaCheck:
@@ -242,8 +332,8 @@ class _SchemaCheck:
             self.faults.forbidden(f"{path}.uniqueItems", detail)
         if schema.get("pattern"):
             try:
-                cel.matches(schema["pattern"], "")
-            except cel.RuleError as error:
+                regex.pattern(schema["pattern"])
+            except regex.PatternError as error:
                 detail = f"must be a valid regular expression, but isn't: {error}"
                 self.faults.invalid(f"{path}.pattern", schema["pattern"], detail)
 
@@ -266,29 +356,14 @@ class _SchemaCheck:
     def _rules(self, schema: Object, path: str) -> None:
         for index, rule in enumerate(schema.get("x-kubernetes-validations") or ()):
             self.rules += 1
-            at, text = f"{path}.x-kubernetes-validations[{index}]", rule.get("rule", "")
-            if self.rules > cel.RULES_MAX:
-                self.faults.forbidden(at, f"a schema has at most {cel.RULES_MAX} rules")
+            at = f"{path}.x-kubernetes-validations[{index}]"
+            if self.rules > rulechecks.RULES_MAX:
+                self.faults.forbidden(at, f"a schema has at most {rulechecks.RULES_MAX} rules")
                 return
-            if not text.strip():
-                self.faults.required(f"{at}.rule", "rule is not specified")
-            else:
-                optional = rule.get("optionalOldSelf") and cel.uses_old_self(text)
-                whole = f"cel.bind(oldSelf, optional.of(oldSelf), {text})" if optional else text
-                self._compiles(f"{at}.rule", text, whole, "BOOL")
-            if rule.get("messageExpression"):
-                said = rule["messageExpression"]
-                self._compiles(f"{at}.messageExpression", said, said, "STRING")
-
-    def _compiles(self, path: str, shown: str, text: str, wanted: str) -> None:
-        try:
-            found = cel.result_type(text)
-        except cel.RuleError as error:
-            self.faults.invalid(path, shown, f"compilation failed: {error}")
-            return
-        if found not in (wanted, "DYN"):
-            what = "a bool" if wanted == "BOOL" else "a string"
-            self.faults.invalid(path, shown, f"must evaluate to {what}")
+            rulechecks.words(self.faults, rule, at)
+            place = rule.get("fieldPath")
+            if place and not _leads_somewhere(schema, place):
+                self.faults.invalid(f"{at}.fieldPath", place, "must be a valid path")
 
     def _default(self, schema: Object, path: str) -> None:
         if "default" not in schema:

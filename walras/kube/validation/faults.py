@@ -9,9 +9,17 @@ from typing import Any
 from walras.core.errors import Cause
 
 
+class Struct(dict[str, Any]):
+    """A value whose fields are shown in the order that they are given in, as Go shows those of a struct."""
+
+
 def rendered(value: Any) -> str:
     """A value as Go's field errors print it: strings quoted, the rest as compact JSON."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=isinstance(value, dict))
+    by_name = isinstance(value, dict) and not isinstance(value, Struct)
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=by_name)
+    if isinstance(value, str):
+        return text
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 class Faults(list[Cause]):
@@ -25,6 +33,11 @@ class Faults(list[Cause]):
 
     def invalid(self, path: str, value: Any, detail: str) -> None:
         self._add("FieldValueInvalid", path, f"Invalid value: {rendered(value)}", detail)
+
+    def without_value(self, reason: str, path: str, detail: str) -> None:
+        """A fault of a value that is too large to be shown."""
+        text = "Duplicate value" if reason == "FieldValueDuplicate" else "Invalid value"
+        self._add(reason, path, text, detail)
 
     def wrong_type(self, path: str, value: Any, detail: str) -> None:
         self._add("FieldValueTypeInvalid", path, f"Invalid value: {rendered(value)}", detail)

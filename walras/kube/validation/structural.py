@@ -8,7 +8,6 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import date
@@ -18,18 +17,15 @@ from urllib.parse import urlsplit
 from walras.core.clock import parse_rfc3339
 from walras.core.errors import Invalid
 from walras.core.quantity import parse_duration_ms
-from walras.kube import cel
+from walras.kube.cel import regex
 from walras.kube.schema import Schema
+from walras.kube.validation import rules
 from walras.kube.validation.faults import Faults
+from walras.kube.validation.rules import below
 
 Object = Mapping[str, Any]
 
-# What the rules of one object may take; more is refused, as upstream refuses beyond its cost budget.
-RULES_MAX_S: Final = 0.25
-_MISSING: Final = object()
-_OUT_OF_BUDGET: Final = (
-    "validation failed due to running out of cost budget, no further validation rules will be run"
-)
+_MISSING: Final = rules.MISSING
 
 
 def validate(faults: Faults, schema: Schema, obj: Object, old: Object | None) -> None:
@@ -37,7 +33,7 @@ def validate(faults: Faults, schema: Schema, obj: Object, old: Object | None) ->
     before: Any = _MISSING if old is None else old
     _properties(faults, schema, obj, before, "", root=True)
     if not faults:
-        _Rules(faults).object(schema, obj, before, "", root=True)
+        rules.run(faults, schema, obj, before)
 
 
 def check_value(faults: Faults, schema: Schema, value: Any, path: str) -> None:
@@ -102,8 +98,8 @@ def _string(faults: Faults, raw: Object, value: str, path: str) -> None:
         faults.invalid(path, value, f"{path} in body should be at least {raw['minLength']} chars long")
     if raw.get("pattern"):
         try:
-            fits = cel.matches(raw["pattern"], value)
-        except cel.RuleError:
+            fits = regex.matches(raw["pattern"], value)
+        except regex.PatternError:
             fits = False
         if not fits:
             faults.invalid(path, value, f"{path} in body should match '{raw['pattern']}'")
@@ -215,15 +211,11 @@ def _properties(
         faults.invalid(path, len(value), f"{path} in body should have at least {least} properties")
     for name in schema.required:
         if name not in value:
-            faults.required(_below(path, name))
+            faults.required(below(path, name))
     for name, item in value.items():
         node = schema.child(name)
         if node is not None and not (root and name == "metadata"):
-            _value(faults, node, item, before.get(name, _MISSING), _below(path, name))
-
-
-def _below(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+            _value(faults, node, item, before.get(name, _MISSING), below(path, name))
 
 
 def _combined(faults: Faults, schema: Schema, value: Any, path: str) -> None:
@@ -249,78 +241,3 @@ def _combined(faults: Faults, schema: Schema, value: Any, path: str) -> None:
             faults.invalid(path, "", f'"{path}" must validate one and only one schema (oneOf). {how}')
     if raw.get("not") is not None and not failures(raw["not"]):
         faults.invalid(path, "", f'"{path}" must not validate the schema (not)')
-
-
-class _Rules:
-    """One object's walk through the CEL rules of its schema, from the leaves up, within a budget."""
-
-    def __init__(self, faults: Faults) -> None:
-        self.faults = faults
-        self.spent_s = 0.0
-        self.exhausted = False
-
-    def object(self, schema: Schema, value: Any, old: Any, path: str, root: bool = False) -> None:
-        unchanged = old is not _MISSING and value == old
-        if schema.ref or self.exhausted or unchanged:
-            return
-        for rule in cel.rules_of(schema):
-            self._rule(schema, rule, value, old, path, root)
-        if isinstance(value, dict):
-            before = old if isinstance(old, dict) else {}
-            for name, item in value.items():
-                node = schema.child(name)
-                if node is not None:
-                    at = _below(path, name) if name in schema.properties else f"{path}[{name}]"
-                    self.object(node, item, before.get(name, _MISSING), at)
-        elif isinstance(value, list) and schema.items is not None:
-            keys = schema.list_map_keys if schema.list_type == "map" else ()
-            known = by_keys(old, keys) if keys else {}
-            for index, item in enumerate(value):
-                self.object(schema.items, item, known.get(_key(item, keys), _MISSING), f"{path}[{index}]")
-
-    def _rule(self, schema: Schema, rule: Object, value: Any, old: Any, path: str, root: bool) -> None:
-        text = rule.get("rule", "")
-        transition = cel.uses_old_self(text)
-        if self.exhausted or (transition and old is _MISSING and not rule.get("optionalOldSelf")):
-            return
-        began = time.perf_counter()
-        shown = cel.value_of(schema, value, root)
-        before = None if old is _MISSING else cel.value_of(schema, old, root)
-        if transition and rule.get("optionalOldSelf"):
-            source = "optional.none()" if old is _MISSING else "optional.of(oldSelf)"
-            text = f"cel.bind(oldSelf, {source}, {text})"
-        at = path + rule.get("fieldPath", "") if path else rule.get("fieldPath", "").removeprefix(".")
-        try:
-            if cel.evaluate(text, shown, before) is not True:
-                self._fault(rule, at, value, shown, before)
-        except cel.RuleError as error:
-            self.faults.invalid(at, value, f"{error} evaluating rule: {rule.get('message') or text}")
-        self.spent_s += time.perf_counter() - began
-        if self.spent_s > RULES_MAX_S:
-            self.exhausted = True
-            self.faults.invalid(path, json_type(value), _OUT_OF_BUDGET)
-
-    def _fault(self, rule: Object, path: str, value: Any, shown: Any, before: Any) -> None:
-        detail = self._message(rule, shown, before)
-        reason = rule.get("reason")
-        if reason == "FieldValueForbidden":
-            self.faults.forbidden(path, detail)
-        elif reason == "FieldValueRequired":
-            self.faults.required(path, detail)
-        elif reason == "FieldValueDuplicate":
-            self.faults.duplicate(path, value)
-        else:
-            self.faults.invalid(path, value, detail)
-
-    def _message(self, rule: Object, shown: Any, before: Any) -> str:
-        if rule.get("messageExpression"):
-            try:
-                said = cel.evaluate(rule["messageExpression"], shown, before)
-            except cel.RuleError:
-                said = None
-            usable = isinstance(said, str) and said.strip() and "\n" not in said
-            if usable and len(said) <= cel.MESSAGE_MAX_CHARACTERS:
-                return str(said).strip()
-        if rule.get("message"):
-            return str(rule["message"]).strip()
-        return f"failed rule: {rule.get('rule', '').strip()}"
