@@ -25,8 +25,8 @@ _FIELDS: Final = (
     "metadata.name=a", "metadata.name!=a", "metadata.namespace=$self$",
     "metadata.name=a,metadata.namespace=x",
     "spec.bogus=1", "metadata.uid=1", "status.phase=Pending", "spec.nodeName=", "type=Opaque",
-    "metadata.name", "metadata.name==b", "spec.colour=red", "spec.colour!=red", "metadata.labels.app=a", "a=b=c", "=",
-    ",", "metadata.name in (a)", "metadata.name=a\\,b",
+    "metadata.name", "metadata.name==b", "spec.colour=red", "spec.colour!=red", "metadata.labels.app=a",
+    "a=b=c", "=", ",", "metadata.name in (a)", "metadata.name=a\\,b",
 )  # fmt: skip
 
 

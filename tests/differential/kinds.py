@@ -96,6 +96,7 @@ def _pod_spec(rng: Random) -> Object:
     names = ["main", "side"][: rng.randint(1, 2)]
     return {
         "containers": [container(rng, name) for name in names],
+        "automountServiceAccountToken": False,
         **_some(
             rng,
             terminationGracePeriodSeconds=rng.choice([0, 5, 30]),

@@ -17,9 +17,9 @@ _PATHS: Final = (
     "/metadata/annotations", "/metadata/finalizers", "/metadata/finalizers/0", "/metadata/finalizers/-",
     "/data", "/data/a", "/data/d.txt", "/spec/replicas", "/spec/parts/0/size", "/spec/parts/-",
     "/spec/tags/0", "/spec/colour", "/spec/free", "/spec/list/1", "/spec/list/9", "/spec", "/status/phase",
-    "/status", "", "/", "/bogus", "/metadata", "/metadata/name", "/metadata/uid", "/metadata/resourceVersion", "/kind",
-    "nopath", "/spec/template/spec/containers/0/image", "/spec/containers/0/image", "/metadata/generation",
-    "/spec/nested/note",
+    "/status", "", "/", "/bogus", "/metadata", "/metadata/name", "/metadata/uid", "/kind", "nopath",
+    "/metadata/resourceVersion", "/spec/template/spec/containers/0/image", "/spec/containers/0/image",
+    "/metadata/generation", "/spec/nested/note",
 )  # fmt: skip
 _VALUES: Final[tuple[Any, ...]] = (
     "x",

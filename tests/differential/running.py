@@ -176,11 +176,16 @@ def _cut(body: Any, path: tuple[Any, ...]) -> Any:
 
 
 async def _make_namespace(side: Side, name: str) -> None:
+    """A namespace with its default ServiceAccount, which pods need."""
     body: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-    step = Step(0, "POST", "/api/v1/namespaces", "prepare", body=body)
-    (answer,) = await side.ask(step, name, {})
-    if answer.status != 201:
-        raise RuntimeError(f"{side.name} made no namespace: {answer.body}")
+    account: Object = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+    for path, each in (
+        ("/api/v1/namespaces", body),
+        (f"/api/v1/namespaces/{name}/serviceaccounts", account),
+    ):
+        (answer,) = await side.ask(Step(0, "POST", path, "prepare", body=each), name, {})
+        if answer.status != 201:
+            raise RuntimeError(f"{side.name} made no namespace: {answer.body}")
 
 
 async def _define(side: Side) -> None:

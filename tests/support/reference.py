@@ -20,8 +20,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 READY_S: Final = 120.0
-# What a cluster without a controller manager cannot satisfy.
-_WITHOUT: Final = "ServiceAccount"
 
 
 def folder() -> Path:
@@ -71,8 +69,8 @@ class Reference:
 
 
 @contextmanager
-def running(work: Path, *, accounts: bool = False) -> Iterator[Reference]:
-    """A cluster in the folder `work`. With `accounts`, pods need ServiceAccounts: `manage` makes them."""
+def running(work: Path) -> Iterator[Reference]:
+    """A cluster in the folder `work`, without controllers: see `Reference.manage`."""
     with ExitStack() as stack:
         store, peer, port = free_port(), free_port(), free_port()
         stack.enter_context(
@@ -106,7 +104,6 @@ def running(work: Path, *, accounts: bool = False) -> Iterator[Reference]:
                     f"--token-auth-file={work / 'tokens.csv'}", "--authorization-mode=RBAC",
                     "--allow-privileged=true", "--max-requests-inflight=3000",
                     "--max-mutating-requests-inflight=1000",
-                    *(() if accounts else (f"--disable-admission-plugins={_WITHOUT}",)),
                 ),
             )
         )  # fmt: skip

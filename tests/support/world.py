@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from walras.core.clock import SequenceIds, VirtualClock, rfc3339
-from walras.kube import defaults
+from walras.kube import defaults, preparing
 from walras.kube.api import API
 from walras.kube.store.sqlite import SqliteStore
 from walras.tenants.planes import ControlPlanes
@@ -43,6 +43,7 @@ class World:
             metadata.setdefault("namespace", "default")
         metadata.setdefault("uid", "known-later")
         defaults.apply(kind, obj)
+        preparing.prepare(kind, obj)
         return await self.api.create(cluster, resource, obj)
 
     async def agent(self, name: str = AGENT) -> Object:

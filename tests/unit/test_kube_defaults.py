@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from walras.kube import defaults
+from walras.kube import defaults, preparing
 from walras.kube.registry_builtin import for_all
 from walras.kube.schema import Schema
 
@@ -13,12 +13,13 @@ ALL = for_all()
 
 
 def filled(key: str, obj: dict[str, Any]) -> dict[str, Any]:
-    """The object with defaults; applying them twice must change nothing."""
+    """The object with defaults and what the server adds; doing either again must change nothing."""
     obj = copy.deepcopy({"metadata": {"name": "x", "uid": "u-1"}, **obj})
-    defaults.apply(ALL[key], obj)
-    again = copy.deepcopy(obj)
-    defaults.apply(ALL[key], again)
-    assert again == obj
+    for fill in (defaults.apply, preparing.prepare):
+        fill(ALL[key], obj)
+        again = copy.deepcopy(obj)
+        fill(ALL[key], again)
+        assert again == obj
     return obj
 
 

@@ -11,13 +11,12 @@ from walras.core.errors import BadRequest, Conflict
 from walras.kube.fieldsets import decode, encode, text
 from walras.kube.managed import LAST_APPLIED, UPDATE_MANAGERS_MAX, apply, record
 from walras.kube.registry import Resource
-from walras.kube.schema import definitions
 
 Object = dict[str, Any]
 
 
 def builtin(definition: str, plural: str, kind: str, group: str = "", *subresources: str) -> Resource:
-    schema = definitions()[definition]
+    schema = {"$ref": f"#/$defs/{definition}"}
     return Resource(group, "v1", kind, plural, kind.lower(), True, schema, subresources=subresources)
 
 
@@ -184,7 +183,13 @@ def test_status_and_spec_are_owned_apart() -> None:
 
 def test_status_sent_to_the_main_resource_is_owned_by_nobody() -> None:
     obj = updated(PODS, None, {**pod({"name": "c"}), "status": {"phase": "Running"}})
-    assert owned(obj) == {"u": {'.spec.containers[name="c"]', '.spec.containers[name="c"].name'}}
+    assert owned(obj) == {
+        "u": {
+            '.spec.containers[name="c"]',
+            '.spec.containers[name="c"].name',
+            '.spec.containers[name="c"].resources',
+        }
+    }
 
 
 def test_applying_creates_with_exactly_the_fields_of_the_configuration() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from walras.core.errors import Cause
-from walras.kube import defaults, fields, validation
+from walras.kube import defaults, fields, preparing, validation
 from walras.kube.registry_builtin import for_all
 
 ALL = for_all()
@@ -17,12 +17,14 @@ Object = dict[str, Any]
 def ready(key: str, obj: Object) -> Object:
     """The object as the server has it when validation begins."""
     resource = ALL[key]
-    obj = fields.prune(resource.schema, {"apiVersion": resource.api_version, "kind": resource.kind, **obj})
     name = "default" if key == "pools.walras.dev" else "x"
-    obj["metadata"] = {"name": name, "uid": "u-1", **obj.get("metadata", {})}
+    name = obj.get("metadata", {}).get("name", name)
+    obj = fields.prune(resource.schema, {"apiVersion": resource.api_version, "kind": resource.kind, **obj})
+    obj["metadata"] = {"uid": "u-1", **obj.get("metadata", {}), "name": name}
     if resource.namespaced:
         obj["metadata"].setdefault("namespace", "default")
     defaults.apply(resource, obj)
+    preparing.prepare(resource, obj)
     return obj
 
 

@@ -10,26 +10,17 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from walras.core.quantity import parse_milli
 from walras.kube.registry import Resource
 from walras.kube.schema import Schema
 
 Object = dict[str, Any]
 
 GRACE_SECONDS: Final = 30
-JOB_NAME: Final = "batch.kubernetes.io/job-name"
-JOB_UID: Final = "batch.kubernetes.io/controller-uid"
-_JOB_NAME_LABELS: Final = (JOB_NAME, "job-name")
-_JOB_UID_LABELS: Final = (JOB_UID, "controller-uid")
-_TAINTS_OF_LOST_NODES: Final = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 _INT32_MAX: Final = 2**31 - 1
 
 
 def apply(resource: Resource, obj: Object) -> None:
-    """Fills in what the object leaves out. Its metadata.name and metadata.uid must be set where it has them.
-
-    The object has the shape of its type, as `fields.decode` returns it.
-    """
+    """Fills in what the object leaves out. It has the shape of its type, as `fields.decode` returns it."""
     if not resource.builtin:
         apply_schema(resource.schema, obj)
         return
@@ -86,30 +77,6 @@ def _pod(obj: Object) -> None:
                 if not port.get("hostPort"):
                     port["hostPort"] = port.get("containerPort", 0)
     pod_spec(spec)
-    _admit_pod(spec)
-    status = _sub(obj, "status")
-    status.setdefault("phase", "Pending")
-    status.setdefault("qosClass", qos_class(spec))
-
-
-def _admit_pod(spec: Object) -> None:
-    """What upstream's default admission plugins add to every pod: account, priority, patience with nodes."""
-    if not spec.get("serviceAccountName"):
-        spec["serviceAccountName"] = "default"
-    spec["serviceAccount"] = spec["serviceAccountName"]
-    if not spec.get("priorityClassName"):
-        spec.setdefault("priority", 0)
-        spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
-    tolerations = spec.setdefault("tolerations", [])
-    for taint in _TAINTS_OF_LOST_NODES:
-        if not any(_tolerates(toleration, taint) for toleration in tolerations):
-            tolerations.append(
-                {"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
-            )
-
-
-def _tolerates(toleration: Object, taint: str) -> bool:
-    return toleration.get("key", "") in ("", taint) and toleration.get("effect", "") in ("", "NoExecute")
 
 
 def pod_spec(spec: Object) -> None:
@@ -197,26 +164,6 @@ def _volume(volume: Object) -> None:
             _field_ref(item)
 
 
-def qos_class(spec: Object) -> str:
-    """The pod's quality of service by its CPU and memory: "Guaranteed", "Burstable" or "BestEffort"."""
-    asked = full = True
-    any_set = False
-    for container in (*spec.get("containers", ()), *spec.get("initContainers", ())):
-        resources = container.get("resources") or {}
-        requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
-        for name in ("cpu", "memory"):
-            any_set = any_set or _positive(requests.get(name)) or _positive(limits.get(name))
-            full = full and _positive(limits.get(name))
-            asked = asked and requests.get(name, limits.get(name)) == limits.get(name)
-    if not any_set:
-        return "BestEffort"
-    return "Guaranteed" if full and asked else "Burstable"
-
-
-def _positive(amount: Any) -> bool:
-    return amount is not None and parse_milli(amount) > 0
-
-
 # ---- workloads
 
 
@@ -242,26 +189,9 @@ def _job(obj: Object) -> None:
     for rule in (spec.get("podFailurePolicy") or {}).get("rules", ()):
         for pattern in rule.get("onPodConditions", ()):
             pattern.setdefault("status", "True")
-    uid = obj["metadata"].get("uid")
-    if uid and not spec["manualSelector"]:
-        _job_selector(obj, spec, template, uid)
     labels = (template.get("metadata") or {}).get("labels")
     if labels and not obj["metadata"].get("labels"):
         obj["metadata"]["labels"] = dict(labels)
-
-
-def _job_selector(obj: Object, spec: Object, template: Object, uid: str) -> None:
-    """A selector by the job's uid and the labels that its pods then need; what the user wrote is kept, for
-    validation to refuse where it disagrees."""
-    labels = _sub(_sub(template, "metadata"), "labels")
-    for name in _JOB_NAME_LABELS:
-        labels.setdefault(name, obj["metadata"].get("name", ""))
-    for name in _JOB_UID_LABELS:
-        labels.setdefault(name, uid)
-    if spec.get("selector") is None:
-        spec["selector"] = {"matchLabels": {JOB_UID: uid}}
-    elif not spec["selector"]:
-        spec["selector"]["matchLabels"] = {JOB_UID: uid}
 
 
 def _deployment(obj: Object) -> None:
@@ -280,9 +210,7 @@ def _deployment(obj: Object) -> None:
 
 def _replica_set(obj: Object) -> None:
     _sub(obj, "spec").setdefault("replicas", 1)
-    labels = (_template(obj).get("metadata") or {}).get("labels")
-    if labels and not obj["metadata"].get("labels"):
-        obj["metadata"]["labels"] = dict(labels)
+    _template(obj)
 
 
 # ---- the rest
@@ -324,7 +252,6 @@ def _claim(obj: Object) -> None:
 def _namespace(obj: Object) -> None:
     if obj["metadata"].get("name"):
         _sub(obj["metadata"], "labels")["kubernetes.io/metadata.name"] = obj["metadata"]["name"]
-    _sub(obj, "status").setdefault("phase", "Active")
 
 
 def _node(obj: Object) -> None:

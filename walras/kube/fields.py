@@ -1,8 +1,8 @@
 """Decoding by schema: what Kubernetes' own Go types make of a JSON document, and what they refuse.
 
-Built-in types are decoded as client-go's structs are: unknown fields dropped, nulls and empty optional lists
-left out, quantities and times in canonical form, a value of the wrong type refused. Custom resources are
-pruned by their structural schema; their types are validation's business, save for their metadata.
+Built-in types are decoded as client-go's structs are: unknown fields dropped, nulls and what is zero and
+optional left out, quantities and times in canonical form, a value of the wrong type refused. Custom resources
+are pruned by their structural schema; their types are validation's business, save for their metadata.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final
 from walras.core.clock import parse_rfc3339, rfc3339, rfc3339_micro
 from walras.core.errors import BadRequest, Invalid
 from walras.core.quantity import canonical
+from walras.kube import structs
 from walras.kube.schema import Schema
 
 Object = dict[str, Any]
@@ -75,7 +76,7 @@ class _Walk:
 
     def struct(self, schema: Schema, value: Any, path: _Path) -> Object:
         result: Object = {}
-        name = schema.ref.rpartition(".")[2]
+        name, dropped = schema.ref.rpartition(".")[2], structs.of(schema.ref).dropped
         for key, item in value.items():
             below: _Path = (path, key)
             node = schema.child(key)
@@ -83,8 +84,7 @@ class _Walk:
                 self.note(below)
             elif item is not None:
                 decoded = self.value(node, item, below, name)
-                # Go's `omitempty`: a list or map without entries is as good as absent; a struct is not.
-                if decoded or node.form not in ("list", "map") or key in schema.required:
+                if decoded or key not in dropped:
                     result[key] = decoded
         return result
 

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from walras.core.errors import BadRequest, Cause, Conflict
-from walras.kube import fieldsets
+from walras.kube import fieldsets, structs
 from walras.kube.fieldsets import FieldSet, Path
 from walras.kube.patch import copied, same, without_nulls
 from walras.kube.registry import Resource
@@ -143,7 +143,8 @@ def _filtered(resource: Resource, subresource: str, fields: Iterable[Path]) -> F
 
 def _compared(resource: Resource, subresource: str, old: Object, new: Object) -> Comparison:
     if resource.builtin:
-        old, new = _with_structs(resource, old, new), _with_structs(resource, new, old)
+        # Structs held by value and zero values that are always written are no change.
+        old, new = structs.completed(resource.schema, old), structs.completed(resource.schema, new)
     try:
         found = compare(object_type(resource.schema), old, new)
     except ValueError as error:
@@ -154,27 +155,6 @@ def _compared(resource: Resource, subresource: str, old: Object, new: Object) ->
             for part in (found.added, found.removed, found.modified)
         )
     )
-
-
-_TEMPLATE: Final[Object] = {"template": {"metadata": {}, "spec": {"containers": None}}}
-# Structs that built-in types hold by value, and lists that they always write, exist when nothing is in them.
-_EMPTY: Final[dict[str, Object]] = {
-    "pods": {"spec": {"containers": None}},
-    "jobs.batch": {"spec": _TEMPLATE},
-    "replicasets.apps": {"spec": _TEMPLATE},
-    "deployments.apps": {"spec": {"strategy": {}, **_TEMPLATE}},
-}
-
-
-def _nothing(resource: Resource) -> Object:
-    """What Kubernetes compares a new object with."""
-    return _EMPTY.get(resource.key, {}) if resource.builtin else {}
-
-
-def _with_structs(resource: Resource, obj: Object, other: Object) -> Object:
-    """The object with those structs at its top that the other has."""
-    structs = other.keys() & {"metadata", "spec", "status"} & resource.schema.properties.keys()
-    return {**{name: {} for name in structs}, **obj}
 
 
 def record(
@@ -216,7 +196,7 @@ def _updated(
     subresource: str,
     now: str,
 ) -> _Managers:
-    change = _compared(resource, subresource, _nothing(resource) if old is None else old, new)
+    change = _compared(resource, subresource, old or {}, new)
     changed = change.added | change.modified
     gone = changed | change.removed
     kept = {who: replace(owned, fields=owned.fields - gone) for who, owned in managers.items()}

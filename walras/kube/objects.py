@@ -70,14 +70,6 @@ def initialise(resource: Resource, obj: Object, now_ms: int, ids: Ids) -> None:
         metadata.pop("namespace", None)
     if counts_generation(resource):
         metadata["generation"] = 1
-    if resource.key == NAMESPACES:
-        obj["spec"] = {**(obj.get("spec") or {})}
-        obj["spec"].setdefault("finalizers", ["kubernetes"])
-        obj["status"] = {"phase": "Active"}
-        metadata["labels"] = {
-            **(metadata.get("labels") or {}),
-            "kubernetes.io/metadata.name": metadata["name"],
-        }
 
 
 def _substance(resource: Resource, obj: Object) -> Object:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from walras.core.clock import Clock, Ids
 from walras.core.errors import BadRequest, InternalError
-from walras.kube import definitions, deletion, objects
+from walras.kube import defaults, definitions, deletion, objects, preparing
 from walras.kube.record import Key, Object, Record, copy
 from walras.kube.registry import Registry, Resource
 from walras.kube.state import State, Write
@@ -94,6 +94,9 @@ class Transaction:
         objects.initialise(kind, fresh, self._engine.clock.now_ms(), self._engine.ids)
         if finish is not None:
             finish(fresh)
+        elif resource == objects.NAMESPACES:
+            defaults.apply(kind, fresh)
+            preparing.prepare(kind, fresh)
         if resource == objects.CRDS:
             definitions.establish(fresh, self._engine.clock.now_ms())
         self._put(key, fresh)

@@ -7,7 +7,17 @@ from typing import Any, Final
 
 from walras.core.clock import rfc3339
 from walras.core.errors import BadRequest, Cause, MethodNotAllowed
-from walras.kube import defaults, fields, managed, objects, policy, validation, versions
+from walras.kube import (
+    defaults,
+    fields,
+    managed,
+    objects,
+    policy,
+    preparing,
+    structs,
+    validation,
+    versions,
+)
 from walras.kube.access import escalation
 from walras.kube.access.words import Attributes
 from walras.kube.api import API
@@ -121,10 +131,10 @@ class Writer:
 
         def finish(fresh: Object) -> None:
             defaults.apply(resource.storage, fresh)
-            check_valid(resource.storage, fresh, None)
             escalation.check(ctx, resource, fresh, None)
             if record:
                 self._record(ctx, resource, None, fresh)
+            self._finish(resource.storage, fresh, None)
 
         return tx.create(ctx.cluster, resource.storage.key, obj, finish)
 
@@ -138,6 +148,13 @@ class Writer:
             resource, before, after, manager=ctx.field_manager, subresource=subresource, now=self._now()
         )
         _take(new["metadata"], after["metadata"], "managedFields")
+
+    def _finish(self, resource: Resource, new: Object, old: Object | None) -> None:
+        """What comes once the manager's part is known: the server's own, and whether all of it is valid."""
+        preparing.prepare(resource, new, old)
+        check_valid(resource, new, old)
+        if resource.builtin:
+            new.update(structs.completed(resource.schema, new))
 
     def _check_definition(self, ctx: Context, tx: Transaction, resource: Resource) -> None:
         definition = None if resource.builtin else tx.peek(ctx.cluster, objects.CRDS, "", resource.key)
@@ -208,10 +225,10 @@ class Writer:
             new = within(storage, old, given, subresource)
             defaults.apply(storage, new)
             policy.check_change(ctx, storage, old, new)
-            check_valid(storage, new, old)
             escalation.check(ctx, resource, new, old)
             if record:
                 self._record(ctx, resource, old, new, subresource)
+            self._finish(storage, new, old)
             self._check_bytes(ctx, resource, name, old, new)
             return new
 

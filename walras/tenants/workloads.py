@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from walras.kube import defaults
+from walras.kube import defaults, preparing
 from walras.kube.api import API
 from walras.kube.record import copy
 from walras.kube.registry_builtin import for_agents
@@ -38,6 +38,7 @@ def new_pod(owner: Object, template: Mapping[str, Any]) -> Object:
         {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template.get("spec") or {}}
     )
     defaults.apply(for_agents()[PODS], pod)
+    preparing.prepare(for_agents()[PODS], pod)
     return pod
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from walras.core.errors import Cause, Invalid
-from walras.kube import defaults
+from walras.kube import defaults, preparing
 from walras.kube.registry import Resource
 from walras.kube.validation import access, core, definitions, names, pods, structural, walras, workloads
 from walras.kube.validation.faults import Faults
@@ -87,6 +87,7 @@ def _completed(resource: Resource, obj: Object, old: Object | None) -> Object | 
         return old
     old = copy.deepcopy(old)
     defaults.apply(resource, old)
+    preparing.prepare(resource, old, old)
     return old
 
 
