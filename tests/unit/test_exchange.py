@@ -601,7 +601,7 @@ def test_a_selector_that_would_take_the_servers_memory_is_refused_in_words() -> 
         }
         await world.api.create("greedy", BIDS, bid)
         await world.step(1000)
-        assert "cost more than the budget" in world.bid("greedy", "bomb")["status"]["explanation"]["message"]
+        assert "cost limit exceeded" in world.bid("greedy", "bomb")["status"]["explanation"]["message"]
 
     play(story)
 
