@@ -234,6 +234,28 @@ def test_a_get_gives_the_stored_bytes(store: SqliteStore) -> None:
     assert "secret: of-one" in text
 
 
+@pytest.mark.parametrize(
+    ("accepts", "coding"),
+    [("gzip", "gzip"), ("br, gzip;q=0.5", "gzip"), ("*", "gzip"), ("gzip;q=0", None), ("identity", None)],
+)
+def test_a_large_answer_is_compressed_for_who_takes_it(
+    store: SqliteStore, accepts: str, coding: str | None
+) -> None:
+    async def ask(http: Client) -> list[httpx.Response]:
+        headers = {"accept-encoding": accepts}
+        base = "/clusters/one"
+        return [
+            await http.get(f"{base}/openapi/v3/api/v1", headers=headers),
+            await http.get(f"{base}/api/v1/namespaces/default", headers=headers),
+        ]
+
+    large, small = asking(store, "one", ask)
+    assert large.headers.get("content-encoding") == coding
+    assert large.json()["openapi"].startswith("3.")
+    assert (int(large.headers["content-length"]) < len(large.content) // 4) == (coding == "gzip")
+    assert "content-encoding" not in small.headers
+
+
 def test_a_field_given_twice_is_warned_of_or_refused_as_was_asked(store: SqliteStore) -> None:
     body = b'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"n"},"data":{"a":"1","a":"2"}}'
     path = "/clusters/one/api/v1/namespaces/default/configmaps?dryRun=All&fieldValidation="

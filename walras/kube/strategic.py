@@ -82,9 +82,10 @@ def _retain(target: Object, patch: Object) -> None:
         for key, value in patch.items()
         if value is not None and key != _RETAIN and not key.startswith((_DELETE, _ORDER))
     }
-    if not isinstance(keys, list) or not sent <= {key for key in keys if isinstance(key, str)}:
+    kept = {key for key in keys if isinstance(key, str)} if isinstance(keys, list) else None
+    if kept is None or not sent <= kept:
         raise BadRequest("invalid patch format of retainKeys")
-    for key in target.keys() - set(keys):
+    for key in target.keys() - kept:
         del target[key]
 
 

@@ -39,6 +39,7 @@ from walras.kube.registry_builtin import for_all
 from walras.kube.serve import discovery, paths, status
 from walras.kube.serve.answers import Answer, Stream, encode, json_answer, text_answer
 from walras.kube.serve.asking import attributes
+from walras.kube.serve.compression import compressed
 from walras.kube.serve.credentials import Credentials
 from walras.kube.serve.paths import Route
 from walras.kube.serve.ports import Asked, Authenticator, Extra, PodAccess
@@ -130,6 +131,7 @@ class Application:
             log.exception("request failed", method=scope["method"], path=scope["path"])
             outcome = status.answer(InternalError("an internal error occurred; the server's log has it"))
         if isinstance(outcome, Answer):
+            outcome = await compressed(outcome, _header(scope, b"accept-encoding"))
             await _send(send, outcome, head_only=scope["method"] == "HEAD")
         else:
             await self._stream(outcome, payer, receive, send)
@@ -330,6 +332,10 @@ def _openapi(registry: Registry, request: Request) -> Answer:
     if request.query.get("hash"):
         fresh = ((b"cache-control", b"public, immutable"), (b"vary", b"Accept"))
     return Answer(body, headers=fresh)
+
+
+def _header(scope: Mapping[str, Any], name: bytes) -> bytes:
+    return next((value for key, value in scope["headers"] if key == name), b"")
 
 
 async def _send(send: Send, answer: Answer, *, head_only: bool) -> None:
