@@ -41,10 +41,15 @@ class World:
         metadata = obj.setdefault("metadata", {})
         if kind.namespaced:
             metadata.setdefault("namespace", "default")
-        metadata.setdefault("uid", "known-later")
-        defaults.apply(kind, obj)
-        preparing.prepare(kind, obj)
-        return await self.api.create(cluster, resource, obj)
+
+        def finish(fresh: Object) -> None:
+            defaults.apply(kind, fresh)
+            preparing.prepare(kind, fresh)
+
+        transaction = self.api.transaction()
+        created = transaction.create(cluster, resource, obj, finish)
+        await transaction.commit()
+        return created
 
     async def agent(self, name: str = AGENT) -> Object:
         await self.api.create("fleet", "agents.walras.dev", agent(name))

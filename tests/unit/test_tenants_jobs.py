@@ -4,7 +4,8 @@ import pytest
 from support.world import AGENT, CA, ENDPOINT, World, condition, job, tell
 
 from walras.core.clock import SequenceIds, rfc3339
-from walras.tenants.job_plan import TRACKING, format_indexes, parse_indexes
+from walras.tenants.job_indexes import format_indexes, parse_indexes
+from walras.tenants.job_plan import TRACKING
 from walras.tenants.planes import ControlPlanes
 
 JOBS = "jobs.batch"
@@ -348,3 +349,127 @@ def test_a_restart_goes_on_where_the_job_was() -> None:
 @pytest.mark.parametrize("text", ["", "0", "0-2", "0-2,4", "1,3,5-9", "0,1,4"])
 def test_indexes_are_written_as_kubernetes_writes_them(text: str) -> None:
     assert format_indexes(parse_indexes(text)) == text
+
+
+def the_pods(world: World, index: int) -> list[dict[str, object]]:
+    key = "batch.kubernetes.io/job-completion-index"
+    return [each for each in world.pods() if each["metadata"]["annotations"][key] == str(index)]
+
+
+async def end_index(world: World, index: int, code: int) -> None:
+    pod = next(each for each in the_pods(world, index) if each["status"]["phase"] == "Pending")  # type: ignore[index]
+    await world.end_pod(pod, code)
+
+
+def test_each_index_has_its_own_limit_of_failures() -> None:
+    async def story(world: World) -> None:
+        await begin(world, completionMode="Indexed", completions=3, parallelism=3, backoffLimitPerIndex=1)
+        await end_index(world, 0, 1)
+        assert len(the_pods(world, 0)) == 1
+        await world.later(10)
+        again = the_pods(world, 0)[-1] if len(the_pods(world, 0)) == 2 else None
+        assert again is not None
+        counts = sorted(
+            str(each["metadata"]["annotations"]["batch.kubernetes.io/job-index-failure-count"])  # type: ignore[index]
+            for each in the_pods(world, 0)
+        )
+        assert counts == ["0", "1"]
+        await end_index(world, 0, 1)
+        assert status(world, "failedIndexes") == "0"
+        assert condition(the_job(world), "Failed") == ""
+        await end_index(world, 1, 0)
+        await end_index(world, 2, 0)
+        assert condition(the_job(world), "Failed") == "True"
+        assert status(world, "completedIndexes") == "1,2"
+        assert {each["reason"] for each in the_job(world)["status"]["conditions"]} == {"FailedIndexes"}  # type: ignore[index]
+
+    tell(story)
+
+
+def test_more_failed_indexes_than_allowed_end_the_job() -> None:
+    async def story(world: World) -> None:
+        await begin(
+            world, completionMode="Indexed", completions=5, parallelism=2,
+            backoffLimitPerIndex=0, maxFailedIndexes=1,
+        )  # fmt: skip
+        await end_index(world, 0, 1)
+        assert condition(the_job(world), "Failed") == ""
+        await end_index(world, 1, 1)
+        for pod in world.pods():
+            await world.remove(pod)
+        assert condition(the_job(world), "Failed") == "True"
+        conditions = the_job(world)["status"]["conditions"]  # type: ignore[index]
+        assert conditions[0]["reason"] == "MaxFailedIndexesExceeded"
+
+    tell(story)
+
+
+def test_a_policy_may_fail_an_index_at_once() -> None:
+    async def story(world: World) -> None:
+        rule = {"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [42]}}
+        await begin(
+            world, completionMode="Indexed", completions=2, parallelism=2,
+            backoffLimitPerIndex=5, podFailurePolicy={"rules": [rule]},
+        )  # fmt: skip
+        await end_index(world, 0, 42)
+        assert status(world, "failedIndexes") == "0"
+        await world.later(600)
+        assert len(the_pods(world, 0)) == 1
+
+    tell(story)
+
+
+@pytest.mark.parametrize(
+    ("rule", "done"),
+    [({"succeededIndexes": "0,2"}, [2, 0]), ({"succeededCount": 1}, [1]),
+     ({"succeededIndexes": "1-2", "succeededCount": 1}, [2])],
+)  # fmt: skip
+def test_a_job_may_have_done_enough_before_every_index_has(rule: object, done: list[int]) -> None:
+    async def story(world: World) -> None:
+        await begin(
+            world, completionMode="Indexed", completions=3, parallelism=3, successPolicy={"rules": [rule]}
+        )
+        for index in done:
+            assert condition(the_job(world), "SuccessCriteriaMet") == ""
+            await end_index(world, index, 0)
+        for pod in world.pods():
+            if "deletionTimestamp" in pod["metadata"]:
+                await world.remove(pod)
+        assert condition(the_job(world), "Complete") == "True"
+        conditions = the_job(world)["status"]["conditions"]  # type: ignore[index]
+        assert {each["reason"] for each in conditions} == {"SuccessPolicy"}
+
+    tell(story)
+
+
+def test_a_job_that_another_controller_manages_is_left_alone() -> None:
+    async def story(world: World) -> None:
+        await begin(world, managedBy="example.com/queue")
+        assert world.pods() == []
+        assert "status" not in the_job(world)
+
+    tell(story)
+
+
+def test_a_job_takes_in_its_orphans_and_lets_go_of_what_does_not_match() -> None:
+    async def story(world: World) -> None:
+        await begin(world)
+        (pod,) = world.pods()
+        name = str(pod["metadata"]["name"])
+
+        def orphan(latest: dict[str, dict[str, object]]) -> None:
+            del latest["metadata"]["ownerReferences"]
+
+        await world.api.edit(AGENT, "pods", "default", name, orphan)
+        await world.settle()
+        (pod,) = world.pods()
+        assert pod["metadata"]["ownerReferences"][0]["name"] == "train"
+        assert TRACKING in pod["metadata"]["finalizers"]
+        await world.api.edit(AGENT, "pods", "default", name, lambda it: it["metadata"].update(labels={}))
+        await world.settle()
+        found = world.api.get(AGENT, "pods", "default", name)["metadata"]
+        assert "ownerReferences" not in found
+        assert "finalizers" not in found
+        assert len(world.pods()) == 2
+
+    tell(story)

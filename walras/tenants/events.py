@@ -30,6 +30,23 @@ class Entry(NamedTuple):
     component: str
 
 
+class Staged:
+    """What one step of a controller tells of one object."""
+
+    def __init__(
+        self, recorder: Recorder, transaction: Transaction, cluster: str, about: Object, component: str
+    ) -> None:
+        self._recorder = recorder
+        self._where = (transaction, cluster, about)
+        self._component = component
+
+    def normal(self, reason: str, message: str) -> None:
+        self._recorder.stage(*self._where, "Normal", reason, message=message, component=self._component)
+
+    def warning(self, reason: str, message: str) -> None:
+        self._recorder.stage(*self._where, "Warning", reason, message=message, component=self._component)
+
+
 class Recorder:
     """Writes Events in the background; when more come than can be written, the newest are dropped."""
 
@@ -60,6 +77,10 @@ class Recorder:
     ) -> None:
         """The same within a transaction, so that the Event is there exactly when what it tells is."""
         self._write(transaction, Entry(cluster, _involved(about), type_, reason, message, component))
+
+    def about(self, transaction: Transaction, cluster: str, obj: Object, component: str) -> Staged:
+        """Events of one component about one object, staged in one transaction."""
+        return Staged(self, transaction, cluster, obj, component)
 
     async def reconcile(self, cluster: str, namespace: str, name: str) -> int | None:
         """Writes what waits; what cannot be stored stays for the next try."""

@@ -170,11 +170,11 @@ def choose(demand: Demand, nodes: Sequence[tuple[Node, Usage]], held: frozenset[
 def refusals(demand: Demand, node: Node, usage: Usage, held: frozenset[str] = frozenset()) -> list[str]:
     """Why the pod cannot go to the node, by the first filter that objects; empty when it can."""
     for taint in node.taints:
-        if taint.get("effect") in {"NoSchedule", "NoExecute"} and not _tolerated(taint, demand.tolerations):
+        if taint.get("effect") in {"NoSchedule", "NoExecute"} and not tolerated(taint, demand.tolerations):
             if taint is _UNSCHEDULABLE_TAINT:
                 return ["node(s) were unschedulable"]
             return [f"node(s) had untolerated taint {{{taint.get('key')}: {taint.get('value', '')}}}"]
-    if not _selected(demand, node):
+    if not selected(demand, node):
         return ["node(s) didn't match Pod's node affinity/selector"]
     if node.is_lease and demand.gpu is None:
         return ["node(s) of a lease only take pods that ask for a GPU"]
@@ -194,11 +194,12 @@ def tolerates(taint: Raw, toleration: Raw) -> bool:
     return bool(toleration.get("key")) and toleration.get("value", "") == taint.get("value", "")
 
 
-def _tolerated(taint: Raw, tolerations: Iterable[Raw]) -> bool:
+def tolerated(taint: Raw, tolerations: Iterable[Raw]) -> bool:
     return any(tolerates(taint, toleration) for toleration in tolerations)
 
 
-def _selected(demand: Demand, node: Node) -> bool:
+def selected(demand: Demand, node: Node) -> bool:
+    """Whether the node is among those that nodeSelector and the required node affinity leave."""
     if any(node.labels.get(key) != value for key, value in demand.node_selector.items()):
         return False
     required = demand.affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
@@ -282,7 +283,7 @@ def _taken(request: GpuRequest, share: DeviceShare) -> DeviceShare | None:
 def _score(demand: Demand, node: Node, usage: Usage) -> tuple[float, ...]:
     """Less is better: not its own lease, taints it would rather avoid, preferences, what is left over."""
     avoided = sum(
-        taint.get("effect") == "PreferNoSchedule" and not _tolerated(taint, demand.tolerations)
+        taint.get("effect") == "PreferNoSchedule" and not tolerated(taint, demand.tolerations)
         for taint in node.taints
     )
     preferred = sum(

@@ -10,10 +10,11 @@ from walras.tenants.objects import DISRUPTION_TARGET, condition, is_true, status
 COUNT: Final = "Count"
 IGNORE: Final = "Ignore"
 FAIL_JOB: Final = "FailJob"
+FAIL_INDEX: Final = "FailIndex"
 
 
 class Verdict(NamedTuple):
-    """`action` is COUNT, IGNORE or FAIL_JOB, the last with a message."""
+    """`action` is COUNT, IGNORE, FAIL_INDEX or FAIL_JOB, the last with a message."""
 
     action: str
     message: str = ""
@@ -27,7 +28,7 @@ def judge(spec: Mapping[str, Any], pod: Mapping[str, Any]) -> Verdict:
             action = str(rule.get("action"))
             if action == FAIL_JOB:
                 return Verdict(FAIL_JOB, f"{matched} matching FailJob rule at index {number}")
-            return Verdict(IGNORE if action == IGNORE else COUNT)
+            return Verdict(action if action in (IGNORE, FAIL_INDEX) else COUNT)
     return Verdict(IGNORE if is_true(pod, DISRUPTION_TARGET) else COUNT)
 
 

@@ -6,13 +6,25 @@ no failure of the job. It is replaced at once and never counts against backoffLi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from walras.core.clock import rfc3339
 from walras.kube.record import copy
 from walras.tenants.job_failure import FAIL_JOB, IGNORE, Verdict, judge
+from walras.tenants.job_indexes import (
+    BACKOFF_MS_MAX,
+    BACKOFF_MS_MIN,
+    NONE,
+    Failures,
+    ended_ms,
+    failures,
+    format_indexes,
+    index_of,
+    matched_rule,
+    parse_indexes,
+)
 from walras.tenants.objects import (
     Object,
     condition,
@@ -29,9 +41,6 @@ from walras.tenants.objects import (
 from walras.tenants.workloads import deletion_rank, is_active, is_ready
 
 TRACKING: Final = "batch.kubernetes.io/job-tracking"
-INDEX: Final = "batch.kubernetes.io/job-completion-index"
-BACKOFF_MS_MIN: Final = 10_000
-BACKOFF_MS_MAX: Final = 600_000
 CREATE_MAX: Final = 500
 
 
@@ -49,6 +58,8 @@ class Plan:
     status: Object
     # Indexes of the pods to make; None for a job whose completions have no index.
     create: list[int | None] = field(default_factory=list)
+    # By index, where the job limits failures by index: what earlier pods came to.
+    failures: dict[int, Failures] = field(default_factory=dict)
     # To delete without being counted, and to delete as part of the job's failure.
     give_up: list[Object] = field(default_factory=list)
     kill: list[Object] = field(default_factory=list)
@@ -76,6 +87,9 @@ class _Planner:
         self.plan = Plan(self.status)
         # What a pod did that fails the job outright.
         self.verdict: Verdict | None = None
+        self.by_index = self.indexed and self.spec.get("backoffLimitPerIndex") is not None
+        self.done = parse_indexes(self.status.get("completedIndexes", ""))
+        self.failed = parse_indexes(self.status.get("failedIndexes", ""))
 
     def run(self) -> Plan:
         if is_true(self.job, "Complete") or is_true(self.job, "Failed"):
@@ -85,8 +99,8 @@ class _Planner:
         failure = self._failure()
         if failure is not None:
             self._fail(*failure)
-        elif self._succeeded():
-            self._complete()
+        elif (success := self._succeeded()) is not None:
+            self._complete(*success)
         elif self.spec.get("suspend"):
             self._suspend()
         else:
@@ -100,7 +114,6 @@ class _Planner:
 
     def _count(self) -> None:
         """Moves finished pods into the counts. A pod without the finalizer was counted before."""
-        done = parse_indexes(self.status.get("completedIndexes", ""))
         for pod in self.pods:
             if TRACKING not in finalizers(pod):
                 continue
@@ -109,7 +122,7 @@ class _Planner:
                 if not self.indexed:
                     self.status["succeeded"] = self.status.get("succeeded", 0) + 1
                 elif (index := index_of(pod)) is not None and index < self.spec.get("completions", 0):
-                    done.add(index)
+                    self.done.add(index)
             elif self._has_failed(pod):
                 self.plan.counted.append(pod)
                 verdict = judge(self.spec, pod)
@@ -118,8 +131,12 @@ class _Planner:
                 if verdict.action == FAIL_JOB:
                     self.verdict = verdict
         if self.indexed:
-            self.status["completedIndexes"] = format_indexes(done)
-            self.status["succeeded"] = len(done)
+            self.status["completedIndexes"] = format_indexes(self.done)
+            self.status["succeeded"] = len(self.done)
+        if self.by_index:
+            self.plan.failures, failed = failures(self.spec, self.pods)
+            self.failed = (self.failed | failed) - self.done
+            self.status["failedIndexes"] = format_indexes(self.failed)
 
     def _has_failed(self, pod: Object) -> bool:
         if phase(pod) == "Failed":
@@ -129,6 +146,8 @@ class _Planner:
 
     def _failure(self) -> tuple[str, str] | None:
         """Reason and message, once the job has failed."""
+        if is_true(self.job, "SuccessCriteriaMet"):
+            return None
         target = condition(self.job, "FailureTarget")
         if target is not None and target.get("status") == "True":
             return str(target.get("reason")), str(target.get("message"))
@@ -145,6 +164,15 @@ class _Planner:
             if left_ms <= 0:
                 return "DeadlineExceeded", "Job was active longer than specified deadline"
             self._again(left_ms)
+        return self._index_failure() if self.by_index else None
+
+    def _index_failure(self) -> tuple[str, str] | None:
+        failed, most = len(self.failed), self.spec.get("maxFailedIndexes")
+        if most is not None and failed > most:
+            message = "Job has exceeded the specified maximal number of failed indexes"
+            return "MaxFailedIndexesExceeded", message
+        if failed and failed + len(self.done) >= self.spec.get("completions", 0):
+            return "FailedIndexes", "Job has failed indexes"
         return None
 
     def _started_ms(self) -> int | None:
@@ -162,17 +190,26 @@ class _Planner:
             self.plan.notes.append(Note("Warning", reason, message))
             self._plan_expiry()
 
-    def _succeeded(self) -> bool:
-        if is_true(self.job, "SuccessCriteriaMet"):
-            return True
+    def _succeeded(self) -> tuple[str, str] | None:
+        """Reason and message, once the job has done what it was to do."""
+        met = condition(self.job, "SuccessCriteriaMet")
+        if met is not None and met.get("status") == "True":
+            return str(met.get("reason")), str(met.get("message"))
+        rule = matched_rule(self.spec, self.done) if self.indexed else None
+        if rule is not None:
+            return "SuccessPolicy", f"Matched rules at index {rule}"
+        if self._worked_off():
+            return "CompletionsReached", "Reached expected number of succeeded pods"
+        return None
+
+    def _worked_off(self) -> bool:
         succeeded, wanted = self.status.get("succeeded", 0), self.spec.get("completions")
         if wanted is None:
             # A work queue: one success says that the work is done; the others may end theirs.
             return bool(succeeded) and not self.active
         return bool(succeeded >= wanted)
 
-    def _complete(self) -> None:
-        reason, message = "CompletionsReached", "Reached expected number of succeeded pods"
+    def _complete(self, reason: str, message: str) -> None:
         set_condition(
             self.result, "SuccessCriteriaMet", "True", self.now, reason=reason, message=message, probed=True
         )
@@ -216,7 +253,7 @@ class _Planner:
             missing -= len(self.terminating)
         if missing <= 0:
             return
-        wait_ms = self._backoff_ms()
+        wait_ms = 0 if self.by_index else self._backoff_ms()
         if wait_ms > 0:
             self._again(wait_ms)
             return
@@ -229,7 +266,7 @@ class _Planner:
         succeeded = self.status.get("succeeded", 0)
         if completions is None:
             return min(len(self.active), parallelism) if succeeded else int(parallelism)
-        return int(min(parallelism, completions - succeeded))
+        return int(min(parallelism, completions - succeeded - len(self.failed)))
 
     def _free_indexes(self, count: int) -> list[int | None]:
         if not self.indexed:
@@ -237,10 +274,21 @@ class _Planner:
         holding = [*self.active]
         if self.spec.get("podReplacementPolicy") == "Failed":
             holding += self.terminating
-        taken = parse_indexes(self.status.get("completedIndexes", ""))
+        taken = self.done | self.failed
         taken |= {index for pod in holding if (index := index_of(pod)) is not None}
-        free = (index for index in range(self.spec.get("completions", 0)) if index not in taken)
-        return [index for index, _ in zip(free, range(count), strict=False)]
+        found: list[int | None] = []
+        for index in range(self.spec.get("completions", 0)):
+            if len(found) == count:
+                break
+            if index not in taken and self._is_due(index):
+                found.append(index)
+        return found
+
+    def _is_due(self, index: int) -> bool:
+        wait_ms = self.plan.failures.get(index, NONE).not_before_ms - self.now_ms
+        if wait_ms > 0:
+            self._again(wait_ms)
+        return wait_ms <= 0
 
     def _backoff_ms(self) -> int:
         """Until the next pod may start: 10 s after the first failure, doubled with each further one."""
@@ -291,42 +339,7 @@ def plan(job: Object, pods: Sequence[Object], now_ms: int) -> Plan:
     return _Planner(job, pods, now_ms).run()
 
 
-def index_of(pod: Mapping[str, Any]) -> int | None:
-    """The completion index of a pod of an Indexed job."""
-    text = (pod["metadata"].get("annotations") or {}).get(INDEX, "")
-    return int(text) if text.isdecimal() else None
-
-
 def restarts_of(pod: Mapping[str, Any]) -> int:
     reported = status(pod)
     containers = (*(reported.get("initContainerStatuses") or ()), *(reported.get("containerStatuses") or ()))
     return sum(int(each.get("restartCount", 0)) for each in containers)
-
-
-def ended_ms(pod: Mapping[str, Any]) -> int | None:
-    """When the last of its containers ended; None where none tells."""
-    ends = [
-        parse_ms(((each.get("state") or {}).get("terminated") or {}).get("finishedAt"))
-        for each in status(pod).get("containerStatuses") or ()
-    ]
-    return max((end for end in ends if end is not None), default=None)
-
-
-def parse_indexes(text: str) -> set[int]:
-    """The set behind "0-2,4"."""
-    found: set[int] = set()
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        found.update(range(int(first), int(last or first) + 1))
-    return found
-
-
-def format_indexes(indexes: Iterable[int]) -> str:
-    """As in `status.completedIndexes`: "0-2,4"."""
-    ranges: list[list[int]] = []
-    for index in sorted(indexes):
-        if ranges and ranges[-1][1] == index - 1:
-            ranges[-1][1] = index
-        else:
-            ranges.append([index, index])
-    return ",".join(f"{a}" if a == b else f"{a}-{b}" if b > a + 1 else f"{a},{b}" for a, b in ranges)

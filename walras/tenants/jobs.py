@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
 
 from walras.core.clock import Clock
 from walras.core.errors import NotFound
@@ -11,7 +13,9 @@ from walras.kube.transaction import Transaction
 from walras.tenants.controller import Key, Manager
 from walras.tenants.dependents import Dependents
 from walras.tenants.events import Recorder
-from walras.tenants.job_plan import INDEX, TRACKING, Plan, plan
+from walras.tenants.job_indexes import INDEX, NONE
+from walras.tenants.job_plan import TRACKING, Plan, plan
+from walras.tenants.membership import Members
 from walras.tenants.objects import (
     JOBS,
     PODS,
@@ -25,7 +29,9 @@ from walras.tenants.objects import (
 from walras.tenants.quota import RETRY_MS, Room
 from walras.tenants.workloads import new_pod, takes_pods
 
-COMPONENT = "job-controller"
+COMPONENT: Final = "job-controller"
+# The only value of `spec.managedBy` that means this controller.
+MANAGER: Final = "kubernetes.io/job-controller"
 
 
 class JobController:
@@ -38,44 +44,45 @@ class JobController:
         self._recorder = recorder
         self._dependents = dependents
         self._strays = StrayPods(api)
+        self._members = Members(api, manager, dependents, JOBS, "Job", finalizer=TRACKING)
         self._room = Room(api)
 
     def watch(self) -> list[Callable[[], None]]:
         return [
+            *self._members.watch(self),
             self._api.subscribe(JOBS, self._job_changed),
             self._api.subscribe(PODS, self._pod_changed),
         ]
 
     def _job_changed(self, change: Change) -> None:
-        metadata = change.object["metadata"]
-        self._manager.add(self, Key(change.cluster, metadata["namespace"], metadata["name"]))
         if change.type == "DELETED":
             for ref, _ in self._dependents.children(change.cluster, uid(change.object), PODS):
                 self._manager.add(self._strays, Key(change.cluster, ref.namespace, ref.name))
 
     def _pod_changed(self, change: Change) -> None:
-        pod = change.object
-        owner, metadata = controller_of(pod), pod["metadata"]
-        if owner is not None and owner.get("kind") == "Job":
-            self._manager.add(self, Key(change.cluster, metadata["namespace"], str(owner["name"])))
-        if TRACKING in finalizers(pod):
+        metadata = change.object["metadata"]
+        if TRACKING in finalizers(change.object):
             self._manager.add(self._strays, Key(change.cluster, metadata["namespace"], metadata["name"]))
 
     async def reconcile(self, cluster: str, namespace: str, name: str) -> int | None:
         job = self._api.find(cluster, JOBS, namespace, name)
-        if job is None:
+        if job is None or job["spec"].get("managedBy") not in (None, MANAGER):
             return None
-        pods = self._dependents.controlled(cluster, job, PODS)
         if deleting(job):
-            await self._let_go(cluster, pods)
+            await self._let_go(cluster, self._dependents.controlled(cluster, job, PODS))
             return None
+        transaction = self._api.transaction()
+        try:
+            pods = self._members.claim(transaction, cluster, job)
+        except NotFound:
+            # Something of it went away meanwhile, and its deletion brings us back.
+            return 1
         planned = plan(job, pods, self._clock.now_ms())
         if planned.expired:
             await self._api.delete(cluster, JOBS, namespace, name, propagation="Foreground")
             return None
         if not takes_pods(self._api, cluster, namespace):
             planned.create.clear()
-        transaction = self._api.transaction()
         room = self._room.left(cluster)
         if len(planned.create) > room:
             del planned.create[room:]
@@ -100,7 +107,10 @@ class JobController:
             self._note(transaction, cluster, job, "Normal", "SuccessfulDelete",
                        f"Deleted pod: {pod['metadata']['name']}")  # fmt: skip
         for index in planned.create:
-            pod = transaction.create(cluster, PODS, _pod_of(job, index))
+            pod = _pod_of(job, index)
+            if index is not None and job["spec"].get("backoffLimitPerIndex") is not None:
+                pod["metadata"]["annotations"].update(planned.failures.get(index, NONE).annotations())
+            pod = transaction.create(cluster, PODS, pod)
             self._note(transaction, cluster, job, "Normal", "SuccessfulCreate",
                        f"Created pod: {pod['metadata']['name']}")  # fmt: skip
         for note in planned.notes:
@@ -142,13 +152,22 @@ class StrayPods:
         pod = self._api.find(cluster, PODS, namespace, name)
         if pod is None or TRACKING not in finalizers(pod):
             return None
-        owner = controller_of(pod)
-        if owner is not None and owner.get("kind") == "Job":
-            job = self._api.find(cluster, JOBS, namespace, str(owner["name"]))
-            if job is not None and uid(job) == owner.get("uid"):
-                return None
-        await self._api.edit(cluster, PODS, namespace, name, _untrack)
+
+        def free(latest: Object) -> None:
+            # Of the latest state: a job may be taking it in.
+            if not self._is_counted(cluster, latest):
+                _untrack(latest)
+
+        with suppress(NotFound):
+            await self._api.edit(cluster, PODS, namespace, name, free)
         return None
+
+    def _is_counted(self, cluster: str, pod: Object) -> bool:
+        owner = controller_of(pod)
+        if owner is None or owner.get("kind") != "Job":
+            return False
+        job = self._api.find(cluster, JOBS, pod["metadata"]["namespace"], str(owner["name"]))
+        return job is not None and uid(job) == owner.get("uid")
 
 
 def _untrack(pod: Object) -> None:

@@ -9,15 +9,19 @@ from walras.core.clock import Clock, Ids
 from walras.kube.api import API
 from walras.tenants.agents import AgentController, prepare_fleet
 from walras.tenants.controller import Manager
+from walras.tenants.cronjobs import CronJobController
+from walras.tenants.daemonsets import DaemonSetController
 from walras.tenants.dependents import Dependents
 from walras.tenants.deployments import DeploymentController
+from walras.tenants.endpoints import EndpointsController
 from walras.tenants.events import EventExpiry, Recorder
 from walras.tenants.gc import GarbageCollector
 from walras.tenants.jobs import JobController
 from walras.tenants.namespaces import NamespaceController
 from walras.tenants.pods import PodCollector
-from walras.tenants.replicasets import ReplicaSetController
+from walras.tenants.replicasets import REPLICATION_CONTROLLER, ReplicaSetController
 from walras.tenants.scheduler import Scheduler
+from walras.tenants.statefulsets import StatefulSetController
 from walras.tenants.tokens import TokenAuthenticator
 from walras.tenants.volumes import ClaimController
 
@@ -44,6 +48,7 @@ class ControlPlanes:
         self.authenticator = TokenAuthenticator(api)
         self.operator_token = ""
         manager, recorder, dependents = self.manager, self.recorder, self.dependents
+        workloads = (api, clock, manager, recorder, dependents)
         # These two learn of every change from the index.
         GarbageCollector(api, manager, dependents)
         namespaces = NamespaceController(api, clock, manager, dependents, ca_pem)
@@ -53,9 +58,14 @@ class ControlPlanes:
             namespaces,
             Scheduler(api, clock, manager, recorder),
             PodCollector(api, clock, manager),
-            JobController(api, clock, manager, recorder, dependents),
-            ReplicaSetController(api, clock, manager, recorder, dependents),
-            DeploymentController(api, clock, manager, recorder, dependents),
+            JobController(*workloads),
+            CronJobController(*workloads),
+            ReplicaSetController(*workloads),
+            ReplicaSetController(*workloads, REPLICATION_CONTROLLER),
+            DeploymentController(*workloads),
+            StatefulSetController(*workloads),
+            DaemonSetController(*workloads),
+            EndpointsController(api, manager),
             ClaimController(api, manager),
             EventExpiry(api, clock, manager),
         )

@@ -14,6 +14,7 @@ import msgspec
 
 from walras.kube.record import copy
 from walras.tenants.objects import Object, status
+from walras.tenants.workloads import share_of
 
 HASH_LABEL: Final = "pod-template-hash"
 REVISION: Final = "deployment.kubernetes.io/revision"
@@ -42,16 +43,9 @@ def limits(spec: Mapping[str, Any]) -> tuple[int, int]:
     """(maxSurge, maxUnavailable) in pods: surge rounded up, unavailable down, never both 0."""
     rolling = (spec.get("strategy") or {}).get("rollingUpdate") or {}
     replicas = spec.get("replicas", 1)
-    surge = _pods(rolling.get("maxSurge", "25%"), replicas, up=True)
-    unavailable = _pods(rolling.get("maxUnavailable", "25%"), replicas, up=False)
+    surge = share_of(rolling.get("maxSurge", "25%"), replicas, up=True)
+    unavailable = share_of(rolling.get("maxUnavailable", "25%"), replicas, up=False)
     return (surge, unavailable) if surge or unavailable else (0, 1)
-
-
-def _pods(value: int | str, replicas: int, *, up: bool) -> int:
-    if isinstance(value, int):
-        return value
-    share = int(value.rstrip("%")) * replicas
-    return -(-share // 100) if up else share // 100
 
 
 def scale(spec: Mapping[str, Any], new: Object, old: Sequence[Object], *, gone: bool) -> list[int]:

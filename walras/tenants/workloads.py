@@ -18,6 +18,7 @@ from walras.tenants.objects import (
     is_true,
     owner_reference,
     phase,
+    transition_ms,
 )
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
@@ -37,9 +38,14 @@ def new_pod(owner: Object, template: Mapping[str, Any]) -> Object:
     pod: Object = copy(
         {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template.get("spec") or {}}
     )
-    defaults.apply(for_agents()[PODS], pod)
-    preparing.prepare(for_agents()[PODS], pod)
+    complete(PODS, pod)
     return pod
+
+
+def complete(resource: str, obj: Object) -> None:
+    """Gives an object that a controller makes what every client's gets: defaults, and what servers add."""
+    defaults.apply(for_agents()[resource], obj)
+    preparing.prepare(for_agents()[resource], obj)
 
 
 def is_active(pod: Mapping[str, Any]) -> bool:
@@ -48,6 +54,22 @@ def is_active(pod: Mapping[str, Any]) -> bool:
 
 def is_ready(pod: Mapping[str, Any]) -> bool:
     return is_true(pod, "Ready") and phase(pod) == "Running"
+
+
+def available_in_ms(pod: Mapping[str, Any], ready_s: int, now_ms: int) -> int | None:
+    """How long until the pod has been ready for `ready_s`: 0 when it has; None while it is not ready."""
+    if not is_ready(pod):
+        return None
+    since_ms = transition_ms(pod, "Ready")
+    return max(0, (now_ms if since_ms is None else since_ms) + ready_s * 1000 - now_ms) if ready_s else 0
+
+
+def share_of(value: int | str, count: int, *, up: bool) -> int:
+    """A number of pods, or "25%" of `count` rounded up or down."""
+    if isinstance(value, int):
+        return value
+    share = int(value.rstrip("%")) * count
+    return -(-share // 100) if up else share // 100
 
 
 def deletion_rank(pod: Mapping[str, Any]) -> tuple[Any, ...]:
