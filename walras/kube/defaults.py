@@ -5,17 +5,18 @@ In place, and idempotent: applying them to an object that has been through them 
 
 from __future__ import annotations
 
-import base64
 import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from walras.kube import defaults_types as types
 from walras.kube.registry import Resource
 from walras.kube.schema import Schema
 
 Object = dict[str, Any]
 
 GRACE_SECONDS: Final = 30
+TEMPLATE_GENERATION: Final = "deprecated.daemonset.template.generation"
 _INT32_MAX: Final = 2**31 - 1
 
 
@@ -66,14 +67,14 @@ def _sub(obj: Object, name: str) -> Object:
 
 def _pod(obj: Object) -> None:
     spec = _sub(obj, "spec")
-    for container in (*spec.get("containers", ()), *spec.get("initContainers", ())):
+    for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
         resources = _sub(container, "resources")
         if resources.get("limits"):
             resources["requests"] = {**resources["limits"], **(resources.get("requests") or {})}
     spec.setdefault("enableServiceLinks", True)
     if spec.get("hostNetwork"):
-        for container in (*spec.get("containers", ()), *spec.get("initContainers", ())):
-            for port in container.get("ports", ()):
+        for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
+            for port in container.get("ports") or ():
                 if not port.get("hostPort"):
                     port["hostPort"] = port.get("containerPort", 0)
     pod_spec(spec)
@@ -89,11 +90,11 @@ def pod_spec(spec: Object) -> None:
     account = spec.get("serviceAccountName") or spec.get("serviceAccount")
     if account:
         spec["serviceAccountName"] = spec["serviceAccount"] = account
-    for container in (*spec.get("containers", ()), *spec.get("initContainers", ())):
+    for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
         _container(container)
-    for volume in spec.get("volumes", ()):
+    for volume in spec.get("volumes") or ():
         _volume(volume)
-    for constraint in spec.get("topologySpreadConstraints", ()):
+    for constraint in spec.get("topologySpreadConstraints") or ():
         constraint.setdefault("nodeAffinityPolicy", "Honor")
         constraint.setdefault("nodeTaintsPolicy", "Ignore")
 
@@ -104,9 +105,9 @@ def _container(container: Object) -> None:
     if not container.get("imagePullPolicy"):
         container["imagePullPolicy"] = "Always" if _is_latest(container.get("image", "")) else "IfNotPresent"
     container.setdefault("resources", {})
-    for port in container.get("ports", ()):
+    for port in container.get("ports") or ():
         port.setdefault("protocol", "TCP")
-    for variable in container.get("env", ()):
+    for variable in container.get("env") or ():
         _field_ref(variable.get("valueFrom") or {})
     for name in ("livenessProbe", "readinessProbe", "startupProbe"):
         if container.get(name) is not None:
@@ -155,12 +156,12 @@ def _volume(volume: Object) -> None:
             volume[name].setdefault("defaultMode", 0o644)
     if volume.get("hostPath") is not None:
         volume["hostPath"].setdefault("type", "")
-    for item in (volume.get("downwardAPI") or {}).get("items", ()):
+    for item in (volume.get("downwardAPI") or {}).get("items") or ():
         _field_ref(item)
-    for source in (volume.get("projected") or {}).get("sources", ()):
+    for source in (volume.get("projected") or {}).get("sources") or ():
         if source.get("serviceAccountToken") is not None:
             source["serviceAccountToken"].setdefault("expirationSeconds", 3600)
-        for item in (source.get("downwardAPI") or {}).get("items", ()):
+        for item in (source.get("downwardAPI") or {}).get("items") or ():
             _field_ref(item)
 
 
@@ -174,7 +175,8 @@ def _template(obj: Object) -> Object:
 
 
 def _job(obj: Object) -> None:
-    spec, template = _sub(obj, "spec"), _template(obj)
+    spec = _sub(obj, "spec")
+    _template(obj)
     if spec.get("completions") is None and spec.get("parallelism") is None:
         spec["completions"] = 1
     for name, value in (
@@ -186,12 +188,10 @@ def _job(obj: Object) -> None:
         ("manualSelector", False),
     ):
         spec.setdefault(name, value)
-    for rule in (spec.get("podFailurePolicy") or {}).get("rules", ()):
-        for pattern in rule.get("onPodConditions", ()):
-            pattern.setdefault("status", "True")
-    labels = (template.get("metadata") or {}).get("labels")
-    if labels and not obj["metadata"].get("labels"):
-        obj["metadata"]["labels"] = dict(labels)
+    for rule in (spec.get("podFailurePolicy") or {}).get("rules") or ():
+        for pattern in rule.get("onPodConditions") or ():
+            pattern["status"] = pattern.get("status") or "True"
+    _labelled(obj)
 
 
 def _deployment(obj: Object) -> None:
@@ -208,91 +208,88 @@ def _deployment(obj: Object) -> None:
         rolling.setdefault("maxSurge", "25%")
 
 
+def _labelled(obj: Object) -> None:
+    """A workload without labels has those of its pods."""
+    labels = (_template(obj).get("metadata") or {}).get("labels")
+    if labels and not obj["metadata"].get("labels"):
+        obj["metadata"]["labels"] = dict(labels)
+
+
 def _replica_set(obj: Object) -> None:
     _sub(obj, "spec").setdefault("replicas", 1)
     _template(obj)
 
 
-# ---- the rest
-
-
-def _service(obj: Object) -> None:
+def _replication_controller(obj: Object) -> None:
     spec = _sub(obj, "spec")
-    spec.setdefault("type", "ClusterIP")
-    spec.setdefault("sessionAffinity", "None")
-    if spec["sessionAffinity"] == "ClientIP":
-        affinity = _sub(_sub(spec, "sessionAffinityConfig"), "clientIP")
-        affinity.setdefault("timeoutSeconds", 10800)
-    if spec["type"] in ("ClusterIP", "NodePort", "LoadBalancer"):
-        spec.setdefault("internalTrafficPolicy", "Cluster")
-    if spec["type"] in ("NodePort", "LoadBalancer"):
-        spec.setdefault("externalTrafficPolicy", "Cluster")
-    if spec["type"] == "LoadBalancer":
-        spec.setdefault("allocateLoadBalancerNodePorts", True)
-    for port in spec.get("ports", ()):
-        port.setdefault("protocol", "TCP")
-        if port.get("targetPort") in (None, 0, ""):
-            port["targetPort"] = port.get("port", 0)
+    spec.setdefault("replicas", 1)
+    if spec.get("template") is None:
+        return
+    _labelled(obj)
+    labels = (spec["template"].get("metadata") or {}).get("labels")
+    if labels and not spec.get("selector"):
+        spec["selector"] = dict(labels)
 
 
-def _secret(obj: Object) -> None:
-    obj.setdefault("type", "Opaque")
-    # Write-only: it is merged into data and never read back.
-    plain = obj.pop("stringData", None)
-    if plain:
-        encoded = {key: base64.b64encode(text.encode()).decode() for key, text in plain.items()}
-        obj["data"] = {**(obj.get("data") or {}), **encoded}
-
-
-def _claim(obj: Object) -> None:
-    _sub(obj, "spec").setdefault("volumeMode", "Filesystem")
-    _sub(obj, "status").setdefault("phase", "Pending")
-
-
-def _namespace(obj: Object) -> None:
-    if obj["metadata"].get("name"):
-        _sub(obj["metadata"], "labels")["kubernetes.io/metadata.name"] = obj["metadata"]["name"]
-
-
-def _node(obj: Object) -> None:
-    status = obj.get("status") or {}
-    if status.get("capacity") and not status.get("allocatable"):
-        status["allocatable"] = dict(status["capacity"])
-
-
-def _priority_class(obj: Object) -> None:
-    obj.setdefault("preemptionPolicy", "PreemptLowerPriority")
-
-
-def _definition(obj: Object) -> None:
+def _daemon_set(obj: Object) -> None:
     spec = _sub(obj, "spec")
-    names = _sub(spec, "names")
-    if names.get("kind"):
-        names.setdefault("singular", names["kind"].lower())
-        names.setdefault("listKind", f"{names['kind']}List")
-    _sub(spec, "conversion").setdefault("strategy", "None")
+    _sub(obj["metadata"], "annotations").setdefault(TEMPLATE_GENERATION, "0")
+    _template(obj)
+    spec.setdefault("revisionHistoryLimit", 10)
+    strategy = _sub(spec, "updateStrategy")
+    strategy.setdefault("type", "RollingUpdate")
+    if strategy["type"] == "RollingUpdate":
+        rolling = _sub(strategy, "rollingUpdate")
+        rolling.setdefault("maxUnavailable", 1)
+        rolling.setdefault("maxSurge", 0)
 
 
-def _role_binding(obj: Object) -> None:
-    reference = obj.setdefault("roleRef", {})
-    reference["apiGroup"] = reference.get("apiGroup") or "rbac.authorization.k8s.io"
-    for subject in obj.get("subjects") or ():
-        if subject.get("kind") in ("User", "Group") and not subject.get("apiGroup"):
-            subject["apiGroup"] = "rbac.authorization.k8s.io"
+def _stateful_set(obj: Object) -> None:
+    spec = _sub(obj, "spec")
+    _template(obj)
+    spec.setdefault("podManagementPolicy", "OrderedReady")
+    strategy = _sub(spec, "updateStrategy")
+    if not strategy.get("type"):
+        strategy["type"] = "RollingUpdate"
+        _sub(strategy, "rollingUpdate")
+    if strategy["type"] == "RollingUpdate" and strategy.get("rollingUpdate") is not None:
+        strategy["rollingUpdate"].setdefault("partition", 0)
+    kept = _sub(spec, "persistentVolumeClaimRetentionPolicy")
+    kept.setdefault("whenDeleted", "Retain")
+    kept.setdefault("whenScaled", "Retain")
+    spec.setdefault("replicas", 1)
+    spec.setdefault("revisionHistoryLimit", 10)
+    for claim in spec.get("volumeClaimTemplates") or ():
+        claim["apiVersion"], claim["kind"] = "v1", "PersistentVolumeClaim"
+        types.claim(claim)
+
+
+def _cron_job(obj: Object) -> None:
+    spec = _sub(obj, "spec")
+    spec.setdefault("concurrencyPolicy", "Allow")
+    spec.setdefault("suspend", False)
+    spec.setdefault("successfulJobsHistoryLimit", 3)
+    spec.setdefault("failedJobsHistoryLimit", 1)
+    job = _sub(_sub(spec, "jobTemplate"), "spec")
+    pod_spec(_sub(_sub(job, "template"), "spec"))
+    for rule in (job.get("podFailurePolicy") or {}).get("rules") or ():
+        for pattern in rule.get("onPodConditions") or ():
+            pattern["status"] = pattern.get("status") or "True"
+
+
+def _pod_template(obj: Object) -> None:
+    pod_spec(_sub(_sub(obj, "template"), "spec"))
 
 
 _BUILTIN: Final[Mapping[str, Callable[[Object], None]]] = {
     "pods": _pod,
+    "podtemplates": _pod_template,
+    "replicationcontrollers": _replication_controller,
+    "cronjobs.batch": _cron_job,
     "jobs.batch": _job,
+    "daemonsets.apps": _daemon_set,
     "deployments.apps": _deployment,
     "replicasets.apps": _replica_set,
-    "services": _service,
-    "secrets": _secret,
-    "persistentvolumeclaims": _claim,
-    "namespaces": _namespace,
-    "nodes": _node,
-    "priorityclasses.scheduling.k8s.io": _priority_class,
-    "customresourcedefinitions.apiextensions.k8s.io": _definition,
-    "rolebindings.rbac.authorization.k8s.io": _role_binding,
-    "clusterrolebindings.rbac.authorization.k8s.io": _role_binding,
+    "statefulsets.apps": _stateful_set,
+    **types.FILLS,
 }

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from walras.core.clock import parse_rfc3339, rfc3339
-from walras.kube.objects import NAMESPACES, PODS, counts_generation, is_done
+from walras.kube.objects import CRDS, NAMESPACES, PODS, is_done
 from walras.kube.record import Object
 from walras.kube.registry import Resource
 
 GRACE_DEFAULT_S: Final = 30
 ORPHAN: Final = "orphan"
 FOREGROUND: Final = "foregroundDeletion"
+# What takes its time, or is held by what is in it, is marked even when nothing else keeps it.
+_MARKED: Final = (CRDS, NAMESPACES, PODS)
 
 
 def _grace_s(resource: Resource, obj: Object, wanted_s: int | None) -> int:
@@ -38,8 +40,8 @@ def _wanted_finalizers(metadata: Object, propagation: str) -> list[str]:
 
 def _mark(resource: Resource, metadata: Object, grace_s: int, now_ms: int) -> None:
     if "deletionTimestamp" not in metadata:
-        if counts_generation(resource):
-            metadata["generation"] = int(metadata.get("generation", 0)) + 1
+        if metadata.get("generation"):
+            metadata["generation"] = int(metadata["generation"]) + 1
         metadata["deletionTimestamp"] = rfc3339(now_ms + grace_s * 1000)
         if resource.key != NAMESPACES:
             metadata["deletionGracePeriodSeconds"] = grace_s
@@ -64,6 +66,8 @@ def begin(resource: Resource, obj: Object, now_ms: int, grace_s: int | None, pro
             metadata["finalizers"] = finalizers
         else:
             metadata.pop("finalizers", None)
+    if resource.key not in _MARKED and not metadata.get("finalizers"):
+        return True
     _mark(resource, metadata, _grace_s(resource, obj, grace_s), now_ms)
     if resource.key == NAMESPACES:
         obj["status"] = {**(obj.get("status") or {}), "phase": "Terminating"}

@@ -130,8 +130,14 @@ def _entry(who: _Who, owned: _Owned) -> Object:
     return {key: value for key, value in entry.items() if value != ""}
 
 
+# The server completes what is asked for, and then nobody may change it.
+_REQUESTS: Final = "certificatesigningrequests.certificates.k8s.io"
+
+
 def _filtered(resource: Resource, subresource: str, fields: Iterable[Path]) -> FieldSet:
     """Without what a request to this (sub)resource cannot write."""
+    if resource.key == _REQUESTS and not subresource:
+        fields = fieldsets.without(frozenset(fields), [("f:spec",)])
     if subresource == "status":
         if not resource.builtin:
             return frozenset(path for path in fields if path[0] == "f:status")

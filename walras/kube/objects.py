@@ -12,10 +12,31 @@ from walras.kube.registry import Resource
 CRDS: Final = "customresourcedefinitions.apiextensions.k8s.io"
 NAMESPACES: Final = "namespaces"
 PODS: Final = "pods"
-# Built-in types whose metadata.generation counts changes of the spec.
+SERVICES: Final = "services"
+SLICES: Final = "endpointslices.discovery.k8s.io"
+# A new PriorityClass has generation 1 for ever, a CSIDriver none before its first change.
+_CLASSES: Final = "priorityclasses.scheduling.k8s.io"
+_DRIVERS: Final = "csidrivers.storage.k8s.io"
+# Built-in types whose metadata.generation counts changes of all but metadata and status.
 _GENERATION: Final = frozenset(
-    (PODS, "deployments.apps", "replicasets.apps", "jobs.batch", CRDS,
-     "priorityclasses.scheduling.k8s.io", "resourceslices.resource.k8s.io")
+    (
+        PODS, CRDS, SLICES, _CLASSES, _DRIVERS, "podtemplates", "replicationcontrollers", "daemonsets.apps",
+        "deployments.apps", "replicasets.apps", "statefulsets.apps", "cronjobs.batch", "jobs.batch",
+        "ingresses.networking.k8s.io", "ingressclasses.networking.k8s.io",
+        "networkpolicies.networking.k8s.io",
+        "poddisruptionbudgets.policy", "deviceclasses.resource.k8s.io", "resourceslices.resource.k8s.io",
+        "flowschemas.flowcontrol.apiserver.k8s.io",
+        "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io",
+        *(
+            f"{plural}.admissionregistration.k8s.io"
+            for plural in (
+                "mutatingadmissionpolicies", "mutatingadmissionpolicybindings",
+                "mutatingwebhookconfigurations",
+                "validatingadmissionpolicies", "validatingadmissionpolicybindings",
+                "validatingwebhookconfigurations",
+            )
+        ),
+    )
 )  # fmt: skip
 # A prefix is cut so that five random characters fit into a name of at most 63.
 _PREFIX_MAX: Final = 58
@@ -68,15 +89,20 @@ def initialise(resource: Resource, obj: Object, now_ms: int, ids: Ids) -> None:
         metadata.pop(name, None)
     if not resource.namespaced:
         metadata.pop("namespace", None)
-    if counts_generation(resource):
+    if counts_generation(resource) and resource.key != _DRIVERS:
         metadata["generation"] = 1
 
 
 def _substance(resource: Resource, obj: Object) -> Object:
     """What a generation counts: the spec, or everything but metadata where a type has no status."""
+    if resource.key == _CLASSES:
+        return {}
     has_status = resource.builtin or resource.has_status
     skipped = ("metadata", "status") if has_status else ("metadata",)
-    return {name: value for name, value in obj.items() if name not in skipped}
+    substance = {name: value for name, value in obj.items() if name not in skipped}
+    if resource.key == SLICES:
+        substance["labels"] = obj["metadata"].get("labels") or {}
+    return substance
 
 
 def preserve(resource: Resource, old: Object, new: Object) -> None:

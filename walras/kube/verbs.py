@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from walras.core.errors import BadRequest, MethodNotAllowed, NotFound
-from walras.kube import bodies, objects, patching, policy, scaling, versions, writing
+from walras.kube import bodies, objects, patching, policy, scaling, strategies, versions, writing
 from walras.kube.api import API
 from walras.kube.context import Context, Identity
 from walras.kube.listing import Lister, Page, matcher, not_yet, parse_revision
@@ -20,10 +20,6 @@ from walras.kube.watch import View, Watch, bookmark
 __all__ = ["OBJECTS_MAX", "Context", "Identity", "Page", "Verbs"]
 
 OBJECTS_MAX: Final = 10_000
-# The types whose deletion answers the object where others answer a Status; typed clients rely on it.
-_RETURNED: Final = (
-    "persistentvolumeclaims", "pods", "resourceslices.resource.k8s.io", "serviceaccounts", "services",
-)  # fmt: skip
 
 
 def default_quota(cluster: str) -> int:
@@ -153,10 +149,23 @@ class Verbs:
         if subresource == "scale":
             return await self._scale(ctx, transaction, resource, namespace, name, lambda _: obj)
         shaped = writing.decoded(ctx, resource, obj)
+        if not subresource and self.makes(ctx.cluster, resource, namespace, name):
+            writing.call(shaped["metadata"], name)
+            shaped["metadata"].pop("resourceVersion", None)
+            policy.authorise(ctx, "create", resource, namespace)
+            created = self._writer.create(ctx, transaction, resource, namespace, shaped)
+            return versions.served(resource, await self._commit(ctx, transaction, created))
         updated = self._writer.update(
             ctx, transaction, resource, namespace, name, subresource, lambda _: shaped
         )
         return versions.served(resource, await self._commit(ctx, transaction, updated))
+
+    def makes(self, cluster: str, resource: Resource, namespace: str, name: str) -> bool:
+        """Whether a PUT would make the object: it is not there, and of a type that is made so."""
+        key = resource.storage.key
+        if not resource.builtin or key not in strategies.MADE_BY_UPDATE:
+            return False
+        return self.api.transaction().peek(cluster, key, namespace, name) is None
 
     async def patch(
         self,
@@ -249,7 +258,7 @@ class Verbs:
             transaction.peek(ctx.cluster, resource.storage.key, namespace, name) is None
         )
         await self._commit(_with_dry_run(ctx, options), transaction, deleted)
-        if gone and resource.key not in _RETURNED:
+        if gone and resource.storage.key not in strategies.RETURNED:
             return _success(resource, deleted)
         return versions.served(resource, deleted)
 
@@ -299,7 +308,7 @@ class Verbs:
             namespace,
             name,
             grace_seconds=grace_s(options),
-            propagation=propagation(options),
+            propagation=strategies.propagation(ctx, resource, obj, propagation(options)),
         )
 
     def _check(

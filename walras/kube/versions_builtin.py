@@ -63,6 +63,17 @@ _OF_TYPE: Final[Mapping[str, tuple[tuple[tuple[str, str], str], ...]]] = {
     ),
 }
 
+# Quantities that v1 cannot leave out.
+_ALWAYS: Final = {
+    ("resource", "current"): "currentAverageValue",
+    ("containerResource", "current"): "currentAverageValue",
+    ("pods", "current"): "currentAverageValue",
+    ("pods", "target"): "targetAverageValue",
+    ("object", "current"): "currentValue",
+    ("object", "target"): "targetValue",
+    ("external", "current"): "currentValue",
+}
+
 
 def event_served(obj: Object) -> Object:
     """A core/v1 Event as events.k8s.io/v1 has it."""
@@ -167,16 +178,21 @@ def _metric_v1(metric: Object, what: str) -> Object:
         value = (part or {}).get(inner) if inner else part
         if value is not None:
             found[name.format(what)] = value
-    return {"type": kind, field: found}
+    always = _ALWAYS.get((field, what))
+    return {"type": kind, field: {**found, always: found.get(always, "0")} if always else found}
 
 
 def _metric_v2(metric: Object, what: str) -> Object:
     kind = str(metric.get("type", ""))
     field = kind[:1].lower() + kind[1:]
-    source = metric.get(field)
+    source: Any = metric.get(field)
     found: Object = {}
     for (outer, inner), name in _OF_TYPE.get(field, ()):
-        value = source.get(name.format(what)) if isinstance(source, dict) else None
+        if not isinstance(source, dict):
+            break
+        value = source.get(name.format(what))
+        if name.format(what) == "targetValue" and value == "0" and source.get("averageValue") is not None:
+            continue
         if value is not None and inner:
             found.setdefault(outer.format(what), {})[inner] = value
         elif value is not None:

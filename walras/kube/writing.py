@@ -14,6 +14,8 @@ from walras.kube import (
     objects,
     policy,
     preparing,
+    services,
+    strategies,
     structs,
     validation,
     versions,
@@ -30,8 +32,6 @@ from walras.kube.transaction import Transaction
 # What all objects of a cluster may take together: so much for each that its quota allows.
 BYTES_AN_OBJECT: Final = 8 << 10
 BYTES_MIN: Final = 1 << 20
-# Built-in types whose update must say which version it was made from, as custom resources must.
-_CONDITIONAL: Final = (objects.CRDS, "leases.coordination.k8s.io")
 # What a client may leave out but not change, and what is not the client's to write at all.
 _FIXED: Final = ("name", "namespace", "uid", "creationTimestamp")
 _KEPT: Final = ("deletionTimestamp", "deletionGracePeriodSeconds")
@@ -134,9 +134,23 @@ class Writer:
             escalation.check(ctx, resource, fresh, None)
             if record:
                 self._record(ctx, resource, None, fresh)
-            self._finish(resource.storage, fresh, None)
+            self._finish(ctx, resource.storage, fresh, None)
 
         return tx.create(ctx.cluster, resource.storage.key, obj, finish)
+
+    def _allocate(self, ctx: Context, resource: Resource, old: Object | None, new: Object) -> None:
+        """Gives a Service its addresses and ports. Raises Invalid where those it names are not to be had."""
+        if resource.key != objects.SERVICES:
+            return
+        name = new["metadata"]["name"]
+        others = (
+            record.object
+            for record in self._api.state.latest_of(ctx.cluster, objects.SERVICES)
+            if (record.key.namespace, record.key.name) != (new["metadata"]["namespace"], name)
+        )
+        causes = services.allocate(new, old, others)
+        if causes:
+            raise validation.invalid(resource, name, causes)
 
     def _record(
         self, ctx: Context, resource: Resource, old: Object | None, new: Object, subresource: str = ""
@@ -149,10 +163,16 @@ class Writer:
         )
         _take(new["metadata"], after["metadata"], "managedFields")
 
-    def _finish(self, resource: Resource, new: Object, old: Object | None) -> None:
+    def _finish(
+        self, ctx: Context, resource: Resource, new: Object, old: Object | None, subresource: str = ""
+    ) -> None:
         """What comes once the manager's part is known: the server's own, and whether all of it is valid."""
-        preparing.prepare(resource, new, old)
+        who = ctx.identity
+        request = preparing.Request(who.user, tuple(who.groups), subresource, self._now())
+        preparing.prepare(resource, new, old, request)
         check_valid(resource, new, old)
+        if not subresource:
+            self._allocate(ctx, resource, old, new)
         if resource.builtin:
             new.update(structs.completed(resource.schema, new))
 
@@ -228,7 +248,7 @@ class Writer:
             escalation.check(ctx, resource, new, old)
             if record:
                 self._record(ctx, resource, old, new, subresource)
-            self._finish(storage, new, old)
+            self._finish(ctx, storage, new, old, subresource)
             self._check_bytes(ctx, resource, name, old, new)
             return new
 
@@ -310,7 +330,7 @@ def _check_same(resource: Resource, old: Object, new: Object, namespace: str, na
         )
     version = metadata.get("resourceVersion")
     if version in (None, "", "0"):
-        if not resource.builtin or resource.key in _CONDITIONAL:
+        if not resource.builtin or resource.storage.key in strategies.CONDITIONAL:
             cause = Cause("FieldValueInvalid", "Invalid value: 0: must be specified for an update",
                           "metadata.resourceVersion")  # fmt: skip
             raise validation.invalid(resource, name, [cause])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
@@ -46,6 +47,7 @@ def subresource_verbs(subresource: str) -> tuple[str, ...]:
 
 
 def _response_kind(resource: Resource, subresource: str) -> tuple[str, str, str]:
+    """Group, version and kind of what a subresource answers."""
     suffix = _OPTIONS.get(subresource)
     kind = f"{resource.kind}{suffix}Options" if suffix else resource.kind
     return _KINDS.get(subresource, (resource.group, resource.version, kind))
@@ -92,7 +94,7 @@ def _aggregated(resources: tuple[Resource, ...], version: str) -> bytes:
         versions.setdefault(resource.version, []).append(_described(resource))
     items = [
         {
-            "metadata": {"name": group, "creationTimestamp": None} if group else {"creationTimestamp": None},
+            "metadata": {"name": group} if group else {},
             "versions": [
                 {"version": each, "resources": described, "freshness": "Current"}
                 for each, described in versions.items()
@@ -105,12 +107,15 @@ def _aggregated(resources: tuple[Resource, ...], version: str) -> bytes:
 
 
 def _described(resource: Resource) -> Object:
-    def kind_of(triple: tuple[str, str, str]) -> Object:
-        return dict(zip(("group", "version", "kind"), triple, strict=True))
+    def kind_of(subresource: str) -> Object:
+        """Without group and version where they are those of the list."""
+        group, version, kind = _response_kind(resource, subresource)
+        same = resource.builtin and (group, version) == (resource.group, resource.version)
+        return {"group": "" if same else group, "version": "" if same else version, "kind": kind}
 
     found: Object = {
         "resource": resource.plural,
-        "responseKind": kind_of((resource.group, resource.version, resource.kind)),
+        "responseKind": kind_of(""),
         "scope": "Namespaced" if resource.namespaced else "Cluster",
         "singularResource": resource.singular,
         "verbs": list(resource.verbs),
@@ -123,7 +128,7 @@ def _described(resource: Resource) -> Object:
         found["subresources"] = [
             {
                 "subresource": each,
-                "responseKind": kind_of(_response_kind(resource, each)),
+                "responseKind": kind_of(each),
                 "verbs": list(subresource_verbs(each)),
             }
             for each in resource.subresources
@@ -175,6 +180,8 @@ def resource_list(registry: Registry, group: str, version: str) -> Answer:
             "kind": resource.kind,
             "verbs": list(resource.verbs),
         }
+        if "list" in resource.verbs and resource.plural != "componentstatuses":
+            row["storageVersionHash"] = _storage_hash(resource.storage)
         if resource.short_names:
             row["shortNames"] = list(resource.short_names)
         if resource.categories:
@@ -184,11 +191,17 @@ def resource_list(registry: Registry, group: str, version: str) -> Answer:
     return json_answer(
         {
             "kind": "APIResourceList",
-            "apiVersion": "v1",
+            **({"apiVersion": "v1"} if group else {}),
             "groupVersion": f"{group}/{version}" if group else version,
             "resources": rows,
         }
     )
+
+
+def _storage_hash(resource: Resource) -> str:
+    """Changes when the objects of a type come to be stored in another version."""
+    said = f"{resource.group}/{resource.version}/{resource.kind}"
+    return base64.b64encode(hashlib.sha256(said.encode()).digest()[:8]).decode()
 
 
 def _subresource_row(resource: Resource, subresource: str) -> Object:

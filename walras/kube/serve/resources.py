@@ -187,10 +187,13 @@ class Resources:
         shape, route = negotiate.representation(request.header(b"accept")), request.route
         context, body = request.context(), await request.decoded()
         _note_duplicates(body, context, resource)
+        is_new = not route.subresource and self._verbs.makes(
+            route.cluster, resource, route.namespace, route.name
+        )
         updated = await self._verbs.update(
             context, resource, route.namespace, route.name, body.value, subresource=route.subresource
         )
-        return self._one(request, resource, shape, updated, 200, _warnings(context))
+        return self._one(request, resource, shape, updated, 201 if is_new else 200, _warnings(context))
 
     async def _patch(self, request: Request, resource: Resource) -> Answer:
         shape, route = negotiate.representation(request.header(b"accept")), request.route
