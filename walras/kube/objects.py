@@ -12,6 +12,7 @@ from walras.kube.registry import Resource
 CRDS: Final = "customresourcedefinitions.apiextensions.k8s.io"
 NAMESPACES: Final = "namespaces"
 PODS: Final = "pods"
+ACCOUNTS: Final = "serviceaccounts"
 SERVICES: Final = "services"
 SLICES: Final = "endpointslices.discovery.k8s.io"
 # A new PriorityClass has generation 1 for ever, a CSIDriver none before its first change.

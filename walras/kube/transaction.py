@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from walras.core.clock import Clock, Ids
 from walras.core.errors import BadRequest, InternalError
 from walras.kube import defaults, definitions, deletion, objects, preparing
+from walras.kube.access import mounting
 from walras.kube.record import Key, Object, Record, copy
 from walras.kube.registry import Registry, Resource
 from walras.kube.state import State, Write
@@ -92,6 +93,10 @@ class Transaction:
         if self.peek(*key) is not None:
             raise objects.already_exists(resource, key.name)
         objects.initialise(kind, fresh, self._engine.clock.now_ms(), self._engine.ids)
+        if resource == objects.PODS:
+            named = str((fresh.get("spec") or {}).get("serviceAccountName") or mounting.DEFAULT)
+            account = self.peek(cluster, objects.ACCOUNTS, namespace, named)
+            mounting.mount(fresh, account, self._engine.ids)
         if finish is not None:
             finish(fresh)
         elif resource == objects.NAMESPACES:

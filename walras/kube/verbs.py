@@ -254,9 +254,8 @@ class Verbs:
             raise objects.not_found(resource.key, name)
         check_preconditions(resource, current, options)
         deleted = self._delete(ctx, transaction, resource, current, options)
-        gone = "deletionTimestamp" not in deleted["metadata"] or (
-            transaction.peek(ctx.cluster, resource.storage.key, namespace, name) is None
-        )
+        left = transaction.peek(ctx.cluster, resource.storage.key, namespace, name)
+        gone = left is None or left["metadata"]["uid"] != current["metadata"]["uid"]
         await self._commit(_with_dry_run(ctx, options), transaction, deleted)
         if gone and resource.storage.key not in strategies.RETURNED:
             return _success(resource, deleted)
@@ -297,12 +296,7 @@ class Verbs:
     ) -> Object:
         metadata = obj["metadata"]
         namespace, name = str(metadata.get("namespace") or ""), str(metadata["name"])
-        default = self.api.state.defaults.get(resource.key, {}).get((namespace, name))
-        if default is not None:
-            # What every cluster has comes back as it was; the cluster's own form of it is gone.
-            transaction.replace(ctx.cluster, resource.key, namespace, name, lambda _: default.fresh())
-            return obj
-        return transaction.delete(
+        deleted = transaction.delete(
             ctx.cluster,
             resource.storage.key,
             namespace,
@@ -310,6 +304,11 @@ class Verbs:
             grace_seconds=grace_s(options),
             propagation=strategies.propagation(ctx, resource, obj, propagation(options)),
         )
+        default = self.api.state.defaults.get(resource.key, {}).get((namespace, name))
+        if default and transaction.peek(ctx.cluster, resource.key, namespace, name) is None:
+            # What every cluster has comes back as it was at first, and is the cluster's own from then on.
+            transaction.create(ctx.cluster, resource.key, default.fresh())
+        return deleted
 
     def _check(
         self, ctx: Context, verb: str, resource: Resource, namespace: str, subresource: str = ""

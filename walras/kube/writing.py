@@ -20,7 +20,7 @@ from walras.kube import (
     validation,
     versions,
 )
-from walras.kube.access import escalation
+from walras.kube.access import escalation, mounting
 from walras.kube.access.words import Attributes
 from walras.kube.api import API
 from walras.kube.context import Context
@@ -127,6 +127,7 @@ class Writer:
             obj.pop("status", None)
         if resource.namespaced:
             self._check_namespace(ctx, tx, resource, namespace, name)
+            self._check_account(ctx, tx, resource, namespace, name, obj)
         self._check_quota(ctx, resource, name)
 
         def finish(fresh: Object) -> None:
@@ -192,6 +193,19 @@ class Writer:
                           "metadata.namespace")  # fmt: skip
             why = f"unable to create new content in namespace {namespace} because it is being terminated"
             raise policy.forbidden(resource.key, name, why, (cause,))
+
+    def _check_account(
+        self, ctx: Context, tx: Transaction, resource: Resource, namespace: str, name: str, obj: Object
+    ) -> None:
+        """Raises Forbidden for a pod of an account that is not there; the default one always is."""
+        if resource.key != objects.PODS:
+            return
+        spec = obj.get("spec") or {}
+        account = str(spec.get("serviceAccountName") or spec.get("serviceAccount") or mounting.DEFAULT)
+        if account == mounting.DEFAULT or tx.peek(ctx.cluster, objects.ACCOUNTS, namespace, account):
+            return
+        why = f'error looking up service account {namespace}/{account}: serviceaccount "{account}" not found'
+        raise policy.forbidden(resource.key, name, why)
 
     def _check_quota(self, ctx: Context, resource: Resource, name: str) -> None:
         used, limit = self._api.state.cluster(ctx.cluster).objects, self._quota(ctx.cluster)

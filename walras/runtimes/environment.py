@@ -125,6 +125,8 @@ class EnvSource:
     pod: Object
     node: Object
     lookup: Lookup
+    # A token of the pod's service account for an audience, "" being the API server, for so many seconds.
+    token: Callable[[str, int], str] | None = None
 
     @property
     def allocatable(self) -> Object:

@@ -12,6 +12,7 @@ import structlog
 
 from walras.core.clock import Clock
 from walras.core.errors import BadRequest, Conflict, NotFound
+from walras.kube.access.accounts import Accounts
 from walras.kube.api import API, Change
 from walras.runtimes.admission import node_limits
 from walras.runtimes.base import Runtime
@@ -40,12 +41,13 @@ class Kubelet:
         recorder: Recorder,
         data_dir: Path,
         *,
+        accounts: Accounts | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._api, self._runtime, self._clock = api, runtime, clock
         logs = LogStore(data_dir / "agents", clock)
         places = Places(data_dir, self._owner_of)
-        self._services = Services(api, runtime, clock, recorder, logs, places, Configs(api), sleep)
+        self._services = Services(api, runtime, clock, recorder, logs, places, Configs(api), sleep, accounts)
         self._workers: dict[tuple[str, str], PodWorker] = {}
         # Nodes whose end was asked for: nothing starts there again, until one of that name is made anew.
         self._closed: set[tuple[str, str]] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Literal
 
 import structlog
@@ -18,7 +18,7 @@ from walras.runtimes.environment import ConfigError, EnvSource
 from walras.runtimes.publisher import Publisher
 from walras.runtimes.services import Services
 from walras.runtimes.status import CONTAINER_CREATING, DISRUPTION, Verdict, phase, pod_status, records
-from walras.runtimes.volumes import Volume, prepare
+from walras.runtimes.volumes import Volume, prepare, renew, token_lifetime_s
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +27,7 @@ Object = dict[str, Any]
 Ending = Literal["deleted", "node", "shutdown"]
 KILLED: Final = 137
 _VOLUME_RETRY_S: Final = 5.0
+_RENEW_AT: Final = 0.8
 _RESTARTED: Final = "the server that ran the pod was restarted"
 _NODE_GONE: Final = Verdict(
     "Failed", "Terminated", "The pod's node went away, and everything on it was ended."
@@ -165,13 +166,13 @@ class PodWorker:
         volumes = await self._volumes()
         if volumes is None:
             return
-        timer = asyncio.ensure_future(self._deadline())
+        timers = [asyncio.ensure_future(self._deadline()), asyncio.ensure_future(self._renewals())]
         try:
             await self._containers(volumes)
         finally:
-            timer.cancel()
-            with suppress(asyncio.CancelledError):
-                await timer
+            for timer in timers:
+                timer.cancel()
+            await asyncio.gather(*timers, return_exceptions=True)
 
     async def _containers(self, volumes: Mapping[str, Volume]) -> None:
         spec = self.pod["spec"]
@@ -202,9 +203,7 @@ class PodWorker:
         said = ""
         while not self.stopping:
             try:
-                return prepare(
-                    self.services.places, self.cluster, EnvSource(self.pod, self.node, self.lookup)
-                )
+                return prepare(self.services.places, self.cluster, self._source())
             except (WalrasError, OSError) as error:
                 message = f"MountVolume.SetUp failed: {error}"
                 if message != said:
@@ -219,6 +218,20 @@ class PodWorker:
                 else:
                     await self.ending()
         return None
+
+    def _source(self) -> EnvSource:
+        return EnvSource(
+            self.pod, self.node, self.lookup, partial(self.services.token, self.cluster, self.pod)
+        )
+
+    async def _renewals(self) -> None:
+        """Writes the tokens in the pod's volumes anew when four fifths of their time are over."""
+        lifetime_s = token_lifetime_s(self.pod)
+        while lifetime_s and await self.pause(lifetime_s * _RENEW_AT):
+            try:
+                renew(self.services.places, self.cluster, self._source())
+            except (WalrasError, OSError) as error:
+                self.event("Warning", "FailedMount", f"MountVolume.SetUp failed: {error}")
 
     async def _deadline(self) -> None:
         seconds: int | None = self.pod["spec"].get("activeDeadlineSeconds")

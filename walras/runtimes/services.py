@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from walras.core.clock import Clock
+from walras.kube.access.accounts import Accounts, node_of
+from walras.kube.access.mounting import DEFAULT
 from walras.kube.api import API
+from walras.kube.objects import ACCOUNTS
 from walras.runtimes.base import Runtime
+from walras.runtimes.environment import ConfigError
 from walras.runtimes.logs import LogStore
 from walras.runtimes.volumes import CLAIMS, Places
 
@@ -26,9 +30,9 @@ class Recorder(Protocol):
 
 
 class Configs:
-    """Wakes pods that wait for a ConfigMap, a Secret or a claim of their namespace."""
+    """Wakes pods that wait for a ConfigMap, a Secret, a claim or a service account of their namespace."""
 
-    RESOURCES = ("configmaps", "secrets", CLAIMS)
+    RESOURCES = ("configmaps", "secrets", CLAIMS, ACCOUNTS)
 
     def __init__(self, api: API) -> None:
         self._api = api
@@ -66,6 +70,20 @@ class Services:
     places: Places
     configs: Configs
     sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep)
+    accounts: Accounts | None = None
+
+    def token(self, cluster: str, pod: Object, audience: str, lifetime_s: int) -> str:
+        """A token of the pod's service account, void without the pod. Raises ConfigError."""
+        namespace = str(pod["metadata"]["namespace"])
+        name = str(pod["spec"].get("serviceAccountName") or DEFAULT)
+        account = self.api.find(cluster, ACCOUNTS, namespace, name)
+        if self.accounts is None or account is None:
+            raise ConfigError(f'failed to fetch token: serviceaccounts "{name}" not found')
+        audiences = (audience,) if audience else ()
+        node = node_of(self.api, cluster, pod)
+        return self.accounts.issue(
+            cluster, account, audiences=audiences, lifetime_s=lifetime_s, bound=pod, node=node
+        )
 
     def event(self, cluster: str, about: Object, type_: str, reason: str, message: str) -> None:
         self.recorder.event(cluster, about, type_, reason, message, component=COMPONENT)

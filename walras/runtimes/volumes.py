@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from walras.kube.access import mounting
 from walras.runtimes.base import Mount
 from walras.runtimes.environment import (
     ConfigError,
@@ -25,6 +26,8 @@ from walras.runtimes.sandbox import OWN_DIRECTORY
 Object = Mapping[str, Any]
 _DIRECTORY: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CLAIMS: Final = "persistentvolumeclaims"
+TOKEN_S: Final = 3600
+_FRESH: Final = ".walras-fresh"
 _TAKEN: Final = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr", OWN_DIRECTORY)
 
 
@@ -150,10 +153,48 @@ def _projected(source: EnvSource, projected: Object) -> dict[str, File]:
             files |= _from_data(source, "secrets", secret, str(secret.get("name", "")), mode)
         elif (downward := each.get("downwardAPI")) is not None:
             files |= _from_fields(source, downward, mode)
+        elif (token := each.get("serviceAccountToken")) is not None:
+            files |= _from_token(source, token, mode)
         else:
             kind = next(iter(each), "nothing")
             raise ConfigError(f"a projected volume from {kind} is not offered by the process runtime")
     return files
+
+
+def _from_token(source: EnvSource, wanted: Object, mode: int) -> dict[str, File]:
+    if source.token is None:
+        raise ConfigError("no tokens of service accounts are to be had from this runtime")
+    token = source.token(str(wanted.get("audience") or ""), lifetime_s(wanted))
+    return {str(wanted["path"]): File(token.encode(), mode)}
+
+
+def lifetime_s(wanted: Object) -> int:
+    """For how many seconds a serviceAccountToken source wants its token."""
+    return int(wanted.get("expirationSeconds") or TOKEN_S)
+
+
+def token_lifetime_s(pod: Object) -> int:
+    """The shortest lifetime of a token in the pod's volumes; 0 when it has none."""
+    sources = [
+        source["serviceAccountToken"]
+        for volume in pod["spec"].get("volumes") or ()
+        for source in (volume.get("projected") or {}).get("sources") or ()
+        if source.get("serviceAccountToken")
+    ]
+    return min(map(lifetime_s, sources), default=0)
+
+
+def renew(places: Places, cluster: str, source: EnvSource) -> None:
+    """Writes the volumes that have tokens in them anew, each file at once. Raises ConfigError, OSError."""
+    pod = source.pod
+    base = places.pod(cluster, str(pod["metadata"]["uid"])) / "volumes"
+    owner = places.owner_of(cluster)
+    for volume in pod["spec"].get("volumes") or ():
+        sources = (volume.get("projected") or {}).get("sources") or ()
+        if any(each.get("serviceAccountToken") for each in sources):
+            directory = base / path_part(str(volume["name"]))
+            for name, file in files_of(source, volume).items():
+                _put(directory, name, file, owner)
 
 
 def _from_data(source: EnvSource, resource: str, wanted: Object, name: str, mode: int) -> dict[str, File]:
@@ -194,22 +235,29 @@ def _written(directory: Path, files: Mapping[str, File], owner: int) -> Path:
     directory.mkdir(parents=True)
     directory.chmod(0o755)
     for name, file in files.items():
-        parts = [path_part(part) for part in name.split("/")]
-        parent = directory
-        for part in parts[:-1]:
-            parent /= part
-            parent.mkdir(mode=0o755, exist_ok=True)
-        path = parent / parts[-1]
-        path.write_bytes(file.data)
-        path.chmod(file.mode & 0o777)
-        if owner >= 0:
-            os.chown(path, owner, owner)
+        _put(directory, name, file, owner)
     return directory
+
+
+def _put(directory: Path, name: str, file: File, owner: int) -> None:
+    """Writes a file where only the server writes; readers see all of the old one or of the new one."""
+    parts = [path_part(part) for part in name.split("/")]
+    parent = directory
+    for part in parts[:-1]:
+        parent /= part
+        parent.mkdir(mode=0o755, exist_ok=True)
+    path = parent / parts[-1]
+    fresh = path.with_name(f"{path.name[:200]}{_FRESH}")
+    fresh.write_bytes(file.data)
+    fresh.chmod(file.mode & 0o777)
+    if owner >= 0:
+        os.chown(fresh, owner, owner)
+    fresh.replace(path)
 
 
 def mounts(container: Object, volumes: Mapping[str, Volume], env: Mapping[str, str]) -> tuple[Mount, ...]:
     """Where the container sees its volumes. Raises ConfigError for a place that is not to be had."""
-    found = []
+    found: list[Mount] = []
     for each in container.get("volumeMounts") or ():
         name, target = str(each["name"]), posixpath.normpath("/" + str(each["mountPath"]).lstrip("/"))
         if name not in volumes:
@@ -221,6 +269,10 @@ def mounts(container: Object, volumes: Mapping[str, Volume], env: Mapping[str, s
         if sub_path := expand(str(each.get("subPathExpr") or ""), env) or str(each.get("subPath") or ""):
             path = _inside(volume, sub_path)
         found.append(Mount(str(path), target, bool(each.get("readOnly")) or not volume.writable))
+    # What the pod did not ask for does not stand in the way of what it did.
+    account = next((each for each in found if each.target == mounting.MOUNT_PATH), None)
+    if account is not None and any(account.target.startswith(each.target + "/") for each in found):
+        found.remove(account)
     _check_nesting(found)
     return tuple(found)
 

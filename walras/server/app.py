@@ -85,6 +85,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         store = SqliteStore(options.data / "walras.db")
         stack.callback(store.close)
         certificates = tls.ensure(options.data / "tls", options.host, clock.now_ms())
+        signing_key = tls.signing_key(options.data / "tls")
     except OSError as error:
         raise StorageError(
             f"the data folder {options.data} cannot be used: {error.strerror or error}"
@@ -94,11 +95,11 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     api = API(store, clock, ids)
     if not api.has_cluster(FLEET):
         await api.create_cluster(FLEET)
-    planes = ControlPlanes(api, clock, ids, endpoint=url, ca_pem=certificates.ca_pem)
+    planes = ControlPlanes(api, clock, ids, endpoint=url, ca_pem=certificates.ca_pem, signing_key=signing_key)
     await stack.enter_async_context(_running(planes))
     operator_file = _write_kubeconfig(options.data, url, certificates.ca_pem, planes.operator_token)
     runtime = ProcessRuntime(options.data)
-    kubelet = Kubelet(api, runtime, clock, planes.recorder, options.data)
+    kubelet = Kubelet(api, runtime, clock, planes.recorder, options.data, accounts=planes.accounts)
     exchange = Exchange(
         api,
         store,
@@ -118,6 +119,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         verbs,
         planes.authenticator,
         clock,
+        accounts=planes.accounts,
         pods=kubelet,
         extra=Views(api, exchange, store, clock, verbs),
     )

@@ -1,4 +1,4 @@
-"""A certificate authority of one's own and the server's certificate, made once in the data folder."""
+"""A certificate authority of one's own, the server's certificate and the key that signs tokens, made once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from walras.kube.access.keys import SigningKey
 
 CA_DAYS: Final = 3650
 SERVER_DAYS: Final = 365
@@ -42,6 +44,14 @@ def ensure(folder: Path, host: str, now_ms: int) -> Certificates:
     if not _still_good(paths, host, now):
         _write_server(paths, ca_key_file, host, now)
     return paths
+
+
+def signing_key(folder: Path) -> SigningKey:
+    """The key of service accounts' tokens in `folder`, made once. Raises OSError, StorageError."""
+    path = folder / "serviceaccounts.key"
+    if not path.exists():
+        _write(path, SigningKey.generate().pem(), 0o600)
+    return SigningKey.load(path.read_bytes())
 
 
 def _names(host: str) -> list[x509.GeneralName]:

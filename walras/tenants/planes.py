@@ -6,8 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from walras.core.clock import Clock, Ids
+from walras.kube.access.accounts import Accounts
+from walras.kube.access.keys import SigningKey
 from walras.kube.api import API
+from walras.tenants.account_tokens import AccountTokenController
 from walras.tenants.agents import AgentController, prepare_fleet
+from walras.tenants.aggregation import AggregationController
 from walras.tenants.controller import Manager
 from walras.tenants.cronjobs import CronJobController
 from walras.tenants.daemonsets import DaemonSetController
@@ -35,10 +39,20 @@ class ControlPlanes:
     """Everything that acts in agents' clusters by itself. It has no state: all of it is in the API.
 
     `endpoint` is the server's URL as clients reach it, `ca_pem` the certificate by which they know it.
+    `signing_key` signs the tokens of service accounts; without one they last as long as the process.
     `manager` runs the controllers, and may run others' (`manager.add(reconciler, Key(...))`).
     """
 
-    def __init__(self, api: API, clock: Clock, ids: Ids, *, endpoint: str, ca_pem: str) -> None:
+    def __init__(
+        self,
+        api: API,
+        clock: Clock,
+        ids: Ids,
+        *,
+        endpoint: str,
+        ca_pem: str,
+        signing_key: SigningKey | None = None,
+    ) -> None:
         self._api = api
         self._ids = ids
         self._ca_pem = ca_pem
@@ -46,6 +60,7 @@ class ControlPlanes:
         self.dependents = Dependents(api)
         self.recorder = Recorder(api, clock, self.manager)
         self.authenticator = TokenAuthenticator(api)
+        self.accounts = Accounts(api, signing_key or SigningKey.generate(), endpoint)
         self.operator_token = ""
         manager, recorder, dependents = self.manager, self.recorder, self.dependents
         workloads = (api, clock, manager, recorder, dependents)
@@ -67,6 +82,8 @@ class ControlPlanes:
             DaemonSetController(*workloads),
             EndpointsController(api, manager),
             ClaimController(api, manager),
+            AggregationController(api, manager),
+            AccountTokenController(api, manager, self.accounts, ca_pem),
             EventExpiry(api, clock, manager),
         )
         self._unsubscribe: list[Callable[[], None]] = []

@@ -13,8 +13,8 @@ from walras.kube.access.keys import SigningKey
 from walras.kube.access.words import Object, account_groups, account_name
 from walras.kube.api import API
 from walras.kube.context import Identity
+from walras.kube.objects import ACCOUNTS
 
-ACCOUNTS: Final = "serviceaccounts"
 LIFETIME_S: Final = 3600
 # Something that is being deleted still counts for as long (jwt.DefaultLeeway of kube-apiserver).
 LEEWAY_MS: Final = 60_000
@@ -199,3 +199,12 @@ def _identity(claims: Claims, cluster: str) -> Identity:
 def bindable(kind: str) -> str:
     """The resource of a kind that a token may be bound to; "" for another."""
     return _BINDABLE.get(kind, "")
+
+
+def node_of(api: API, cluster: str, pod: Object) -> Reference | None:
+    """The node that a pod is on; only its name when the node is gone."""
+    name = str(pod["spec"].get("nodeName") or "")
+    if not name:
+        return None
+    node = api.find(cluster, "nodes", "", name)
+    return Reference(name, node["metadata"]["uid"] if node else "")

@@ -15,7 +15,6 @@ from walras.core.errors import (
     UnsupportedMediaType,
 )
 from walras.kube import objects, policy
-from walras.kube.access.accounts import ACCOUNTS
 from walras.kube.access.authoriser import Authoriser
 from walras.kube.bodies import Body
 from walras.kube.context import Context
@@ -269,7 +268,7 @@ class Resources:
         return self._one(request, resource, shape, answered, 201)
 
     async def _act(self, request: Request, resource: Resource) -> Outcome:
-        if resource.key == ACCOUNTS and request.method == "POST":
+        if resource.key == objects.ACCOUNTS and request.method == "POST":
             return await self._token(request)
         if resource.key != "pods":
             raise _no_such_subresource(resource, request.route.subresource)

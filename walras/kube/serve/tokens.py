@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from walras.core.clock import rfc3339
 from walras.core.errors import BadRequest, Cause, Invalid
-from walras.kube.access.accounts import ACCOUNTS, LIFETIME_S, Accounts, Reference, bindable
+from walras.kube.access.accounts import LIFETIME_S, Accounts, Reference, bindable, node_of
 from walras.kube.api import API
-from walras.kube.objects import conflict
+from walras.kube.objects import ACCOUNTS, conflict
 
 Object = dict[str, Any]
 
@@ -130,12 +130,3 @@ def _bound(
         )
         raise conflict(kind, name, why)
     return found, node_of(api, cluster, found) if kind == "Pod" else None
-
-
-def node_of(api: API, cluster: str, pod: Object) -> Reference | None:
-    """The node that a pod is on; only its name when the node is gone."""
-    name = str(pod["spec"].get("nodeName") or "")
-    if not name:
-        return None
-    node = api.find(cluster, "nodes", "", name)
-    return Reference(name, node["metadata"]["uid"] if node else "")
