@@ -41,6 +41,7 @@ from walras.kube.serve.answers import Answer, Stream, encode, json_answer, text_
 from walras.kube.serve.asking import attributes
 from walras.kube.serve.compression import compressed
 from walras.kube.serve.credentials import Credentials
+from walras.kube.serve.fair import Fair, Payer, Turn
 from walras.kube.serve.paths import Route
 from walras.kube.serve.ports import Asked, Authenticator, Extra, PodAccess
 from walras.kube.serve.requests import Request, parse_query
@@ -53,7 +54,6 @@ _PUBLIC: Final = ("health", "version")
 
 _CACHED: Final = ((b"cache-control", b"public, max-age=3600"),)
 
-Payer = tuple[str, str]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 # The Kubernetes release whose behaviour is followed; clients compare their own with it.
@@ -96,6 +96,7 @@ class Application:
         # Open watches, logs and proxied answers, and how many each cluster's users have together.
         self.streams: set[asyncio.Task[None]] = set()
         self._open: Counter[Payer] = Counter()
+        self._fair = Fair()
         self._closing = False
 
     @property
@@ -118,11 +119,19 @@ class Application:
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        turn: Turn | None = None
         payer: Payer = ("", "")
         try:
             request = self._request(scope, receive)
             payer = request.identity.payer
-            outcome = await self._answer(request)
+            if request.route.place in _PUBLIC:
+                outcome: Answer | Stream = self._public(request)
+            else:
+                turn = await self._fair.turn(payer, request.identity.user)
+                if request.route.subresource == "proxy":
+                    # The pod's answer may take as long as it likes.
+                    turn.leave()
+                outcome = await turn.run(self._allowed(request, scope))
         except ClientGone:
             return
         except WalrasError as error:
@@ -130,11 +139,15 @@ class Application:
         except Exception:
             log.exception("request failed", method=scope["method"], path=scope["path"])
             outcome = status.answer(InternalError("an internal error occurred; the server's log has it"))
+        finally:
+            if turn is not None:
+                turn.leave()
         if isinstance(outcome, Answer):
             outcome = await compressed(outcome, _header(scope, b"accept-encoding"))
             await _send(send, outcome, head_only=scope["method"] == "HEAD")
         else:
-            await self._stream(outcome, payer, receive, send)
+            assert turn is not None
+            await self._stream(outcome, payer, turn, receive, send)
 
     # Who and where
 
@@ -144,10 +157,7 @@ class Application:
         query = scope["query_string"]
         route = paths.parse(raw_path)
         identity = self._identify(route, headers.get(b"authorization", b""))
-        someone = impersonation.wanted(scope["headers"])
-        if someone is not None:
-            identity = impersonation.become(identity, route.cluster, someone, self.access)
-        request = Request(
+        return Request(
             scope["method"],
             route,
             parse_query(query),
@@ -157,9 +167,6 @@ class Application:
             identity,
             self.access,
         )
-        if route.cluster and route.place not in _PUBLIC:
-            self.access.require(identity, route.cluster, attributes(request))
-        return request
 
     def _identify(self, route: Route, authorization: bytes) -> Identity:
         """Raises Unauthorized without a valid token, Forbidden for a cluster that is not the caller's."""
@@ -179,6 +186,16 @@ class Application:
         return identity
 
     # What
+
+    async def _allowed(self, request: Request, scope: Mapping[str, Any]) -> Answer | Stream:
+        """The answer to whoever is asking, in whose name it may be. Raises Forbidden."""
+        cluster = request.route.cluster
+        someone = impersonation.wanted(scope["headers"])
+        if someone is not None:
+            request.identity = impersonation.become(request.identity, cluster, someone, self.access)
+        if cluster:
+            self.access.require(request.identity, cluster, attributes(request))
+        return await self._answer(request)
 
     async def _answer(self, request: Request) -> Answer | Stream:
         route = request.route
@@ -237,13 +254,13 @@ class Application:
 
     # Streams
 
-    async def _stream(self, stream: Stream, payer: Payer, receive: Receive, send: Send) -> None:
+    async def _stream(self, stream: Stream, payer: Payer, turn: Turn, receive: Receive, send: Send) -> None:
         """Sends the chunks until they end, the client goes or the server closes."""
         if self._closing or self._open[payer] >= STREAMS_MAX:
             stream.close()
             await _send(send, self._no_stream(), head_only=False)
             return
-        pump = asyncio.create_task(_pump(stream, send))
+        pump = asyncio.create_task(turn.run(_pump(stream, send)))
         gone = asyncio.create_task(_gone(receive))
         self.streams.add(pump)
         self._open[payer] += 1
