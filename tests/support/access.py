@@ -15,6 +15,7 @@ from walras.kube.access.keys import SigningKey
 from walras.kube.api import API
 from walras.kube.context import Identity
 from walras.kube.serve.app import Application
+from walras.kube.serve.auditlog import AuditLog
 from walras.kube.store.sqlite import MEMORY, SqliteStore
 from walras.kube.verbs import Verbs
 
@@ -97,7 +98,7 @@ class Story(Protocol):
     def __call__(self, place: Place) -> Coroutine[Any, Any, None]: ...
 
 
-def tell(story: Story) -> None:
+def tell(story: Story, audit: AuditLog | None = None) -> None:
     """Runs a story on a fresh server."""
 
     async def told() -> None:
@@ -108,7 +109,7 @@ def tell(story: Story) -> None:
             for namespace in ("default", "kube-system", "other"):
                 await api.create(cluster, "namespaces", {"metadata": {"name": namespace}})
         accounts = Accounts(api, KEY, ENDPOINT)
-        app = Application(Verbs(api), Tokens(), clock, accounts=accounts)
+        app = Application(Verbs(api), Tokens(), clock, accounts=accounts, audit=audit)
         transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url=ENDPOINT) as http:
             await story(Place(api, clock, app, accounts, http))

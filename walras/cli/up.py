@@ -54,8 +54,14 @@ def _listen(_: click.Context, __: click.Parameter, value: str) -> tuple[str, int
     metavar="auto|emulated:N[:MODEL][,...]",
     help="This machine's NVIDIA GPUs, or emulated ones if it has none; or N emulated ones of some models.",
 )
+@click.option(
+    "--audit-log",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write who asked for what to this file, as JSON lines; ten of 100 MiB are kept.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON once it is ready.")
-def up(data: Path | None, listen: tuple[str, int], gpus: str, as_json: bool) -> None:
+def up(data: Path | None, listen: tuple[str, int], gpus: str, audit_log: Path | None, as_json: bool) -> None:
     """Start everything on this machine: API servers, market, ledger and runtime, in one process.
 
     Ctrl-C drains what runs and exits 0; a second one exits at once. Start it again on the same data and it
@@ -63,7 +69,8 @@ def up(data: Path | None, listen: tuple[str, int], gpus: str, as_json: bool) -> 
     """
     host, port = listen
     chosen = (data or default_data()).expanduser().absolute()
-    options = Options(data=chosen, host=host, port=port, gpus=gpus)
+    audit = audit_log.expanduser().absolute() if audit_log else None
+    options = Options(data=chosen, host=host, port=port, gpus=gpus, audit_log=audit)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(options, as_json))
 

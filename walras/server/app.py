@@ -21,6 +21,7 @@ from walras.exchange.slices import resource_slices
 from walras.exchange.views import Views
 from walras.kube.api import API
 from walras.kube.serve.app import Application
+from walras.kube.serve.auditlog import AuditLog
 from walras.kube.serve.server import serve as serve_http
 from walras.kube.store.sqlite import SqliteStore
 from walras.kube.verbs import Verbs
@@ -46,6 +47,7 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 7443
     gpus: str = "auto"
+    audit_log: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,9 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     await kubelet.start()
     stack.push_async_callback(kubelet.stop, DRAIN_S)
     await stack.enter_async_context(_running(exchange))
+    audit = _audit_log(options.audit_log)
+    if audit is not None:
+        stack.callback(audit.close)
     verbs = Verbs(api, object_quota(api))
     application = Application(
         verbs,
@@ -121,6 +126,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         clock,
         accounts=planes.accounts,
         pods=kubelet,
+        audit=audit,
         extra=Views(api, exchange, store, clock, verbs),
     )
     running = await serve_http(application, options.host, port, certificates.cert_file, certificates.key_file)
@@ -133,6 +139,15 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         tuple(_shown(device, found) for device in found.devices),
         (*found.notes, *runtime.warnings),
     )
+
+
+def _audit_log(path: Path | None) -> AuditLog | None:
+    if path is None:
+        return None
+    try:
+        return AuditLog(path)
+    except OSError as error:
+        raise StorageError(f"the audit log {path} cannot be written: {error.strerror or error}") from error
 
 
 @asynccontextmanager

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -22,14 +21,13 @@ from walras.core.errors import (
     MethodNotAllowed,
     NotFound,
     ServiceUnavailable,
-    TooManyRequests,
     Unauthorized,
     WalrasError,
 )
 from walras.kube import openapi
 from walras.kube.access import impersonation
 from walras.kube.access.accounts import Accounts
-from walras.kube.access.authoriser import Authoriser
+from walras.kube.access.authoriser import Authoriser, forbidden
 from walras.kube.access.keys import SigningKey
 from walras.kube.access.words import ANONYMOUS, UNAUTHENTICATED
 from walras.kube.bodies import ClientGone, Receive
@@ -39,13 +37,16 @@ from walras.kube.registry_builtin import for_all
 from walras.kube.serve import discovery, paths, status
 from walras.kube.serve.answers import Answer, Stream, encode, json_answer, text_answer
 from walras.kube.serve.asking import attributes
+from walras.kube.serve.audit import Audit
+from walras.kube.serve.auditlog import AuditLog
 from walras.kube.serve.compression import compressed
 from walras.kube.serve.credentials import Credentials
-from walras.kube.serve.fair import Fair, Payer, Turn
+from walras.kube.serve.fair import Fair, Turn
 from walras.kube.serve.paths import Route
 from walras.kube.serve.ports import Asked, Authenticator, Extra, PodAccess
 from walras.kube.serve.requests import Request, parse_query
 from walras.kube.serve.resources import Resources
+from walras.kube.serve.streams import Send, Streams, send_answer
 from walras.kube.verbs import Verbs
 
 log = structlog.get_logger(__name__)
@@ -54,16 +55,20 @@ _PUBLIC: Final = ("health", "version")
 
 _CACHED: Final = ((b"cache-control", b"public, max-age=3600"),)
 
-Send = Callable[[Mapping[str, Any]], Awaitable[None]]
-
 # The Kubernetes release whose behaviour is followed; clients compare their own with it.
 KUBERNETES_VERSION: Final = "1.36.3"
-STREAMS_MAX: Final = 1000
 # What a POST beside the Kubernetes API may bring; the largest Bid is a quarter of it.
 EXTRA_BYTES_MAX: Final = 128 << 10
-# A client that takes nothing of its stream for this long has lost it.
-_STALLED_S: Final = 60
 _ANONYMOUS: Final = Identity(ANONYMOUS, (UNAUTHENTICATED,), " ")
+
+
+@dataclass(slots=True)
+class _Call:
+    """What has become of a request so far."""
+
+    request: Request | None = None
+    turn: Turn | None = None
+    failure: WalrasError | None = None
 
 
 class Application:
@@ -83,6 +88,7 @@ class Application:
         accounts: Accounts | None = None,
         pods: PodAccess | None = None,
         extra: Extra | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
         self.verbs = verbs
         self._credentials = Credentials(
@@ -93,11 +99,9 @@ class Application:
         self._resources = Resources(verbs, clock, self._credentials, self.access)
         self.pods = pods
         self.extra = extra
-        # Open watches, logs and proxied answers, and how many each cluster's users have together.
-        self.streams: set[asyncio.Task[None]] = set()
-        self._open: Counter[Payer] = Counter()
+        self._streams = Streams()
         self._fair = Fair()
-        self._closing = False
+        self._audit = Audit(audit, clock, verbs.api.ids, _ANONYMOUS) if audit else None
 
     @property
     def pods(self) -> PodAccess | None:
@@ -107,47 +111,54 @@ class Application:
     def pods(self, pods: PodAccess | None) -> None:
         self._resources.pods = pods
 
+    @property
+    def streams(self) -> set[asyncio.Task[None]]:
+        """Open watches, logs and proxied answers."""
+        return self._streams.tasks
+
     async def close(self) -> None:
         """Ends every stream, each with a proper last chunk; new streams are refused."""
-        self._closing = True
-        tasks = list(self.streams)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._streams.close()
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        turn: Turn | None = None
-        payer: Payer = ("", "")
+        call = _Call()
+        trail = self._audit.begin(scope) if self._audit else None
         try:
-            request = self._request(scope, receive)
-            payer = request.identity.payer
-            if request.route.place in _PUBLIC:
-                outcome: Answer | Stream = self._public(request)
-            else:
-                turn = await self._fair.turn(payer, request.identity.user)
-                if request.route.subresource == "proxy":
-                    # The pod's answer may take as long as it likes.
-                    turn.leave()
-                outcome = await turn.run(self._allowed(request, scope))
+            outcome = await self._outcome(call, scope, receive)
         except ClientGone:
             return
         except WalrasError as error:
-            outcome = status.answer(error)
+            call.failure, outcome = error, status.answer(error)
         except Exception:
             log.exception("request failed", method=scope["method"], path=scope["path"])
-            outcome = status.answer(InternalError("an internal error occurred; the server's log has it"))
+            call.failure = InternalError("an internal error occurred; the server's log has it")
+            outcome = status.answer(call.failure)
         finally:
-            if turn is not None:
-                turn.leave()
+            if call.turn is not None:
+                call.turn.leave()
         if isinstance(outcome, Answer):
             outcome = await compressed(outcome, _header(scope, b"accept-encoding"))
-            await _send(send, outcome, head_only=scope["method"] == "HEAD")
+            await send_answer(send, outcome, head_only=scope["method"] == "HEAD")
         else:
-            assert turn is not None
-            await self._stream(outcome, payer, turn, receive, send)
+            assert call.request is not None and call.turn is not None
+            if trail is not None:
+                trail.note("ResponseStarted", call.request, outcome, None)
+            await self._streams.run(outcome, call.request.identity.payer, call.turn, receive, send)
+        if trail is not None:
+            trail.note("ResponseComplete", call.request, outcome, call.failure)
+
+    async def _outcome(self, call: _Call, scope: Mapping[str, Any], receive: Receive) -> Answer | Stream:
+        """What is answered, when it is the caller's turn."""
+        request = call.request = self._request(scope, receive)
+        if request.route.place in _PUBLIC:
+            return self._public(request)
+        turn = call.turn = await self._fair.turn(request.identity.payer, request.identity.user)
+        if request.route.subresource == "proxy":
+            # The pod's answer may take as long as it likes.
+            turn.leave()
+        return await turn.run(self._allowed(request, scope))
 
     # Who and where
 
@@ -194,7 +205,10 @@ class Application:
         if someone is not None:
             request.identity = impersonation.become(request.identity, cluster, someone, self.access)
         if cluster:
-            self.access.require(request.identity, cluster, attributes(request))
+            asked = attributes(request)
+            request.decision = self.access.decide(request.identity, cluster, asked)
+            if not request.decision.allowed:
+                raise forbidden(request.identity, asked, request.decision.reason)
         return await self._answer(request)
 
     async def _answer(self, request: Request) -> Answer | Stream:
@@ -236,7 +250,7 @@ class Application:
             case "version":
                 return json_answer(version())
             case "health":
-                if self._closing and request.route.name == "readyz":
+                if self._streams.closing and request.route.name == "readyz":
                     raise ServiceUnavailable("the server is shutting down")
                 return text_answer("ok")
         return discovery.not_found()
@@ -251,41 +265,6 @@ class Application:
         route, method = request.route, "GET" if request.method == "HEAD" else request.method
         asked = Asked(request.identity, route.cluster, method, route.rest, request.query, body)
         return json_answer(await self.extra(asked))  # noqa: S610
-
-    # Streams
-
-    async def _stream(self, stream: Stream, payer: Payer, turn: Turn, receive: Receive, send: Send) -> None:
-        """Sends the chunks until they end, the client goes or the server closes."""
-        if self._closing or self._open[payer] >= STREAMS_MAX:
-            stream.close()
-            await _send(send, self._no_stream(), head_only=False)
-            return
-        pump = asyncio.create_task(turn.run(_pump(stream, send)))
-        gone = asyncio.create_task(_gone(receive))
-        self.streams.add(pump)
-        self._open[payer] += 1
-        try:
-            await asyncio.wait((pump, gone), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            left = gone.done()
-            gone.cancel()
-            pump.cancel()
-            await asyncio.wait((pump,))
-            stream.close()
-            self.streams.discard(pump)
-            self._open[payer] -= 1
-            if not self._open[payer]:
-                del self._open[payer]
-        if not left:
-            with suppress(Exception):
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    def _no_stream(self) -> Answer:
-        if self._closing:
-            return status.answer(ServiceUnavailable("the server is shutting down", retry_after_s=1))
-        return status.answer(
-            TooManyRequests(f"more than {STREAMS_MAX} open streams; close some", retry_after_s=5)
-        )
 
 
 def version() -> dict[str, str]:
@@ -353,37 +332,3 @@ def _openapi(registry: Registry, request: Request) -> Answer:
 
 def _header(scope: Mapping[str, Any], name: bytes) -> bytes:
     return next((value for key, value in scope["headers"] if key == name), b"")
-
-
-async def _send(send: Send, answer: Answer, *, head_only: bool) -> None:
-    headers = [(b"content-type", answer.content_type), *answer.headers]
-    if answer.status not in (204, 304):
-        headers.append((b"content-length", b"%d" % len(answer.body)))
-    body = b"" if head_only else answer.body
-    with suppress(Exception):
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-
-
-async def _pump(stream: Stream, send: Send) -> None:
-    headers = [(b"content-type", stream.content_type), (b"cache-control", b"no-cache, private")]
-    headers += stream.headers
-    try:
-        await send({"type": "http.response.start", "status": stream.status, "headers": headers})
-        # Headers go out with the first chunk only; a watch may have none for hours.
-        await send({"type": "http.response.body", "body": b"", "more_body": True})
-        async for chunk in stream.chunks:
-            async with asyncio.timeout(_STALLED_S):
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    except asyncio.CancelledError:
-        pass
-    except Exception as error:
-        log.info("stream ended early", error=repr(error))
-    finally:
-        await stream.chunks.aclose()
-
-
-async def _gone(receive: Receive) -> None:
-    """Returns when the client has left."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from walras.core.errors import BadRequest
 from walras.kube import bodies
-from walras.kube.access.authoriser import Authoriser
+from walras.kube.access.authoriser import Authoriser, Decision
 from walras.kube.context import Context, Identity
 from walras.kube.serve.paths import Route
 
@@ -37,6 +37,8 @@ class Request:
     receive: bodies.Receive
     identity: Identity
     access: Authoriser | None = None
+    # What access control made of it, once it was asked.
+    decision: Decision | None = None
 
     def header(self, name: bytes) -> str:
         return self.headers.get(name, b"").decode("latin-1")
