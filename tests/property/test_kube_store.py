@@ -123,8 +123,8 @@ class Subject:
         )
         found = []
         while (event := stream.ready()) is not None:
-            metadata = event[1]["metadata"]
-            found.append((int(metadata["resourceVersion"]), event[0], metadata["name"]))
+            metadata = event.object["metadata"]
+            found.append((int(metadata["resourceVersion"]), event.type, metadata["name"]))
         stream.close()
         return found
 

@@ -165,7 +165,7 @@ def test_an_object_enters_and_leaves_a_selection(tell: Tell) -> None:
         assert seen(live) == expected
         assert seen(world.watch(since, label_selector="color=blue")) == expected
         left = world.watch("4", label_selector="color=blue").ready()
-        assert left is not None and left[1]["metadata"]["labels"] == {"color": "blue", "size": "2"}
+        assert left is not None and left.object["metadata"]["labels"] == {"color": "blue", "size": "2"}
 
     tell(story)
 
@@ -230,7 +230,7 @@ def test_a_slow_reader_is_ended_and_told_to_list_again(tell: Tell, monkeypatch: 
         stream = world.watch()
         for number in range(5):
             await world.put("x", v=str(number))
-        assert [(await anext(stream))[0] for _ in range(3)] == ["ADDED", "MODIFIED", "MODIFIED"]
+        assert [(await anext(stream)).type for _ in range(3)] == ["ADDED", "MODIFIED", "MODIFIED"]
         with pytest.raises(Expired, match="too far behind"):
             await anext(stream)
         assert len(world.api.hub) == 0
@@ -247,7 +247,7 @@ def test_a_reader_slow_by_bytes_is_ended_and_one_that_keeps_up_is_not(
         slow, quick = world.watch(), world.watch()
         for number in range(20):
             await world.put("x", v=str(number) + "x" * 1000)
-            assert (await anext(quick))[0] in ("ADDED", "MODIFIED")
+            assert (await anext(quick)).type in ("ADDED", "MODIFIED")
         waiting = [event for _ in range(20) if (event := slow.ready())]
         assert 1 < len(waiting) < 6
         with pytest.raises(Expired, match="too far behind"):
@@ -266,7 +266,7 @@ def test_more_initial_objects_than_may_wait_still_end_with_their_bookmark(
         for name in "abcde":
             await world.put(name)
         stream = world.watch(send_initial_events=True, bookmarks=True)
-        assert [(await anext(stream))[0] for _ in range(6)] == ["ADDED"] * 5 + ["BOOKMARK"]
+        assert [(await anext(stream)).type for _ in range(6)] == ["ADDED"] * 5 + ["BOOKMARK"]
 
     tell(story)
 
@@ -321,7 +321,9 @@ def test_a_watch_over_all_clusters_says_which_one(tell: Tell) -> None:
         await world.put("y", cluster="b")
         await world.put("z", cluster="a")
         events = [stream.ready(), stream.ready()]
-        clusters = [event[1]["metadata"]["annotations"]["walras.dev/cluster"] for event in events if event]
+        clusters = [
+            event.object["metadata"]["annotations"]["walras.dev/cluster"] for event in events if event
+        ]
         assert clusters == ["b", "a"]
         assert [i["metadata"]["annotations"] for i in page.items] == [{"walras.dev/cluster": "a"}]
         with pytest.raises(Expired):

@@ -14,7 +14,7 @@ from walras.core.clock import SequenceIds, VirtualClock
 from walras.core.errors import Expired, NotFound
 from walras.kube.api import API
 from walras.kube.context import Identity
-from walras.kube.serve import streams as streams_module
+from walras.kube.serve import streams
 from walras.kube.serve.app import EXTRA_BYTES_MAX, Application
 from walras.kube.serve.ports import Asked
 from walras.kube.store.sqlite import MEMORY, SqliteStore
@@ -447,7 +447,7 @@ def test_closing_ends_the_watches_with_a_last_chunk_and_refuses_new_ones(store: 
 
 
 def test_one_callers_streams_are_limited(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams_module, "STREAMS_MAX", 1)
+    monkeypatch.setattr(streams, "STREAMS_MAX", 1)
 
     async def story(app: Application, open_stream: Callable[[str], Streaming]) -> None:
         first = open_stream(WATCH_LIST)

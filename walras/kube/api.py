@@ -3,41 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
-
-import structlog
 
 from walras.core.clock import Clock, Ids, rfc3339
 from walras.kube import definitions, objects
 from walras.kube.access import bootstrap
+from walras.kube.collection import is_default
 from walras.kube.committer import Committer, Pending
 from walras.kube.context import EVERY_CLUSTER
-from walras.kube.record import Key, Object
+from walras.kube.events import Event, in_cluster
+from walras.kube.hub import Hub, View
+from walras.kube.record import Key, Object, Record
 from walras.kube.registry import Registry
 from walras.kube.registry_builtin import for_agents, for_all, for_fleet
-from walras.kube.state import ChangeType, Effect, State, Write, is_default
+from walras.kube.state import Effect, State, Write
 from walras.kube.store.base import Batch, Params, Store
+from walras.kube.subscribers import Change, Handler, Subscribers
 from walras.kube.transaction import Transaction
-from walras.kube.watch import Event, Hub, View, Watch, in_cluster, past, too_old
+from walras.kube.watch import Watch, past, too_old
+
+__all__ = ["API", "FLEET", "Change", "Handler"]
 
 FLEET: Final = "fleet"
-log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A committed change of one object, for subscribers. The objects are shared: never mutate them."""
-
-    cluster: str
-    type: ChangeType
-    object: Object
-    old: Object | None
-    resource: str
-
-
-Handler = Callable[[Change], None]
 Objects = list[Object]
 Names = list[str]
 Events = list[Event]
@@ -50,10 +40,12 @@ class API:
         self.store = store
         self.clock = clock
         self.ids = ids
-        self.state = State(store.clusters(), store.current(), bootstrap.records(rfc3339(clock.now_ms())))
+        defaults = bootstrap.records(rfc3339(clock.now_ms()))
+        self.state = State(store.clusters(), store.current(), store.load, defaults)
+        self.state.on_wake = self._woke
         self.hub = Hub(self.revision)
         self._committer = Committer(store, self.state, self._publish)
-        self._handlers: dict[str, list[Handler]] = {}
+        self._subscribers = Subscribers(self.state)
         self._creating: set[str] = set()
         self._registries: dict[str, Registry] = {}
         for cluster, _ in self.state.everywhere(objects.CRDS):
@@ -81,6 +73,7 @@ class API:
 
     async def delete_cluster(self, name: str) -> None:
         """Removes a cluster with everything in it; subscribers see every object DELETED. Raises NotFound."""
+        # Subscribers will see every object go, so all of them must be there.
         self.state.cluster(name).dropping = True
         await self._committer.submit(Batch(clusters_dropped=(name,)), [])
 
@@ -88,7 +81,9 @@ class API:
         """What the cluster serves. Raises NotFound."""
         if cluster == EVERY_CLUSTER:
             return for_all()
-        self.state.cluster(cluster)
+        counters = self.state.counters(cluster)
+        if counters.asleep and counters.defines:
+            self.state.cluster(cluster)
         return self._registries.get(cluster) or _base(cluster)
 
     def _serve_definitions(self, cluster: str) -> None:
@@ -105,7 +100,43 @@ class API:
         """The revision up to which everything is committed; of all clusters together for "*"."""
         if cluster == EVERY_CLUSTER:
             return self.state.total_revision()
-        return self.state.cluster(cluster).revision
+        return self.state.counters(cluster).revision
+
+    # Sleep
+
+    async def hibernate(self, names: Sequence[str]) -> None:
+        """Puts clusters that nobody uses at this moment to the disk, until somebody asks for one of them.
+
+        Their objects leave memory, here and in what subscribers keep; requests and watches notice nothing.
+        """
+        quiet = tuple(
+            name for name in names if self.state.is_quiet(name) and not self.state.clusters[name].asleep
+        )
+        for name in quiet:
+            self.state.clusters[name].flagged = True
+        if quiet:
+            await self._committer.submit(Batch(slept=quiet), [])
+
+    def is_asleep(self, name: str) -> bool:
+        cluster = self.state.clusters.get(name)
+        return cluster is not None and cluster.asleep
+
+    def rouse(self, name: str) -> bool:
+        """Whether the cluster is there; then its objects are too, and subscribers have heard of them."""
+        if not self.has_cluster(name):
+            return False
+        self.state.cluster(name)
+        self._subscribers.tell_woken()
+        return True
+
+    def on_sleep(self, forget: Callable[[str], object]) -> Callable[[], None]:
+        """Calls `forget` with each cluster that is put to sleep; subscribers see its objects ADDED again when
+        it wakes. Returns what ends it."""
+        return self._subscribers.on_sleep(forget)
+
+    def _woke(self, name: str) -> None:
+        self._serve_definitions(name)
+        self._subscribers.woke(name)
 
     # Reads
 
@@ -127,26 +158,32 @@ class API:
         return [record.object for record in collection.listed(namespace)] if collection else []
 
     def everywhere(self, resource: str) -> Iterator[tuple[str, Object]]:
-        """(cluster, object) of what is stored in all clusters, by cluster, namespace and name."""
+        """(cluster, object) of what is stored in clusters that are awake, by cluster, namespace and name."""
         for cluster, collection in self.state.everywhere(resource):
             for record in collection.listed():
                 if not is_default(record):
                     yield cluster, record.object
 
+    def everywhere_stored(self, resource: str, namespace: str = "") -> Iterator[Record]:
+        """Records of one namespace, or of all, over all clusters, those that sleep among them, in order."""
+        asleep: dict[str, list[Record]] = {}
+        for row in self.store.sleeping(resource):
+            cluster = self.state.clusters.get(row.cluster)
+            if cluster is not None and cluster.asleep and namespace in ("", row.namespace):
+                key = Key(row.cluster, resource, row.namespace, row.name)
+                asleep.setdefault(row.cluster, []).append(Record(key, row.revision, row.data))
+        awake = dict(self.state.everywhere(resource))
+        for name in sorted({*asleep, *awake}):
+            yield from asleep.get(name) or (r for r in awake[name].listed(namespace) if not is_default(r))
+
     def subscribe(self, resource: str, handler: Handler) -> Callable[[], None]:
-        """Calls `handler` for every existing object of all clusters as ADDED, now, then for each change.
+        """Calls `handler` for every existing object as ADDED, now, then for each change.
+
+        Objects of a cluster that sleeps come when it wakes, see `on_sleep`.
 
         A handler that raises is logged and called again for the next change. Returns what ends it.
         """
-        for cluster, obj in self.everywhere(resource):
-            _call(handler, Change(cluster, "ADDED", obj, None, resource))
-        self._handlers.setdefault(resource, []).append(handler)
-
-        def unsubscribe() -> None:
-            if handler in self._handlers.get(resource, ()):
-                self._handlers[resource].remove(handler)
-
-        return unsubscribe
+        return self._subscribers.subscribe(resource, handler)
 
     def watch(self, view: View, after: int | None = None, *, initial: bool = False) -> Watch:
         """Changes beyond revision `after`, or from now on; or what there is, as ADDED, and then changes.
@@ -157,7 +194,7 @@ class API:
             if after is not None and after != self.state.total_revision():
                 raise too_old(after, self.state.total_revision())
             return self.hub.open(view, self._existing(view) if initial else (), 0)
-        counters = self.state.cluster(view.cluster)
+        counters = self.state.counters(view.cluster)
         live = counters.revision
         if after is None:
             return self.hub.open(view, self._existing(view) if initial else (), live)
@@ -165,23 +202,25 @@ class API:
             raise too_old(after, counters.compacted)
         if after < live and after < self.state.changed(view.cluster, view.resource):
             replays = self.store.history(view.cluster, view.resource, after, live)
-            return self.hub.open(view, past(replays, view.namespace, view.matches), live)
+            return self.hub.open(view, past(replays, view.namespace, view.name, view.matches), live)
         return self.hub.open(view, (), max(after, live))
 
     def _existing(self, view: View) -> Events:
         everywhere = view.cluster == EVERY_CLUSTER
+        records: Iterable[Record]
         if everywhere:
-            collections = self.state.everywhere(view.resource)
+            records = self.everywhere_stored(view.resource, view.namespace)
         else:
             collection = self.state.collection(view.cluster, view.resource)
-            collections = [(view.cluster, collection)] if collection else []
-        return [
-            ("ADDED", in_cluster(cluster, record.object) if everywhere else record.object)
-            for cluster, collection in collections
-            for record in collection.listed(view.namespace)
-            if view.matches is None or view.matches(record.object)
-            if not (everywhere and is_default(record))
-        ]
+            records = collection.listed(view.namespace) if collection else ()
+        seen = (
+            record
+            for record in records
+            if view.name in ("", record.key.name) and (view.matches is None or view.matches(record.object))
+        )
+        if everywhere:
+            return [Event("ADDED", obj=in_cluster(record.key.cluster, record.object)) for record in seen]
+        return [Event("ADDED", record) for record in seen]
 
     # Writes
 
@@ -227,11 +266,13 @@ class API:
         """Stages and sends to the disk; see Transaction.commit."""
         asyncio.get_running_loop()  # raises here, before anything is staged, outside of a loop
         rows, effects = self.state.stage(writes)
-        return self._committer.submit(Batch(rows, tuple(statements)), effects)
+        woken = self.state.unflag({write.key.cluster for write in writes})
+        return self._committer.submit(Batch(rows, tuple(statements), woken=woken), effects)
 
     def _publish(self, group: Sequence[Pending]) -> None:
         """Everything of a group becomes visible, then everybody is told, in order."""
         effects: list[Effect] = []
+        self._subscribers.tell_woken()
         for pending in group:
             for name in pending.batch.clusters_created:
                 self.state.add_cluster(name)
@@ -240,11 +281,12 @@ class API:
                 self._registries.pop(name, None)
             self.state.publish(pending.effects)
             effects += pending.effects
+            for name in pending.batch.slept:
+                if self.state.sleep(name):
+                    self._registries.pop(name, None)
+                    self._subscribers.slept(name)
         self._follow(group, effects)
-        handlers = {resource: tuple(them) for resource, them in self._handlers.items()}
-        for effect in effects:
-            for handler in handlers.get(effect.record.key.resource, ()):
-                _call(handler, _change(effect))
+        self._subscribers.tell(effects)
 
     def _follow(self, group: Sequence[Pending], effects: Sequence[Effect]) -> None:
         """Tells the watches, and ends those of what is not served any more."""
@@ -262,17 +304,3 @@ class API:
 
 def _base(cluster: str) -> Registry:
     return for_fleet() if cluster == FLEET else for_agents()
-
-
-def _change(effect: Effect) -> Change:
-    key, previous = effect.record.key, effect.previous
-    return Change(
-        key.cluster, effect.type, effect.record.object, previous.object if previous else None, key.resource
-    )
-
-
-def _call(handler: Handler, change: Change) -> None:
-    try:
-        handler(change)
-    except Exception:
-        log.exception("subscriber failed", cluster=change.cluster, resource=change.resource)

@@ -73,7 +73,7 @@ class Committer:
             after, upto = cluster.compacted, cluster.revision - HISTORY_REVISIONS
             due = upto - after >= COMPACT_STEP
             while len(cluster.marks) > HISTORY_MARKS:
-                mark = cluster.marks.popleft()
+                mark = cluster.marks.pop(0)
                 if mark > max(after, upto):
                     upto, due = mark, True
             if due:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,15 +14,17 @@ import msgspec
 from walras.core.errors import BadRequest, Cause, Expired, Invalid, Timeout
 from walras.kube.api import API
 from walras.kube.context import EVERY_CLUSTER
+from walras.kube.events import Matcher, in_cluster
 from walras.kube.options import invalid
 from walras.kube.record import Key, Object, Record
 from walras.kube.registry import Resource
 from walras.kube.selectors import parse_fields, parse_labels
-from walras.kube.state import Cluster, is_default
-from walras.kube.watch import Matcher, in_cluster, too_old
+from walras.kube.state import Cluster
+from walras.kube.watch import too_old
 
 _TOKEN_VERSION: Final = "meta.k8s.io/v1"  # noqa: S105
 _CHUNK: Final = 500
+_NAME: Final = re.compile(r"[A-Za-z0-9.:_-]+")
 Where = tuple[str, str]
 
 
@@ -48,6 +51,12 @@ def matcher(resource: Resource, label_selector: str, field_selector: str) -> Mat
         )
 
     return matches
+
+
+def named(field_selector: str) -> str:
+    """The name of the one object that a selector of nothing else selects; "" for any other selector."""
+    name = field_selector.removeprefix("metadata.name=")
+    return name if name != field_selector and _NAME.fullmatch(name) else ""
 
 
 def parse_revision(text: str) -> int:
@@ -185,10 +194,9 @@ class Lister:
 
     def _everywhere(self, resource: Resource, namespace: str, matches: Matcher | None) -> Page:
         items = [
-            in_cluster(cluster, record.object)
-            for cluster, collection in self._api.state.everywhere(resource.storage.key)
-            for record in collection.listed(namespace)
-            if (matches is None or matches(record.object)) and not is_default(record)
+            in_cluster(record.key.cluster, record.object)
+            for record in self._api.everywhere_stored(resource.storage.key, namespace)
+            if matches is None or matches(record.object)
         ]
         return Page(items, str(self._api.state.total_revision()))
 

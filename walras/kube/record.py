@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections import deque
+from typing import Any, ClassVar, Final, NamedTuple
 
 import msgspec
 
 Object = dict[str, Any]
 
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
@@ -23,18 +24,25 @@ class Key(NamedTuple):
 
 def copy(obj: Object) -> Object:
     """A deep copy of plain JSON data, several times faster than `copy.deepcopy`."""
-    return _decode(_encode(obj))  # type: ignore[no-any-return]
+    return _decode(encode(obj))  # type: ignore[no-any-return]
 
 
 def size(obj: Object) -> int:
     """Bytes of its JSON."""
-    return len(_encode(obj))
+    return len(encode(obj))
+
+
+# Decoded, an object takes some eight times its JSON: so much JSON is kept decoded, all in all.
+DECODED_BYTES_MAX: Final = 8 << 20
 
 
 class Record:
     """`raw` is the JSON with the resourceVersion in it; `object` is shared: never mutate it."""
 
     __slots__ = ("_object", "key", "raw", "revision")
+    # The records that are decoded, of all clusters, the longest first.
+    _decoded: ClassVar[deque[Record]] = deque()
+    _decoded_bytes: ClassVar[int] = 0
 
     def __init__(self, key: Key, revision: int, raw: bytes) -> None:
         self.key = key
@@ -46,13 +54,24 @@ class Record:
     def of(cls, key: Key, revision: int, obj: Object) -> Record:
         """The record of `obj`, whose metadata gets the revision in place."""
         obj["metadata"]["resourceVersion"] = str(revision)
-        return cls(key, revision, _encode(obj))
+        return cls(key, revision, encode(obj))
 
     @property
     def object(self) -> Object:
-        if self._object is None:
-            self._object = _decode(self.raw)
-        return self._object
+        found = self._object
+        if found is None:
+            found = self._object = _decode(self.raw)
+            self._keep()
+        return found
+
+    def _keep(self) -> None:
+        """Counts this one as decoded, and lets go of those that were decoded the longest ago."""
+        Record._decoded.append(self)
+        Record._decoded_bytes += len(self.raw)
+        while Record._decoded_bytes > DECODED_BYTES_MAX and len(Record._decoded) > 1:
+            oldest = Record._decoded.popleft()
+            oldest._object = None
+            Record._decoded_bytes -= len(oldest.raw)
 
     def fresh(self) -> Object:
         """A private copy, to mutate."""

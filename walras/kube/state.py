@@ -2,78 +2,20 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
-from walras.kube.objects import conflict, not_found
+from walras.kube.collection import NO_DEFAULTS, Collection, Defaults, is_default
+from walras.kube.objects import CRDS, conflict, not_found
 from walras.kube.record import Key, Object, Record
 from walras.kube.store.base import ClusterRow, Row
 
 MARK_BYTES: Final = 1 << 20
 
-# Objects of a resource that every cluster has without storing them, by (namespace, name). Their key names no
-# cluster.
-Defaults = Mapping[tuple[str, str], Record]
 ChangeType = Literal["ADDED", "MODIFIED", "DELETED"]
-
-
-class Collection:
-    """The committed objects of one resource in one cluster, in order of (namespace, name).
-
-    `defaults` are there from the start and again when what the cluster put in their place is removed.
-    """
-
-    __slots__ = ("_defaults", "_order", "changed", "records")
-
-    def __init__(self, defaults: Defaults = MappingProxyType({})) -> None:
-        self._defaults = defaults
-        self.records: dict[tuple[str, str], Record] = dict(defaults)
-        # Kept from the first listing on; most resources of most clusters are never listed.
-        self._order: list[tuple[str, str]] | None = None
-        # The revision of the last change, deletions too.
-        self.changed = 0
-
-    def put(self, record: Record) -> None:
-        where = (record.key.namespace, record.key.name)
-        if where not in self.records and self._order is not None:
-            insort(self._order, where)
-        self.records[where] = record
-        self.changed = record.revision
-
-    def remove(self, where: tuple[str, str], revision: int) -> None:
-        if where in self._defaults:
-            self.records[where] = self._defaults[where]
-        elif self.records.pop(where, None) is not None and self._order is not None:
-            del self._order[bisect_left(self._order, where)]
-        self.changed = revision
-
-    def listed(self, namespace: str = "", after: tuple[str, str] | None = None) -> list[Record]:
-        """Records in order, of one namespace or of all, beyond the place `after`."""
-        if self._order is None:
-            self._order = sorted(self.records)
-        order, start, end = self._order, 0, len(self._order)
-        if namespace:
-            start, end = bisect_left(order, (namespace, "")), bisect_left(order, (namespace + "\0", ""))
-        if after is not None:
-            start = max(start, bisect_left(order, (after[0], after[1] + "\0")))
-        records = self.records
-        return [records[where] for where in order[start:end]]
-
-    def stored(self) -> list[Record]:
-        """The records of the cluster's own, in no order."""
-        return [record for record in self.records.values() if not is_default(record)]
-
-
-def is_default(record: Record) -> bool:
-    """Whether the record is what every cluster has without storing it."""
-    return not record.key.cluster
-
-
-_NONE: Final[Defaults] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -89,11 +31,19 @@ class Cluster:
     bytes: int = 0
     # Committed since the last mark; a mark is the revision at which another MARK_BYTES had been written.
     unmarked_bytes: int = 0
-    marks: deque[int] = field(default_factory=deque)
+    marks: list[int] = field(default_factory=list)
     dropping: bool = False
     # The revision at which this process began to know what changes.
     known_from: int = 0
     collections: dict[str, Collection] = field(default_factory=dict)
+    # Its objects are on the disk alone; whoever asks for one brings all of them back.
+    asleep: bool = False
+    # The disk may say that it sleeps; the next write says otherwise.
+    flagged: bool = False
+    # Somebody asked for its objects since this was last set back.
+    used: bool = True
+    # Whether it may have definitions of its own.
+    defines: bool = True
 
 
 class Effect(NamedTuple):
@@ -120,54 +70,112 @@ class Write(NamedTuple):
 
 
 class State:
-    """Every cluster's objects. Readers see `visible`; writers stage against `latest`."""
+    """Every cluster's objects. Readers see `visible`; writers stage against `latest`.
+
+    A cluster may sleep: it keeps its counters, and `load` brings its objects when they are asked for, after
+    which `on_wake` is called. Who asks notices nothing of it, but `everywhere` leaves out those that sleep.
+    """
 
     def __init__(
         self,
         clusters: Iterable[ClusterRow],
         rows: Iterable[Row],
+        load: Callable[[str], Iterable[Row]],
         defaults: Mapping[str, Defaults] = MappingProxyType({}),
     ) -> None:
         self.defaults = defaults
         # What a cluster has of a resource while it stores nothing of it.
         self._untouched = {resource: Collection(records) for resource, records in defaults.items()}
         self.clusters: dict[str, Cluster] = {
-            row.name: Cluster(row.name, row.revision, row.compacted, row.revision, known_from=row.revision)
+            row.name: Cluster(
+                row.name, row.revision, row.compacted, row.revision,
+                known_from=row.revision, asleep=row.asleep, flagged=row.asleep,
+            )
             for row in clusters
-        }
+        }  # fmt: skip
+        self._load = load
+        self.on_wake: Callable[[str], None] = lambda _: None
         self._by_resource: dict[str, dict[str, Collection]] = {}
         self._overlay: dict[Key, Effect] = {}
+        self._take(rows)
+        for cluster in self.clusters.values():
+            _forget_changes(cluster)
+
+    def _take(self, rows: Iterable[Row]) -> None:
         for row in rows:
             key = Key(row.cluster, row.resource, row.namespace, row.name)
             self._collection(key).put(Record(key, row.revision, row.data))
             self.clusters[row.cluster].objects += 1
             self.clusters[row.cluster].bytes += len(row.data)
-        for cluster in self.clusters.values():
-            for collection in cluster.collections.values():
-                # Deletions before the start are not known here, so nothing older is.
-                collection.changed = cluster.revision
 
     def _collection(self, key: Key) -> Collection:
-        found = self.clusters[key.cluster].collections.get(key.resource)
+        cluster = self.clusters[key.cluster]
+        found = cluster.collections.get(key.resource)
         if found is None:
-            found = self.clusters[key.cluster].collections[key.resource] = Collection(
-                self.defaults.get(key.resource, _NONE)
-            )
-            self._by_resource.setdefault(key.resource, {})[key.cluster] = found
+            resource = sys.intern(key.resource)
+            found = cluster.collections[resource] = Collection(self.defaults.get(resource, NO_DEFAULTS))
+            self._by_resource.setdefault(resource, {})[cluster.name] = found
         return found
 
-    def cluster(self, name: str) -> Cluster:
-        """Raises NotFound, also while the cluster is being deleted."""
+    # Sleep
+
+    def is_quiet(self, name: str) -> bool:
+        """Whether the cluster is there, and nothing of it is on its way to the disk."""
+        cluster = self.clusters.get(name)
+        return cluster is not None and not cluster.dropping and cluster.staged == cluster.revision
+
+    def sleep(self, name: str) -> bool:
+        """Lets go of the objects of a cluster that the disk says sleeps; whether it still did."""
+        if not self.is_quiet(name) or not self.clusters[name].flagged or self.clusters[name].asleep:
+            return False
+        cluster = self.clusters[name]
+        cluster.defines = bool(CRDS in cluster.collections and cluster.collections[CRDS].records)
+        for resource in cluster.collections:
+            del self._by_resource[resource][name]
+        cluster.collections = {}
+        cluster.asleep = True
+        return True
+
+    def unflag(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Which of them the disk may still say sleep, when something of them is about to be written."""
+        flagged = tuple(name for name in names if self.clusters[name].flagged)
+        for name in flagged:
+            self.clusters[name].flagged = False
+        return flagged
+
+    def _wake(self, cluster: Cluster) -> None:
+        rows = list(self._load(cluster.name))
+        cluster.asleep = False
+        cluster.objects = cluster.bytes = 0
+        self._take(rows)
+        _forget_changes(cluster)
+        self.on_wake(cluster.name)
+
+    def counters(self, name: str) -> Cluster:
+        """The cluster as it is, awake or not. Raises NotFound, also while it is being deleted."""
         found = self.clusters.get(name)
         if found is None or found.dropping:
             raise not_found("clusters", name)
         return found
 
+    def cluster(self, name: str) -> Cluster:
+        """The cluster with its objects. Raises NotFound, also while it is being deleted."""
+        found = self.counters(name)
+        found.used = True
+        if found.asleep:
+            self._wake(found)
+        return found
+
+    # Reads
+
     def visible(self, key: Key) -> Record | None:
         cluster = self.clusters.get(key.cluster)
-        collection = (
-            cluster.collections.get(key.resource) or self._untouched.get(key.resource) if cluster else None
-        )
+        if cluster is None:
+            return None
+        cluster.used = True
+        if cluster.asleep:
+            self._wake(cluster)
+        collection = cluster.collections.get(key.resource) or self._untouched.get(key.resource)
         return collection.records.get((key.namespace, key.name)) if collection else None
 
     def latest(self, key: Key) -> Record | None:
@@ -182,7 +190,9 @@ class State:
 
     def changed(self, cluster: str, resource: str) -> int:
         """The last revision at which the resource's committed objects changed, or a later one."""
-        counters = self.cluster(cluster)
+        counters = self.counters(cluster)
+        if counters.asleep:
+            return counters.revision
         collection = counters.collections.get(resource)
         return collection.changed if collection else counters.known_from
 
@@ -191,7 +201,7 @@ class State:
         return sum(cluster.revision for cluster in self.clusters.values())
 
     def everywhere(self, resource: str) -> list[tuple[str, Collection]]:
-        """The committed objects of every cluster, by its name."""
+        """The committed objects of every cluster that is awake, by its name."""
         return sorted(self._by_resource.get(resource, {}).items())
 
     def latest_of(self, cluster: str, resource: str) -> Iterator[Record]:
@@ -256,6 +266,10 @@ class State:
         self._overlay.clear()
         for cluster in self.clusters.values():
             cluster.staged, cluster.dropping = cluster.revision, False
+            # Whether the disk knows who sleeps is not known any more.
+            cluster.flagged = True
+            if cluster.asleep:
+                continue
             records = [record for c in cluster.collections.values() for record in c.stored()]
             cluster.objects, cluster.bytes = len(records), sum(len(record.raw) for record in records)
 
@@ -266,7 +280,15 @@ class State:
     def drop_cluster(self, name: str) -> list[Effect]:
         """Forgets a cluster; returns the deletion of every object it had."""
         cluster = self.clusters.pop(name)
+        assert not cluster.asleep, "a cluster is woken before it is dropped"
         for resource in cluster.collections:
             del self._by_resource[resource][name]
         records = [r for collection in cluster.collections.values() for r in collection.listed()]
         return [Effect(record, record, True) for record in records if not is_default(record)]
+
+
+def _forget_changes(cluster: Cluster) -> None:
+    """Deletions before the load are not known, so nothing older is."""
+    cluster.known_from = cluster.revision
+    for collection in cluster.collections.values():
+        collection.changed = cluster.revision

@@ -10,12 +10,14 @@ from walras.core.errors import BadRequest, MethodNotAllowed, NotFound
 from walras.kube import bodies, objects, patching, policy, scaling, strategies, versions, writing
 from walras.kube.api import API
 from walras.kube.context import Context, Identity
-from walras.kube.listing import Lister, Page, matcher, not_yet, parse_revision
+from walras.kube.events import bookmark
+from walras.kube.hub import View
+from walras.kube.listing import Lister, Page, matcher, named, not_yet, parse_revision
 from walras.kube.options import check_preconditions, grace_s, invalid, is_dry_run, propagation
 from walras.kube.record import Object
 from walras.kube.registry import Resource
 from walras.kube.transaction import Transaction
-from walras.kube.watch import View, Watch, bookmark
+from walras.kube.watch import Watch
 
 __all__ = ["OBJECTS_MAX", "Context", "Identity", "Page", "Verbs"]
 
@@ -98,8 +100,10 @@ class Verbs:
         """
         self._check(ctx, "watch", resource, namespace)
         kind = (resource.api_version, resource.kind)
-        matches = matcher(resource, label_selector, field_selector)
-        view = View(ctx.cluster, resource.storage.key, namespace, matches, kind if bookmarks else None)
+        name, matches = named(field_selector), None
+        if label_selector or not name:
+            matches = matcher(resource, label_selector, field_selector)
+        view = View(ctx.cluster, resource.storage.key, namespace, matches, kind if bookmarks else None, name)
         wanted, current = parse_revision(resource_version), self.api.revision(ctx.cluster)
         if send_initial_events:
             if wanted > current:

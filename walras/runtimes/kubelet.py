@@ -61,7 +61,8 @@ class Kubelet:
     async def start(self) -> None:
         """Takes up every pod that is bound already, then every one that is bound from now on."""
         await self._runtime.open()
-        known = {(cluster, pod["metadata"]["uid"]) for cluster, pod in self._api.everywhere(PODS)}
+        pods = self._api.everywhere_stored(PODS)
+        known = {(record.key.cluster, record.object["metadata"]["uid"]) for record in pods}
         await asyncio.to_thread(self._services.logs.keep_only, known)
         await asyncio.to_thread(self._services.places.keep_only, known)
         self._unsubscribe = [

@@ -21,6 +21,7 @@ from walras.tenants.objects import (
     SECRETS,
     SERVICE_ACCOUNTS,
     Object,
+    condition,
     deleting,
     drop_finalizer,
     finalizers,
@@ -151,17 +152,15 @@ class AgentController:
         return None
 
     async def _provide(self, name: str, agent: Object) -> None:
-        if self._api.has_cluster(name) and self._is_of_another(name, agent):
-            # An agent of this name was deleted by force; nothing of it is for this one.
-            await self._remove(name)
-        if not self._api.has_cluster(name):
-            await self._api.create_cluster(name)
         transaction = self._api.transaction()
         now = rfc3339(self._clock.now_ms())
-        if self._api.find(name, NAMESPACES, "", "kube-system") is None:
-            furnish_cluster(transaction, name, self._ca_pem)
-        if self._api.find(name, NODES, "", BASE_NODE) is None:
-            transaction.create(name, NODES, base_node(uid(agent), now))
+        if not (self._api.is_asleep(name) and _is_provided(agent)):
+            await self._make_cluster(name, agent)
+            transaction = self._api.transaction()
+            if self._api.find(name, NAMESPACES, "", "kube-system") is None:
+                furnish_cluster(transaction, name, self._ca_pem)
+            if self._api.find(name, NODES, "", BASE_NODE) is None:
+                transaction.create(name, NODES, base_node(uid(agent), now))
         self._keep_secret(transaction, name, agent)
         endpoint = f"{self._endpoint}/clusters/{name}"
 
@@ -178,6 +177,13 @@ class AgentController:
 
         transaction.edit(FLEET, AGENTS, "", name, ready)
         await transaction.commit()
+
+    async def _make_cluster(self, name: str, agent: Object) -> None:
+        if self._api.has_cluster(name) and self._is_of_another(name, agent):
+            # An agent of this name was deleted by force; nothing of it is for this one.
+            await self._remove(name)
+        if not self._api.has_cluster(name):
+            await self._api.create_cluster(name)
 
     def _is_of_another(self, name: str, agent: Object) -> bool:
         node = self._api.find(name, NODES, "", BASE_NODE)
@@ -245,6 +251,12 @@ class AgentController:
             )  # fmt: skip
 
         await self._api.edit(FLEET, AGENTS, "", name, refuse)
+
+
+def _is_provided(agent: Object) -> bool:
+    """Whether the cluster was made for this very agent: its status is not a client's to write at creation."""
+    ready = condition(agent, "Ready")
+    return ready is not None and ready.get("status") == "True" and CONTROL_PLANE in finalizers(agent)
 
 
 async def prepare_fleet(api: API, ids: Ids, ca_pem: str) -> str:

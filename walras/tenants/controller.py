@@ -77,6 +77,10 @@ class FairQueue:
         if self._running.pop(work):
             self.add(work)
 
+    def clusters(self) -> set[str]:
+        """Those that work waits for, or is done on."""
+        return {*self._waiting, *(work.key.cluster for work in self._running)}
+
     @property
     def waiting(self) -> bool:
         return bool(self._waiting)
@@ -89,10 +93,13 @@ class FairQueue:
 class Manager:
     """Runs the controllers' work on the event loop, at most IN_FLIGHT_MAX at a time."""
 
-    def __init__(self, clock: Clock, has_cluster: Callable[[str], bool] = lambda _: True) -> None:
-        """`has_cluster`: whether work for a cluster still has a point; "" stands for none in particular."""
+    def __init__(self, clock: Clock, rouse: Callable[[str], bool] = lambda _: True) -> None:
+        """`rouse`: wakes a cluster that there is work for; whether it is still there, so that it has a point.
+
+        Work for the cluster "" is for none in particular.
+        """
         self.clock = clock
-        self._has_cluster = has_cluster
+        self._rouse = rouse
         self.failures: dict[Work, int] = {}
         self._queue = FairQueue()
         self._timers: list[tuple[int, int, Work]] = []
@@ -139,6 +146,10 @@ class Manager:
         task = asyncio.get_running_loop().create_task(job)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+
+    def busy(self) -> set[str]:
+        """The clusters that there is work for, now or later."""
+        return self._queue.clusters() | {work.key.cluster for work in self._due}
 
     async def settle(self) -> None:
         """Returns when nothing is left to do at the clock's time. For tests and for a clean start."""
@@ -220,7 +231,7 @@ class Manager:
 
     def _concerns(self, work: Work) -> bool:
         cluster = work.key.cluster
-        return not cluster or self._has_cluster(cluster)
+        return not cluster or self._rouse(cluster)
 
     def _failed(self, work: Work, error: Exception) -> int:
         """Counts and tells the failure; milliseconds until the next try."""

@@ -20,17 +20,23 @@ class Ref(NamedTuple):
     name: str
 
 
+# Refs of one cluster, in order of appearance, by what they are looked up by.
+Refs = dict[str, dict[Ref, None]]
+
+
 class Dependents:
     """Follows all resources, those of CRDs too; handlers are called after the index has the change."""
 
     def __init__(self, api: API) -> None:
         self._api = api
-        self._children: dict[tuple[str, str], dict[Ref, None]] = {}
-        self._unowned_pods: dict[tuple[str, str], dict[Ref, None]] = {}
+        # By cluster, then by the owner's uid, or by namespace.
+        self._children: dict[str, Refs] = {}
+        self._unowned_pods: dict[str, Refs] = {}
         self._handlers: list[Handler] = []
         self._following: dict[str, Callable[[], None]] = {}
 
     def start(self) -> None:
+        self._following[""] = self._api.on_sleep(self._sleep)
         for resource in for_all():
             if "watch" in resource.verbs:
                 self._follow(resource.key)
@@ -47,7 +53,7 @@ class Dependents:
     def children(self, cluster: str, owner_uid: str, resource: str = "") -> list[tuple[Ref, Object]]:
         """What has an owner reference to this uid, of one resource or of all, in order of appearance."""
         found = []
-        for ref in self._children.get((cluster, owner_uid), ()):
+        for ref in self._children.get(cluster, {}).get(owner_uid, ()):
             obj = self._api.find(cluster, *ref) if resource in ("", ref.resource) else None
             if obj is not None:
                 found.append((ref, obj))
@@ -63,7 +69,7 @@ class Dependents:
 
     def unowned_pods(self, cluster: str, namespace: str) -> list[Object]:
         """Pods without a controller, which a replica set may adopt."""
-        refs = self._unowned_pods.get((cluster, namespace), ())
+        refs = self._unowned_pods.get(cluster, {}).get(namespace, ())
         return [pod for ref in refs if (pod := self._api.find(cluster, *ref)) is not None]
 
     def _follow(self, resource: str) -> None:
@@ -82,31 +88,43 @@ class Dependents:
         for handler in self._handlers:
             handler(change)
 
+    def _sleep(self, cluster: str) -> None:
+        self._children.pop(cluster, None)
+        self._unowned_pods.pop(cluster, None)
+
     def _remember(self, change: Change) -> None:
         metadata = change.object["metadata"]
         ref = Ref(change.resource, metadata.get("namespace", ""), metadata["name"])
         references = owners(change.object)
         for owner in references:
-            self._children.setdefault((change.cluster, str(owner.get("uid"))), {})[ref] = None
+            _add(self._children, change.cluster, str(owner.get("uid")), ref)
         if change.resource == "pods" and not any(owner.get("controller") for owner in references):
-            self._unowned_pods.setdefault((change.cluster, ref.namespace), {})[ref] = None
+            _add(self._unowned_pods, change.cluster, ref.namespace, ref)
 
     def _forget(self, change: Change) -> None:
         old = change.old or change.object
         metadata = old["metadata"]
         ref = Ref(change.resource, metadata.get("namespace", ""), metadata["name"])
         for owner in owners(old):
-            _remove(self._children, (change.cluster, str(owner.get("uid"))), ref)
+            _remove(self._children, change.cluster, str(owner.get("uid")), ref)
         if change.resource == "pods":
-            _remove(self._unowned_pods, (change.cluster, ref.namespace), ref)
+            _remove(self._unowned_pods, change.cluster, ref.namespace, ref)
 
 
-def _remove(index: dict[tuple[str, str], dict[Ref, None]], key: tuple[str, str], ref: Ref) -> None:
-    refs = index.get(key)
-    if refs is not None:
-        refs.pop(ref, None)
-        if not refs:
-            del index[key]
+def _add(index: dict[str, Refs], cluster: str, key: str, ref: Ref) -> None:
+    index.setdefault(cluster, {}).setdefault(key, {})[ref] = None
+
+
+def _remove(index: dict[str, Refs], cluster: str, key: str, ref: Ref) -> None:
+    keys = index.get(cluster, {})
+    refs = keys.get(key)
+    if refs is None:
+        return
+    refs.pop(ref, None)
+    if not refs:
+        del keys[key]
+    if not keys:
+        del index[cluster]
 
 
 def _defines(crd: Any) -> str:

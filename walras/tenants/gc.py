@@ -29,25 +29,27 @@ class GarbageCollector:
         self._api = api
         self._manager = manager
         self._dependents = dependents
-        # Only of objects that have owners or wait for dependents.
-        self._where: dict[tuple[str, str], Ref] = {}
+        # By cluster and uid; only of objects that have owners or wait for dependents.
+        self._where: dict[str, dict[str, Ref]] = {}
         dependents.subscribe(self._changed)
+        api.on_sleep(lambda cluster: self._where.pop(cluster, None))
 
     def _changed(self, change: Change) -> None:
         obj, cluster = change.object, change.cluster
-        key = (cluster, uid(obj))
         if change.type == "DELETED":
-            self._where.pop(key, None)
+            self._forget(cluster, uid(obj))
             self._look_at_children(cluster, obj)
             for owner in owners(obj):
                 self._look_at(cluster, str(owner.get("uid")))
             return
         waits = deleting(obj) and bool({FOREGROUND, ORPHAN} & set(finalizers(obj)))
         if not waits and not owners(obj):
-            self._where.pop(key, None)
+            self._forget(cluster, uid(obj))
             return
         metadata = obj["metadata"]
-        self._where[key] = Ref(change.resource, metadata.get("namespace", ""), metadata["name"])
+        self._where.setdefault(cluster, {})[uid(obj)] = Ref(
+            change.resource, metadata.get("namespace", ""), metadata["name"]
+        )
         before = change.old
         if waits or before is None or owners(before) != owners(obj):
             self._look_at(cluster, uid(obj))
@@ -55,8 +57,14 @@ class GarbageCollector:
             for owner in owners(before):
                 self._look_at(cluster, str(owner.get("uid")))
 
+    def _forget(self, cluster: str, object_uid: str) -> None:
+        known = self._where.get(cluster, {})
+        known.pop(object_uid, None)
+        if not known:
+            self._where.pop(cluster, None)
+
     def _look_at(self, cluster: str, object_uid: str) -> None:
-        if (cluster, object_uid) in self._where:
+        if object_uid in self._where.get(cluster, ()):
             self._manager.add(self, Key(cluster, "", object_uid))
 
     def _look_at_children(self, cluster: str, owner: Object) -> None:
@@ -65,7 +73,7 @@ class GarbageCollector:
 
     async def reconcile(self, cluster: str, namespace: str, name: str) -> int | None:
         del namespace
-        ref = self._where.get((cluster, name))
+        ref = self._where.get(cluster, {}).get(name)
         obj = self._api.find(cluster, *ref) if ref is not None else None
         if ref is None or obj is None or uid(obj) != name:
             return None

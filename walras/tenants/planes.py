@@ -20,6 +20,7 @@ from walras.tenants.deployments import DeploymentController
 from walras.tenants.endpoints import EndpointsController
 from walras.tenants.events import EventExpiry, Recorder
 from walras.tenants.gc import GarbageCollector
+from walras.tenants.hibernation import Hibernator
 from walras.tenants.jobs import JobController
 from walras.tenants.namespaces import NamespaceController
 from walras.tenants.pods import PodCollector
@@ -56,7 +57,7 @@ class ControlPlanes:
         self._api = api
         self._ids = ids
         self._ca_pem = ca_pem
-        self.manager = Manager(clock, api.has_cluster)
+        self.manager = Manager(clock, api.rouse)
         self.dependents = Dependents(api)
         self.recorder = Recorder(api, clock, self.manager)
         self.authenticator = TokenAuthenticator(api)
@@ -85,6 +86,7 @@ class ControlPlanes:
             AggregationController(api, manager),
             AccountTokenController(api, manager, self.accounts, ca_pem),
             EventExpiry(api, clock, manager),
+            Hibernator(api, clock, manager),
         )
         self._unsubscribe: list[Callable[[], None]] = []
 

@@ -50,6 +50,7 @@ class Scheduler:
             self._api.subscribe(NODES, self._node_changed),
             self._api.subscribe(PODS, self._pod_changed),
             self._api.subscribe(CLAIMS, self._claim_changed),
+            self._api.on_sleep(lambda cluster: self._views.pop(cluster, None)),
         ]
 
     async def reconcile(self, cluster: str, namespace: str, name: str) -> int | None:

@@ -6,10 +6,9 @@ import base64
 import binascii
 import hashlib
 import hmac
+import json
 from collections.abc import Callable
 from typing import Final
-
-import yaml
 
 from walras.kube.api import API, Change
 from walras.kube.context import Identity
@@ -37,28 +36,32 @@ def decode(secret: Object, key: str) -> str:
 
 def kubeconfig(endpoint: str, ca_pem: str, name: str, token: str) -> str:
     """A kubeconfig for the cluster `name` of the server at `endpoint`, its only context `walras-NAME`."""
-    context = f"walras-{name}"
-    return yaml.safe_dump(
-        {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [
-                {
-                    "name": context,
-                    "cluster": {
-                        "server": f"{endpoint.rstrip('/')}/clusters/{name}",
-                        "certificate-authority-data": encode(ca_pem),
-                    },
-                }
-            ],
-            "users": [{"name": context, "user": {"token": token}}],
-            "contexts": [
-                {"name": context, "context": {"cluster": context, "user": context, "namespace": "default"}}
-            ],
-            "current-context": context,
-        },
-        sort_keys=False,
-    )
+    context = _quoted(f"walras-{name}")
+    return f"""\
+apiVersion: v1
+kind: Config
+clusters:
+- name: {context}
+  cluster:
+    server: {_quoted(f"{endpoint.rstrip('/')}/clusters/{name}")}
+    certificate-authority-data: {encode(ca_pem)}
+users:
+- name: {context}
+  user:
+    token: {_quoted(token)}
+contexts:
+- name: {context}
+  context:
+    cluster: {context}
+    user: {context}
+    namespace: default
+current-context: {context}
+"""
+
+
+def _quoted(text: str) -> str:
+    """A YAML scalar: JSON's strings are YAML's."""
+    return json.dumps(text)
 
 
 class TokenAuthenticator:

@@ -5,7 +5,6 @@ The interface is ASGI, not granian's RSGI: only there does sending to a client t
 
 from __future__ import annotations
 
-import asyncio
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,15 +40,18 @@ from walras.kube.serve.audit import Audit
 from walras.kube.serve.auditlog import AuditLog
 from walras.kube.serve.compression import compressed
 from walras.kube.serve.credentials import Credentials
-from walras.kube.serve.fair import Fair, Turn
+from walras.kube.serve.fair import Fair, Payer, Turn
 from walras.kube.serve.paths import Route
 from walras.kube.serve.ports import Asked, Authenticator, Extra, PodAccess
 from walras.kube.serve.requests import Request, parse_query
 from walras.kube.serve.resources import Resources
 from walras.kube.serve.streams import Send, Streams, send_answer
+from walras.kube.serve.watching import Following
 from walras.kube.verbs import Verbs
 
 log = structlog.get_logger(__name__)
+
+Outcome = Answer | Stream | Following
 
 _PUBLIC: Final = ("health", "version")
 
@@ -99,7 +101,7 @@ class Application:
         self._resources = Resources(verbs, clock, self._credentials, self.access)
         self.pods = pods
         self.extra = extra
-        self._streams = Streams()
+        self.streams = Streams()
         self._fair = Fair()
         self._audit = Audit(audit, clock, verbs.api.ids, _ANONYMOUS) if audit else None
 
@@ -111,14 +113,9 @@ class Application:
     def pods(self, pods: PodAccess | None) -> None:
         self._resources.pods = pods
 
-    @property
-    def streams(self) -> set[asyncio.Task[None]]:
-        """Open watches, logs and proxied answers."""
-        return self._streams.tasks
-
     async def close(self) -> None:
         """Ends every stream, each with a proper last chunk; new streams are refused."""
-        await self._streams.close()
+        await self.streams.close()
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -139,17 +136,39 @@ class Application:
             if call.turn is not None:
                 call.turn.leave()
         if isinstance(outcome, Answer):
+            code = outcome.status
             outcome = await compressed(outcome, _header(scope, b"accept-encoding"))
             await send_answer(send, outcome, head_only=scope["method"] == "HEAD")
         else:
             assert call.request is not None and call.turn is not None
             if trail is not None:
-                trail.note("ResponseStarted", call.request, outcome, None)
-            await self._streams.run(outcome, call.request.identity.payer, call.turn, receive, send)
+                trail.note("ResponseStarted", call.request, 200, None)
+            payer, turn = call.request.identity.payer, call.turn
+            if trail is None:
+                # A watch may last for hours: nothing that only its beginning needed is kept so long.
+                call.request = None
+            del scope
+            code = await self._stream(outcome, payer, turn, receive, send)
         if trail is not None:
-            trail.note("ResponseComplete", call.request, outcome, call.failure)
+            trail.note("ResponseComplete", call.request, code, call.failure)
 
-    async def _outcome(self, call: _Call, scope: Mapping[str, Any], receive: Receive) -> Answer | Stream:
+    async def _stream(
+        self, outcome: Stream | Following, payer: Payer, turn: Turn, receive: Receive, send: Send
+    ) -> int:
+        """The code with which it was answered, once that is over."""
+        refusal = self.streams.refusal(payer)
+        if refusal is not None:
+            outcome.close()
+            answer = status.answer(refusal)
+            await send_answer(send, answer)
+            return answer.status
+        if isinstance(outcome, Stream):
+            await turn.run(self.streams.pump(outcome, payer, receive, send))
+            return outcome.status
+        await turn.run(self.streams.follow(outcome, payer, receive, send))
+        return 200
+
+    async def _outcome(self, call: _Call, scope: Mapping[str, Any], receive: Receive) -> Outcome:
         """What is answered, when it is the caller's turn."""
         request = call.request = self._request(scope, receive)
         if request.route.place in _PUBLIC:
@@ -198,7 +217,7 @@ class Application:
 
     # What
 
-    async def _allowed(self, request: Request, scope: Mapping[str, Any]) -> Answer | Stream:
+    async def _allowed(self, request: Request, scope: Mapping[str, Any]) -> Outcome:
         """The answer to whoever is asking, in whose name it may be. Raises Forbidden."""
         cluster = request.route.cluster
         someone = impersonation.wanted(scope["headers"])
@@ -211,7 +230,7 @@ class Application:
                 raise forbidden(request.identity, asked, request.decision.reason)
         return await self._answer(request)
 
-    async def _answer(self, request: Request) -> Answer | Stream:
+    async def _answer(self, request: Request) -> Outcome:
         route = request.route
         if route.place == "resource":
             registry = self._registry(route.cluster)
@@ -250,7 +269,7 @@ class Application:
             case "version":
                 return json_answer(version())
             case "health":
-                if self._streams.closing and request.route.name == "readyz":
+                if self.streams.closing and request.route.name == "readyz":
                     raise ServiceUnavailable("the server is shutting down")
                 return text_answer("ok")
         return discovery.not_found()

@@ -8,7 +8,6 @@ from typing import Any, Final, Literal
 from walras.core.clock import Clock, Ids, rfc3339_micro
 from walras.core.errors import WalrasError
 from walras.kube.context import Identity
-from walras.kube.serve.answers import Answer, Stream
 from walras.kube.serve.asking import attributes
 from walras.kube.serve.auditlog import AuditLog
 from walras.kube.serve.requests import Request
@@ -45,9 +44,7 @@ class Trail:
         self._id = audit_id
         self._received = rfc3339_micro(clock.now_ms())
 
-    def note(
-        self, stage: Stage, request: Request | None, outcome: Answer | Stream, error: WalrasError | None
-    ) -> None:
+    def note(self, stage: Stage, request: Request | None, code: int, error: WalrasError | None) -> None:
         """Writes the event of a stage. `request` is None where it could not be read, or nobody's."""
         event: Object = {
             "kind": "Event",
@@ -60,7 +57,7 @@ class Trail:
             **_who(request.identity if request else self._nobody),
             "sourceIPs": [str(self._scope["client"][0])] if self._scope.get("client") else [],
             "userAgent": _agent(self._scope),
-            "responseStatus": _status(outcome, error),
+            "responseStatus": _status(code, error),
             "requestReceivedTimestamp": self._received,
             "stageTimestamp": rfc3339_micro(self._clock.now_ms()),
         }
@@ -106,9 +103,9 @@ def _who(identity: Identity) -> Object:
     return {"user": user_info(identity.actor), "impersonatedUser": user_info(identity)}
 
 
-def _status(outcome: Answer | Stream, error: WalrasError | None) -> Object:
+def _status(code: int, error: WalrasError | None) -> Object:
     if error is None:
-        return {"metadata": {}, "code": outcome.status}
+        return {"metadata": {}, "code": code}
     return {
         "metadata": {},
         "status": "Failure",

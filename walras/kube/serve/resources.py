@@ -25,10 +25,11 @@ from walras.kube.serve.answers import Answer, Headers, Stream
 from walras.kube.serve.credentials import Credentials
 from walras.kube.serve.ports import PodAccess
 from walras.kube.serve.requests import Request, delete_options, whole_number
+from walras.kube.serve.watching import Following
 from walras.kube.verbs import Verbs
 
 Object = dict[str, Any]
-Outcome = Answer | Stream
+Outcome = Answer | Stream | Following
 
 APPLY: Final = "application/apply-patch+yaml"
 PATCHES: Final = (
@@ -142,7 +143,7 @@ class Resources:
         body = negotiate.many(resource, page.items, metadata, shape, include, self._clock.now_ms)
         return Answer(body, 200, shape.content_type)
 
-    def _watch(self, request: Request, resource: Resource, shape: negotiate.Representation) -> Stream:
+    def _watch(self, request: Request, resource: Resource, shape: negotiate.Representation) -> Following:
         route, query, context = request.route, request.query, request.context()
         if shape.content_type is not negotiate.PLAIN.content_type:
             shape = negotiate.Representation(as_=shape.as_)
@@ -155,7 +156,6 @@ class Resources:
 
         include, timeout_s = query.get("includeObject", ""), whole_number(query, "timeoutSeconds")
         timeout_s = min(timeout_s or watching.DEFAULT_TIMEOUT_S, watching.TIMEOUT_S_MAX)
-        watch: watching.Watching
         try:
             watch = self._verbs.watch(
                 context,
@@ -169,9 +169,9 @@ class Resources:
             )
         except Expired as error:
             # Clients expect this one as an event in a stream of status 200.
-            watch = watching.Failed(error)
-        lines = watching.lines(watch, resource, shape, include, self._clock.now_ms, timeout_s)
-        return Stream(lines, close=watch.close)
+            return Following.failed(error)
+        shaper = watching.shaper(resource, shape, include, self._clock.now_ms)
+        return Following(watch, shaper, timeout_s)
 
     # Writes
 

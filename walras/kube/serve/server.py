@@ -20,7 +20,7 @@ from walras.kube.serve.app import Application
 
 _BACKLOG: Final = 1024
 # Requests in flight, idle watches among them; the default hangs at some thousands of watches.
-_BACKPRESSURE: Final = 65_536
+_BACKPRESSURE: Final = 262_144
 _STREAMS_PER_CONNECTION: Final = 1000
 _HEADERS_BYTES_MAX: Final = 64 * 1024
 _CLOSE_TIMEOUT_S: Final = 5.0

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final
 
 from walras.core.errors import Invalid, WalrasError
 from walras.kube import tables, versions
+from walras.kube.events import Event, line
 from walras.kube.registry import Resource
 from walras.kube.serve import status
 from walras.kube.serve.answers import encode
 from walras.kube.serve.negotiate import Representation
+from walras.kube.watch import Watch
 
 Object = dict[str, Any]
+Shaper = Callable[[Event], bytes]
 
 # A watch without timeoutSeconds ends after this; clients go on from where they were.
 DEFAULT_TIMEOUT_S: Final = 1800
@@ -21,75 +24,111 @@ TIMEOUT_S_MAX: Final = 4 * 3600
 _CHUNK_BYTES: Final = 64 * 1024
 
 
-class Watching(Protocol):
-    """What the request verbs give for a watch."""
-
-    def __aiter__(self) -> AsyncIterator[tuple[str, Object]]: ...
-
-    async def __anext__(self) -> tuple[str, Object]: ...
-
-    def ready(self) -> tuple[str, Object] | None:
-        """The next event if it is there already."""
-
-    def close(self) -> None:
-        """Ends the iteration, also one that is waiting now; more than once is fine."""
-
-
 def initial_events_error(message: str) -> Invalid:
     return Invalid(f'ListOptions.meta.k8s.io "" is invalid: {message}')
 
 
-class Failed:
-    """A watch that never was: its only event is the error."""
+class Following:
+    """An answer that goes on for as long as its watch.
 
-    def __init__(self, error: WalrasError) -> None:
-        self._error = error
+    It has no task and no timer of its own, since there may be a hundred thousand: whoever sends it asks for
+    `take`, and waits for the watch when that has nothing. `sending_since_s` is theirs too: when it began to
+    send what the client has not taken yet, 0 otherwise.
+    """
 
-    def __aiter__(self) -> AsyncIterator[tuple[str, Object]]:
-        return self
+    __slots__ = ("_error", "_shaper", "due_s", "sending_since_s", "task", "timeout_s", "watch")
 
-    async def __anext__(self) -> tuple[str, Object]:
-        raise self._error
+    def __init__(self, watch: Watch, shaper: Shaper | None, timeout_s: int) -> None:
+        self.watch = watch
+        self.timeout_s = timeout_s
+        self.due_s = 0
+        self.sending_since_s = 0.0
+        self.task: asyncio.Task[Any] | None = None
+        # None: the lines as all readers share them.
+        self._shaper = shaper
+        self._error: WalrasError | None = None
 
-    def ready(self) -> None:
-        return None
+    @classmethod
+    def failed(cls, error: WalrasError) -> Following:
+        """A watch that never was: its only event is the error."""
+        following = cls(Watch((), 0, None), None, 1)
+        following.watch.end()
+        following._error = error
+        return following
 
     def close(self) -> None:
-        pass
+        """Where it is not sent after all."""
+        self.watch.close()
+
+    def take(self) -> bytes:
+        """The lines that are there, as many as a slow reader still takes in one piece; b"" for none."""
+        watch, shaper, parts, size = self.watch, self._shaper, [], 0
+        while size < _CHUNK_BYTES and (event := watch.ready()) is not None:
+            part = event.line if shaper is None else shaper(event)
+            parts.append(part)
+            size += len(part)
+        if not parts:
+            return self._last()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _last(self) -> bytes:
+        error, self._error = self._error, None
+        try:
+            # Raises where it was ended for being too slow.
+            assert self.watch.over in (True, False)
+        except WalrasError as expired:
+            error = expired
+        return b"" if error is None else line("ERROR", encode(status.failure(error)))
 
 
-async def lines(
-    watch: Watching,
-    resource: Resource,
-    shape: Representation,
-    include_object: str,
-    now: Callable[[], int],
-    timeout_s: int,
-) -> AsyncGenerator[bytes, None]:
-    """The events as lines until the timeout, the watch's end or the generator's close."""
-    shaper = _Shaper(resource, shape, include_object, now)
-    # A timeout context must not span a yield: the timer would cancel whoever holds the chunk then.
-    timer = asyncio.get_running_loop().call_later(timeout_s, watch.close)
-    try:
-        async for kind, obj in watch:
-            chunk = _line(kind, shaper(kind, obj))
-            # What waits already goes along, up to a size that a slow reader still takes in one piece.
-            while len(chunk) < _CHUNK_BYTES and (event := watch.ready()) is not None:
-                chunk += _line(event[0], shaper(*event))
-            yield chunk
-    except WalrasError as error:
-        yield _line("ERROR", status.failure(error))
-    finally:
-        timer.cancel()
-        watch.close()
+class Deadlines:
+    """Ends watches when their time is over: one timer for all of them, which rings on whole seconds."""
+
+    def __init__(self) -> None:
+        self._due: dict[int, set[Following]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, following: Following) -> None:
+        loop = asyncio.get_running_loop()
+        following.due_s = int(loop.time()) + 1 + following.timeout_s
+        earliest = min(self._due, default=following.due_s + 1)
+        self._due.setdefault(following.due_s, set()).add(following)
+        if following.due_s < earliest:
+            self._arm(loop)
+
+    def discard(self, following: Following) -> None:
+        due = self._due.get(following.due_s)
+        if due is not None:
+            due.discard(following)
+            if not due:
+                del self._due[following.due_s]
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._due:
+            self._timer = loop.call_at(min(self._due), self._ring)
+
+    def _ring(self) -> None:
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        for second in [each for each in self._due if each <= now_s]:
+            for following in self._due.pop(second):
+                following.watch.close()
+        self._arm(loop)
 
 
-def _line(kind: str, obj: Object) -> bytes:
-    return b'{"type":"%b","object":%b}\n' % (kind.encode(), encode(obj))
+def shaper(
+    resource: Resource, shape: Representation, include_object: str, now: Callable[[], int]
+) -> Shaper | None:
+    """What turns events into lines of the representation; None where they are as they are stored."""
+    as_stored = not shape.as_ and resource.stored is None
+    return None if as_stored else _Shaper(resource, shape, include_object, now)
 
 
 class _Shaper:
-    """Turns the objects of one stream into the representation; a Table names its columns once."""
+    """Turns the events of one stream into the representation; a Table names its columns once."""
 
     def __init__(
         self, resource: Resource, shape: Representation, include_object: str, now: Callable[[], int]
@@ -97,10 +136,14 @@ class _Shaper:
         self._resource, self._shape, self._include, self._now = resource, shape, include_object, now
         self._columns_told = False
 
-    def __call__(self, kind: str, obj: Object) -> Object:
-        if kind not in ("BOOKMARK", "ERROR"):
+    def __call__(self, event: Event) -> bytes:
+        obj = event.object
+        if event.type != "BOOKMARK":
             obj = versions.served(self._resource, obj)
-        if not self._shape.as_ or kind == "ERROR":
+        return line(event.type, encode(self._shaped(event.type, obj)))
+
+    def _shaped(self, kind: str, obj: Object) -> Object:
+        if not self._shape.as_:
             return obj
         if self._shape.as_ != "Table":
             return tables.partial(obj)

@@ -24,11 +24,12 @@ class Row(NamedTuple):
 
 
 class ClusterRow(NamedTuple):
-    """A cluster, its last revision, and the revision up to which its history is gone."""
+    """A cluster, its last revision, the revision up to which its history is gone, and whether it sleeps."""
 
     name: str
     revision: int
     compacted: int
+    asleep: bool = False
 
 
 class Replay(NamedTuple):
@@ -46,6 +47,9 @@ class Batch:
     statements: tuple[tuple[str, Sequence[Params]], ...] = ()
     clusters_created: tuple[str, ...] = ()
     clusters_dropped: tuple[str, ...] = ()
+    # Clusters that sleep from now on, and that do so no more.
+    slept: tuple[str, ...] = ()
+    woken: tuple[str, ...] = ()
 
 
 class Compaction(NamedTuple):
@@ -71,7 +75,13 @@ class Store(Protocol):
         """Every cluster."""
 
     def current(self) -> Iterator[Row]:
-        """The live version of every object, in no order."""
+        """The live version of every object of the clusters that do not sleep, in no order."""
+
+    def load(self, cluster: str) -> list[Row]:
+        """The live version of every object of one cluster, in no order."""
+
+    def sleeping(self, resource: str) -> list[Row]:
+        """The live objects of a resource in the clusters that sleep, by (cluster, namespace, name)."""
 
     def submit(self, group: Group, done: Callable[[Exception | None], None]) -> None:
         """Commits the group in the writer thread and calls `done` there, with the error if it failed."""

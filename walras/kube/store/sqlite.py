@@ -23,11 +23,14 @@ _SCHEMA: Final = (
          previous INTEGER NOT NULL, deleted INTEGER NOT NULL, data BLOB NOT NULL) STRICT""",
     """CREATE UNIQUE INDEX versions_by_revision ON versions (cluster, revision)""",
     """CREATE UNIQUE INDEX versions_by_key ON versions (cluster, resource, namespace, name, revision)""",
+    """ALTER TABLE clusters ADD COLUMN asleep INTEGER NOT NULL DEFAULT 0""",
 )
 _COLUMNS: Final = "cluster, revision, resource, namespace, name, previous, deleted, data"
 _OF_V: Final = ", ".join(f"v.{column}" for column in _COLUMNS.split(", "))
 _LATER: Final = """SELECT 1 FROM versions n WHERE n.cluster = v.cluster AND n.resource = v.resource
   AND n.namespace = v.namespace AND n.name = v.name AND n.revision > v.revision"""
+_LIVE: Final = f"SELECT {_OF_V} FROM versions v WHERE NOT v.deleted AND NOT EXISTS ({_LATER})"  # noqa: S608
+_AWAKE: Final = "SELECT name FROM clusters WHERE NOT asleep"
 # Powers of two, so that few statements are prepared: a statement inserts many rows because every step
 # of a statement costs the writer thread a turn of the interpreter lock.
 _CHUNKS: Final = (256, 64, 16, 4, 1)
@@ -95,14 +98,25 @@ class SqliteStore:
     def clusters(self) -> list[ClusterRow]:
         rows = self.query(
             "SELECT name, max(compacted, 1, coalesce((SELECT max(revision) FROM versions "
-            "WHERE cluster = clusters.name), 1)), compacted FROM clusters ORDER BY name"
+            "WHERE cluster = clusters.name), 1)), compacted, asleep FROM clusters ORDER BY name"
         )
-        return [ClusterRow(*row) for row in rows]
+        return [ClusterRow(name, last, gone, bool(asleep)) for name, last, gone, asleep in rows]
 
     def current(self) -> Iterator[Row]:
-        sql = f"SELECT {_OF_V} FROM versions v WHERE NOT v.deleted AND NOT EXISTS ({_LATER})"  # noqa: S608
         with self._read_lock:
-            yield from map(Row._make, self._reader.execute(sql))
+            yield from map(Row._make, self._reader.execute(f"{_LIVE} AND v.cluster IN ({_AWAKE})"))
+
+    def load(self, cluster: str) -> list[Row]:
+        return [Row._make(row) for row in self.query(f"{_LIVE} AND v.cluster = ?", (cluster,))]
+
+    def sleeping(self, resource: str) -> list[Row]:
+        sql = (
+            f"SELECT {_OF_V} FROM clusters c CROSS JOIN versions v "  # noqa: S608
+            "ON v.cluster = c.name AND v.resource = ? "
+            f"WHERE c.asleep AND NOT v.deleted AND NOT EXISTS ({_LATER}) "
+            "ORDER BY v.cluster, v.namespace, v.name"
+        )
+        return [Row._make(row) for row in self.query(sql, (resource,))]
 
     def history(self, cluster: str, resource: str, after: int, upto: int) -> list[Replay]:
         sql = (
@@ -193,7 +207,7 @@ class SqliteStore:
     def _write(self, group: Group) -> None:
         rows: list[Row] = []
         for batch in group.batches:
-            if batch.clusters_created or batch.clusters_dropped:
+            if batch.clusters_created or batch.clusters_dropped or batch.slept or batch.woken:
                 self._insert(rows)
                 rows = []
                 self._change_clusters(batch)
@@ -214,10 +228,14 @@ class SqliteStore:
 
     def _change_clusters(self, batch: Batch) -> None:
         for name in batch.clusters_created:
-            self._writer.execute("INSERT INTO clusters VALUES (?, 0)", (name,))
+            self._writer.execute("INSERT INTO clusters (name, compacted) VALUES (?, 0)", (name,))
         for name in batch.clusters_dropped:
             self._writer.execute("DELETE FROM versions WHERE cluster = ?", (name,))
             self._writer.execute("DELETE FROM clusters WHERE name = ?", (name,))
+        for name in batch.slept:
+            self._writer.execute("UPDATE clusters SET asleep = 1 WHERE name = ?", (name,))
+        for name in batch.woken:
+            self._writer.execute("UPDATE clusters SET asleep = 0 WHERE name = ?", (name,))
 
     def _compact(self, compaction: Compaction) -> None:
         cluster, after, upto = compaction
