@@ -4,6 +4,9 @@ import pytest
 
 from tests.support.world import AGENT, World, agent, pod, tell
 from walras.core.errors import Invalid
+from walras.kube.access.authoriser import Authoriser
+from walras.kube.access.words import Attributes
+from walras.kube.context import Identity
 from walras.kube.hub import View
 from walras.tenants.hibernation import DEFAULT_AFTER_MS, SWEEP_MS, after_ms
 
@@ -163,5 +166,29 @@ def test_a_cluster_that_is_told_never_to_sleep_does_not() -> None:
         await world.later(2 * 3600)
         await wait(world)
         assert not world.api.is_asleep(AGENT)
+
+    tell(story)
+
+
+def test_a_binding_of_the_clusters_own_holds_through_a_sleep() -> None:
+    async def story(world: World) -> None:
+        rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]
+        role = {"metadata": {"name": "reader"}, "rules": rules}
+        subject = {"kind": "User", "name": "jane", "apiGroup": "rbac.authorization.k8s.io"}
+        reference = {"kind": "ClusterRole", "name": "reader", "apiGroup": "rbac.authorization.k8s.io"}
+        await world.api.create(AGENT, "clusterroles.rbac.authorization.k8s.io", role)
+        binding = {"metadata": {"name": "jane"}, "subjects": [subject], "roleRef": reference}
+        await world.api.create(AGENT, "clusterrolebindings.rbac.authorization.k8s.io", binding)
+        access = Authoriser(world.api)
+        access.watch()
+        jane, asked = Identity("jane", (), AGENT), Attributes("get", resource="pods")
+        assert access.decide(jane, AGENT, asked).allowed
+        await nap(world)
+        assert world.api.is_asleep(AGENT)
+        assert access.decide(jane, AGENT, asked).allowed
+        await nap(world)
+        await world.api.delete(AGENT, "clusterrolebindings.rbac.authorization.k8s.io", "", "jane")
+        assert not access.decide(jane, AGENT, asked).allowed
+        assert not access.bindings.kept()
 
     tell(story)

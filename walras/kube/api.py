@@ -126,12 +126,14 @@ class API:
         if not self.has_cluster(name):
             return False
         self.state.cluster(name)
-        self._subscribers.tell_woken()
         return True
 
     def on_sleep(self, forget: Callable[[str], object]) -> Callable[[], None]:
-        """Calls `forget` with each cluster that is put to sleep; subscribers see its objects ADDED again when
-        it wakes. Returns what ends it."""
+        """Calls `forget` with each cluster that is put to sleep; returns what ends it.
+
+        Subscribers see its objects ADDED again when it wakes. Who answers from what it keeps of a cluster,
+        without asking for an object first, has to `rouse` it.
+        """
         return self._subscribers.on_sleep(forget)
 
     def _woke(self, name: str) -> None:
@@ -272,7 +274,6 @@ class API:
     def _publish(self, group: Sequence[Pending]) -> None:
         """Everything of a group becomes visible, then everybody is told, in order."""
         effects: list[Effect] = []
-        self._subscribers.tell_woken()
         for pending in group:
             for name in pending.batch.clusters_created:
                 self.state.add_cluster(name)

@@ -32,8 +32,8 @@ def size(obj: Object) -> int:
     return len(encode(obj))
 
 
-# Decoded, an object takes some eight times its JSON: so much JSON is kept decoded, all in all.
-DECODED_BYTES_MAX: Final = 8 << 20
+# Decoded, an object takes some eight times its JSON: so much JSON of clusters is kept decoded, all in all.
+DECODED_BYTES_MAX: Final = 4 << 20
 
 
 class Record:
@@ -61,7 +61,8 @@ class Record:
         found = self._object
         if found is None:
             found = self._object = _decode(self.raw)
-            self._keep()
+            if self.key.cluster:
+                self._keep()
         return found
 
     def _keep(self) -> None:

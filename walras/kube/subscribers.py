@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -37,8 +36,6 @@ class Subscribers:
         self._state = state
         self._handlers: dict[str, list[Handler]] = {}
         self._forgetters: list[Forget] = []
-        # Clusters whose objects are yet to be told of.
-        self._awoken: list[str] = []
 
     def subscribe(self, resource: str, handler: Handler) -> Callable[[], None]:
         """Calls the handler with what there is, by cluster, namespace and name; returns what ends it."""
@@ -64,25 +61,12 @@ class Subscribers:
             forget(cluster)
 
     def woke(self, cluster: str) -> None:
-        """A cluster's objects are back: handlers hear of them in a moment, and before any later change."""
-        self._awoken.append(cluster)
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self.tell_woken()
-        else:
-            loop.call_soon(self.tell_woken)
-
-    def tell_woken(self) -> None:
-        """Tells of the objects of clusters that woke, as ADDED."""
-        awoken, self._awoken = self._awoken, []
-        for name in awoken:
-            cluster = self._state.clusters.get(name)
-            for resource, collection in tuple(cluster.collections.items()) if cluster else ():
-                handlers = tuple(self._handlers.get(resource, ()))
-                for record in collection.stored() if handlers else ():
-                    for handler in handlers:
-                        _call(handler, Change(name, "ADDED", record.object, None, resource))
+        """A cluster's objects are back: handlers hear of them as ADDED before anybody else sees one."""
+        for resource, collection in tuple(self._state.clusters[cluster].collections.items()):
+            handlers = tuple(self._handlers.get(resource, ()))
+            for record in collection.stored() if handlers else ():
+                for handler in handlers:
+                    _call(handler, Change(cluster, "ADDED", record.object, None, resource))
 
     def tell(self, effects: Sequence[Effect]) -> None:
         """Tells of what became visible, in order."""

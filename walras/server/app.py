@@ -27,7 +27,7 @@ from walras.kube.store.sqlite import SqliteStore
 from walras.kube.verbs import Verbs
 from walras.runtimes.kubelet import Kubelet
 from walras.runtimes.process import ProcessRuntime
-from walras.server import log, tls
+from walras.server import log, memory, tls
 from walras.server.system import SystemClock, SystemIds
 from walras.tenants.planes import ControlPlanes
 from walras.tenants.quota import object_quota
@@ -131,6 +131,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     )
     running = await serve_http(application, options.host, port, certificates.cert_file, certificates.key_file)
     stack.push_async_callback(running.close)
+    stack.callback(memory.settle())
     return Ready(
         url,
         certificates.ca_file,

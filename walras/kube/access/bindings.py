@@ -89,7 +89,10 @@ class Bindings:
         self._own: dict[str, _Index] = {}
 
     def watch(self) -> list[Callable[[], None]]:
-        return [self._api.subscribe(resource, self._changed) for resource in _RESOURCES]
+        return [
+            *(self._api.subscribe(resource, self._changed) for resource in _RESOURCES),
+            self._api.on_sleep(lambda cluster: self._own.pop(cluster, None)),
+        ]
 
     def _fresh(self) -> _Index:
         return _Index(binding for of_type in self._defaults.values() for binding in of_type.values())
@@ -117,6 +120,7 @@ class Bindings:
 
     def of(self, identity: Identity, cluster: str, namespace: str) -> list[Where]:
         """The bindings that name the caller, cluster-wide and in the namespace, in order."""
+        self._api.rouse(cluster)
         index = self._own.get(cluster, self._shared)
         names = [("User", identity.user), *(("Group", group) for group in identity.groups)]
         places = ("", namespace) if namespace else ("",)
