@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -30,12 +30,20 @@ Where = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of a list. `remaining` counts what follows, where that is known without looking at it."""
+    """A part of a list. `remaining` counts what follows, where that is known without looking at it.
 
-    items: list[Object] = field(default_factory=list)
+    Its items are the objects of `records`, unless they are `converted` from what is stored.
+    """
+
+    records: Sequence[Record] = ()
     resource_version: str = ""
     continue_: str = ""
     remaining: int | None = None
+    converted: list[Object] | None = None
+
+    @property
+    def items(self) -> list[Object]:
+        return [record.object for record in self.records] if self.converted is None else self.converted
 
 
 def matcher(resource: Resource, label_selector: str, field_selector: str) -> Matcher | None:
@@ -157,15 +165,15 @@ class Lister:
             if at < cluster.compacted:
                 raise _gone(token, at, cluster.compacted)
             records = self._with_defaults(cluster.name, resource, namespace, at, after)
-        items: list[Object] = []
-        last: Where = ("", "")
+        found: list[Record] = []
         for taken, record in enumerate(records):
-            if limit and len(items) == limit:
-                return Page(items, str(at), _Token(at, last).text(), remaining(taken))
+            if limit and len(found) == limit:
+                last = found[-1].key
+                token = _Token(at, (last.namespace, last.name))
+                return Page(found, str(at), token.text(), remaining(taken))
             if matches is None or matches(record.object):
-                items.append(record.object)
-                last = (record.key.namespace, record.key.name)
-        return Page(items, str(at))
+                found.append(record)
+        return Page(found, str(at))
 
     def _with_defaults(
         self, cluster: str, resource: str, namespace: str, at: int, after: Where | None
@@ -198,7 +206,7 @@ class Lister:
             for record in self._api.everywhere_stored(resource.storage.key, namespace)
             if matches is None or matches(record.object)
         ]
-        return Page(items, str(self._api.state.total_revision()))
+        return Page((), str(self._api.state.total_revision()), converted=items)
 
 
 def _gone(token: _Token | None, at: int, compacted: int) -> Expired:

@@ -78,7 +78,9 @@ class Verbs:
             resource_version=resource_version,
             match=resource_version_match,
         )
-        return replace(page, items=[versions.served(resource, item) for item in page.items])
+        if resource.stored is None:
+            return page
+        return replace(page, converted=[versions.served(resource, item) for item in page.items])
 
     def watch(
         self,

@@ -120,3 +120,9 @@ def many(
         case _:
             kind, version = resource.list_kind, resource.api_version
     return shape.encode({"kind": kind, "apiVersion": version, "metadata": metadata, "items": items})
+
+
+def joined(resource: Resource, items: list[bytes], metadata: Object) -> bytes:
+    """A list of objects that are JSON already."""
+    head = encode({"kind": resource.list_kind, "apiVersion": resource.api_version, "metadata": metadata})
+    return b'%b,"items":[%b]}' % (head[:-1], b",".join(items))

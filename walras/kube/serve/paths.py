@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final, Literal
 from urllib.parse import unquote
 
@@ -44,6 +45,7 @@ class Route:
 
 
 _UNKNOWN: Final = Route("unknown")
+_REMEMBERED_MAX: Final = 256
 
 
 def parse(raw_path: str) -> Route:
@@ -51,6 +53,10 @@ def parse(raw_path: str) -> Route:
 
     Raises BadRequest for a segment that no name can be.
     """
+    return _remembered(raw_path) if len(raw_path) <= _REMEMBERED_MAX else _parse(raw_path)
+
+
+def _parse(raw_path: str) -> Route:
     head, *tail = raw_path.removeprefix("/").split("/")
     if head != "clusters":
         return _within("", head, tail, raw_path)
@@ -61,6 +67,10 @@ def parse(raw_path: str) -> Route:
         return Route("root", cluster)
     prefix = len("/clusters/") + len(tail[0])
     return _within(cluster, inside[0], inside[1:], raw_path[prefix:])
+
+
+# Clients ask for the same again and again; what is kept of that takes a megabyte.
+_remembered = lru_cache(maxsize=2048)(_parse)
 
 
 def _within(cluster: str, head: str, tail: list[str], path: str) -> Route:

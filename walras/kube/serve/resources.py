@@ -139,6 +139,9 @@ class Resources:
             metadata["continue"] = page.continue_
         if page.remaining is not None:
             metadata["remainingItemCount"] = page.remaining
+        if shape == negotiate.PLAIN and page.converted is None:
+            # As they lie in the store: neither decoded nor encoded.
+            return Answer(negotiate.joined(resource, [record.raw for record in page.records], metadata))
         include = query.get("includeObject", "")
         body = negotiate.many(resource, page.items, metadata, shape, include, self._clock.now_ms)
         return Answer(body, 200, shape.content_type)
