@@ -1,4 +1,4 @@
-"""Gradual type checking (cel-spec): every part of an expression gets its type, or errors in cel-go's words."""
+"""Gradual type checking (cel-spec): each part of an expression gets its type, or errors in cel-go's words."""
 
 from __future__ import annotations
 
