@@ -77,9 +77,9 @@ def _check_type(resource: Resource, obj: Object) -> None:
         )
 
 
-def check_valid(resource: Resource, obj: Object, old: Object | None) -> None:
+def check_valid(resource: Resource, obj: Object, old: Object | None, served: Resource | None = None) -> None:
     """Raises Invalid with every cause."""
-    causes = validation.validate(resource, obj, old)
+    causes = validation.validate(resource, obj, old, served)
     if causes:
         raise validation.invalid(resource, str(obj["metadata"].get("name") or ""), causes)
 
@@ -135,7 +135,7 @@ class Writer:
             escalation.check(ctx, resource, fresh, None)
             if record:
                 self._record(ctx, resource, None, fresh)
-            self._finish(ctx, resource.storage, fresh, None)
+            self._finish(ctx, resource, fresh, None)
 
         return tx.create(ctx.cluster, resource.storage.key, obj, finish)
 
@@ -165,13 +165,13 @@ class Writer:
         _take(new["metadata"], after["metadata"], "managedFields")
 
     def _finish(
-        self, ctx: Context, resource: Resource, new: Object, old: Object | None, subresource: str = ""
+        self, ctx: Context, served: Resource, new: Object, old: Object | None, subresource: str = ""
     ) -> None:
         """What comes once the manager's part is known: the server's own, and whether all of it is valid."""
-        who = ctx.identity
+        who, resource = ctx.identity, served.storage
         request = preparing.Request(who.user, tuple(who.groups), subresource, self._now())
         preparing.prepare(resource, new, old, request)
-        check_valid(resource, new, old)
+        check_valid(resource, new, old, served)
         if not subresource:
             self._allocate(ctx, resource, old, new)
         if resource.builtin:
@@ -262,7 +262,7 @@ class Writer:
             escalation.check(ctx, resource, new, old)
             if record:
                 self._record(ctx, resource, old, new, subresource)
-            self._finish(ctx, storage, new, old, subresource)
+            self._finish(ctx, resource, new, old, subresource)
             self._check_bytes(ctx, resource, name, old, new)
             return new
 

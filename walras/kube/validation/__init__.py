@@ -12,7 +12,28 @@ from typing import Any, Final
 from walras.core.errors import Cause, Invalid
 from walras.kube import defaults, preparing
 from walras.kube.registry import Resource
-from walras.kube.validation import access, core, definitions, names, pods, structural, walras, workloads
+from walras.kube.validation import (
+    access,
+    core,
+    cronjobs,
+    definitions,
+    devices,
+    flow,
+    hooks,
+    jobs,
+    limits,
+    names,
+    network,
+    pods,
+    scaling,
+    services,
+    sets,
+    small,
+    storage,
+    structural,
+    walras,
+    workloads,
+)
 from walras.kube.validation.faults import Faults
 from walras.kube.validation.metadata import metadata
 
@@ -28,11 +49,51 @@ _BUILTIN: Final[Mapping[str, Callable[[Faults, Object, Object | None], None]]] =
     "configmaps": core.config_map,
     "secrets": core.secret,
     "namespaces": core.namespace,
-    "services": core.service,
+    "endpoints": network.endpoints,
+    "limitranges": limits.limit_range,
+    "persistentvolumes": storage.volume,
+    "podtemplates": sets.pod_template_kind,
+    "replicationcontrollers": sets.replication_controller,
+    "resourcequotas": limits.quota,
+    "services": services.service,
     "persistentvolumeclaims": core.claim,
     "nodes": core.node,
-    "events": core.event,
-    "jobs.batch": workloads.job,
+    "events": small.event,
+    "events.events.k8s.io": small.new_event,
+    "apiservices.apiregistration.k8s.io": small.api_service,
+    "controllerrevisions.apps": sets.controller_revision,
+    "daemonsets.apps": sets.daemon_set,
+    "statefulsets.apps": sets.stateful_set,
+    "horizontalpodautoscalers.autoscaling": scaling.autoscaler,
+    "poddisruptionbudgets.policy": scaling.budget,
+    "cronjobs.batch": cronjobs.cron_job,
+    "jobs.batch": jobs.job,
+    "certificatesigningrequests.certificates.k8s.io": small.signing_request,
+    "endpointslices.discovery.k8s.io": network.endpoint_slice,
+    "ingresses.networking.k8s.io": network.ingress,
+    "ingressclasses.networking.k8s.io": network.ingress_class,
+    "ipaddresses.networking.k8s.io": network.address,
+    "networkpolicies.networking.k8s.io": network.policy,
+    "servicecidrs.networking.k8s.io": network.ranges,
+    "csidrivers.storage.k8s.io": storage.driver,
+    "csinodes.storage.k8s.io": storage.node_drivers,
+    "csistoragecapacities.storage.k8s.io": storage.capacity,
+    "storageclasses.storage.k8s.io": storage.storage_class,
+    "volumeattachments.storage.k8s.io": storage.attachment,
+    "volumeattributesclasses.storage.k8s.io": storage.attributes_class,
+    "mutatingadmissionpolicies.admissionregistration.k8s.io": hooks.policy,
+    "mutatingadmissionpolicybindings.admissionregistration.k8s.io": hooks.binding,
+    "mutatingwebhookconfigurations.admissionregistration.k8s.io": hooks.webhooks,
+    "validatingadmissionpolicies.admissionregistration.k8s.io": hooks.policy,
+    "validatingadmissionpolicybindings.admissionregistration.k8s.io": hooks.binding,
+    "validatingwebhookconfigurations.admissionregistration.k8s.io": hooks.webhooks,
+    "runtimeclasses.node.k8s.io": small.runtime_class,
+    "deviceclasses.resource.k8s.io": devices.device_class,
+    "resourceclaims.resource.k8s.io": devices.claim,
+    "resourceclaimtemplates.resource.k8s.io": devices.template,
+    "resourceslices.resource.k8s.io": devices.resource_slice,
+    "flowschemas.flowcontrol.apiserver.k8s.io": flow.schema,
+    "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io": flow.level,
     "deployments.apps": workloads.deployment,
     "replicasets.apps": workloads.replica_set,
     "leases.coordination.k8s.io": core.lease,
@@ -51,7 +112,11 @@ _WALRAS: Final[Mapping[str, Callable[[Faults, Object], None]]] = {
 }
 _NAMES: Final[Mapping[str, names.NameCheck]] = {
     "namespaces": names.dns_label,
-    "services": names.dns1035_label,
+    "services": names.dns_label,
+    "statefulsets.apps": names.dns_label,
+    "apiservices.apiregistration.k8s.io": access.path_segment,
+    "csidrivers.storage.k8s.io": access.path_segment,
+    "ipaddresses.networking.k8s.io": network.ip_name,
     "roles.rbac.authorization.k8s.io": access.path_segment,
     "clusterroles.rbac.authorization.k8s.io": access.path_segment,
     "rolebindings.rbac.authorization.k8s.io": access.path_segment,
@@ -61,16 +126,19 @@ _NAMES: Final[Mapping[str, names.NameCheck]] = {
 }
 
 
-def validate(resource: Resource, obj: Object, old: Object | None) -> list[Cause]:
+def validate(
+    resource: Resource, obj: Object, old: Object | None, served: Resource | None = None
+) -> list[Cause]:
     """What is wrong with the object, in the form that `fields.decode` and `defaults.apply` give it.
 
-    `old` is the stored object on update, None on create. Empty when it may be stored.
+    `old` is the stored object on update, None on create; `served` the version that the request was made in,
+    where that is another. Empty when it may be stored.
     """
     faults = Faults()
     check = _NAMES.get(resource.key, names.dns_subdomain)
     metadata(faults, resource, obj, old, check)
     if resource.builtin:
-        rules = _BUILTIN.get(resource.key)
+        rules = _BUILTIN.get((served or resource).key)
         if rules is not None:
             rules(faults, obj, _completed(resource, obj, old))
     else:

@@ -1,4 +1,4 @@
-"""ConfigMaps, Secrets, Namespaces, Services, claims, Nodes and other small types."""
+"""ConfigMaps, Secrets, Namespaces, claims, Nodes and other small types."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import base64
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from walras.core.quantity import parse_milli
 from walras.kube.validation import names
 from walras.kube.validation.containers import quantity
 from walras.kube.validation.faults import Faults
-from walras.kube.validation.metadata import check_labels, label_selector
+from walras.kube.validation.metadata import label_selector
+from walras.kube.validation.storage import VOLUME_MODES, access_modes
 
 Object = Mapping[str, Any]
 
 DATA_MAX_BYTES: Final = 1024 * 1024
 PRIORITY_MAX: Final = 1_000_000_000
 _IMMUTABLE: Final = "field is immutable when `immutable` is set"
-_MODES: Final = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
-_SERVICE_TYPES: Final = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _EFFECTS: Final = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 # Keys that a Secret of a well-known type must have.
 _SECRET_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -55,6 +56,9 @@ def secret(faults: Faults, obj: Object, old: Object | None) -> None:
     for key in _SECRET_KEYS.get(kind, ()):
         if key not in data:
             faults.required(f"data[{key}]")
+        elif key.startswith(".docker") and not _is_json(data[key]):
+            detail = "must be a JSON document"
+            faults.invalid(f"data[{key}]", "<secret contents redacted>", detail)
     if kind == "kubernetes.io/basic-auth" and not any(key in data for key in _BASIC_AUTH):
         for key in _BASIC_AUTH:
             faults.required(f"data[{key}]")
@@ -63,6 +67,13 @@ def secret(faults: Faults, obj: Object, old: Object | None) -> None:
         (obj.get("metadata") or {}).get("annotations") or {}
     ).get(account):
         faults.required(f"metadata.annotations[{account}]")
+
+
+def _is_json(encoded: str) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(base64.b64decode(encoded)), dict)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return False
 
 
 def _decoded_size(data: Mapping[str, str]) -> int:
@@ -89,59 +100,12 @@ def namespace(faults: Faults, obj: Object, old: Object | None) -> None:
             faults.invalid("spec.finalizers", name, detail)
 
 
-def service(faults: Faults, obj: Object, old: Object | None) -> None:
-    spec = obj.get("spec") or {}
-    kind, ports = spec.get("type", ""), spec.get("ports") or ()
-    if not ports and spec.get("clusterIP") != "None" and kind != "ExternalName":
-        faults.required("spec.ports")
-    if kind == "ExternalName":
-        name = spec.get("externalName", "").removesuffix(".")
-        if not name:
-            faults.required("spec.externalName")
-        else:
-            faults.each("spec.externalName", name, names.dns_subdomain(name))
-    seen: set[str] = set()
-    for index, port in enumerate(ports):
-        _service_port(faults, f"spec.ports[{index}]", port, len(ports) > 1, seen)
-    check_labels(faults, "spec.selector", spec.get("selector"))
-    faults.one_of("spec.sessionAffinity", spec.get("sessionAffinity"), ("ClientIP", "None"))
-    faults.one_of("spec.type", kind, _SERVICE_TYPES)
-    if kind == "ClusterIP":
-        for index, port in enumerate(ports):
-            if port.get("nodePort"):
-                detail = "may not be used when `type` is 'ClusterIP'"
-                faults.forbidden(f"spec.ports[{index}].nodePort", detail)
-    before = ((old or {}).get("spec") or {}).get("clusterIP")
-    if before and kind != "ExternalName":
-        faults.immutable("spec.clusterIP", spec.get("clusterIP"), before)
-
-
-def _service_port(faults: Faults, path: str, port: Object, named: bool, seen: set[str]) -> None:
-    name = port.get("name", "")
-    if named and not name:
-        faults.required(f"{path}.name")
-    elif name:
-        faults.each(f"{path}.name", name, names.dns_label(name))
-        if name in seen:
-            faults.duplicate(f"{path}.name", name)
-        seen.add(name)
-    faults.each(f"{path}.port", port.get("port", 0), names.port_number(port.get("port", 0)))
-    faults.one_of(f"{path}.protocol", port.get("protocol"), ("SCTP", "TCP", "UDP"))
-    faults.each(f"{path}.targetPort", port.get("targetPort", 0), names.port(port.get("targetPort", 0)))
-
-
 def claim(faults: Faults, obj: Object, old: Object | None) -> None:
     spec = obj.get("spec") or {}
-    modes = spec.get("accessModes") or ()
-    if not modes:
-        faults.required("spec.accessModes", "at least 1 access mode is required")
-    for mode in modes:
-        if mode not in _MODES:
-            faults.not_supported("spec.accessModes", mode, _MODES)
-    if "ReadWriteOncePod" in modes and len(set(modes)) > 1:
-        faults.forbidden("spec.accessModes", "may not use ReadWriteOncePod with other access modes")
     if spec.get("selector") is not None:
         label_selector(faults, "spec.selector", spec["selector"])
+    detail = "at least 1 access mode is required"
+    access_modes(faults, "spec.accessModes", spec.get("accessModes"), detail)
     size = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
     if size is None:
         faults.required("spec.resources[storage]")
@@ -151,8 +115,8 @@ def claim(faults: Faults, obj: Object, old: Object | None) -> None:
         said = names.dns_subdomain(spec["storageClassName"])
         faults.each("spec.storageClassName", spec["storageClassName"], said)
     mode = spec.get("volumeMode")
-    if mode is not None and mode not in ("Block", "Filesystem"):
-        faults.not_supported("spec.volumeMode", mode, ("Block", "Filesystem"))
+    if mode is not None and mode not in VOLUME_MODES:
+        faults.not_supported("spec.volumeMode", mode, VOLUME_MODES)
     if old is not None:
         _claim_update(faults, obj, old)
 
@@ -179,7 +143,11 @@ def _claim_update(faults: Faults, obj: Object, old: Object) -> None:
         faults.forbidden("spec.resources.requests.storage", "field can not be less than status.capacity")
 
 
-def node(faults: Faults, obj: Object, _old: Object | None) -> None:
+def node(faults: Faults, obj: Object, old: Object | None) -> None:
+    before = ((old or {}).get("spec") or {}).get("providerID")
+    if before and (obj.get("spec") or {}).get("providerID") != before:
+        detail = 'node updates may not change providerID except from "" to valid'
+        faults.forbidden("spec.providerID", detail)
     seen: set[tuple[str, str]] = set()
     for index, taint in enumerate((obj.get("spec") or {}).get("taints") or ()):
         path, key, effect = f"metadata.taints[{index}]", taint.get("key", ""), taint.get("effect", "")
@@ -199,9 +167,13 @@ def node(faults: Faults, obj: Object, _old: Object | None) -> None:
 
 def priority_class(faults: Faults, obj: Object, old: Object | None) -> None:
     if (obj.get("metadata") or {}).get("name", "").startswith("system-"):
-        detail = "priority class names with 'system-' prefix are reserved for system use only."
+        name = obj["metadata"]["name"]
+        detail = (
+            "priority class names with 'system-' prefix are reserved for system use only. error: "
+            f"{name} is not a known system priority class"
+        )
         faults.forbidden("metadata.name", detail)
-    if obj.get("value", 0) > PRIORITY_MAX:
+    elif obj.get("value", 0) > PRIORITY_MAX:
         detail = f"maximum allowed value of a user defined priority is {PRIORITY_MAX}"
         faults.forbidden("value", detail)
     policies = ("PreemptLowerPriority", "Never")
@@ -220,13 +192,3 @@ def lease(faults: Faults, obj: Object, _old: Object | None) -> None:
         if spec.get(field) is not None and spec[field] < least:
             words = "must be greater than or equal to 0" if least == 0 else "must be greater than 0"
             faults.invalid(f"spec.{field}", spec[field], words)
-
-
-def event(faults: Faults, obj: Object, _old: Object | None) -> None:
-    involved = (obj.get("involvedObject") or {}).get("namespace", "")
-    own = (obj.get("metadata") or {}).get("namespace", "")
-    # Events of cluster-scoped objects live in "default", and so may those of system components.
-    if involved and own and involved != own:
-        faults.invalid("involvedObject.namespace", involved, "does not match event.namespace")
-    if not involved and own not in ("default", "kube-system"):
-        faults.invalid("involvedObject.namespace", involved, "does not match event.namespace")

@@ -9,6 +9,7 @@ from typing import Final
 NameCheck = Callable[[str], list[str]]
 
 _LABEL: Final = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_C_IDENTIFIER: Final = "[A-Za-z_][A-Za-z0-9_]*"
 _SUBDOMAIN: Final = rf"{_LABEL}(\.{_LABEL})*"
 _DNS1035: Final = "[a-z]([-a-z0-9]*[a-z0-9])?"
 _KEY: Final = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
@@ -22,6 +23,10 @@ _LABEL_WORDS: Final = (
 _SUBDOMAIN_WORDS: Final = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must "
     "start and end with an alphanumeric character"
+)
+_WILDCARD_WORDS: Final = (
+    "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must "
+    "consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character"
 )
 _DNS1035_WORDS: Final = (
     "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic "
@@ -69,6 +74,13 @@ def dns_subdomain(text: str) -> list[str]:
     )
 
 
+def wildcard_subdomain(text: str) -> list[str]:
+    """A subdomain whose first label is "*"."""
+    found = [_longest(253)] if len(text) > 253 else []
+    pattern = rf"\*\.{_SUBDOMAIN}"
+    return found if _matches(pattern, text) else [*found, _regex(_WILDCARD_WORDS, pattern, "*.example.com")]
+
+
 def dns1035_label(text: str) -> list[str]:
     found = [_longest(63)] if len(text) > 63 else []
     return (
@@ -106,6 +118,16 @@ def label_value(text: str) -> list[str]:
     found = [_longest(63)] if len(text) > 63 else []
     if not _matches(f"({_KEY})?", text):
         found.append(_regex(_VALUE_WORDS, f"({_KEY})?", "MyValue", "my_value", "12345"))
+    return found
+
+
+def c_identifier(text: str) -> list[str]:
+    """A name of the language C."""
+    found = ["must be no more than 32 bytes"] if len(text) > 32 else []
+    if not _matches(_C_IDENTIFIER, text):
+        words = "a valid C identifier must start with alphabetic character or '_', followed by a string of "
+        words += "alphanumeric characters or '_'"
+        found.append(_regex(words, _C_IDENTIFIER, "my_name", "MY_NAME", "MyName"))
     return found
 
 
