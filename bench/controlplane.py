@@ -11,7 +11,9 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Any
 from bench.first import Server, walras
 from bench.loading import Load, build, load
 from bench.reference import binaries, real, resident_kib
+from walras.kube.store.reader import SqliteReader
 
 CONNECTIONS = 16
 OBJECTS = 20
@@ -27,6 +30,7 @@ PODS = 5_000
 LATENCY_WATCHES = 1_000
 LATENCY_EVENTS_PER_S = 1_000
 WATCHES_PER_CONNECTION = 100
+ASLEEP_S = 120.0
 Figures = dict[str, float]
 
 
@@ -107,10 +111,12 @@ def latency(target: Target, seconds: float) -> Figures:
     }
 
 
-def make_agents(server: Server, ours: Load, prefix: str, count: int, connections: int = 1) -> dict[str, Any]:
+def make_agents(
+    server: Server, ours: Load, prefix: str, count: int, connections: int = 1, **plane: Any
+) -> dict[str, Any]:
     """Control planes made, until each answers its own agent; what the load generator says of it."""
-    quota = {"objects": 1_000_000}
-    spec = {"budget": {"income": "12/h", "balance": "1000"}, "controlPlane": {"quota": quota}}
+    plane = {"quota": {"objects": 1_000_000}, **plane}
+    spec = {"budget": {"income": "12/h", "balance": "1000"}, "controlPlane": plane}
     agent = {"apiVersion": "walras.dev/v1alpha1", "kind": "Agent", "metadata": {"name": "%name"}}
     return ours.order(
         "agents", agents=prefix, token=server.token, path="/clusters/fleet/apis/walras.dev/v1alpha1/agents",
@@ -167,6 +173,7 @@ def watches(server: Server, ours: Load, told: argparse.Namespace) -> Figures:
     count = told.watches
     path = "/clusters/fleet/api/v1/namespaces/default/configmaps"
     order = partial(ours.order, token=server.token)
+    order("event", method="POST", path=path, body=config_map("first"), status=201)
     before = server.resident_kib
     opened = order("watch", path=f"{path}?watch=true&resourceVersion=0&fieldSelector=metadata.name%3Dseen",
                    count=count, http2=True, connections=max(1, count // WATCHES_PER_CONNECTION))  # fmt: skip
@@ -181,29 +188,85 @@ def watches(server: Server, ours: Load, told: argparse.Namespace) -> Figures:
     return figures
 
 
+def sleep(data: Path, program: Path, told: argparse.Namespace) -> Figures:
+    """Control planes put to disk: what is left of each, and how long the first get takes."""
+    count = told.agents
+    path = "/clusters/s-%d/api/v1/namespaces/default/configmaps"
+    with _server(data, program) as (server, ours):
+        make_agents(server, ours, "s-", count, 16, hibernateAfter="1s")
+        for number in range(OBJECTS):
+            ours.order("each", agents="s-", method="POST", path=path, body=config_map(f"o-{number}"),
+                       status=201, count=count, connections=16)  # fmt: skip
+        until = time.monotonic() + ASLEEP_S
+        while _asleep(data) < count:
+            assert time.monotonic() < until, f"{_asleep(data)} of {count} sleep"
+            time.sleep(1)
+        woken = ours.order("each", agents="s-", path=f"{path}/o-1", count=count)
+        before = time.monotonic()
+        while _asleep(data) < count and time.monotonic() < before + ASLEEP_S:
+            time.sleep(1)
+    with _server(data.parent / "nobody", program) as (server, _):
+        empty = server.resident_kib
+    with _server(data, program) as (server, _):
+        return {
+            "wake_ms": woken["p50_ms"],
+            "wake_p99_ms": woken["p99_ms"],
+            "hibernated_kib": (server.resident_kib - empty) / count,
+        }
+
+
+def _asleep(data: Path) -> int:
+    with SqliteReader(data / "walras.db") as database:
+        ((count,),) = database.query("SELECT count(*) FROM clusters WHERE asleep")
+    return int(count)
+
+
+def flood(server: Server, ours: Load, program: Path, told: argparse.Namespace) -> Figures:
+    """How long one agent's get takes while another does all it can."""
+    token = make_agents(server, ours, "quiet-", 1)["token"]
+    flooding = make_agents(server, ours, "loud-", 1)["token"]
+    path = "/clusters/quiet-0/api/v1/namespaces/default"
+    order = partial(ours.order, "rate", path=path, token=token, connections=1, seconds=told.seconds)
+    quiet = order()
+    url = f"https://localhost:{server.port}"
+    with load(program, url, server.ca_file) as loud, ThreadPoolExecutor() as threads:
+        running = threads.submit(
+            loud.order, "rate", path="/clusters/loud-0/api/v1/namespaces/default/pods", token=flooding,
+            connections=64, seconds=told.seconds + 2, status=0,
+        )  # fmt: skip
+        time.sleep(1)
+        noisy = order()
+        running.result()
+    return {"quiet_p99_ms": quiet["p99_ms"], "flooded_p99_ms": noisy["p99_ms"]}
+
+
+@contextmanager
+def _server(data: Path, program: Path) -> Iterator[tuple[Server, Load]]:
+    with (
+        walras(data, "emulated:1") as (server, _),
+        load(program, f"https://localhost:{server.port}", server.ca_file) as generator,
+    ):
+        yield server, generator
+
+
 def ours_alone(program: Path, folder: Path, told: argparse.Namespace) -> Figures:
     """What only a server of many control planes can do."""
-    figures: Figures = {}
-    parts: list[Callable[[Server, Load, argparse.Namespace], Figures]] = [creation, fleet]
+    with _server(folder / "few", program) as (server, generator):
+        figures = creation(server, generator, told) | flood(server, generator, program, told)
+    figures |= sleep(folder / "asleep", program, told)
+    if told.fleet:
+        with _server(folder / "fleet", program) as (server, generator):
+            figures |= fleet(server, generator, told)
     if told.watches:
-        parts.append(watches)
-    for number, part in enumerate(parts):
-        with (
-            walras(folder / f"many-{number}", "emulated:1") as (server, _),
-            load(program, f"https://localhost:{server.port}", server.ca_file) as generator,
-        ):
-            figures |= part(server, generator, told)
+        with _server(folder / "watches", program) as (server, generator):
+            figures |= watches(server, generator, told)
     return figures
 
 
 def measure(folder: Path, told: argparse.Namespace) -> Figures:
     program = build(folder)
     figures: Figures = {}
-    with (
-        walras(folder / "one", "emulated:1") as (server, ready_s),
-        load(program, f"https://localhost:{server.port}", server.ca_file) as generator,
-    ):
-        figures["ready_s"] = ready_s
+    with _server(folder / "one", program) as (server, generator):
         token = make_agents(server, generator, "only-", 1)["token"]
         figures |= plane(Target(generator, "/clusters/only-0", token), told)
     if binaries() is not None:

@@ -3,26 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import structlog
 
 from walras.kube.collection import is_default
-from walras.kube.record import Object
+from walras.kube.record import Object, Record
 from walras.kube.state import ChangeType, Effect, State
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
 class Change:
-    """A committed change of one object, for subscribers. The objects are shared: never mutate them."""
+    """A committed change of one object, for subscribers. The objects are shared: never mutate them.
 
-    cluster: str
-    type: ChangeType
-    object: Object
-    old: Object | None
-    resource: str
+    They are decoded when somebody looks; `namespace`, `name` and `mentions` cost nothing of the kind.
+    """
+
+    __slots__ = ("_object", "_old", "_previous", "_record", "cluster", "name", "namespace", "resource", "type")
+
+    def __init__(
+        self, cluster: str, type_: ChangeType, obj: Object, old: Object | None, resource: str
+    ) -> None:
+        self.cluster, self.type, self.resource = cluster, type_, resource
+        self.namespace, self.name = str(obj["metadata"].get("namespace") or ""), str(obj["metadata"]["name"])
+        self._object: Object | None = obj
+        self._old = old
+        self._record: Record | None = None
+        self._previous: Record | None = None
+
+    @classmethod
+    def of(cls, type_: ChangeType, record: Record, previous: Record | None) -> Change:
+        change = cls.__new__(cls)
+        change.type = type_
+        change.cluster, change.resource, change.namespace, change.name = record.key
+        change._object = change._old = None
+        change._record, change._previous = record, previous
+        return change
+
+    @property
+    def object(self) -> Object:
+        if self._record is not None:
+            return self._record.object
+        assert self._object is not None
+        return self._object
+
+    @property
+    def old(self) -> Object | None:
+        return self._previous.object if self._previous is not None else self._old
+
+    def mentions(self, *words: bytes) -> bool:
+        """Whether the JSON before or after the change has one of these words in it, as a key or otherwise."""
+        if self._record is None:
+            return True
+        after, before = self._record.raw, self._previous.raw if self._previous is not None else b""
+        return any(word in after or word in before for word in words)
 
 
 Handler = Callable[[Change], None]
@@ -42,7 +76,7 @@ class Subscribers:
         for cluster, collection in self._state.everywhere(resource):
             for record in collection.listed():
                 if not is_default(record):
-                    _call(handler, Change(cluster, "ADDED", record.object, None, resource))
+                    _call(handler, Change.of("ADDED", record, None))
         self._handlers.setdefault(resource, []).append(handler)
 
         def unsubscribe() -> None:
@@ -66,7 +100,7 @@ class Subscribers:
             handlers = tuple(self._handlers.get(resource, ()))
             for record in collection.stored() if handlers else ():
                 for handler in handlers:
-                    _call(handler, Change(cluster, "ADDED", record.object, None, resource))
+                    _call(handler, Change.of("ADDED", record, None))
 
     def tell(self, effects: Sequence[Effect]) -> None:
         """Tells of what became visible, in order."""
@@ -74,15 +108,9 @@ class Subscribers:
         for effect in effects:
             them = handlers.get(effect.record.key.resource)
             if them:
-                change = _change(effect)
+                change = Change.of(effect.type, effect.record, effect.previous)
                 for handler in them:
                     _call(handler, change)
-
-
-def _change(effect: Effect) -> Change:
-    key, previous = effect.record.key, effect.previous
-    old = previous.object if previous else None
-    return Change(key.cluster, effect.type, effect.record.object, old, key.resource)
 
 
 def _call(handler: Handler, change: Change) -> None:

@@ -183,10 +183,9 @@ class Kubelet:
         self._spawn(asyncio.to_thread(self._services.places.remove_pod, cluster, uid))
 
     def _config_changed(self, change: Change) -> None:
-        metadata = change.object["metadata"]
-        self._services.configs.changed(change.cluster, metadata["namespace"])
+        self._services.configs.changed(change.cluster, change.namespace)
         if change.type == "DELETED" and change.resource == CLAIMS:
-            self._release(change.cluster, metadata["namespace"], metadata["name"])
+            self._release(change.cluster, change.namespace, change.name)
 
     def _release(self, cluster: str, namespace: str, claim: str) -> None:
         """Deletes the files of a claim that is gone, once no pod uses them."""

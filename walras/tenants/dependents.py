@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from walras.kube.api import API, Change
 from walras.kube.registry_builtin import for_all
@@ -20,6 +20,8 @@ class Ref(NamedTuple):
     name: str
 
 
+# Objects whose JSON has no such word have no owners.
+OWNERS: Final = b'"ownerReferences"'
 # Refs of one cluster, in order of appearance, by what they are looked up by.
 Refs = dict[str, dict[Ref, None]]
 
@@ -79,10 +81,11 @@ class Dependents:
             self._following[resource] = self._api.subscribe(resource, self._changed)
 
     def _changed(self, change: Change) -> None:
-        if change.old is not None or change.type == "DELETED":
-            self._forget(change)
-        if change.type != "DELETED":
-            self._remember(change)
+        if change.resource == "pods" or change.mentions(OWNERS):
+            if change.old is not None or change.type == "DELETED":
+                self._forget(change)
+            if change.type != "DELETED":
+                self._remember(change)
         if change.resource == CRDS and change.type == "ADDED":
             self._follow(_defines(change.object))
         for handler in self._handlers:

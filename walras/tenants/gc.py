@@ -14,7 +14,7 @@ from walras.kube.api import API, Change
 from walras.kube.deletion import FOREGROUND, ORPHAN
 from walras.kube.registry import Resource
 from walras.tenants.controller import Key, Manager
-from walras.tenants.dependents import Dependents, Ref
+from walras.tenants.dependents import OWNERS, Dependents, Ref
 from walras.tenants.objects import Object, deleting, drop_finalizer, finalizers, owners, uid
 
 
@@ -35,6 +35,8 @@ class GarbageCollector:
         api.on_sleep(lambda cluster: self._where.pop(cluster, None))
 
     def _changed(self, change: Change) -> None:
+        if change.type != "DELETED" and not change.mentions(OWNERS, b'"deletionTimestamp"'):
+            return
         obj, cluster = change.object, change.cluster
         if change.type == "DELETED":
             self._forget(cluster, uid(obj))

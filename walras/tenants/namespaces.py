@@ -65,11 +65,11 @@ class NamespaceController:
             self._manager.add(self, Key(change.cluster, "", change.object["metadata"]["name"]))
 
     def _content_changed(self, change: Change) -> None:
-        namespace = change.object["metadata"].get("namespace")
+        namespace = change.namespace
         if not namespace:
             return
         found = self._api.find(change.cluster, NAMESPACES, "", namespace)
-        ours = (change.resource, change.object["metadata"]["name"]) in _FURNITURE
+        ours = (change.resource, change.name) in _FURNITURE
         if found is not None and (ours or deleting(found)):
             self._manager.add(self, Key(change.cluster, "", namespace))
 
