@@ -398,7 +398,7 @@ def test_a_rule_that_could_cost_too_much_is_refused_before_it_runs(rule: str) ->
 
 
 def test_rules_of_what_has_not_changed_are_not_held_against_other_changes() -> None:
-    part = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    part: Object = {"type": "object", "properties": {"n": {"type": "integer"}}}
     part["x-kubernetes-validations"] = [{"rule": "self.n > 5"}]
     resource = ruled(a=part, b=part)
     assert faults(resource, {"a": {"n": 1}, "b": {"n": 7}}, {"a": {"n": 1}, "b": {"n": 6}}) == []
@@ -406,7 +406,7 @@ def test_rules_of_what_has_not_changed_are_not_held_against_other_changes() -> N
 
 
 def test_a_comparison_with_the_old_value_needs_to_know_which_it_is() -> None:
-    item = {"type": "object", "properties": {"n": {"type": "integer"}, "k": {"type": "string"}}}
+    item: Object = {"type": "object", "properties": {"n": {"type": "integer"}, "k": {"type": "string"}}}
     item["x-kubernetes-validations"] = [{"rule": "self.n >= oldSelf.n"}]
     loose = {"type": "array", "items": item, "maxItems": 5}
     keyed = {**loose, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"]}

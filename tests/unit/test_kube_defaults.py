@@ -33,11 +33,7 @@ def test_a_pod_gets_what_every_pod_has() -> None:
     assert (spec["restartPolicy"], spec["dnsPolicy"]) == ("Always", "ClusterFirst")
     assert (spec["schedulerName"], spec["terminationGracePeriodSeconds"]) == ("default-scheduler", 30)
     assert spec["serviceAccountName"] == spec["serviceAccount"] == "default"
-    assert (spec["priority"], spec["enableServiceLinks"], spec["securityContext"]) == (0, True, {})
-    assert [toleration["key"] for toleration in spec["tolerations"]] == [
-        "node.kubernetes.io/not-ready",
-        "node.kubernetes.io/unreachable",
-    ]
+    assert (spec["enableServiceLinks"], spec["securityContext"]) == (True, {})
     assert made["status"] == {"phase": "Pending", "qosClass": "BestEffort"}
     container = spec["containers"][0]
     assert container["terminationMessagePath"] == "/dev/termination-log"

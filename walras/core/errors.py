@@ -19,13 +19,14 @@ WalrasError                         code reason
 ├── InternalError                   500  InternalError
 │   └── StorageError                500  InternalError
 ├── ServiceUnavailable              503  ServiceUnavailable
-└── Timeout                         504  Timeout
+├── Timeout                         504  Timeout
+└── Denied                          of who refuses: a webhook, a policy
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,8 @@ class Cause:
 class WalrasError(Exception):
     """Base of all; `details` and `causes` end up in `Status.details`."""
 
-    code: ClassVar[int] = 500
-    reason: ClassVar[str] = "InternalError"
+    code: int = 500
+    reason: str = "InternalError"
 
     def __init__(
         self,
@@ -132,3 +133,13 @@ class ServiceUnavailable(WalrasError):
 
 class Timeout(WalrasError):
     code, reason = 504, "Timeout"
+
+
+class Denied(WalrasError):
+    """Refused by somebody else's rules, with the code and the reason that they give."""
+
+    def __init__(self, message: str, code: int, reason: str, *, causes: tuple[Cause, ...] = (),
+                 details: dict[str, Any] | None = None) -> None:  # fmt: skip
+        super().__init__(message, causes=causes, details=details)
+        self.code = code
+        self.reason = reason

@@ -70,7 +70,13 @@ def canonical(text: str) -> str:
     """The quantity in canonical form: no fraction, the largest suffix that is exact, in the family of
     suffixes that it was written in ("1000m" is "1", "0.5" is "500m", "1024Mi" is "1Gi"). Raises Invalid.
     """
-    value = max(-_CAP, min(_parse(text), _CAP))
+    return written_like(_parse(text), text)
+
+
+def written_like(value: Fraction, text: str) -> str:
+    """An amount in canonical form, in the family of suffixes of another quantity. Raises Invalid."""
+    _read(text)
+    value = max(-_CAP, min(value, _CAP))
     written = _QUANTITY.fullmatch(text)
     assert written is not None
     _, exponent, suffix = written.groups()

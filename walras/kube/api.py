@@ -9,6 +9,8 @@ from typing import Any, Final
 from walras.core.clock import Clock, Ids, rfc3339
 from walras.kube import definitions, objects
 from walras.kube.access import bootstrap
+from walras.kube.admission.call import REVIEW
+from walras.kube.admission.chain import Admission
 from walras.kube.collection import is_default
 from walras.kube.committer import Committer, Pending
 from walras.kube.context import EVERY_CLUSTER
@@ -20,7 +22,7 @@ from walras.kube.registry_builtin import for_agents, for_all, for_fleet
 from walras.kube.state import Effect, State, Write
 from walras.kube.store.base import Batch, Params, Store
 from walras.kube.subscribers import Change, Handler, Subscribers
-from walras.kube.transaction import Transaction
+from walras.kube.transaction import Births, Transaction
 from walras.kube.watch import Watch, past, too_old
 
 __all__ = ["API", "FLEET", "Change", "Handler"]
@@ -48,6 +50,8 @@ class API:
         self._subscribers = Subscribers(self.state)
         self._creating: set[str] = set()
         self._registries: dict[str, Registry] = {}
+        self.admission = Admission(self)
+        self.admission.watch()
         for cluster, _ in self.state.everywhere(objects.CRDS):
             self._serve_definitions(cluster)
 
@@ -226,8 +230,8 @@ class API:
 
     # Writes
 
-    def transaction(self) -> Transaction:
-        return Transaction(self)
+    def transaction(self, births: Births | None = None) -> Transaction:
+        return Transaction(self, births or REVIEW.get())
 
     async def create(self, cluster: str, resource: str, obj: Object) -> Object:
         """The new object. Raises AlreadyExists."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from walras.kube.access.authoriser import Authoriser
+    from walras.kube.admission.call import Review
 
 # Stands for every cluster at once, for the operator's reads.
 EVERY_CLUSTER = "*"
@@ -43,3 +44,7 @@ class Context:
     warnings: list[str] = field(default_factory=list)
     # Asked where a write turns out to be more than the request said; None when the server itself writes.
     access: Authoriser | None = None
+    # Set while somebody outside is asked about the write; see admission/call.py.
+    review: Review | None = None
+    # The body of the request's options, where it had one.
+    options: dict[str, Any] = field(default_factory=dict)

@@ -22,7 +22,6 @@ _JOB_NAME_LABELS: Final = (JOB_NAME, "job-name")
 _JOB_UID_LABELS: Final = (JOB_UID, "controller-uid")
 _WHO: Final = ("username", "uid", "groups", "extra")
 _APPROVALS: Final = ("Approved", "Denied")
-_TAINTS_OF_LOST_NODES: Final = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,29 +46,16 @@ def prepare(resource: Resource, obj: Object, old: Object | None = None, request:
 
 def _pod(obj: Object, old: Object | None, _: Request) -> None:
     spec = obj["spec"]
-    _admit_pod(spec)
+    _account(spec)
     if old is None:
         obj["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
 
 
-def _admit_pod(spec: Object) -> None:
-    """What upstream's default admission plugins add to every pod: account, priority, patience with nodes."""
+def _account(spec: Object) -> None:
+    """Every pod has an account, under both of its names."""
     if not spec.get("serviceAccountName"):
         spec["serviceAccountName"] = "default"
     spec["serviceAccount"] = spec["serviceAccountName"]
-    if not spec.get("priorityClassName"):
-        spec.setdefault("priority", 0)
-        spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
-    tolerations = spec.setdefault("tolerations", [])
-    for taint in _TAINTS_OF_LOST_NODES:
-        if not any(_tolerates(toleration, taint) for toleration in tolerations):
-            tolerations.append(
-                {"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
-            )
-
-
-def _tolerates(toleration: Object, taint: str) -> bool:
-    return toleration.get("key", "") in ("", taint) and toleration.get("effect", "") in ("", "NoExecute")
 
 
 def qos_class(spec: Object) -> str:

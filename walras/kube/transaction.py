@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from walras.core.clock import Clock, Ids
 from walras.core.errors import BadRequest, InternalError
@@ -14,6 +14,9 @@ from walras.kube.registry import Registry, Resource
 from walras.kube.state import State, Write
 from walras.kube.store.base import Params
 
+if TYPE_CHECKING:
+    from walras.kube.admission.chain import Admission
+
 _NAME_ATTEMPTS = 8
 
 
@@ -23,12 +26,17 @@ class Engine(Protocol):
     state: State
     clock: Clock
     ids: Ids
+    admission: Admission
 
     def registry(self, cluster: str) -> Registry: ...
 
     def submit(
         self, writes: Sequence[Write], statements: Sequence[tuple[str, Sequence[Params]]]
     ) -> Awaitable[None]: ...
+
+
+class Births(Clock, Ids, Protocol):
+    """A clock and ids in one."""
 
 
 class Transaction:
@@ -39,8 +47,11 @@ class Transaction:
     returned are the transaction's own, to be read only; they get their resourceVersion at the commit.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, births: Births | None = None) -> None:
+        """`births` gives new objects their time and ids, where those are not the engine's own."""
         self._engine = engine
+        self._clock: Clock = births or engine.clock
+        self._ids: Ids = births or engine.ids
         self._writes: list[Write] = []
         self._staged: dict[Key, Object | None] = {}
         self._statements: list[tuple[str, Sequence[Params]]] = []
@@ -92,20 +103,32 @@ class Transaction:
         key = Key(cluster, resource, namespace, metadata["name"])
         if self.peek(*key) is not None:
             raise objects.already_exists(resource, key.name)
-        objects.initialise(kind, fresh, self._engine.clock.now_ms(), self._engine.ids)
+        objects.initialise(kind, fresh, self._clock.now_ms(), self._ids)
         if resource == objects.PODS:
             named = str((fresh.get("spec") or {}).get("serviceAccountName") or mounting.DEFAULT)
             account = self.peek(cluster, objects.ACCOUNTS, namespace, named)
-            mounting.mount(fresh, account, self._engine.ids)
+            mounting.mount(fresh, account, self._ids)
         if finish is not None:
             finish(fresh)
         elif resource == objects.NAMESPACES:
             defaults.apply(kind, fresh)
             preparing.prepare(kind, fresh)
         if resource == objects.CRDS:
-            definitions.establish(fresh, self._engine.clock.now_ms())
+            definitions.establish(fresh, self._clock.now_ms())
         self._put(key, fresh)
         return fresh
+
+    def make(self, cluster: str, resource: str, obj: Object) -> Object:
+        """As `create`, of what somebody's template asks for: admitted as if it came from outside.
+
+        Raises Forbidden and its kin.
+        """
+        kind = self._resource(cluster, resource)
+
+        def admit(fresh: Object) -> None:
+            self._engine.admission.trusted(self, cluster, kind, fresh)
+
+        return self.create(cluster, resource, obj, admit)
 
     def _name(self, cluster: str, resource: str, namespace: str, metadata: Object) -> str:
         if metadata.get("name"):
@@ -114,7 +137,7 @@ class Transaction:
         if not prefix:
             raise BadRequest("name or generateName is required")
         for _ in range(_NAME_ATTEMPTS):
-            name = objects.generated_name(prefix, self._engine.ids)
+            name = objects.generated_name(prefix, self._ids)
             if self.peek(cluster, resource, namespace, name) is None:
                 return name
         raise objects.already_exists(resource, prefix)
@@ -145,7 +168,7 @@ class Transaction:
         new = build(old)
         objects.preserve(kind, old, new)
         if resource == objects.CRDS:
-            definitions.establish(new, self._engine.clock.now_ms())
+            definitions.establish(new, self._clock.now_ms())
         if new == old:
             return old
         self._put(key, new, deleted=objects.is_done(kind, new))
@@ -166,7 +189,7 @@ class Transaction:
         kind = self._resource(cluster, resource)
         key = Key(cluster, resource, namespace, name)
         old = self._latest(key)
-        new, now_ms = self._private(key, old), self._engine.clock.now_ms()
+        new, now_ms = self._private(key, old), self._clock.now_ms()
         gone = deletion.begin(kind, new, now_ms, grace_seconds, propagation)
         if resource == objects.CRDS and not self._clear(cluster, name):
             definitions.hold(new, now_ms)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
-from walras.core.errors import BadRequest, MethodNotAllowed, NotFound
+from walras.core.errors import BadRequest, Conflict, MethodNotAllowed, NotFound
 from walras.kube import bodies, objects, patching, policy, scaling, strategies, versions, writing
+from walras.kube.admission.call import ROUNDS_MAX, Call, Unanswered
 from walras.kube.api import API
 from walras.kube.context import Context, Identity
 from walras.kube.events import bookmark
+from walras.kube.eviction import spend
 from walras.kube.hub import View
 from walras.kube.listing import Lister, Page, matcher, named, not_yet, parse_revision
 from walras.kube.options import check_preconditions, grace_s, invalid, is_dry_run, propagation
@@ -20,6 +22,8 @@ from walras.kube.transaction import Transaction
 from walras.kube.watch import Watch
 
 __all__ = ["OBJECTS_MAX", "Context", "Identity", "Page", "Verbs"]
+
+T = TypeVar("T")
 
 OBJECTS_MAX: Final = 10_000
 
@@ -38,6 +42,7 @@ class Verbs:
     def __init__(self, api: API, quota: Callable[[str], int] = default_quota) -> None:
         self.api = api
         self._lister = Lister(api)
+        self._admission = api.admission
         self._writer = writing.Writer(api, quota)
 
     # Reads
@@ -135,9 +140,10 @@ class Verbs:
         shaped = writing.decoded(ctx, resource, obj)
         if name:
             writing.call(shaped["metadata"], name)
-        transaction = self.api.transaction()
-        created = self._writer.create(ctx, transaction, resource, namespace, shaped)
-        return versions.served(resource, await self._commit(ctx, transaction, created))
+        created = await self._staged(
+            ctx, lambda tx: self._writer.create(ctx, tx, resource, namespace, shaped)
+        )
+        return versions.served(resource, created)
 
     async def update(
         self,
@@ -151,20 +157,22 @@ class Verbs:
     ) -> Object:
         """The object after a PUT of `obj`. Raises Conflict when `obj` was made from an older version."""
         self._check(ctx, "update", resource, namespace, subresource)
-        transaction = self.api.transaction()
         if subresource == "scale":
-            return await self._scale(ctx, transaction, resource, namespace, name, lambda _: obj)
+            return await self._scale(ctx, resource, namespace, name, lambda _: obj)
         shaped = writing.decoded(ctx, resource, obj)
         if not subresource and self.makes(ctx.cluster, resource, namespace, name):
             writing.call(shaped["metadata"], name)
             shaped["metadata"].pop("resourceVersion", None)
             policy.authorise(ctx, "create", resource, namespace)
-            created = self._writer.create(ctx, transaction, resource, namespace, shaped)
-            return versions.served(resource, await self._commit(ctx, transaction, created))
-        updated = self._writer.update(
-            ctx, transaction, resource, namespace, name, subresource, lambda _: shaped
+            created = await self._staged(
+                ctx, lambda tx: self._writer.create(ctx, tx, resource, namespace, shaped)
+            )
+            return versions.served(resource, created)
+        updated = await self._staged(
+            ctx,
+            lambda tx: self._writer.update(ctx, tx, resource, namespace, name, subresource, lambda _: shaped),
         )
-        return versions.served(resource, await self._commit(ctx, transaction, updated))
+        return versions.served(resource, updated)
 
     def makes(self, cluster: str, resource: Resource, namespace: str, name: str) -> bool:
         """Whether a PUT would make the object: it is not there, and of a type that is made so."""
@@ -188,30 +196,31 @@ class Verbs:
         """The object after a patch; a server-side apply also creates what is not there."""
         self._check(ctx, "patch", resource, namespace, subresource)
         media = patching.media_type(resource, content_type)
-        transaction = self.api.transaction()
         if media == patching.APPLY:
             document = (await bodies.decode(body, "application/yaml")).value
             applied = self._applied(ctx, resource, namespace, name, document)
-            changed = self._writer.apply(
-                ctx, transaction, resource, namespace, name, subresource, applied, force=force
+            changed = await self._staged(
+                ctx,
+                lambda tx: self._writer.apply(
+                    ctx, tx, resource, namespace, name, subresource, applied, force=force
+                ),
             )
-            return versions.served(resource, await self._commit(ctx, transaction, changed))
+            return versions.served(resource, changed)
         if force:
             message = "Forbidden: may not be specified for non-apply patch"
             raise invalid("PatchOptions", "force", "FieldValueForbidden", message)
         patched = patching.patcher(resource, body, media)
         if subresource == "scale":
-            return await self._scale(ctx, transaction, resource, namespace, name, patched)
-        changed = self._writer.update(
+            return await self._scale(ctx, resource, namespace, name, patched)
+
+        def build(old: Object) -> Object:
+            return writing.decoded(ctx, resource, patched(old))
+
+        changed = await self._staged(
             ctx,
-            transaction,
-            resource,
-            namespace,
-            name,
-            subresource,
-            lambda old: writing.decoded(ctx, resource, patched(old)),
+            lambda tx: self._writer.update(ctx, tx, resource, namespace, name, subresource, build),
         )
-        return versions.served(resource, await self._commit(ctx, transaction, changed))
+        return versions.served(resource, changed)
 
     def _applied(self, ctx: Context, resource: Resource, namespace: str, name: str, obj: Object) -> Object:
         if not ctx.field_manager:
@@ -232,7 +241,6 @@ class Verbs:
     async def _scale(
         self,
         ctx: Context,
-        transaction: Transaction,
         resource: Resource,
         namespace: str,
         name: str,
@@ -245,8 +253,10 @@ class Verbs:
                 raise objects.conflict(resource.key, name)
             return scaling.scaled(resource, old, scale)
 
-        scaled = self._writer.update(ctx, transaction, resource, namespace, name, "scale", build)
-        return scaling.view(resource, await self._commit(ctx, transaction, scaled))
+        scaled = await self._staged(
+            ctx, lambda tx: self._writer.update(ctx, tx, resource, namespace, name, "scale", build)
+        )
+        return scaling.view(resource, scaled)
 
     async def delete(
         self, ctx: Context, resource: Resource, namespace: str, name: str, options: Object
@@ -254,18 +264,52 @@ class Verbs:
         """The object while something keeps it; else a Status of Success, or for some types the object."""
         self._check(ctx, "delete", resource, namespace)
         policy.check_delete(resource, name)
-        transaction = self.api.transaction()
-        current = transaction.peek(ctx.cluster, resource.storage.key, namespace, name)
-        if current is None:
-            raise objects.not_found(resource.key, name)
-        check_preconditions(resource, current, options)
-        deleted = self._delete(ctx, transaction, resource, current, options)
-        left = transaction.peek(ctx.cluster, resource.storage.key, namespace, name)
-        gone = left is None or left["metadata"]["uid"] != current["metadata"]["uid"]
-        await self._commit(_with_dry_run(ctx, options), transaction, deleted)
+        ctx = _with_dry_run(ctx, options)
+
+        def stage(tx: Transaction) -> tuple[Object, bool]:
+            current = tx.peek(ctx.cluster, resource.storage.key, namespace, name)
+            if current is None:
+                raise objects.not_found(resource.key, name)
+            check_preconditions(resource, current, options)
+            deleted = self._delete(ctx, tx, resource, current, options)
+            left = tx.peek(ctx.cluster, resource.storage.key, namespace, name)
+            return deleted, left is None or left["metadata"]["uid"] != current["metadata"]["uid"]
+
+        deleted, gone = await self._staged(ctx, stage)
         if gone and resource.storage.key not in strategies.RETURNED:
             return _success(resource, deleted)
         return versions.served(resource, deleted)
+
+    async def evict(
+        self, ctx: Context, resource: Resource, namespace: str, name: str, eviction: Object
+    ) -> None:
+        """Deletes a pod if its disruption budget allows it. Raises TooManyRequests."""
+        self._check(ctx, "create", resource, namespace, "eviction")
+        given = (eviction.get("metadata") or {}).get("name")
+        if given not in (None, "", name):
+            raise BadRequest("name in URL does not match name in Eviction object")
+        options = eviction.get("deleteOptions") or {}
+        if not isinstance(options, dict):
+            raise BadRequest("deleteOptions: Invalid value: must be an object")
+        ctx = _with_dry_run(ctx, options)
+
+        def stage(tx: Transaction) -> None:
+            pod = tx.peek(ctx.cluster, resource.key, namespace, name)
+            if pod is None:
+                raise objects.not_found(resource.key, name)
+            check_preconditions(resource, pod, options)
+            asked = Call(
+                self.api, tx, ctx, "CREATE", resource, "eviction", namespace, name, eviction, None, options
+            )
+            self._admission.mutate(asked)
+            self._admission.validate(asked)
+            spend(self.api, tx, ctx.cluster, pod)
+            tx.delete(
+                ctx.cluster, resource.key, namespace, name,
+                grace_seconds=grace_s(options), propagation=propagation(options),
+            )  # fmt: skip
+
+        await self._staged(ctx, stage)
 
     async def delete_collection(
         self,
@@ -279,17 +323,22 @@ class Verbs:
     ) -> Object:
         """The list of the objects that were deleted, or marked."""
         self._check(ctx, "deletecollection", resource, namespace)
+        ctx = _with_dry_run(ctx, options)
         matches = matcher(resource, label_selector, field_selector)
         page = self._lister.page(
             ctx.cluster, resource, namespace, matches, limit=0, continue_="", resource_version="", match=""
         )
-        transaction, deleted = self.api.transaction(), []
-        for obj in page.items:
-            policy.check_delete(resource, str(obj["metadata"]["name"]))
-            where = (namespace and str(obj["metadata"]["namespace"]), str(obj["metadata"]["name"]))
-            if transaction.peek(ctx.cluster, resource.storage.key, *where) is not None:
-                deleted.append(self._delete(ctx, transaction, resource, obj, options))
-        await self._commit(_with_dry_run(ctx, options), transaction, {})
+
+        def stage(tx: Transaction) -> list[Object]:
+            deleted = []
+            for obj in page.items:
+                policy.check_delete(resource, str(obj["metadata"]["name"]))
+                where = (namespace and str(obj["metadata"]["namespace"]), str(obj["metadata"]["name"]))
+                if tx.peek(ctx.cluster, resource.storage.key, *where) is not None:
+                    deleted.append(self._delete(ctx, tx, resource, obj, options))
+            return deleted
+
+        deleted = await self._staged(ctx, stage)
         return {
             "apiVersion": resource.api_version,
             "kind": resource.list_kind,
@@ -302,6 +351,9 @@ class Verbs:
     ) -> Object:
         metadata = obj["metadata"]
         namespace, name = str(metadata.get("namespace") or ""), str(metadata["name"])
+        asked = Call(self.api, transaction, ctx, "DELETE", resource, "", namespace, name, None, obj, options)
+        self._admission.mutate(asked)
+        self._admission.validate(asked)
         deleted = transaction.delete(
             ctx.cluster,
             resource.storage.key,
@@ -326,14 +378,47 @@ class Verbs:
         if not subresource and verb not in resource.verbs:
             raise MethodNotAllowed("the server does not allow this method on the requested resource")
 
-    async def _commit(self, ctx: Context, transaction: Transaction, result: Object) -> Object:
-        if not ctx.dry_run:
-            await transaction.commit()
-        return result
+    async def connect(
+        self, ctx: Context, resource: Resource, namespace: str, name: str, subresource: str, options: Object
+    ) -> None:
+        """Returns once a connection to the object may be made, such as an exec. Raises what forbids it."""
+        found = self.api.get(ctx.cluster, resource.storage.key, namespace, name)
+
+        def stage(tx: Transaction) -> None:
+            asked = Call(
+                self.api, tx, ctx, "CONNECT", resource, subresource, namespace, name, options, found, options
+            )
+            self._admission.mutate(asked)
+            self._admission.validate(asked)
+
+        await self._staged(ctx, stage)
+
+    async def _staged(self, ctx: Context, stage: Callable[[Transaction], T]) -> T:
+        """What `stage` returns, once that is committed, or would be in a dry run.
+
+        Where somebody outside has to be asked first, it is staged anew with the answer: on the state as it is
+        then. Raises Conflict when that never comes to rest.
+        """
+        for _ in range(ROUNDS_MAX):
+            if ctx.review is not None:
+                ctx.review.rewind()
+            transaction = self.api.transaction(ctx.review)
+            try:
+                result = stage(transaction)
+            except Unanswered as unanswered:
+                if ctx.review is None:
+                    ctx.review = self._admission.review()
+                else:
+                    ctx.review.answers.append(await self._admission.ask(unanswered))
+                continue
+            if not ctx.dry_run:
+                await transaction.commit()
+            return result
+        raise Conflict("the object changes faster than its admission webhooks answer; try again")
 
 
 def _with_dry_run(ctx: Context, options: Object) -> Context:
-    return Context(ctx.identity, ctx.cluster, dry_run=ctx.dry_run or is_dry_run(options))
+    return replace(ctx, dry_run=ctx.dry_run or is_dry_run(options))
 
 
 def _success(resource: Resource, obj: Object) -> Object:

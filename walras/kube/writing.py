@@ -22,6 +22,7 @@ from walras.kube import (
 )
 from walras.kube.access import escalation, mounting
 from walras.kube.access.words import Attributes
+from walras.kube.admission.call import Call
 from walras.kube.api import API
 from walras.kube.context import Context
 from walras.kube.patch import copied
@@ -90,9 +91,10 @@ class Writer:
     def __init__(self, api: API, quota: Callable[[str], int]) -> None:
         self._api = api
         self._quota = quota
+        self._admission = api.admission
 
-    def _now(self) -> str:
-        return rfc3339(self._api.clock.now_ms())
+    def _now(self, ctx: Context) -> str:
+        return rfc3339((ctx.review or self._api.clock).now_ms())
 
     def create(
         self,
@@ -135,7 +137,10 @@ class Writer:
             escalation.check(ctx, resource, fresh, None)
             if record:
                 self._record(ctx, resource, None, fresh)
+            asked = Call(self._api, tx, ctx, "CREATE", resource, "", namespace, name, fresh, None)
+            self._admission.mutate(asked)
             self._finish(ctx, resource, fresh, None)
+            self._admission.validate(asked)
 
         return tx.create(ctx.cluster, resource.storage.key, obj, finish)
 
@@ -160,7 +165,7 @@ class Writer:
         before = old if old is None else versions.served(resource, old)
         after = versions.served(resource, new)
         managed.record(
-            resource, before, after, manager=ctx.field_manager, subresource=subresource, now=self._now()
+            resource, before, after, manager=ctx.field_manager, subresource=subresource, now=self._now(ctx)
         )
         _take(new["metadata"], after["metadata"], "managedFields")
 
@@ -169,7 +174,7 @@ class Writer:
     ) -> None:
         """What comes once the manager's part is known: the server's own, and whether all of it is valid."""
         who, resource = ctx.identity, served.storage
-        request = preparing.Request(who.user, tuple(who.groups), subresource, self._now())
+        request = preparing.Request(who.user, tuple(who.groups), subresource, self._now(ctx))
         preparing.prepare(resource, new, old, request)
         check_valid(resource, new, old, served)
         if not subresource:
@@ -262,8 +267,11 @@ class Writer:
             escalation.check(ctx, resource, new, old)
             if record:
                 self._record(ctx, resource, old, new, subresource)
+            asked = Call(self._api, tx, ctx, "UPDATE", resource, subresource, namespace, name, new, old)
+            self._admission.mutate(asked)
             self._finish(ctx, resource, new, old, subresource)
             self._check_bytes(ctx, resource, name, old, new)
+            self._admission.validate(asked)
             return new
 
         return tx.replace(ctx.cluster, storage.key, namespace, name, whole)
@@ -283,7 +291,7 @@ class Writer:
         """Stages a server-side apply, in the resource's version, creating what is not there."""
         live = tx.peek(ctx.cluster, resource.storage.key, namespace, name)
         options: dict[str, Any] = {"manager": ctx.field_manager, "force": force, "subresource": subresource,
-                                   "now": self._now()}  # fmt: skip
+                                   "now": self._now(ctx)}  # fmt: skip
         if live is None:
             if subresource:
                 raise objects.not_found(resource.key, name)

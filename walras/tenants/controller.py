@@ -16,7 +16,8 @@ from typing import Any, Final, NamedTuple, Protocol
 import structlog
 
 from walras.core.clock import Clock
-from walras.core.errors import WalrasError
+from walras.core.errors import InternalError, WalrasError
+from walras.kube.admission.call import REVIEW, Review, Unanswered
 
 # Enough for one group commit to carry the writes of many; what waits for its fsync holds one of them.
 IN_FLIGHT_MAX: Final = 64
@@ -107,6 +108,9 @@ class Manager:
         self._sequence = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        # Webhooks that are being asked take no turn of others; what they answered, until the work is done.
+        self._asking: set[asyncio.Task[None]] = set()
+        self._reviews: dict[Work, Review] = {}
         self._pump_planned = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._quiet = asyncio.Event()
@@ -123,8 +127,10 @@ class Manager:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        for task in self._asking:
+            task.cancel()
+        while self._tasks or self._asking:
+            await asyncio.gather(*self._tasks, *self._asking, return_exceptions=True)
 
     def add(self, controller: Reconciler, key: Key, after_ms: int = 0) -> None:
         """Has the controller look at the object, now or after a while; the earliest of several counts."""
@@ -149,13 +155,14 @@ class Manager:
 
     def busy(self) -> set[str]:
         """The clusters that there is work for, now or later."""
-        return self._queue.clusters() | {work.key.cluster for work in self._due}
+        waiting = {work.key.cluster for work in (*self._due, *self._reviews)}
+        return self._queue.clusters() | waiting
 
     async def settle(self) -> None:
         """Returns when nothing is left to do at the clock's time. For tests and for a clean start."""
         while True:
             self._fire()
-            if self._queue.idle and not self._tasks:
+            if self._queue.idle and not self._tasks and not self._asking:
                 return
             self._quiet.clear()
             await self._quiet.wait()
@@ -218,16 +225,58 @@ class Manager:
         again_ms = None
         try:
             if self._concerns(work):
-                again_ms = await work.controller.reconcile(*work.key)
+                again_ms = await self._reconciled(work)
+        except Unanswered as unanswered:
+            self._ask(work, unanswered)
         except Exception as error:
+            self._reviews.pop(work, None)
             # What fails because its cluster is being removed needs no second try.
             again_ms = self._failed(work, error) if self._concerns(work) else None
         else:
+            self._reviews.pop(work, None)
             self.failures.pop(work, None)
         finally:
             self._queue.done(work)
         if again_ms is not None:
             self.add(work.controller, work.key, again_ms)
+
+    async def _reconciled(self, work: Work) -> int | None:
+        review = self._reviews.get(work)
+        if review is not None:
+            review.rewind()
+        token = REVIEW.set(review)
+        try:
+            return await work.controller.reconcile(*work.key)
+        finally:
+            REVIEW.reset(token)
+
+    def _ask(self, work: Work, unanswered: Unanswered) -> None:
+        """Has an agent's webhooks asked about what is made for it, beside the work of all others."""
+        admission = unanswered.call.api.admission
+        review = self._reviews.get(work)
+        if review is None:
+            self._reviews[work] = admission.review()
+            self.add(work.controller, work.key)
+            return
+
+        async def ask() -> None:
+            try:
+                review.answers.append(await admission.ask(unanswered))
+                if review.is_endless:
+                    raise InternalError("the object changes faster than its admission webhooks answer")
+            except WalrasError as error:
+                self._reviews.pop(work, None)
+                self.add(work.controller, work.key, self._failed(work, error))
+            else:
+                self.add(work.controller, work.key)
+
+        task = asyncio.get_running_loop().create_task(ask())
+        self._asking.add(task)
+        task.add_done_callback(self._asked)
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        self._asking.discard(task)
+        self._quiet.set()
 
     def _concerns(self, work: Work) -> bool:
         cluster = work.key.cluster

@@ -19,7 +19,7 @@ from walras.tenants.membership import Members
 from walras.tenants.objects import DAEMON_SETS, NODES, PODS, Object, deleting, labels, uid
 from walras.tenants.quota import RETRY_MS, Room
 from walras.tenants.revisions import History, Revised, template_in
-from walras.tenants.workloads import new_pod, takes_pods
+from walras.tenants.workloads import REFUSALS, new_pod, takes_pods
 
 COMPONENT: Final = "daemonset-controller"
 BACKOFF_MS_MIN: Final = 1_000
@@ -143,7 +143,12 @@ class DaemonSetController:
             transaction.delete(cluster, PODS, namespace, _name(pod))
             notes.normal("SuccessfulDelete", f"Deleted pod: {_name(pod)}")
         for node in planned.create:
-            pod = transaction.create(cluster, PODS, _pod(owner, revised, node))
+            try:
+                pod = transaction.make(cluster, PODS, _pod(owner, revised, node))
+            except REFUSALS as refusal:
+                notes.warning("FailedCreate", f"Error creating: {refusal.message}")
+                planned.again_ms = min(planned.again_ms or RETRY_MS, RETRY_MS)
+                break
             notes.normal("SuccessfulCreate", f"Created pod: {_name(pod)}")
 
         def report(latest: Object) -> None:

@@ -27,7 +27,7 @@ from walras.tenants.objects import (
     uid,
 )
 from walras.tenants.quota import RETRY_MS, Room
-from walras.tenants.workloads import new_pod, takes_pods
+from walras.tenants.workloads import REFUSALS, new_pod, takes_pods
 
 COMPONENT: Final = "job-controller"
 # The only value of `spec.managedBy` that means this controller.
@@ -106,11 +106,18 @@ class JobController:
             transaction.delete(cluster, PODS, namespace, pod["metadata"]["name"])
             self._note(transaction, cluster, job, "Normal", "SuccessfulDelete",
                        f"Deleted pod: {pod['metadata']['name']}")  # fmt: skip
-        for index in planned.create:
+        for number, index in enumerate(planned.create):
             pod = _pod_of(job, index)
             if index is not None and job["spec"].get("backoffLimitPerIndex") is not None:
                 pod["metadata"]["annotations"].update(planned.failures.get(index, NONE).annotations())
-            pod = transaction.create(cluster, PODS, pod)
+            try:
+                pod = transaction.make(cluster, PODS, pod)
+            except REFUSALS as refusal:
+                why = f"Error creating: {refusal.message}"
+                self._note(transaction, cluster, job, "Warning", "FailedCreate", why)
+                del planned.create[number:]
+                planned.again_ms = min(planned.again_ms or RETRY_MS, RETRY_MS)
+                break
             self._note(transaction, cluster, job, "Normal", "SuccessfulCreate",
                        f"Created pod: {pod['metadata']['name']}")  # fmt: skip
         for note in planned.notes:

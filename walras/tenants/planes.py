@@ -17,6 +17,7 @@ from walras.tenants.cronjobs import CronJobController
 from walras.tenants.daemonsets import DaemonSetController
 from walras.tenants.dependents import Dependents
 from walras.tenants.deployments import DeploymentController
+from walras.tenants.disruption import DisruptionController
 from walras.tenants.endpoints import EndpointsController
 from walras.tenants.events import EventExpiry, Recorder
 from walras.tenants.gc import GarbageCollector
@@ -24,6 +25,8 @@ from walras.tenants.hibernation import Hibernator
 from walras.tenants.jobs import JobController
 from walras.tenants.namespaces import NamespaceController
 from walras.tenants.pods import PodCollector
+from walras.tenants.protection import ProtectionController
+from walras.tenants.quotas import QuotaController
 from walras.tenants.replicasets import REPLICATION_CONTROLLER, ReplicaSetController
 from walras.tenants.scheduler import Scheduler
 from walras.tenants.statefulsets import StatefulSetController
@@ -85,6 +88,9 @@ class ControlPlanes:
             ClaimController(api, manager),
             AggregationController(api, manager),
             AccountTokenController(api, manager, self.accounts, ca_pem),
+            ProtectionController(api, manager),
+            DisruptionController(api, clock, manager),
+            QuotaController(api, manager, dependents),
             EventExpiry(api, clock, manager),
             Hibernator(api, clock, manager),
         )

@@ -23,7 +23,15 @@ from walras.tenants.objects import (
     set_condition,
 )
 from walras.tenants.quota import RETRY_MS, Room
-from walras.tenants.workloads import available_in_ms, deletion_rank, is_active, is_ready, new_pod, takes_pods
+from walras.tenants.workloads import (
+    REFUSALS,
+    available_in_ms,
+    deletion_rank,
+    is_active,
+    is_ready,
+    new_pod,
+    takes_pods,
+)
 
 BURST_MAX: Final = 500
 _FAILURE: Final = "ReplicaFailure"
@@ -104,9 +112,15 @@ class ReplicaSetController:
         missing: int,
         notes: Staged,
     ) -> tuple[list[Object], str]:
-        room, made = self._room.left(cluster), []
+        room = self._room.left(cluster)
+        made: list[Object] = []
         for _ in range(min(missing, BURST_MAX, room)):
-            pod = transaction.create(cluster, PODS, new_pod(owner, owner["spec"]["template"]))
+            try:
+                pod = transaction.make(cluster, PODS, new_pod(owner, owner["spec"]["template"]))
+            except REFUSALS as refusal:
+                failure = f"Error creating: {refusal.message}"
+                notes.warning("FailedCreate", failure)
+                return active + made, failure
             made.append(pod)
             notes.normal("SuccessfulCreate", f"Created pod: {_name(pod)}")
         if room >= missing:

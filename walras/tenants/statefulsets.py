@@ -35,7 +35,7 @@ from walras.tenants.stateful_plan import (
     ordinals,
     plan,
 )
-from walras.tenants.workloads import complete, new_pod, takes_pods
+from walras.tenants.workloads import REFUSALS, complete, new_pod, takes_pods
 
 COMPONENT: Final = "statefulset-controller"
 HASH_LABEL: Final = "controller.kubernetes.io/hash"
@@ -149,10 +149,14 @@ class StatefulSetController:
             refusal = self._room.refusal(cluster)
         else:
             refusal = self._claim(transaction, cluster, owner, pod, at)
+        if not refusal:
+            try:
+                transaction.make(cluster, PODS, pod)
+            except REFUSALS as error:
+                refusal = error.message
         if refusal:
             notes.warning("FailedCreate", f"{_about('Create', owner, pod)} failed error: {refusal}")
             return False
-        transaction.create(cluster, PODS, pod)
         notes.normal("SuccessfulCreate", f"{_about('Create', owner, pod)} successful")
         return True
 

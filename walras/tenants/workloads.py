@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from walras.core.errors import BadRequest, Denied, Forbidden, InternalError, Invalid
 from walras.kube import defaults, preparing
 from walras.kube.api import API
 from walras.kube.record import copy
@@ -21,6 +22,8 @@ from walras.tenants.objects import (
     transition_ms,
 )
 
+# By what admission refuses a pod that a template asks for.
+REFUSALS = (BadRequest, Denied, Forbidden, InternalError, Invalid)
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 

@@ -195,6 +195,13 @@ class Authorizer(Opaque):
     ask: Authorize
     user: tuple[str, str] | None = None
     attributes: tuple[tuple[str, str], ...] = ()
+    # The check of what the request itself asks for.
+    request: Authorizer | None = None
+
+    def member(self, name: str) -> Authorizer:
+        if name != "requestResource" or self.request is None:
+            raise CelError(f"no such key: {name}")
+        return self.request
 
     def having(self, name: str, value: Any) -> Authorizer:
         kept = tuple(each for each in self.attributes if each[0] != name)

@@ -34,7 +34,7 @@ from walras.kube.cel.steps import (
     same_items,
 )
 from walras.kube.cel.types import Type
-from walras.kube.cel.values import CelError, Optional, TypeValue, no_overload
+from walras.kube.cel.values import CelError, Opaque, Optional, TypeValue, no_overload
 
 # As k8s.io/apiserver/pkg/apis/cel: what one call may cost.
 CALL_COST_MAX: Final = 1_000_000
@@ -149,6 +149,8 @@ class _Compiler:
                     raise CelError(f"no such key: {node.field}") from None
             if isinstance(value, Optional):
                 return member_of(value, key)
+            if isinstance(value, Opaque):
+                return value.member(key)
             raise CelError(f"no such key: {node.field}" if value is None else "unsupported field selection")
 
         return select

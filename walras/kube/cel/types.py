@@ -60,6 +60,11 @@ DURATION: Final = Type("duration")
 TYPE: Final = Type("type")
 
 
+def read(name: str) -> Type:
+    """A type that its name says all of."""
+    return Type(name)
+
+
 def list_of(item: Type, size_max: int | None = None, list_type: tuple[str, ...] = ()) -> Type:
     return Type("list", (item,), None, size_max, list_type)
 

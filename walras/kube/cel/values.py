@@ -91,6 +91,10 @@ class Opaque:
 
     TYPE = ""
 
+    def member(self, name: str) -> Any:
+        """What is below it under a name. Raises CelError."""
+        raise CelError(f"no such key: {name}")
+
 
 def type_of(value: Any) -> str:  # noqa: PLR0912  one case a type
     """The value's type as CEL names it."""

@@ -341,10 +341,7 @@ class Resources:
     async def _evict(self, request: Request, resource: Resource) -> Answer:
         route, context = request.route, request.context()
         body = (await request.decoded()).value
-        options = body.get("deleteOptions") or {}
-        if not isinstance(options, dict):
-            raise BadRequest("deleteOptions: Invalid value: must be an object")
-        await self._verbs.delete(context, resource, route.namespace, route.name, options)
+        await self._verbs.evict(context, resource, route.namespace, route.name, body)
         return Answer(negotiate.PLAIN.encode(status.success(201)), 201)
 
 

@@ -1,0 +1,1 @@
+"""What a write has to pass before it is stored: defaults, limits, policies, webhooks."""
