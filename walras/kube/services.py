@@ -92,6 +92,8 @@ def _drop(service: Object, old_service: Object) -> None:
         _drop_same(new, old, "loadBalancerClass")
     if _is_external(old) and not _is_external(new):
         _drop_same(new, old, "externalTrafficPolicy")
+    if new.get("type") == "ExternalName":
+        _drop_same(new, old, "internalTrafficPolicy")
     if new.get("type") != "LoadBalancer" and service.get("status"):
         service["status"] = {**service["status"], "loadBalancer": {}}
 
@@ -151,9 +153,8 @@ def _address(spec: Object, old: Object | None, others: list[Object], seed: str) 
         wanted = _free_address(seed, taken)
     elif wanted != had:
         if IPv4Address(wanted) not in RANGE:
-            said = f"failed to allocate IP {wanted}: the provided IP ({wanted}) is not in the valid range. "
-            valid = f"The range of valid IPs is {RANGE}"
-            return [_invalid("spec.clusterIPs", [wanted], said + valid)]
+            said = "the provided network does not match the current range"
+            return [_invalid("spec.clusterIPs", [wanted], f"failed to allocate IP {wanted}: {said}")]
         if wanted in taken:
             said = f"failed to allocate IP {wanted}: provided IP is already allocated"
             return [_invalid("spec.clusterIPs", [wanted], said)]
@@ -180,7 +181,8 @@ def _ports(spec: Object, others: list[Object], seed: str) -> list[Cause]:
     for index, port in enumerate(spec.get("ports") or ()):
         wanted = port.get("nodePort")
         if wanted:
-            faults += _port_faults(f"spec.ports[{index}].nodePort", wanted, taken)
+            same = {port for port in mine if port == wanted}
+            faults += _port_faults(f"spec.ports[{index}].nodePort", wanted, taken | same)
             mine.add(wanted)
     if faults or (spec["type"] == "LoadBalancer" and not spec.get("allocateLoadBalancerNodePorts", True)):
         return faults

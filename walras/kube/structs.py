@@ -55,7 +55,9 @@ def completed(schema: Schema, value: Any) -> Any:
             if result.get(name) is None and schema.child(name) is not None:
                 result[name] = {}
         for name, zero in struct.zeros:
-            result.setdefault(name, zero)
+            # An empty list comes back from upstream's store as none.
+            if name not in result or (zero is None and result[name] in ([], {})):
+                result[name] = zero
         for name in _ways(schema.ref):
             node = schema.child(name)
             if name in result and node is not None:

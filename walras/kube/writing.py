@@ -148,6 +148,11 @@ class Writer:
         """Gives a Service its addresses and ports. Raises Invalid where those it names are not to be had."""
         if resource.key != objects.SERVICES:
             return
+        faults = validation.Faults()
+        if new["spec"].get("type") != "ExternalName":
+            validation.service_addresses(faults, new["spec"])
+        if faults:
+            raise validation.invalid(resource, new["metadata"]["name"], faults)
         name = new["metadata"]["name"]
         others = (
             record.object
@@ -176,8 +181,11 @@ class Writer:
         who, resource = ctx.identity, served.storage
         request = preparing.Request(who.user, tuple(who.groups), subresource, self._now(ctx))
         preparing.prepare(resource, new, old, request)
+        # Upstream, too, allocates before it judges what is new, and after it judges what changes.
+        if old is None:
+            self._allocate(ctx, resource, old, new)
         check_valid(resource, new, old, served)
-        if not subresource:
+        if old is not None and not subresource:
             self._allocate(ctx, resource, old, new)
         if resource.builtin:
             new.update(structs.completed(resource.schema, new))

@@ -40,7 +40,9 @@ from walras.kube.validation.metadata import metadata
 
 Object = dict[str, Any]
 
-__all__ = ["Faults", "invalid", "validate"]
+__all__ = ["Faults", "invalid", "service_addresses", "validate"]
+
+service_addresses = services.addresses
 
 # As many faults as one answer lists.
 CAUSES_MAX: Final = 100

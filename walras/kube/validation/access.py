@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from walras.kube.validation import names
-from walras.kube.validation.faults import Faults
+from walras.kube.validation.faults import Faults, go
 from walras.kube.validation.metadata import label_selector
 
 Object = Mapping[str, Any]
 
 GROUP: Final = "rbac.authorization.k8s.io"
+_REFERENCE: Final = ("APIGroup", "Kind", "Name")
 
 
 def path_segment(name: str) -> list[str]:
@@ -80,7 +81,13 @@ def _binding(faults: Faults, obj: Object, old: Object | None, kinds: tuple[str, 
     for index, subject in enumerate(obj.get("subjects") or ()):
         _subject(faults, f"subjects[{index}]", subject, namespaced="Role" in kinds)
     if old is not None and reference != old.get("roleRef"):
-        faults.invalid("roleRef", reference, "cannot change roleRef")
+        shown = go(
+            **{
+                field: reference.get({"APIGroup": "apiGroup"}.get(field, field.lower()), "")
+                for field in _REFERENCE
+            }
+        )
+        faults.invalid("roleRef", shown, "cannot change roleRef")
 
 
 def _subject(faults: Faults, path: str, subject: Object, *, namespaced: bool) -> None:

@@ -8,10 +8,11 @@ from typing import Any, Final
 
 import msgspec
 
+from walras.core.errors import Cause
 from walras.core.quantity import parse_milli
 from walras.kube.validation import names
 from walras.kube.validation.containers import quantity
-from walras.kube.validation.faults import Faults
+from walras.kube.validation.faults import Faults, go
 from walras.kube.validation.metadata import label_selector
 from walras.kube.validation.storage import VOLUME_MODES, access_modes
 
@@ -56,8 +57,8 @@ def secret(faults: Faults, obj: Object, old: Object | None) -> None:
     for key in _SECRET_KEYS.get(kind, ()):
         if key not in data:
             faults.required(f"data[{key}]")
-        elif key.startswith(".docker") and not _is_json(data[key]):
-            detail = "must be a JSON document"
+        elif key.startswith(".docker") and _json_fault(data[key]):
+            detail = _json_fault(data[key])
             faults.invalid(f"data[{key}]", "<secret contents redacted>", detail)
     if kind == "kubernetes.io/basic-auth" and not any(key in data for key in _BASIC_AUTH):
         for key in _BASIC_AUTH:
@@ -69,11 +70,18 @@ def secret(faults: Faults, obj: Object, old: Object | None) -> None:
         faults.required(f"metadata.annotations[{account}]")
 
 
-def _is_json(encoded: str) -> bool:
+def _json_fault(encoded: str) -> str:
+    """Why the content is no JSON object, in the words of Go's encoding/json; "" where it is one."""
+    content = base64.b64decode(encoded)
     try:
-        return isinstance(msgspec.json.decode(base64.b64decode(encoded)), dict)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return False
+        value = msgspec.json.decode(content)
+    except (msgspec.DecodeError, RecursionError):
+        first = content.strip()[:1].decode("utf-8", "replace")
+        if not first or first in '{["-0123456789tfn':
+            return "unexpected end of JSON input"
+        return f"invalid character '{first}' looking for beginning of value"
+    kind = type(value).__name__
+    return "" if isinstance(value, dict) else f"json: cannot unmarshal {kind} into Go value of type map"
 
 
 def _decoded_size(data: Mapping[str, str]) -> int:
@@ -157,7 +165,9 @@ def node(faults: Faults, obj: Object, old: Object | None) -> None:
             faults.invalid(f"{path}.value", taint["value"], ";".join(said))
         faults.one_of(f"{path}.effect", effect, _EFFECTS)
         if (key, effect) in seen:
-            faults.duplicate(path, {"key": key, "effect": effect})
+            shown = go(Key=key, Value=taint.get("value", ""), Effect=effect, TimeAdded=taint.get("timeAdded"))
+            said = "taints must be unique by key and effect pair"
+            faults.append(Cause("FieldValueDuplicate", f"Duplicate value: {shown}: {said}", path))
         seen.add((key, effect))
     status = obj.get("status") or {}
     for field in ("capacity", "allocatable"):

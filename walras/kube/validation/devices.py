@@ -91,7 +91,8 @@ def _claim_spec(faults: Faults, path: str, spec: Object) -> None:
         at = f"{path}.constraints[{index}]"
         _references(faults, f"{at}.requests", constraint.get("requests") or (), known)
         if constraint.get("matchAttribute") is None and constraint.get("distinctAttribute") is None:
-            faults.required(at, "exactly one of matchAttribute or distinctAttribute is required")
+            detail = 'exactly one of "matchAttribute" or "distinctAttribute" is required'
+            faults.required(at, f"{detail}, but multiple fields are set")
     for index, config in enumerate(devices.get("config") or ()):
         _references(faults, f"{path}.config[{index}].requests", config.get("requests") or (), known)
         _config(faults, f"{path}.config[{index}]", config)
@@ -191,7 +192,7 @@ def _device(faults: Faults, path: str, device: Object, seen: set[str]) -> None:
     name = device.get("name") or ""
     faults.each(f"{path}.name", name, names.dns_label(name))
     if name in seen:
-        faults.duplicate(f"{path}.name", name)
+        faults.duplicate(path, name)
     seen.add(name)
     attributes, capacity = device.get("attributes") or {}, device.get("capacity") or {}
     for key, value in sorted(attributes.items()):
@@ -216,8 +217,8 @@ def _device(faults: Faults, path: str, device: Object, seen: set[str]) -> None:
 def _qualified(faults: Faults, path: str, key: str) -> None:
     domain, slash, name = key.rpartition("/")
     if slash:
-        faults.each(f"{path}[{key}]", domain, names.dns_subdomain(domain))
+        faults.each(path, domain, names.dns_subdomain(domain))
     if not name:
-        faults.required(f"{path}[{key}]", "name required")
+        faults.required(path, "name required")
     else:
-        faults.each(f"{path}[{key}]", name, names.c_identifier(name))
+        faults.each(path, name, names.c_identifier(name))

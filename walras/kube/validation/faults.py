@@ -13,8 +13,19 @@ class Struct(dict[str, Any]):
     """A value whose fields are shown in the order that they are given in, as Go shows those of a struct."""
 
 
+class Verbatim(str):
+    """A value that is shown as it is."""
+
+
+def go(**fields: Any) -> Verbatim:
+    """A struct as Go's field errors show it: the fields of the internal type, in its order."""
+    return Verbatim(json.dumps(fields, separators=(",", ":"), ensure_ascii=False))
+
+
 def rendered(value: Any) -> str:
     """A value as Go's field errors print it: strings quoted, the rest as compact JSON."""
+    if isinstance(value, Verbatim):
+        return value
     by_name = isinstance(value, dict) and not isinstance(value, Struct)
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=by_name)
     if isinstance(value, str):

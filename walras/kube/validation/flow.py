@@ -15,8 +15,7 @@ _QUEUES_MAX: Final = 10_000_000
 _METHODS: Final = ("ByNamespace", "ByUser")
 _SUBJECTS: Final = ("Group", "ServiceAccount", "User")
 _VERBS: Final = (
-    "apply", "approve", "bind", "connect", "create", "delete", "deletecollection", "escalate", "get",
-    "impersonate", "list", "patch", "post", "proxy", "put", "update", "use", "watch",
+    "create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch",
 )  # fmt: skip
 _EXEMPT: Final = "exempt"
 

@@ -70,7 +70,8 @@ def limit_range(faults: Faults, obj: Object, _old: Object | None) -> None:
             faults.required(f"{path}.type")
         else:
             faults.each(f"{path}.type", kind, names.qualified_name(kind))
-            if "/" not in kind and kind not in ("Container", "PersistentVolumeClaim", "Pod"):
+            plain = "/" not in kind and not names.qualified_name(kind)
+            if plain and kind not in ("Container", "PersistentVolumeClaim", "Pod"):
                 faults.invalid(f"{path}.type", kind, "must be a standard limit type or fully qualified")
         if kind in seen:
             faults.duplicate(f"{path}.type", kind)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from walras.kube.validation import names
 from walras.kube.validation.access import path_segment
-from walras.kube.validation.faults import Faults
+from walras.kube.validation.faults import Faults, go
 from walras.kube.validation.metadata import label_selector
 
 Object = Mapping[str, Any]
@@ -291,6 +291,8 @@ def endpoint_slice(faults: Faults, obj: Object, old: Object | None) -> None:
     kind = obj.get("addressType") or ""
     if old is not None:
         faults.immutable("addressType", kind, old.get("addressType"))
+        if kind != old.get("addressType"):
+            return
     else:
         faults.one_of("addressType", kind, _ADDRESS_TYPES)
     ports, found = obj.get("ports") or (), obj.get("endpoints") or ()
@@ -337,7 +339,11 @@ def address(faults: Faults, obj: Object, old: Object | None) -> None:
     """An IPAddress: whose it is."""
     parent = (obj.get("spec") or {}).get("parentRef")
     if old is not None:
-        faults.immutable("spec.parentRef", parent, (old.get("spec") or {}).get("parentRef"))
+        before = (old.get("spec") or {}).get("parentRef")
+        names_ = ("group", "resource", "namespace", "name")
+        shown = go(**{name.capitalize(): (parent or {}).get(name, "") for name in names_})
+        if parent != before:
+            faults.invalid("spec.parentRef", shown, "field is immutable")
     if parent is None:
         faults.required("spec.parentRef")
         return

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from walras.core.quantity import parse_milli
 from walras.kube.validation.access import path_segment
-from walras.kube.validation.faults import Faults
+from walras.kube.validation.faults import Faults, go
 from walras.kube.validation.metadata import label_selector
 from walras.kube.validation.sets import share
 
@@ -166,7 +166,13 @@ def budget(faults: Faults, obj: Object, _old: Object | None) -> None:
     spec = obj.get("spec") or {}
     least, most = spec.get("minAvailable"), spec.get("maxUnavailable")
     if least is not None and most is not None:
-        faults.invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set")
+        shown = go(
+            MinAvailable=least,
+            Selector=spec.get("selector"),
+            MaxUnavailable=most,
+            UnhealthyPodEvictionPolicy=spec.get("unhealthyPodEvictionPolicy"),
+        )
+        faults.invalid("spec", shown, "minAvailable and maxUnavailable cannot be both set")
     for field in ("minAvailable", "maxUnavailable"):
         if spec.get(field) is not None:
             share(faults, f"spec.{field}", spec[field])

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 
 from walras.kube.validation import names
-from walras.kube.validation.faults import Faults
+from walras.kube.validation.faults import Faults, go
 from walras.kube.validation.metadata import check_labels
 from walras.kube.validation.network import check_cidr, check_ip, reachable_ip
 
@@ -42,7 +42,7 @@ def service(faults: Faults, obj: Object, old: Object | None) -> None:
     check_labels(faults, "spec.selector", spec.get("selector"))
     _affinity(faults, spec)
     if kind != "ExternalName":
-        _addresses(faults, spec)
+        addresses(faults, spec)
     for index, ip in enumerate(spec.get("externalIPs") or ()):
         if check_ip(faults, f"spec.externalIPs[{index}]", ip):
             reachable_ip(faults, f"spec.externalIPs[{index}]", ip)
@@ -110,9 +110,8 @@ def _unique_ports(faults: Faults, kind: str, ports: list[Object]) -> None:
     for index, port in enumerate(ports):
         key = (port.get("protocol"), port.get("port"))
         if key in inside:
-            # As Go shows the key by which it looks for repetition.
-            shown = {"Name": "", "Protocol": key[0], "AppProtocol": None, "Port": key[1], "TargetPort": 0}
-            faults.duplicate(f"spec.ports[{index}]", {**shown, "NodePort": 0})
+            shown = go(Name="", Protocol=key[0], AppProtocol=None, Port=key[1], TargetPort=0, NodePort=0)
+            faults.duplicate(f"spec.ports[{index}]", shown)
         inside.add(key)
 
 
@@ -131,7 +130,8 @@ def _affinity(faults: Faults, spec: Object) -> None:
         faults.forbidden("spec.sessionAffinityConfig", "must not be set when session affinity is None")
 
 
-def _addresses(faults: Faults, spec: Object) -> None:
+def addresses(faults: Faults, spec: Object) -> None:
+    """Cluster addresses and their families, before any are given."""
     one, many = spec.get("clusterIP") or "", list(spec.get("clusterIPs") or ())
     if one and not many:
         faults.required("spec.clusterIPs")

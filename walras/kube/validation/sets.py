@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from walras.kube.validation import names
-from walras.kube.validation.faults import Faults
+from walras.kube.validation.faults import Faults, go
 from walras.kube.validation.metadata import label_selector, selects
 from walras.kube.validation.pods import pod_template
 
@@ -71,7 +71,8 @@ def _daemon_strategy(faults: Faults, strategy: Object) -> None:
     if kind == "OnDelete":
         return
     if kind != "RollingUpdate":
-        faults.not_supported(path, strategy, ("RollingUpdate", "OnDelete"))
+        shown = go(Type=kind, RollingUpdate=strategy.get("rollingUpdate"))
+        faults.not_supported(path, shown, ("RollingUpdate", "OnDelete"))
         return
     rolling = strategy.get("rollingUpdate")
     if rolling is None:
@@ -130,9 +131,10 @@ def _stateful_strategy(faults: Faults, strategy: Object) -> None:
     if not kind:
         faults.required(path)
     elif kind == "OnDelete" and rolling is not None:
-        faults.invalid(f"{path}.rollingUpdate", rolling, "only allowed for updateStrategy 'RollingUpdate'")
+        shown = go(Partition=rolling.get("partition") or 0, MaxUnavailable=rolling.get("maxUnavailable"))
+        faults.invalid(f"{path}.rollingUpdate", shown, "only allowed for updateStrategy 'RollingUpdate'")
     elif kind not in ("OnDelete", "RollingUpdate"):
-        faults.invalid(path, strategy, "must be 'RollingUpdate' or 'OnDelete'")
+        faults.invalid(path, go(Type=kind, RollingUpdate=rolling), "must be 'RollingUpdate' or 'OnDelete'")
     elif rolling is not None:
         faults.nonnegative(f"{path}.rollingUpdate.partition", rolling.get("partition"))
         if rolling.get("maxUnavailable") is not None:

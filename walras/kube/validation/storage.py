@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from walras.core.quantity import parse_milli
 from walras.kube.validation import names
-from walras.kube.validation.faults import Faults
+from walras.kube.validation.faults import Faults, Verbatim, go
 from walras.kube.validation.metadata import requirement
 
 Object = Mapping[str, Any]
@@ -240,7 +240,13 @@ def node_drivers(faults: Faults, obj: Object, old: Object | None) -> None:
         if before is not None and any(
             each.get(field) != before.get(field) for field in ("name", "nodeID", "topologyKeys")
         ):
-            faults.invalid("spec.drivers", each, "field is immutable")
+            shown = go(
+                Name=name,
+                NodeID=node,
+                TopologyKeys=each.get("topologyKeys"),
+                Allocatable=each.get("allocatable"),
+            )
+            faults.invalid("spec.drivers", shown, "field is immutable")
 
 
 def driver_name_of_node(faults: Faults, path: str, name: str) -> None:
@@ -279,8 +285,10 @@ def attachment(faults: Faults, obj: Object, old: Object | None) -> None:
             faults.each("spec.source.persistentVolumeName", volume_name, names.dns_subdomain(volume_name))
     node = spec.get("nodeName", "")
     faults.each("spec.nodeName", node, names.dns_subdomain(node))
-    if old is not None:
-        faults.immutable("spec", spec, old.get("spec") or {})
+    if old is not None and spec != (old.get("spec") or {}):
+        from_ = go(PersistentVolumeName=volume_name, InlineVolumeSpec=inline)
+        shown = Verbatim(f'{{"Attacher":"{attacher}","Source":{from_},"NodeName":"{node}"}}')
+        faults.invalid("spec", shown, "field is immutable")
 
 
 def attributes_class(faults: Faults, obj: Object, old: Object | None) -> None:
