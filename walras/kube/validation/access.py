@@ -12,7 +12,6 @@ from walras.kube.validation.metadata import label_selector
 Object = Mapping[str, Any]
 
 GROUP: Final = "rbac.authorization.k8s.io"
-_REFERENCE: Final = ("APIGroup", "Kind", "Name")
 
 
 def path_segment(name: str) -> list[str]:
@@ -81,12 +80,8 @@ def _binding(faults: Faults, obj: Object, old: Object | None, kinds: tuple[str, 
     for index, subject in enumerate(obj.get("subjects") or ()):
         _subject(faults, f"subjects[{index}]", subject, namespaced="Role" in kinds)
     if old is not None and reference != old.get("roleRef"):
-        shown = go(
-            **{
-                field: reference.get({"APIGroup": "apiGroup"}.get(field, field.lower()), "")
-                for field in _REFERENCE
-            }
-        )
+        group, kind, name = (reference.get(field, "") for field in ("apiGroup", "kind", "name"))
+        shown = go(APIGroup=group, Kind=kind, Name=name)
         faults.invalid("roleRef", shown, "cannot change roleRef")
 
 

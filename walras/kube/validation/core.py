@@ -166,8 +166,8 @@ def node(faults: Faults, obj: Object, old: Object | None) -> None:
         faults.one_of(f"{path}.effect", effect, _EFFECTS)
         if (key, effect) in seen:
             shown = go(Key=key, Value=taint.get("value", ""), Effect=effect, TimeAdded=taint.get("timeAdded"))
-            said = "taints must be unique by key and effect pair"
-            faults.append(Cause("FieldValueDuplicate", f"Duplicate value: {shown}: {said}", path))
+            detail = "taints must be unique by key and effect pair"
+            faults.append(Cause("FieldValueDuplicate", f"Duplicate value: {shown}: {detail}", path))
         seen.add((key, effect))
     status = obj.get("status") or {}
     for field in ("capacity", "allocatable"):
