@@ -108,3 +108,53 @@ def test_only_what_the_kinds_need_is_in_a_document() -> None:
     schemas = document("scheduling.k8s.io", "v1")["components"]["schemas"]
     assert "io.k8s.api.scheduling.v1.PriorityClass" in schemas
     assert "io.k8s.api.core.v1.PodSpec" not in schemas
+
+
+def test_a_document_tells_how_each_path_is_asked_and_what_it_answers() -> None:
+    paths = document("apps", "v1")["paths"]
+    items = paths["/apis/apps/v1/namespaces/{namespace}/deployments"]
+    assert items["get"]["x-kubernetes-action"] == "list"
+    assert items["get"]["operationId"] == "listAppsV1NamespacedDeployment"
+    assert "labelSelector" in {parameter["name"] for parameter in items["get"]["parameters"]}
+    assert items["post"]["responses"].keys() == {"200", "201", "202", "401"}
+    scale = paths["/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"]
+    assert scale["get"]["x-kubernetes-group-version-kind"] == {
+        "group": "autoscaling", "kind": "Scale", "version": "v1"
+    }  # fmt: skip
+    assert "delete" not in scale
+
+
+def version_2(*properties: dict[str, Any]) -> dict[str, Any]:
+    registry = for_agents().with_crds([own_kind(each) for each in properties])
+    parsed: dict[str, Any] = json.loads(openapi.document_v2(registry))
+    return parsed
+
+
+def test_version_2_is_one_document_of_everything_that_leads_nowhere_else() -> None:
+    parsed = version_2({"a": {"type": "string"}})
+    defined = parsed["definitions"]
+    assert {
+        "io.k8s.api.core.v1.Pod",
+        "io.k8s.api.apps.v1.Deployment",
+        "com.example.v1.Gadget",
+    } <= defined.keys()
+    assert {"/api/v1/nodes/{name}", "/apis/example.com/v1/gadgets"} <= parsed["paths"].keys()
+    for schema in every_schema(parsed):
+        if isinstance(schema.get("$ref"), str):
+            assert schema["$ref"].removeprefix("#/definitions/") in defined
+        assert "requestBody" not in schema
+    for path in parsed["paths"].values():
+        for verb, operation in path.items():
+            if verb in ("post", "put", "patch") and operation["x-kubernetes-action"] != "connect":
+                assert [each["in"] for each in operation["parameters"]].count("body") == 1
+
+
+def test_version_2_leaves_out_what_it_has_no_words_for() -> None:
+    gadget = version_2({
+        "a": {"type": "string", "nullable": True},
+        "b": {"type": "string", "oneOf": [{"minLength": 1}]},
+        "c": {"type": "object", "x-kubernetes-preserve-unknown-fields": True, "properties": {"d": {}}},
+    })["definitions"]["com.example.v1.Gadget"]["properties"]  # fmt: skip
+    assert gadget["a"] == {}
+    assert gadget["b"] == {"type": "string"}
+    assert gadget["c"] == {"type": "object", "x-kubernetes-preserve-unknown-fields": True}

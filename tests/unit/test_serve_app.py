@@ -69,8 +69,9 @@ def asking(store: SqliteStore, token: str, ask: Callable[[Client], Awaitable[Any
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 PATHS = (
-    "", "/api", "/apis", "/apis/apps", "/api/v1", "/apis/apps/v1", "/openapi/v3", "/openapi/v3/api/v1",
-    "/walras/v1/cost", "/walras/v1/ledger", "/api/v1/nodes", "/api/v1/namespaces", "/api/v1/configmaps",
+    "", "/api", "/apis", "/apis/apps", "/api/v1", "/apis/apps/v1", "/openapi/v2", "/openapi/v3",
+    "/openapi/v3/api/v1", "/walras/v1/cost", "/walras/v1/ledger", "/api/v1/nodes", "/api/v1/namespaces",
+    "/api/v1/configmaps",
     "/api/v1/configmaps?watch=true", "/api/v1/namespaces/default", "/api/v1/namespaces/default/configmaps",
     "/api/v1/namespaces/default/configmaps/here", "/api/v1/namespaces/default/secrets",
     "/api/v1/namespaces/default/pods/p/log", "/api/v1/namespaces/default/pods/p/proxy/x",
@@ -181,7 +182,7 @@ def test_health_and_version_need_no_token(store: SqliteStore, path: str) -> None
         ("GET", "/api/v1/namespaces/default/configmaps/here/status", 404, "NotFound"),
         ("GET", "/api/v1/namespaces/default/configmaps/here/a/b", 404, ""),
         ("GET", "/apis/nonsense/v1/x", 404, ""),
-        ("GET", "/openapi/v2", 404, ""),
+        ("GET", "/openapi/v1", 404, ""),
         ("GET", "/walras/v1/prices", 404, "NotFound"),
         ("POST", "/api/v1/configmaps", 405, "MethodNotAllowed"),
         ("DELETE", "/api/v1/configmaps", 405, "MethodNotAllowed"),
@@ -484,3 +485,21 @@ def test_a_table_watch_names_its_columns_once(store: SqliteStore) -> None:
         await table.task
 
     streaming(store, story)
+
+
+def test_openapi_documents_are_not_sent_again_to_who_has_them(store: SqliteStore) -> None:
+    async def ask(http: Client) -> None:
+        index = (await http.get("/clusters/one/openapi/v3")).json()["paths"]
+        named = "/clusters/one" + index["apis/apps/v1"]["serverRelativeURL"]
+        first = await http.get(named)
+        assert "immutable" in first.headers["cache-control"]
+        assert f'"{named.partition("?hash=")[2]}"' == first.headers["etag"]
+        for path in (named, "/clusters/one/openapi/v3/apis/apps/v1", "/clusters/one/openapi/v2"):
+            whole = await http.get(path)
+            assert whole.json()["paths"]
+            again = await http.get(path, headers={"if-none-match": whole.headers["etag"]})
+            assert (again.status_code, again.content) == (304, b"")
+        older = await http.get("/clusters/one/openapi/v3/apis/apps/v1?hash=0123")
+        assert (older.status_code, older.headers["location"]) == (301, named)
+
+    asking(store, "one", ask)

@@ -1,37 +1,49 @@
-"""OpenAPI v3 documents of what a cluster serves: one for each group version, and an index with their hashes.
+"""OpenAPI documents of what a cluster serves: version 3 by group version, with an index, version 2 as one.
 
-Good for what clients do with them: kubectl's explain, its check that the server validates fields, and the
-merge keys of apply. Documents are made when first asked for and shared by all clusters that serve the same.
+Documents are made when first asked for and shared by all clusters that serve the same; of a cluster with
+types of its own only these are made for it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
+from walras.kube import openapi_operations as operations
 from walras.kube.registry import Registry, Resource
 from walras.kube.schema import DEFINITIONS_VERSION, definitions
 
 GroupVersion = tuple[str, str]
 
 # Part of every hash, under which clients keep documents for ever: raise it when their form changes.
-FORMAT: Final = 2
+FORMAT: Final = 3
 CACHE_MAX: Final = 256
 _DEFINITIONS: Final = "#/$defs/"
-_COMPONENTS: Final = "#/components/schemas/"
-_PATCHES: Final = (
-    "application/apply-patch+yaml",
-    "application/json-patch+json",
-    "application/merge-patch+json",
-)
-# kubectl sends no other to a type that is said to take it.
-_STRATEGIC: Final = "application/strategic-merge-patch+json"
-# By the identities of its resources, which are kept beside it so that they stay theirs.
-_cache: OrderedDict[tuple[int, ...], tuple[tuple[Resource, ...], bytes]] = OrderedDict()
+_INFO: Final = {"title": "Kubernetes", "version": ".".join(DEFINITIONS_VERSION.split(".")[:2])}
+_TOKEN: Final = {"type": "apiKey", "description": "Bearer Token authentication", "name": "authorization",
+                 "in": "header"}  # fmt: skip
+_META: Final = f"{operations.META}.ObjectMeta"
+_CONVENTIONS: Final = "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md"
+_METADATA: Final = f"Standard object's metadata. More info: {_CONVENTIONS}#metadata"
+# What an OpenAPI v2 schema has no word for.
+_NOT_IN_V2: Final = ("allOf", "anyOf", "not", "nullable", "oneOf", "x-kubernetes-validations")
+# By what is made and the identities of its resources, which are kept beside it so that they stay theirs.
+_cache: OrderedDict[tuple[Any, ...], tuple[tuple[Resource, ...], Any]] = OrderedDict()
+
+
+def _cached(what: str, resources: tuple[Resource, ...], make: Callable[[tuple[Resource, ...]], Any]) -> Any:
+    key = (what, *(id(resource) for resource in resources))
+    known = _cache.get(key)
+    if known is None:
+        known = _cache[key] = (resources, make(resources))
+        while len(_cache) > CACHE_MAX:
+            _cache.popitem(last=False)
+    _cache.move_to_end(key)
+    return known[1]
 
 
 def index(registry: Registry) -> bytes:
@@ -42,65 +54,115 @@ def index(registry: Registry) -> bytes:
     paths = {}
     for group, version in registry.group_versions():
         path = f"apis/{group}/{version}" if group else f"api/{version}"
-        digest = _digest(registry.of(group, version))
-        paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={digest}"}
+        digest_ = digest(registry, (group, version))
+        paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={digest_}"}
     return msgspec.json.encode({"paths": paths})
 
 
+def digest(registry: Registry, group_version: GroupVersion | None = None) -> str:
+    """A hash of what a document is made from, so that telling it makes none; None is all of version 2."""
+    resources = tuple(registry) if group_version is None else registry.of(*group_version)
+    return str(_cached("digest", resources, _digest))
+
+
 def _digest(resources: Iterable[Resource]) -> str:
-    """A hash of what a document is made from, so that an index needs no documents."""
     parts: list[Any] = [FORMAT, DEFINITIONS_VERSION]
     for resource in resources:
         parts.append((resource.group, resource.version, resource.kind, resource.plural, resource.namespaced))
         parts.append((resource.verbs, resource.subresources, resource.raw_schema))
-    return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest().upper()
+    return hashlib.sha512(msgspec.json.encode(parts, order="deterministic")).hexdigest().upper()
 
 
 def document(registry: Registry, group_version: GroupVersion) -> bytes:
     """The document of a (group, version) as JSON; without any path when it is not served."""
-    resources = registry.of(*group_version)
-    key = tuple(id(resource) for resource in resources)
-    known = _cache.get(key)
-    if known is None:
-        known = _cache[key] = (resources, msgspec.json.encode(_document(resources)))
-        while len(_cache) > CACHE_MAX:
-            _cache.popitem(last=False)
-    _cache.move_to_end(key)
-    return known[1]
+    body: bytes = _cached("v3", registry.of(*group_version), _document)
+    return body
 
 
-def _document(resources: Iterable[Resource]) -> dict[str, Any]:
-    components = _Components()
+def _document(resources: tuple[Resource, ...]) -> bytes:
+    components = _Components(operations.COMPONENTS)
     paths: dict[str, Any] = {}
     for resource in resources:
-        paths.update(_paths(resource, components.add(resource)))
-    return {
-        "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": "unversioned"},
-        "paths": paths,
-        "components": {"schemas": components.schemas},
-    }
+        paths.update(operations.paths(resource, components.add(resource)))
+    return msgspec.json.encode(
+        {
+            "openapi": "3.0.0",
+            "info": _INFO,
+            "paths": paths,
+            "components": {"schemas": components.schemas, "securitySchemes": {"BearerToken": _TOKEN}},
+        }
+    )
+
+
+def document_v2(registry: Registry) -> bytes:
+    """Everything that is served as one document of OpenAPI v2, as JSON."""
+    own = registry.additions
+    shared = tuple(registry)[: len(registry) - len(own)]
+    parts = [_cached("v2", each, _fragments) for each in (shared, own) if each]
+    paths, schemas = (b",".join(part[which] for part in parts) for which in (0, 1))
+    head = msgspec.json.encode({"swagger": "2.0", "info": _INFO, "securityDefinitions":
+                                {"BearerToken": _TOKEN}, "security": [{"BearerToken": []}]})  # fmt: skip
+    return b'%b,"paths":{%b},"definitions":{%b}}' % (head[:-1], paths, schemas)
+
+
+def _fragments(resources: tuple[Resource, ...]) -> tuple[bytes, bytes]:
+    """The inside of the objects "paths" and "definitions" of version 2."""
+    components = _Components("#/definitions/")
+    paths: dict[str, Any] = {}
+    for resource in resources:
+        paths.update(operations.paths_v2(operations.paths(resource, components.add(resource))))
+    return msgspec.json.encode(paths)[1:-1], msgspec.json.encode(components.schemas)[1:-1]
 
 
 class _Components:
-    """The schemas of one document: its kinds and all that they refer to."""
+    """The schemas of one document: its kinds, their lists, and all that they and the operations refer to.
 
-    def __init__(self) -> None:
+    `prefix` is where references lead: into the components of version 3 or the definitions of version 2.
+    """
+
+    def __init__(self, prefix: str) -> None:
         self.schemas: dict[str, Any] = {}
+        self._prefix = prefix
+        self._v2 = prefix == "#/definitions/"
 
     def add(self, resource: Resource) -> str:
         """The name under which the resource's kind stands, now that it does."""
+        for name in operations.referred(resource):
+            self._include(name)
         reference = resource.raw_schema.get("$ref")
         if isinstance(reference, str):
             name = reference.removeprefix(_DEFINITIONS)
             self._include(name)
+            if "list" in resource.verbs:
+                self._include(operations.list_component(name))
             return name
         reverse = ".".join(reversed(resource.group.split(".")))
         name = f"{reverse}.{resource.version}.{resource.kind}"
-        schema = self._converted(resource.raw_schema)
-        schema["x-kubernetes-group-version-kind"] = [_gvk(resource)]
-        self.schemas[name] = schema
+        gvk = {"group": resource.group, "kind": resource.kind, "version": resource.version}
+        schema = self._converted(_published(resource.raw_schema, self._v2))
+        self.schemas[name] = {**schema, "x-kubernetes-group-version-kind": [gvk]}
+        self.schemas[operations.list_component(name)] = self._list(resource, name)
         return name
+
+    def _list(self, resource: Resource, name: str) -> dict[str, Any]:
+        """The definition of the list of a custom kind."""
+        text = "List of " + resource.plural
+        text += (
+            ". More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md"
+        )
+        gvk = {"group": resource.group, "kind": resource.list_kind, "version": resource.version}
+        self._include(f"{operations.META}.ListMeta")
+        return {
+            "description": f"{resource.list_kind} is a list of {resource.kind}",
+            "type": "object",
+            "required": ["items"],
+            "properties": {
+                **_type_meta(),
+                "items": {"description": text, "type": "array", "items": {"$ref": self._prefix + name}},
+                "metadata": {"$ref": f"{self._prefix}{operations.META}.ListMeta"},
+            },
+            "x-kubernetes-group-version-kind": [gvk],
+        }
 
     def _include(self, name: str) -> None:
         if name not in self.schemas:
@@ -110,7 +172,7 @@ class _Components:
                 self.schemas[name]["format"] = "int-or-string"
 
     def _converted(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """A schema in OpenAPI's form: single types, references in allOf where anything stands beside them."""
+        """A schema in OpenAPI's form: single types, references as the version has them."""
         result: dict[str, Any] = {}
         for key, value in raw.items():
             if key == "type":
@@ -124,13 +186,51 @@ class _Components:
             elif key == "$ref":
                 name = value.removeprefix(_DEFINITIONS)
                 self._include(name)
-                target = {"$ref": _COMPONENTS + name}
+                target = {"$ref": self._prefix + name}
                 if len(raw) == 1:
                     return target
-                result["allOf"] = [target]
+                # Beside a reference version 3 ignores what version 2 reads.
+                result.update(target if self._v2 else {"allOf": [target]})
             elif not _is_type_meta(key, raw):
                 result[key] = value
         return result
+
+
+def _published(raw: Mapping[str, Any], v2: bool) -> dict[str, Any]:
+    """A custom kind's schema as it is published: with words for what every object has."""
+    schema = _without(raw) if v2 else dict(raw)
+    if raw.get("x-kubernetes-preserve-unknown-fields") and v2:
+        return schema
+    metadata = {"description": _METADATA, "$ref": f"{_DEFINITIONS}{_META}"}
+    return {**schema, "properties": {**schema.get("properties", {}), **_type_meta(), "metadata": metadata}}
+
+
+def _type_meta() -> dict[str, Any]:
+    """apiVersion and kind in upstream's words."""
+    known = definitions()["io.k8s.api.core.v1.Pod"]["properties"]
+    return {
+        name: {"description": known[name].get("description", ""), "type": "string"}
+        for name in ("apiVersion", "kind")
+    }
+
+
+def _without(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A structural schema without what version 2 cannot say; what that leaves in doubt is allowed."""
+    left = {key: value for key, value in raw.items() if key not in _NOT_IN_V2}
+    if raw.get("nullable"):
+        left = {key: value for key, value in left.items() if key not in ("type", "items", "properties")}
+    if raw.get("x-kubernetes-preserve-unknown-fields"):
+        left = {key: value for key, value in left.items() if key not in ("items", "properties")}
+    for key in ("items", "additionalProperties"):
+        if isinstance(left.get(key), Mapping):
+            left[key] = _without(left[key])
+    if "properties" in left:
+        below: Mapping[str, Any] = left["properties"]
+        left["properties"] = {name: _without(child) for name, child in below.items()}
+        required = [name for name in left.get("required", ()) if not below.get(name, {}).get("nullable")]
+        left.pop("required", None)
+        left.update({"required": required} if required else {})
+    return left
 
 
 def _single(declared: Any) -> Any:
@@ -144,56 +244,3 @@ def _is_type_meta(key: str, raw: Mapping[str, Any]) -> bool:
     return key == "enum" and str(raw.get("description", "")).startswith(
         ("APIVersion defines", "Kind is a string")
     )
-
-
-def _gvk(resource: Resource) -> dict[str, str]:
-    return {"group": resource.group, "kind": resource.kind, "version": resource.version}
-
-
-def _paths(resource: Resource, component: str) -> dict[str, Any]:
-    prefix = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
-    collection = f"{prefix}/{resource.plural}"
-    every = {}
-    if resource.namespaced:
-        every = {collection: {"get": _operation(resource, "list", component)}}
-        collection = f"{prefix}/namespaces/{{namespace}}/{resource.plural}"
-    on_collection: dict[str, Any] = {}
-    if "create" in resource.verbs:
-        on_collection["post"] = _operation(resource, "post", component)
-    if "list" in resource.verbs:
-        on_collection["get"] = _operation(resource, "list", component)
-    paths = {**(every if "list" in resource.verbs else {}), collection: on_collection}
-    if "get" in resource.verbs:
-        needs = {"get": "get", "put": "update", "patch": "patch", "delete": "delete"}
-        verbs = tuple(verb for verb, need in needs.items() if need in resource.verbs)
-        one = f"{collection}/{{name}}"
-        paths[one] = {verb: _operation(resource, verb, component) for verb in verbs}
-        if resource.has_status:
-            paths[f"{one}/status"] = {verb: _operation(resource, verb, component) for verb in verbs[:3]}
-    return paths
-
-
-def _operation(resource: Resource, verb: str, component: str) -> dict[str, Any]:
-    reference = {"$ref": _COMPONENTS + component}
-    answer: dict[str, Any] = {"content": {"application/json": {"schema": reference}}, "description": "OK"}
-    operation: dict[str, Any] = {
-        "operationId": f"{verb}_{resource.key}_{resource.version}",
-        "responses": {"200": {"description": "OK"} if verb in ("list", "delete") else answer},
-        "x-kubernetes-action": verb,
-        "x-kubernetes-group-version-kind": _gvk(resource),
-    }
-    if verb in ("post", "put", "patch"):
-        kinds: tuple[str, ...] = ("application/json", "application/yaml")
-        if verb == "patch":
-            kinds = (*_PATCHES, _STRATEGIC) if resource.builtin else _PATCHES
-        body = {"type": "object"} if verb == "patch" else reference
-        operation["requestBody"] = {"content": {kind: {"schema": body} for kind in kinds}, "required": True}
-        names = ["dryRun", "fieldManager", "fieldValidation"]
-        operation["parameters"] = [_parameter(name) for name in names]
-        if verb == "patch":
-            operation["parameters"].append(_parameter("force", "boolean"))
-    return operation
-
-
-def _parameter(name: str, kind: str = "string") -> dict[str, Any]:
-    return {"in": "query", "name": name, "schema": {"type": kind, "uniqueItems": True}}

@@ -6,7 +6,7 @@ The interface is ASGI, not granian's RSGI: only there does sending to a client t
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,7 +34,7 @@ from walras.kube.context import EVERY_CLUSTER, Identity
 from walras.kube.registry import Registry
 from walras.kube.registry_builtin import for_all
 from walras.kube.serve import discovery, paths, status
-from walras.kube.serve.answers import Answer, Stream, encode, json_answer, text_answer
+from walras.kube.serve.answers import Answer, Headers, Stream, encode, json_answer, text_answer
 from walras.kube.serve.asking import attributes
 from walras.kube.serve.audit import Audit
 from walras.kube.serve.auditlog import AuditLog
@@ -331,6 +331,8 @@ def _discovery(registry: Registry, request: Request) -> Answer:
 
 def _openapi(registry: Registry, request: Request) -> Answer:
     match request.route.rest.split("/"):
+        case ["v2"]:
+            return _versioned(request, openapi.digest(registry), lambda: openapi.document_v2(registry), ())
         case ["v3"]:
             return Answer(openapi.index(registry))
         case ["v3", "api", version]:
@@ -341,12 +343,23 @@ def _openapi(registry: Registry, request: Request) -> Answer:
             return discovery.not_found()
     if not registry.of(group, version):
         return discovery.not_found()
-    body = openapi.document(registry, (group, version))
+    digest, asked = openapi.digest(registry, (group, version)), request.query.get("hash")
+    if asked and asked != digest:
+        # A client that comes with an older index is shown to the document that there is now.
+        where = f"/clusters/{request.route.cluster}/openapi/{request.route.rest}?hash={digest}"
+        return Answer(b"", 301, headers=((b"location", where.encode()),))
     # The index names a document by its hash, so what was read under one never changes.
-    fresh: tuple[tuple[bytes, bytes], ...] = ()
-    if request.query.get("hash"):
-        fresh = ((b"cache-control", b"public, immutable"), (b"vary", b"Accept"))
-    return Answer(body, headers=fresh)
+    fresh = ((b"cache-control", b"public, immutable"),) if asked else ()
+    return _versioned(request, digest, lambda: openapi.document(registry, (group, version)), fresh)
+
+
+def _versioned(request: Request, digest: str, make: Callable[[], bytes], headers: Headers) -> Answer:
+    """A document under its ETag; 304 to who has it already."""
+    etag = f'"{digest}"'
+    headers = (*headers, (b"etag", etag.encode()), (b"vary", b"Accept"))
+    if etag in request.header(b"if-none-match"):
+        return Answer(b"", 304, headers=headers)
+    return Answer(make(), headers=headers)
 
 
 def _header(scope: Mapping[str, Any], name: bytes) -> bytes:

@@ -224,7 +224,7 @@ def root(registry: Registry) -> Answer:
     for group, version in registry.group_versions():
         if group:
             paths += [f"/apis/{group}", f"/apis/{group}/{version}"]
-    paths += ["/healthz", "/livez", "/openapi/v3", "/readyz", "/version", "/walras/v1"]
+    paths += ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version", "/walras/v1"]
     return json_answer({"paths": list(dict.fromkeys(paths))})
 
 
