@@ -131,11 +131,11 @@ def processes(mark: str) -> list[str]:
 
 
 @contextmanager
-def serving(folder: Path, gpus: str = "emulated:1") -> Iterator[Live]:
+def serving(folder: Path, gpus: str = "emulated:1", *extra: str) -> Iterator[Live]:
     """A server that keeps its data in `folder`, stopped at the end; it must never have logged a traceback."""
     server = Live(folder / "data", gpus)
     try:
-        server.start()
+        server.start(*extra)
         yield server
     finally:
         if server.process is not None and server.process.poll() is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from walras.core.clock import SequenceIds, VirtualClock, rfc3339
 from walras.kube import defaults, preparing
+from walras.kube.access.certificates import Authority
 from walras.kube.api import API
 from walras.kube.store.sqlite import SqliteStore
 from walras.tenants.planes import ControlPlanes
@@ -95,14 +96,19 @@ class World:
         return [event for event in self.api.list(cluster, "events") if event["reason"] == reason]
 
 
-def tell(story: Callable[[World], Coroutine[Any, Any, None]], *, agents: tuple[str, ...] = (AGENT,)) -> None:
-    """Runs a story in a fresh world that has these agents."""
+def tell(
+    story: Callable[[World], Coroutine[Any, Any, None]],
+    *,
+    agents: tuple[str, ...] = (AGENT,),
+    authority: Authority | None = None,
+) -> None:
+    """Runs a story in a fresh world that has these agents, and the authority for client certificates."""
 
     async def told() -> None:
         store = SqliteStore(":memory:")
         clock = VirtualClock()
         api = API(store, clock, SequenceIds())
-        planes = ControlPlanes(api, clock, SequenceIds(), endpoint=ENDPOINT, ca_pem=CA)
+        planes = ControlPlanes(api, clock, SequenceIds(), endpoint=ENDPOINT, ca_pem=CA, authority=authority)
         await planes.start()
         world = World(api, clock, planes)
         for name in agents:

@@ -37,6 +37,12 @@ def _listen(_: click.Context, __: click.Parameter, value: str) -> tuple[str, int
         raise click.BadParameter(str(error)) from None
 
 
+def _optional(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[str, int] | None:
+    return None if value is None else _listen(context, parameter, value)
+
+
 @click.command()
 @data_option
 @click.option(
@@ -55,13 +61,26 @@ def _listen(_: click.Context, __: click.Parameter, value: str) -> tuple[str, int
     help="This machine's NVIDIA GPUs, or emulated ones if it has none; or N emulated ones of some models.",
 )
 @click.option(
+    "--certificates",
+    metavar="HOST:PORT",
+    callback=_optional,
+    help="Where to serve who shows a client certificate; off by default.",
+)
+@click.option(
     "--audit-log",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Write who asked for what to this file, as JSON lines; ten of 100 MiB are kept.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON once it is ready.")
-def up(data: Path | None, listen: tuple[str, int], gpus: str, audit_log: Path | None, as_json: bool) -> None:
+def up(
+    data: Path | None,
+    listen: tuple[str, int],
+    gpus: str,
+    certificates: tuple[str, int] | None,
+    audit_log: Path | None,
+    as_json: bool,
+) -> None:
     """Start everything on this machine: API servers, market, ledger and runtime, in one process.
 
     Ctrl-C drains what runs and exits 0; a second one exits at once. Start it again on the same data and it
@@ -70,7 +89,9 @@ def up(data: Path | None, listen: tuple[str, int], gpus: str, audit_log: Path | 
     host, port = listen
     chosen = (data or default_data()).expanduser().absolute()
     audit = audit_log.expanduser().absolute() if audit_log else None
-    options = Options(data=chosen, host=host, port=port, gpus=gpus, audit_log=audit)
+    options = Options(
+        data=chosen, host=host, port=port, gpus=gpus, audit_log=audit, certificates=certificates
+    )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(options, as_json))
 
@@ -100,6 +121,7 @@ def announce_json(ready: Ready) -> None:
         "kubeconfig": str(ready.kubeconfig),
         "data": str(ready.data),
         "devices": ready.devices,
+        **({"certificates": ready.certificates} if ready.certificates else {}),
     }
     click.echo(msgspec.json.encode(line).decode())
 
@@ -109,6 +131,8 @@ def announce(ready: Ready) -> None:
     click.echo(f"\n{click.style('Walras is up', bold=True)} at {ready.url}")
     for line in [*inventory(ready.devices), *ready.notes]:
         click.echo(f"  {line}")
+    if ready.certificates:
+        click.echo(f"  client certificates at {ready.certificates}")
     click.echo(f"  data in {ready.data}\n\nIn another terminal:\n")
     if Path(ready.data) != default_data():
         click.echo(f"  export WALRAS_DATA={ready.data}")

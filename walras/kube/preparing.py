@@ -32,6 +32,8 @@ class Request:
     groups: tuple[str, ...] = ()
     subresource: str = ""
     now: str = ""
+    uid: str = ""
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 _OWN: Final = Request()
@@ -154,7 +156,8 @@ def _signing(obj: Object, old: Object | None, request: Request) -> None:
     """Who asks is what the server knows; only conditions are approved, the rest of a request stays."""
     if old is None:
         spec = {name: value for name, value in (obj.get("spec") or {}).items() if name not in _WHO}
-        who = {"username": request.user, "groups": list(request.groups)}
+        extra = {key: list(values) for key, values in request.extra}
+        who = {"username": request.user, "uid": request.uid, "groups": list(request.groups), "extra": extra}
         obj["spec"] = {**spec, **{name: value for name, value in who.items() if value}}
         return
     obj["spec"] = old.get("spec") or {}

@@ -20,7 +20,7 @@ from walras.kube import (
     validation,
     versions,
 )
-from walras.kube.access import escalation, mounting
+from walras.kube.access import escalation, mounting, signing
 from walras.kube.access.words import Attributes
 from walras.kube.admission.call import Call
 from walras.kube.api import API
@@ -179,12 +179,13 @@ class Writer:
     ) -> None:
         """What comes once the manager's part is known: the server's own, and whether all of it is valid."""
         who, resource = ctx.identity, served.storage
-        request = preparing.Request(who.user, tuple(who.groups), subresource, self._now(ctx))
+        request = preparing.Request(who.user, who.groups, subresource, self._now(ctx), who.uid, who.extra)
         preparing.prepare(resource, new, old, request)
         # Upstream, too, allocates before it judges what is new, and after it judges what changes.
         if old is None:
             self._allocate(ctx, resource, old, new)
         check_valid(resource, new, old, served)
+        signing.check(ctx, resource, new, old, subresource)
         if old is not None and not subresource:
             self._allocate(ctx, resource, old, new)
         if resource.builtin:

@@ -22,6 +22,7 @@ from walras.exchange.views import Views
 from walras.kube.api import API
 from walras.kube.serve.app import Application
 from walras.kube.serve.auditlog import AuditLog
+from walras.kube.serve.certified import listen
 from walras.kube.serve.server import serve as serve_http
 from walras.kube.store.sqlite import SqliteStore
 from walras.kube.verbs import Verbs
@@ -48,6 +49,8 @@ class Options:
     port: int = 7443
     gpus: str = "auto"
     audit_log: Path | None = None
+    # Where callers with client certificates are served.
+    certificates: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class Ready:
     data: Path
     devices: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
+    # The URL for callers with client certificates; "" where none are taken.
+    certificates: str = ""
 
 
 async def serve(options: Options, ready: Callable[[Ready], None], stop: asyncio.Event) -> None:
@@ -88,6 +93,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         stack.callback(store.close)
         certificates = tls.ensure(options.data / "tls", options.host, clock.now_ms())
         signing_key = tls.signing_key(options.data / "tls")
+        authority = tls.client_authority(options.data / "tls", clock.now_ms())
     except OSError as error:
         raise StorageError(
             f"the data folder {options.data} cannot be used: {error.strerror or error}"
@@ -97,7 +103,15 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     api = API(store, clock, ids)
     if not api.has_cluster(FLEET):
         await api.create_cluster(FLEET)
-    planes = ControlPlanes(api, clock, ids, endpoint=url, ca_pem=certificates.ca_pem, signing_key=signing_key)
+    planes = ControlPlanes(
+        api,
+        clock,
+        ids,
+        endpoint=url,
+        ca_pem=certificates.ca_pem,
+        signing_key=signing_key,
+        authority=authority,
+    )
     await stack.enter_async_context(_running(planes))
     operator_file = _write_kubeconfig(options.data, url, certificates.ca_pem, planes.operator_token)
     runtime = ProcessRuntime(options.data)
@@ -131,6 +145,19 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     )
     running = await serve_http(application, options.host, port, certificates.cert_file, certificates.key_file)
     stack.push_async_callback(running.close)
+    for_certificates = ""
+    if options.certificates is not None:
+        host, at = options.certificates
+        listener = await listen(
+            application,
+            host,
+            at,
+            cert=certificates.cert_file,
+            key=certificates.key_file,
+            ca_pem=authority.certificate,
+        )
+        stack.push_async_callback(listener.close)
+        for_certificates = f"https://{_address(listener.host)}:{listener.port}"
     stack.callback(memory.settle())
     return Ready(
         url,
@@ -139,6 +166,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         options.data,
         tuple(_shown(device, found) for device in found.devices),
         (*found.notes, *runtime.warnings),
+        for_certificates,
     )
 
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from walras.kube.access.certificates import Authority
 from walras.kube.access.keys import SigningKey
 
 CA_DAYS: Final = 3650
@@ -46,6 +47,14 @@ def ensure(folder: Path, host: str, now_ms: int) -> Certificates:
     return paths
 
 
+def client_authority(folder: Path, now_ms: int) -> Authority:
+    """The authority for client certificates in `folder`, made once. Raises OSError."""
+    ca_file, key_file = folder / "clients-ca.crt", folder / "clients-ca.key"
+    if not (ca_file.exists() and key_file.exists()):
+        _write_ca(ca_file, key_file, datetime.fromtimestamp(now_ms / 1000, UTC), "walras-clients-ca")
+    return Authority(ca_file.read_bytes(), key_file.read_bytes())
+
+
 def signing_key(folder: Path) -> SigningKey:
     """The key of service accounts' tokens in `folder`, made once. Raises OSError, StorageError."""
     path = folder / "serviceaccounts.key"
@@ -72,9 +81,9 @@ def _still_good(paths: Certificates, host: str, now: datetime) -> bool:
     return certificate.not_valid_after_utc - now > RENEW_BEFORE and set(_names(host)) <= set(named)
 
 
-def _write_ca(ca_file: Path, key_file: Path, now: datetime) -> None:
+def _write_ca(ca_file: Path, key_file: Path, now: datetime, called: str = "walras-ca") -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "walras-ca")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, called)])
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)

@@ -7,11 +7,13 @@ from typing import Protocol
 
 from walras.core.clock import Clock, Ids
 from walras.kube.access.accounts import Accounts
+from walras.kube.access.certificates import Authority
 from walras.kube.access.keys import SigningKey
 from walras.kube.api import API
 from walras.tenants.account_tokens import AccountTokenController
 from walras.tenants.agents import AgentController, prepare_fleet
 from walras.tenants.aggregation import AggregationController
+from walras.tenants.certificates import CertificateController
 from walras.tenants.controller import Manager
 from walras.tenants.cronjobs import CronJobController
 from walras.tenants.daemonsets import DaemonSetController
@@ -44,6 +46,7 @@ class ControlPlanes:
 
     `endpoint` is the server's URL as clients reach it, `ca_pem` the certificate by which they know it.
     `signing_key` signs the tokens of service accounts; without one they last as long as the process.
+    `authority` signs client certificates; without one nobody does.
     `manager` runs the controllers, and may run others' (`manager.add(reconciler, Key(...))`).
     """
 
@@ -56,6 +59,7 @@ class ControlPlanes:
         endpoint: str,
         ca_pem: str,
         signing_key: SigningKey | None = None,
+        authority: Authority | None = None,
     ) -> None:
         self._api = api
         self._ids = ids
@@ -93,6 +97,7 @@ class ControlPlanes:
             QuotaController(api, manager, dependents),
             EventExpiry(api, clock, manager),
             Hibernator(api, clock, manager),
+            *([CertificateController(api, clock, manager, authority)] if authority else ()),
         )
         self._unsubscribe: list[Callable[[], None]] = []
 

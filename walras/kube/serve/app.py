@@ -27,6 +27,7 @@ from walras.kube import openapi
 from walras.kube.access import impersonation
 from walras.kube.access.accounts import Accounts
 from walras.kube.access.authoriser import Authoriser, forbidden
+from walras.kube.access.certificates import Holder
 from walras.kube.access.keys import SigningKey
 from walras.kube.access.words import ANONYMOUS, UNAUTHENTICATED
 from walras.kube.bodies import ClientGone, Receive
@@ -53,6 +54,8 @@ log = structlog.get_logger(__name__)
 
 Outcome = Answer | Stream | Following
 
+# Where a scope has the certificate that its caller has shown.
+CERTIFICATE: Final = "walras.certificate"
 _PUBLIC: Final = ("health", "version")
 
 _CACHED: Final = ((b"cache-control", b"public, max-age=3600"),)
@@ -186,7 +189,7 @@ class Application:
         raw_path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
         query = scope["query_string"]
         route = paths.parse(raw_path)
-        identity = self._identify(route, headers.get(b"authorization", b""))
+        identity = self._identify(route, headers.get(b"authorization", b""), scope.get(CERTIFICATE))
         return Request(
             scope["method"],
             route,
@@ -198,12 +201,15 @@ class Application:
             self.access,
         )
 
-    def _identify(self, route: Route, authorization: bytes) -> Identity:
-        """Raises Unauthorized without a valid token, Forbidden for a cluster that is not the caller's."""
+    def _identify(self, route: Route, authorization: bytes, certificate: Holder | None) -> Identity:
+        """Raises Unauthorized for nobody, Forbidden for a cluster that is not the caller's."""
         if route.place in _PUBLIC:
             return _ANONYMOUS
-        scheme, _, token = authorization.decode("latin-1").partition(" ")
-        identity = self._credentials.identify(token.strip()) if scheme.lower() == "bearer" else None
+        if certificate is not None:
+            identity = certificate.identity(self.verbs.api)
+        else:
+            scheme, _, token = authorization.decode("latin-1").partition(" ")
+            identity = self._credentials.identify(token.strip()) if scheme.lower() == "bearer" else None
         if identity is None:
             raise Unauthorized("Unauthorized")
         if identity.cluster and route.cluster not in ("", identity.cluster):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from granian._granian import SocketHolder
 from granian.constants import Interfaces, SSLProtocols
@@ -16,7 +17,7 @@ from granian.http import HTTP1Settings, HTTP2Settings
 from granian.server.embed import Server
 
 from walras.core.errors import ServiceUnavailable
-from walras.kube.serve.app import Application
+from walras.kube.bodies import Receive
 
 _BACKLOG: Final = 1024
 # Requests in flight, idle watches among them; the default hangs at some thousands of watches.
@@ -30,6 +31,17 @@ _SILENT: Final[dict[str, Any]] = {"incremental": True, "handlers": {}, "loggers"
 
 # Its stub leaves out the constructor.
 _HOLDER: Final[Any] = SocketHolder
+
+
+class Served(Protocol):
+    """An application that can be closed."""
+
+    async def __call__(
+        self, scope: Mapping[str, Any], receive: Receive, send: Callable[[Mapping[str, Any]], Awaitable[None]]
+    ) -> None: ...
+
+    async def close(self) -> None:
+        """Ends what goes on."""
 
 
 class _Embedded(Server):
@@ -56,7 +68,7 @@ class Running:
 
     host: str
     port: int
-    _app: Application
+    _app: Served
     _server: _Embedded
     _serving: asyncio.Task[None]
     _socket: socket.socket
@@ -77,10 +89,13 @@ class Running:
         self._socket.close()
 
 
-async def serve(app: Application, host: str, port: int, cert: Path, key: Path) -> Running:
+async def serve(
+    app: Served, host: str, port: int, cert: Path | None = None, key: Path | None = None
+) -> Running:
     """Serves HTTP/1.1 and HTTP/2 over TLS 1.2 or later with a PEM certificate chain and its key.
 
-    Port 0 takes any free one. Raises ServiceUnavailable when the address cannot be bound.
+    Without them there is no TLS, which only whoever has ended it already may want. Port 0 takes any free one.
+    Raises ServiceUnavailable when the address cannot be bound.
     """
     bound = _bind(host, port)
     server = _Embedded(

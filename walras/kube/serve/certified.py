@@ -1,0 +1,168 @@
+"""Callers with client certificates: a listener of their own, in front of the same application.
+
+The HTTP server tells an application nothing of the certificate of its peer. So TLS ends here, and each
+connection goes on to a plain listener of the HTTP server on the loopback device, from an address and port
+of its own: by them the application is told whose certificate it was. Whatever else comes there is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any, Final
+
+from walras.core.errors import ServiceUnavailable, Unauthorized
+from walras.kube.access.certificates import Holder, holder
+from walras.kube.bodies import Receive
+from walras.kube.serve import status
+from walras.kube.serve.app import CERTIFICATE, Application
+from walras.kube.serve.server import Running, serve
+from walras.kube.serve.streams import Send, send_answer
+
+Peer = tuple[str, int]
+
+CONNECTIONS_MAX: Final = 4000
+CONNECTIONS_OF_ONE_MAX: Final = 400
+_HANDSHAKE_S: Final = 10
+_CHUNK: Final = 64 << 10
+# 127.64.0.0/10: four million addresses, taken in turn, so that none is soon another's.
+_ADDRESSES: Final = (0x7F400000, 1 << 22)
+
+
+class Certified:
+    """The application as the plain listener sees it."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+        # By where the connection comes from: whose it is, and where the client is.
+        self.peers: dict[Peer, tuple[Holder, Peer]] = {}
+
+    async def close(self) -> None:
+        """The streams are the application's own."""
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        client = scope.get("client") or ("", 0)
+        peer = self.peers.get((str(client[0]), int(client[1])))
+        if peer is None:
+            await send_answer(send, status.answer(Unauthorized("Unauthorized")))
+            return
+        await self._app({**scope, "client": peer[1], CERTIFICATE: peer[0]}, receive, send)
+
+
+class CertificateListener:
+    """Listens for callers with certificates of `ca`, until closed."""
+
+    def __init__(self, certified: Certified, inner: Running, server: asyncio.Server) -> None:
+        self._certified = certified
+        self._inner = inner
+        self._server = server
+        host, port = server.sockets[0].getsockname()[:2]
+        self.host, self.port = str(host), int(port)
+
+    async def close(self) -> None:
+        self._server.close()
+        await self._inner.close()
+        with suppress(Exception):
+            async with asyncio.timeout(1):
+                await self._server.wait_closed()
+
+
+async def listen(
+    app: Application, host: str, port: int, *, cert: Path, key: Path, ca_pem: bytes
+) -> CertificateListener:
+    """Serves who shows a certificate that `ca_pem` signed. Raises ServiceUnavailable if it cannot listen."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(cert, key)
+    context.load_verify_locations(cadata=ca_pem.decode())
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    certified = Certified(app)
+    inner = await serve(certified, "127.0.0.1", 0)
+    gate = _Gate(certified, inner.port)
+    try:
+        server = await asyncio.start_server(
+            gate.connected, host, port, ssl=context, ssl_handshake_timeout=_HANDSHAKE_S, limit=_CHUNK
+        )
+    except OSError as error:
+        await inner.close()
+        raise ServiceUnavailable(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    return CertificateListener(certified, inner, server)
+
+
+class _Gate:
+    """Takes connections, one address each, and passes on what goes over them."""
+
+    def __init__(self, certified: Certified, port: int) -> None:
+        self._certified, self._port = certified, port
+        self._numbers = itertools.count()
+        self._open: Counter[str] = Counter()
+
+    def _address(self) -> str:
+        base, count = _ADDRESSES
+        return str(IPv4Address(base + next(self._numbers) % count))
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tls = writer.get_extra_info("ssl_object")
+        der = tls.getpeercert(binary_form=True) if tls else None
+        found = holder(der) if der else None
+        try:
+            if found is not None and self._has_room(found.cluster):
+                self._open[found.cluster] += 1
+                try:
+                    await self._pass(found, reader, writer)
+                finally:
+                    self._open[found.cluster] -= 1
+                    self._open += Counter()
+        except (OSError, ssl.SSLError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    def _has_room(self, cluster: str) -> bool:
+        return self._open[cluster] < CONNECTIONS_OF_ONE_MAX and self._open.total() < CONNECTIONS_MAX
+
+    async def _pass(self, found: Holder, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client, loop = writer.get_extra_info("peername")[:2], asyncio.get_running_loop()
+        inner = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        inner.setblocking(False)
+        peer: Peer | None = None
+        try:
+            inner.bind((self._address(), 0))
+            peer = inner.getsockname()
+            # Known before the first byte is sent, forgotten before the port can be another's.
+            self._certified.peers[peer] = (found, (str(client[0]), int(client[1])))
+            await loop.sock_connect(inner, ("127.0.0.1", self._port))
+            inner_reader, inner_writer = await asyncio.open_connection(sock=inner, limit=_CHUNK)
+            try:
+                done = [
+                    asyncio.create_task(_copy(reader, inner_writer)),
+                    asyncio.create_task(_copy(inner_reader, writer)),
+                ]
+                await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.cancel()
+                await asyncio.gather(*done, return_exceptions=True)
+            finally:
+                self._certified.peers.pop(peer, None)
+                inner_writer.close()
+        finally:
+            if peer is not None:
+                self._certified.peers.pop(peer, None)
+            inner.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Until one side is done; at the pace of the slower one."""
+    while chunk := await reader.read(_CHUNK):
+        writer.write(chunk)
+        await writer.drain()
