@@ -22,6 +22,7 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from support.closed import Closed
 from support.live import Live, serving
 
 from walras.kube.api import API
@@ -49,7 +50,7 @@ class Tokens:
 
 
 @dataclass
-class RecordingPods:
+class RecordingPods(Closed):
     """Stands in for a runtime: says what it was asked, serves what the test wrote down."""
 
     lines: list[bytes] = field(default_factory=lambda: [b"hello\n", b"world\n"])

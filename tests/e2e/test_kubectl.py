@@ -335,8 +335,6 @@ def test_a_log_is_followed_until_the_client_leaves(apiserver: Server) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("exec", "odd", "--", "ls"), "pods/exec is not served here"),
-        (("attach", "odd"), "pods/attach is not served here"),
         (("debug", "odd", "--image=x"), "ephemeral containers are disabled for this cluster"),
         (("top", "nodes"), "Metrics API not available"),
     ],

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from support.closed import Closed
 
 from walras.core.errors import BadRequest, Conflict, NotFound, ServiceUnavailable
 from walras.kube.context import Identity
@@ -29,7 +30,7 @@ def pod(*containers: str, node: str = "base", **metadata: Any) -> dict[str, Any]
     }
 
 
-class RecordingPods:
+class RecordingPods(Closed):
     """Logs that were given to it, and connections to a server that it starts."""
 
     def __init__(self, *chunks: bytes, fails: Exception | None = None, endless: bool = False) -> None:

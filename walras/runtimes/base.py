@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 from walras.core.errors import InternalError
+from walras.kube.serve.ports import Session, Stream, Wish
 
-Stream = Literal["stdout", "stderr"]
+__all__ = [
+    "ContainerSpec", "ExitStatus", "Limits", "Mount", "Output", "PodRef", "Process", "Runtime", "Session",
+    "StartError", "Stream", "Wish",
+]  # fmt: skip
+
 # Called in the loop's thread with raw bytes as they come, in any pieces.
 Output = Callable[[Stream, bytes], None]
 
@@ -82,6 +87,12 @@ class Process(Protocol):
 
     async def kill(self) -> None:
         """SIGKILL to every process of the container; returns when none is left."""
+
+    async def enter(self, argv: tuple[str, ...], wish: Wish) -> Session:
+        """Runs another program in the container, as its user and within its limits. Raises StartError."""
+
+    def attach(self, wish: Wish) -> Session:
+        """What the main process says from now on."""
 
     async def wait(self) -> ExitStatus:
         """The main process's end, after everything it left behind was killed and its output delivered."""

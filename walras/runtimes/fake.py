@@ -8,7 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from walras.core.errors import ServiceUnavailable
-from walras.runtimes.base import ContainerSpec, ExitStatus, Limits, Output, PodRef, StartError
+from walras.runtimes.attaching import Attached, Fan
+from walras.runtimes.base import (
+    ContainerSpec,
+    ExitStatus,
+    Limits,
+    Output,
+    PodRef,
+    Session,
+    StartError,
+    Wish,
+)
 
 
 @dataclass(eq=False)
@@ -17,8 +27,9 @@ class FakeProcess:
 
     id: str
     spec: ContainerSpec
-    output: Output
+    output: Fan
     stubborn: bool = False
+    entered: list[tuple[str, ...]] = field(default_factory=list)
     signals: list[int] = field(default_factory=list)
     _ended: asyncio.Future[ExitStatus] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -36,6 +47,14 @@ class FakeProcess:
         self.signals.append(signum)
         if not self.stubborn:
             self.exit(128 + signum)
+
+    async def enter(self, argv: tuple[str, ...], wish: Wish) -> Session:
+        """A program that says what the main one does."""
+        self.entered.append(argv)
+        return self.attach(wish)
+
+    def attach(self, wish: Wish) -> Session:
+        return Attached(self.output, wish, self._ended)
 
     async def kill(self) -> None:
         if not self.alive:
@@ -84,7 +103,7 @@ class FakeRuntime:
         del pod_limits
         if self._refuse is not None and (message := self._refuse(spec)):
             raise StartError(message)
-        process = FakeProcess(f"fake-{len(self.processes)}", spec, output, self._stubborn)
+        process = FakeProcess(f"fake-{len(self.processes)}", spec, Fan(output), self._stubborn)
         self.processes.append(process)
         return process
 

@@ -14,8 +14,9 @@ from walras.core.clock import Clock
 from walras.core.errors import BadRequest, Conflict, NotFound
 from walras.kube.access.accounts import Accounts
 from walras.kube.api import API, Change
+from walras.kube.serve.ports import Wish
 from walras.runtimes.admission import node_limits
-from walras.runtimes.base import Runtime
+from walras.runtimes.base import Process, Runtime, Session
 from walras.runtimes.logs import LogStore, Query
 from walras.runtimes.podworker import PodWorker
 from walras.runtimes.sandbox import uid_of
@@ -236,10 +237,29 @@ class Kubelet:
 
     async def dial(self, cluster: str, pod: Object, port: int) -> Streams:
         """A connection to a port of the pod. Raises ServiceUnavailable."""
+        return await self._runtime.dial(self._worker(cluster, pod).ref, port)
+
+    def _worker(self, cluster: str, pod: Object) -> PodWorker:
         worker = self._workers.get((cluster, pod["metadata"]["uid"]))
         if worker is None:
             raise NotFound(f'pod "{pod["metadata"]["name"]}" is not running')
-        return await self._runtime.dial(worker.ref, port)
+        return worker
+
+    def _process(self, cluster: str, pod: Object, container: str) -> Process:
+        process = self._worker(cluster, pod).processes.get(container)
+        if process is None:
+            raise NotFound(f'container not found ("{container}")')
+        return process
+
+    async def exec(
+        self, cluster: str, pod: Object, container: str, argv: tuple[str, ...], wish: Wish
+    ) -> Session:
+        """Another program in a running container. Raises NotFound, and StartError in the words of runc."""
+        return await self._process(cluster, pod, container).enter(argv, wish)
+
+    def attach(self, cluster: str, pod: Object, container: str, wish: Wish) -> Session:
+        """What the container's main process says from now on. Raises NotFound."""
+        return self._process(cluster, pod, container).attach(wish)
 
 
 def _container_status(pod: Object, container: str) -> Object:

@@ -27,10 +27,15 @@ def adapted(spec: ContainerSpec, mark: str) -> ContainerSpec:
     working_dir = _rewritten(spec.working_dir, spec.mounts)
     return replace(
         spec,
-        argv=tuple(_rewritten(each, spec.mounts) for each in spec.argv),
+        argv=rewritten(spec.argv, spec.mounts),
         env={**env, MARK: mark, CONTAINER_MARK: mark_of(spec)},
         working_dir=working_dir if os.path.isdir(working_dir) else "/",
     )
+
+
+def rewritten(argv: tuple[str, ...], mounts: tuple[Mount, ...]) -> tuple[str, ...]:
+    """A command line in which the volumes' paths stand for those of the mounts."""
+    return tuple(_rewritten(each, mounts) for each in argv)
 
 
 def _rewritten(text: str, mounts: tuple[Mount, ...]) -> str:

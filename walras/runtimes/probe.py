@@ -28,7 +28,7 @@ class Probed:
 
 
 def find_tools() -> Tools:
-    return Tools(shutil.which("bwrap") or "", shutil.which("setpriv") or "")
+    return Tools(*(shutil.which(name) or "" for name in ("bwrap", "setpriv", "nsenter", "setsid")))
 
 
 async def probe(

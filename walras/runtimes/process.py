@@ -18,12 +18,23 @@ import structlog
 
 from walras.core.errors import ServiceUnavailable
 from walras.runtimes import procfs
-from walras.runtimes.base import ContainerSpec, ExitStatus, Limits, Output, PodRef, StartError
+from walras.runtimes.attaching import Attached, Fan
+from walras.runtimes.base import (
+    ContainerSpec,
+    ExitStatus,
+    Limits,
+    Output,
+    PodRef,
+    Session,
+    StartError,
+    Wish,
+)
 from walras.runtimes.cgroups import GroupPath, Groups, group_name, kill_all
 from walras.runtimes.cgroups_detect import detect
 from walras.runtimes.dial import connect
+from walras.runtimes.entering import Entered, enter
 from walras.runtimes.launch import Launched, launch
-from walras.runtimes.plain import MARK, adapted
+from walras.runtimes.plain import MARK, adapted, rewritten
 from walras.runtimes.probe import Probed, probe
 from walras.runtimes.sandbox import Mode, Sandbox
 from walras.runtimes.spawn import Spawner
@@ -32,6 +43,8 @@ from walras.runtimes.throttle import Throttle
 log = structlog.get_logger(__name__)
 
 POD_PIDS_MAX: Final = 1024
+# Programs that may be in one container at a time beside its own.
+ENTERED_MAX: Final = 32
 _REMEMBERED_NODES: Final = 4096
 _NUMBERS = count(1)
 
@@ -71,14 +84,18 @@ class Container:
     """A started container; see base.Process."""
 
     def __init__(
-        self, runtime: ProcessRuntime, spec: ContainerSpec, path: GroupPath, started: Launched
+        self, runtime: ProcessRuntime, spec: ContainerSpec, path: GroupPath, started: Launched, fan: Fan
     ) -> None:
         self.id = hashlib.sha256(f"{spec.pod.uid}/{spec.name}/{next(_NUMBERS)}".encode()).hexdigest()
         self.spec = spec
         self._runtime = runtime
-        self._path = path
+        self.path = path
         self._started = started
+        self._fan = fan
+        self._entered: set[Entered] = set()
         self._cpu_ns = 0
+        # CPU time of programs that entered and are gone.
+        self._left_ns = 0
         self._end = asyncio.get_running_loop().create_task(self._watch())
 
     @property
@@ -100,12 +117,33 @@ class Container:
     def pids(self) -> list[int]:
         """The container's processes as far as they can be told."""
         groups = self._runtime.groups
-        return groups.pids(self._path) if groups is not None else self._started.pids()
+        if groups is not None:
+            return groups.pids(self.path)
+        return [*self._started.pids(), *(pid for each in self._entered for pid in each.pids())]
 
     def cpu_ns(self) -> int:
         """CPU time so far, with what its processes have waited for; a moment old once it has ended."""
         self._cpu_ns = max(self._cpu_ns, self._started.cpu_ns())
-        return self._cpu_ns
+        return self._cpu_ns + self._left_ns + sum(each.cpu_ns() for each in self._entered)
+
+    async def enter(self, argv: tuple[str, ...], wish: Wish) -> Session:
+        if self._end.done() or len(self._entered) >= ENTERED_MAX:
+            why = "the container has ended" if self._end.done() else f"{ENTERED_MAX} programs have entered it"
+            raise StartError(why)
+        command, env = self._runtime.way_in(self, argv, wish)
+        session = await enter(self._runtime.spawner, command, env, wish, self._gone)
+        if not session.over:
+            self._entered.add(session)
+        if self._end.done():
+            await session.close()
+        return session
+
+    def attach(self, wish: Wish) -> Session:
+        return Attached(self._fan, wish, self._end)
+
+    def _gone(self, session: Entered) -> None:
+        self._entered.discard(session)
+        self._left_ns += session.cpu_ns()
 
     async def _watch(self) -> ExitStatus:
         started, groups = self._started, self._runtime.groups
@@ -113,7 +151,7 @@ class Container:
         used_ns = self.cpu_ns()
         code = started.popen.poll()
         assert code is not None, "its pidfd says that it has ended"
-        oom_killed = groups is not None and groups.oom_kills(self._path) > 0
+        oom_killed = groups is not None and groups.oom_kills(self.path) > 0
         await self._sweep()
         started.close()
         self._runtime.forget(self, used_ns)
@@ -122,8 +160,10 @@ class Container:
     async def _sweep(self) -> None:
         """Kills everything and returns when it is gone."""
         groups, started = self._runtime.groups, self._started
+        for each in list(self._entered):
+            await each.close()
         if groups is not None:
-            await kill_all(groups, self._path)
+            await kill_all(groups, self.path)
         if groups is None or started.init is not None:
             await started.kill()
 
@@ -287,8 +327,9 @@ class ProcessRuntime:
             if self._sandbox.mode == "plain":
                 spec = adapted(spec, self._mark)
             rlimits = self._rlimits(spec.limits)
+            fan = Fan(output)
             started = await launch(
-                self.spawner, self._sandbox, spec, entrances, pod.network, output, rlimits=rlimits
+                self.spawner, self._sandbox, spec, entrances, pod.network, fan, rlimits=rlimits
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise StartError(f"the sandbox cannot be made: {error}") from error
@@ -296,10 +337,32 @@ class ProcessRuntime:
             if self.groups is not None:
                 await kill_all(self.groups, path)
             raise
-        container = Container(self, spec, path, started)
+        container = Container(self, spec, path, started, fan)
         node.containers.add(container)
         pod.containers.add(container)
         return container
+
+    def way_in(
+        self, container: Container, argv: tuple[str, ...], wish: Wish
+    ) -> tuple[list[str], dict[str, str]]:
+        """The command line and environment of another program in the container. Raises StartError."""
+        assert self._sandbox is not None, "open comes first"
+        spec, sandbox = container.spec, self._sandbox
+        missing = [name for name in ("nsenter", "setsid") if not getattr(sandbox.tools, name)]
+        if missing and (sandbox.mode != "plain" or wish.tty):
+            raise StartError(f"{' and '.join(missing)} of util-linux not found on the server's machine")
+        entrances = self.groups.entrances(container.path) if self.groups is not None else ()
+        adapted_argv = rewritten(argv, spec.mounts) if sandbox.mode == "plain" else argv
+        command = sandbox.entering(
+            spec,
+            adapted_argv,
+            container.init_pid,
+            entrances,
+            tty=wish.tty,
+            rlimits=self._rlimits(spec.limits),
+        )
+        terminal = {"TERM": "xterm"} if wish.tty else {}
+        return command, {**(spec.env if sandbox.mode == "plain" else {"PATH": "/usr/bin:/bin"}), **terminal}
 
     def forget(self, container: Container, used_ns: int) -> None:
         """The container has ended and everything of it is gone."""

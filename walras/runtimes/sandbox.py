@@ -5,6 +5,11 @@
 ENTER steps into the control groups, bubblewrap makes the namespaces, setpriv gives up root for good, LAUNCH
 looks the program up. Standard input is the writing end of a pipe on which LAUNCH tells the server how far it
 came; the program itself gets /dev/null.
+
+    sh ENTER -> setpriv -> nsenter -> setsid -> sh LAUNCH -> program
+
+is the way into a container that runs: no_new_privs before anything else, the container's own uid before
+anything of its file system is executed. Here the pipe is descriptor 3 and standard input the caller's.
 """
 
 from __future__ import annotations
@@ -29,6 +34,8 @@ STARTED: Final = "started"
 FAILED: Final = "failed:"
 START_CODE: Final = 128
 NO_LIMITS: Final = Limits()
+# Where a program that enters a container tells how far it came.
+TELL_FD: Final = 3
 TMP_BYTES_MAX: Final = 2 << 30
 
 ENTER: Final = """
@@ -43,8 +50,9 @@ exec "$@"
 LAUNCH: Final = """
 set -f
 @LIMITS@
-_walras_fail() { printf 'failed:%s\\n' "$1" >&0; exit 128; }
-_walras_exec() { exec "$@" </dev/null; }
+_walras_fail() { printf 'failed:%s\\n' "$1" >&@TELL@; exit 128; }
+_walras_final() { exec "$@" @INPUT@; }
+_walras_exec() { _walras_final "$@"; }
 cd -- "$1" 2>/dev/null || { @MAKE_DIRECTORY@ && cd -- "$1" 2>/dev/null; } ||
   _walras_fail "chdir to cwd (\\"$1\\") failed: no such directory, and it cannot be made"
 if [ -n "$2" ]; then . "$2"; fi
@@ -64,7 +72,7 @@ case "$1" in
   unset IFS
   [ -n "$_walras_found" ] || _walras_fail "exec: \\"$1\\": executable file not found in \\$PATH" ;;
 esac
-printf 'started\\n' >&0
+printf 'started\\n' >&@TELL@
 _walras_exec "$@"
 """
 _MAKE_DIRECTORY: Final = 'mkdir -p -- "$1" 2>/dev/null'
@@ -93,6 +101,8 @@ class Tools:
 
     bwrap: str
     setpriv: str
+    nsenter: str = ""
+    setsid: str = ""
     shell: str = "/bin/sh"
 
 
@@ -130,6 +140,45 @@ class Sandbox:
             bubblewrap = self._bubblewrap(spec, environment_fd, own_network)
             inner = [*bubblewrap, "--", *self._drop(spec), *launch]
         return [self.tools.shell, "-c", ENTER, "walras", *entrances, "--", *inner]
+
+    def entering(
+        self,
+        spec: ContainerSpec,
+        argv: Sequence[str],
+        pid: int,
+        entrances: Sequence[str] = (),
+        *,
+        tty: bool = False,
+        rlimits: Limits = NO_LIMITS,
+    ) -> list[str]:
+        """The command line of another program in the container of which `pid` is a process.
+
+        In mode "plain" `argv` and `spec` are adapted, the environment is the child's own.
+        """
+        terminal = [self.tools.setsid, "--ctty", "--wait"] if tty else []
+        if self.mode == "plain":
+            script = _launch("false", Limits(memory_bytes=rlimits.memory_bytes), entering=True)
+            inner = [*terminal, self.tools.shell, "-c", script, "walras", spec.working_dir, "", *argv]
+        else:
+            script = _launch("false", rlimits, entering=True)
+            launch = [self.tools.shell, "-c", script, "walras", spec.working_dir, _ENV_FILE, *argv]
+            inner = [*self._nsenter(spec, pid), *terminal, *launch]
+        return [self.tools.shell, "-c", ENTER, "walras", *entrances, "--", *inner]
+
+    def _nsenter(self, spec: ContainerSpec, pid: int) -> list[str]:
+        namespaces = ["--mount", "--pid", "--ipc", "--uts", "--net"]
+        if self.mode == "root":
+            uid = str(uid_of(spec.pod.cluster))
+            # Capabilities go with the uid; without new privileges none ever come back.
+            identity = ["--cgroup", "--setuid", uid, "--setgid", uid]
+        else:
+            identity = ["--user", "--preserve-credentials"]
+        drop = [self.tools.setpriv, "--no-new-privs", "--"] if self.tools.setpriv else []
+        way_in = [*drop, self.tools.nsenter, "--target", str(pid), *namespaces, *identity, "--"]
+        if self.mode == "user" and os.geteuid() == 0:
+            # Root of a user namespace keeps its capabilities until it is told not to.
+            way_in += [self.tools.setpriv, "--bounding-set=-all", "--inh-caps=-all", "--"]
+        return way_in
 
     def _drop(self, spec: ContainerSpec) -> list[str]:
         if self.mode != "root":
@@ -199,14 +248,16 @@ class Sandbox:
             yield from ("--ro-bind", str(self.identities / name), f"/etc/{name.rpartition('.')[2]}")
 
 
-def _launch(make_directory: str, rlimits: Limits) -> str:
+def _launch(make_directory: str, rlimits: Limits, *, entering: bool = False) -> str:
     lines = []
     if rlimits.pids is not None:
         # The same limit has one letter in dash and another in bash.
         lines.append(f"ulimit -p {rlimits.pids} 2>/dev/null || ulimit -u {rlimits.pids} 2>/dev/null")
     if rlimits.memory_bytes is not None:
         lines.append(f"ulimit -d {-(-rlimits.memory_bytes // 1024)}")
-    return LAUNCH.replace("@MAKE_DIRECTORY@", make_directory).replace("@LIMITS@", "\n".join(lines))
+    tell, given = (str(TELL_FD), f"{TELL_FD}>&-") if entering else ("0", "</dev/null")
+    script = LAUNCH.replace("@MAKE_DIRECTORY@", make_directory).replace("@LIMITS@", "\n".join(lines))
+    return script.replace("@TELL@", tell).replace("@INPUT@", given)
 
 
 def environment_script(env: Mapping[str, str]) -> bytes:
@@ -214,7 +265,7 @@ def environment_script(env: Mapping[str, str]) -> bytes:
     named = {name: value for name, value in env.items() if _IDENTIFIER.fullmatch(name)}
     lines = [f"export {name}={shlex.quote(value)}" for name, value in named.items()]
     if odd := [shlex.quote(f"{name}={value}") for name, value in env.items() if name not in named]:
-        lines.append(f'_walras_exec() {{ exec /usr/bin/env {" ".join(odd)} "$@" </dev/null; }}')
+        lines.append(f'_walras_exec() {{ _walras_final /usr/bin/env {" ".join(odd)} "$@"; }}')
     return "\n".join([*lines, ""]).encode(errors="surrogateescape")
 
 

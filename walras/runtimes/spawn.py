@@ -23,6 +23,7 @@ T = TypeVar("T")
 _CLONE_NEWNET: Final = 0x40000000
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP_RUNNING: Final = 0x1 | 0x40 | 0x8
+_HIGH_FD: Final = 10
 _CHUNK: Final = 65_536
 # A program that writes faster than this is held up by its own pipe, not by the server.
 _BYTES_PER_SECOND_MAX: Final = 8 << 20
@@ -33,6 +34,13 @@ def _check(result: int) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def _is_inheritable(fd: int) -> bool:
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return False
 
 
 class Spawner:
@@ -46,6 +54,8 @@ class Spawner:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="spawner")
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._home = -1
+        # What whoever started the server left open; all that the server opens itself closes with an exec.
+        self._foreign = [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2 and _is_inheritable(fd)]
 
     async def start(
         self,
@@ -65,6 +75,25 @@ class Spawner:
             )  # fmt: skip
 
         return await self._within(network, fork)
+
+    async def spawn(self, argv: Sequence[str], env: Mapping[str, str], files: Sequence[int]) -> int:
+        """Starts `argv` in a session of its own, with `files` as descriptors 0, 1, 2, ...: its process id.
+
+        Whoever starts it waits for it. Raises OSError.
+        """
+
+        def fork() -> int:
+            # Beyond every number that the child shall have, so that none overwrites another.
+            high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD) for fd in files]
+            try:
+                actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_CLOSE, fd) for fd in self._foreign]
+                actions += [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(high)]
+                return os.posix_spawn(argv[0], list(argv), env, file_actions=actions, setsid=True)
+            finally:
+                for fd in high:
+                    os.close(fd)
+
+        return await self._run(fork)
 
     async def make_network(self) -> int:
         """A descriptor of a fresh network namespace with its loopback up. Raises OSError."""
@@ -133,7 +162,7 @@ class Handle:
         loop = asyncio.get_running_loop()
         if self._ended is None:
             self._ended = loop.create_future()
-            loop.add_reader(self._fd, _resolve, self._ended)
+            loop.add_reader(self._fd, resolve, self._ended)
             self._ended.add_done_callback(lambda _: self.close())
         await asyncio.shield(self._ended)
 
@@ -145,7 +174,7 @@ class Handle:
             self._fd = -1
 
 
-def _resolve(future: asyncio.Future[None]) -> None:
+def resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
 
@@ -218,7 +247,7 @@ async def read_to_line(fd: int) -> bytes:
     text = b""
     while b"\n" not in text and len(text) < _CHUNK:
         ready: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(fd, _resolve, ready)
+        loop.add_reader(fd, resolve, ready)
         try:
             await ready
         finally:

@@ -5,6 +5,7 @@ The interface is ASGI, not granian's RSGI: only there does sending to a client t
 
 from __future__ import annotations
 
+import asyncio
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -42,10 +43,12 @@ from walras.kube.serve.auditlog import AuditLog
 from walras.kube.serve.compression import compressed
 from walras.kube.serve.credentials import Credentials
 from walras.kube.serve.fair import Fair, Payer, Turn
+from walras.kube.serve.interactive import Interactive
 from walras.kube.serve.paths import Route
 from walras.kube.serve.ports import Asked, Authenticator, Extra, PodAccess
 from walras.kube.serve.requests import Request, parse_query
 from walras.kube.serve.resources import Resources
+from walras.kube.serve.sockets import Socket, SocketGone
 from walras.kube.serve.streams import Send, Streams, send_answer
 from walras.kube.serve.watching import Following
 from walras.kube.verbs import Verbs
@@ -101,7 +104,8 @@ class Application:
         )
         self.access = Authoriser(verbs.api)
         self.access.watch()
-        self._resources = Resources(verbs, clock, self._credentials, self.access)
+        self.interactive = Interactive(verbs, self.access, lambda: self.pods)
+        self._resources = Resources(verbs, clock, self._credentials, self.access, self.interactive)
         self.pods = pods
         self.extra = extra
         self.streams = Streams()
@@ -118,9 +122,11 @@ class Application:
 
     async def close(self) -> None:
         """Ends every stream, each with a proper last chunk; new streams are refused."""
-        await self.streams.close()
+        await asyncio.gather(self.streams.close(), self.interactive.close())
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._converse({**scope, "method": "GET"}, receive, send)
         if scope["type"] != "http":
             return
         call = _Call()
@@ -182,6 +188,42 @@ class Application:
             turn.leave()
         return await turn.run(self._allowed(request, scope))
 
+    # WebSockets
+
+    async def _converse(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """exec, attach and port-forward; refused in plain HTTP while that can be."""
+        socket, call = Socket(receive, send), _Call()
+        trail = self._audit.begin(scope) if self._audit else None
+        code = 101
+        try:
+            await socket.connected()
+            request = call.request = self._request(scope, receive)
+            call.turn = await self._fair.turn(request.identity.payer, request.identity.user)
+            registry = await call.turn.run(self._entered(request, scope))
+            call.turn.leave()
+            offered = scope.get("subprotocols") or ()
+            await call.turn.run(self.interactive.hold(request, registry, socket, offered))
+        except WalrasError as error:
+            call.failure, code = error, error.code
+            await socket.refuse(status.answer(error))
+        except SocketGone:
+            pass
+        except Exception:
+            log.exception("connection failed", path=scope["path"])
+        finally:
+            if call.turn is not None:
+                call.turn.leave()
+            await socket.close()
+        if trail is not None:
+            trail.note("ResponseComplete", call.request, code, call.failure)
+
+    async def _entered(self, request: Request, scope: Mapping[str, Any]) -> Registry:
+        """What the caller's cluster serves. Raises Forbidden, ServiceUnavailable."""
+        self._authorise(request, scope)
+        if self.streams.closing:
+            raise ServiceUnavailable("the server is shutting down", retry_after_s=1)
+        return self._registry(request.route.cluster)
+
     # Who and where
 
     def _request(self, scope: Mapping[str, Any], receive: Receive) -> Request:
@@ -225,6 +267,10 @@ class Application:
 
     async def _allowed(self, request: Request, scope: Mapping[str, Any]) -> Outcome:
         """The answer to whoever is asking, in whose name it may be. Raises Forbidden."""
+        self._authorise(request, scope)
+        return await self._answer(request)
+
+    def _authorise(self, request: Request, scope: Mapping[str, Any]) -> None:
         cluster = request.route.cluster
         someone = impersonation.wanted(scope["headers"])
         if someone is not None:
@@ -234,7 +280,6 @@ class Application:
             request.decision = self.access.decide(request.identity, cluster, asked)
             if not request.decision.allowed:
                 raise forbidden(request.identity, asked, request.decision.reason)
-        return await self._answer(request)
 
     async def _answer(self, request: Request) -> Outcome:
         route = request.route

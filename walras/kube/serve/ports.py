@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from walras.kube.context import Identity
 
-__all__ = ["Asked", "Authenticator", "Extra", "Identity", "PodAccess"]
+__all__ = ["Asked", "Authenticator", "Extra", "Identity", "PodAccess", "Session", "Stream", "Wish"]
 
 Object = dict[str, Any]
 
@@ -40,6 +40,45 @@ class Authenticator(Protocol):
         """Whose token it is; None when it is nobody's."""
 
 
+Stream = Literal["stdout", "stderr"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What somebody wants of a program's streams. A terminal has one output, "stdout"."""
+
+    stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
+    tty: bool = False
+
+
+class Session(Protocol):
+    """A program with somebody at the other end. Whoever has it closes it."""
+
+    @property
+    def outputs(self) -> tuple[Stream, ...]:
+        """The streams that can be read."""
+
+    async def read(self, stream: Stream) -> bytes:
+        """What it says next; empty at the end of the stream."""
+
+    async def write(self, data: bytes) -> None:
+        """Returns when the program, or the pipe before it, has taken the input; nothing once it has ended."""
+
+    def end_input(self) -> None:
+        """The program reads the end of its input."""
+
+    def resize(self, columns: int, rows: int) -> None:
+        """The terminal's size, where there is one."""
+
+    async def wait(self) -> int:
+        """The program's exit code, 128+n for signal n."""
+
+    async def close(self) -> None:
+        """Ends the program if it was started for the session."""
+
+
 class PodAccess(Protocol):
     """The way to the pods of every cluster; the runtime behind the nodes is one."""
 
@@ -62,3 +101,11 @@ class PodAccess(Protocol):
         self, cluster: str, pod: Object, port: int
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection to a port inside the pod's network. Raises ServiceUnavailable."""
+
+    async def exec(
+        self, cluster: str, pod: Object, container: str, argv: tuple[str, ...], wish: Wish
+    ) -> Session:
+        """Another program in a running container. Raises NotFound, or InternalError if it cannot start."""
+
+    def attach(self, cluster: str, pod: Object, container: str, wish: Wish) -> Session:
+        """What the main process of a running container says from now on. Raises NotFound."""

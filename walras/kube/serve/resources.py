@@ -23,6 +23,7 @@ from walras.kube.registry import Registry, Resource
 from walras.kube.serve import negotiate, pods, proxy, reviews, status, tokens, watching
 from walras.kube.serve.answers import Answer, Headers, Stream
 from walras.kube.serve.credentials import Credentials
+from walras.kube.serve.interactive import Interactive
 from walras.kube.serve.ports import PodAccess
 from walras.kube.serve.requests import Request, delete_options, whole_number
 from walras.kube.serve.watching import Following
@@ -44,12 +45,20 @@ _ACTING: Final = ("attach", "binding", "eviction", "exec", "log", "portforward",
 class Resources:
     """The resource paths of every cluster."""
 
-    def __init__(self, verbs: Verbs, clock: Clock, credentials: Credentials, access: Authoriser) -> None:
+    def __init__(
+        self,
+        verbs: Verbs,
+        clock: Clock,
+        credentials: Credentials,
+        access: Authoriser,
+        interactive: Interactive,
+    ) -> None:
         self._verbs = verbs
         self._clock = clock
         self._credentials = credentials
         self._access = access
         self.pods: PodAccess | None = None
+        self._interactive = interactive
 
     async def handle(self, request: Request, resource: Resource, registry: Registry) -> Outcome:
         """The answer to a request for `resource`. Raises the errors that become a Status."""
@@ -63,7 +72,7 @@ class Resources:
         if route.subresource in _ACTING and route.subresource in resource.subresources:
             return await self._act(request, resource)
         if route.subresource and route.subresource not in resource.subresources:
-            raise _no_such_subresource(resource, route.subresource)
+            raise _no_such_subresource()
         if request.method in ("GET", "HEAD"):
             return self._read(request, resource)
         write = self._writers().get((request.method, bool(route.name), bool(route.subresource)))
@@ -274,10 +283,10 @@ class Resources:
         if resource.key == objects.ACCOUNTS and request.method == "POST":
             return await self._token(request)
         if resource.key != "pods":
-            raise _no_such_subresource(resource, request.route.subresource)
+            raise _no_such_subresource()
         match request.route.subresource, request.method:
-            case "attach" | "exec" | "portforward", _:
-                raise _no_such_subresource(resource, request.route.subresource)
+            case "attach" | "exec" | "portforward", "GET" | "POST":
+                raise self._interactive.refusal(request, resource)
             case "log", "GET":
                 access, pod = self._pod_access(), self._pod(request, resource, request.route.name)
                 now_ms = self._clock.now_ms()
@@ -349,9 +358,7 @@ async def _has_body(request: Request) -> bool:
     return request.header(b"content-length") not in ("", "0") or b"transfer-encoding" in request.headers
 
 
-def _no_such_subresource(resource: Resource, subresource: str) -> NotFound:
-    if resource.key == "pods" and subresource in ("exec", "attach", "portforward"):
-        return NotFound(f"pods/{subresource} is not served here; pods/proxy reaches the ports of a pod")
+def _no_such_subresource() -> NotFound:
     return NotFound(status.NOT_SERVED)
 
 

@@ -102,7 +102,7 @@ async def serve(
         bound,
         app,
         interface=Interfaces.ASGINL,
-        websockets=False,
+        websockets=True,
         backlog=_BACKLOG,
         backpressure=_BACKPRESSURE,
         http1_settings=HTTP1Settings(),

@@ -1,0 +1,77 @@
+"""Listening to what a container's main process says, beside its log."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from walras.runtimes.base import ExitStatus, Output, Stream, Wish
+
+# Chunks that a listener may be behind; beyond them it misses some, the log does not.
+BEHIND_MAX: Final = 256
+
+
+class Fan:
+    """An Output that passes on to another and to whoever listens."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._listeners: dict[Attached, None] = {}
+
+    def __call__(self, stream: Stream, data: bytes) -> None:
+        self._output(stream, data)
+        for each in tuple(self._listeners):
+            each.hear(stream, data)
+
+    def add(self, listener: Attached) -> None:
+        self._listeners[listener] = None
+
+    def remove(self, listener: Attached) -> None:
+        self._listeners.pop(listener, None)
+
+
+class Attached:
+    """See base.Session. Input goes nowhere: a container's main process has none."""
+
+    def __init__(self, fan: Fan, wish: Wish, end: asyncio.Future[ExitStatus]) -> None:
+        wanted: tuple[tuple[Stream, bool], ...] = (("stdout", wish.stdout), ("stderr", wish.stderr))
+        self._said: dict[Stream, asyncio.Queue[bytes]] = {
+            stream: asyncio.Queue(BEHIND_MAX) for stream, on in wanted if on
+        }
+        self._fan, self._end = fan, end
+        fan.add(self)
+
+    def hear(self, stream: Stream, data: bytes) -> None:
+        queue = self._said.get(stream)
+        if queue is not None and not queue.full():
+            queue.put_nowait(data)
+
+    @property
+    def outputs(self) -> tuple[Stream, ...]:
+        return tuple(self._said)
+
+    async def read(self, stream: Stream) -> bytes:
+        queue = self._said[stream]
+        if queue.empty() and self._end.done():
+            return b""
+        getting = asyncio.ensure_future(queue.get())
+        await asyncio.wait((getting, self._end), return_when=asyncio.FIRST_COMPLETED)
+        if getting.done():
+            return getting.result()
+        getting.cancel()
+        return b"" if queue.empty() else queue.get_nowait()
+
+    async def write(self, data: bytes) -> None:
+        del data
+
+    def end_input(self) -> None:
+        pass
+
+    def resize(self, columns: int, rows: int) -> None:
+        del columns, rows
+
+    async def wait(self) -> int:
+        return (await asyncio.shield(self._end)).code
+
+    async def close(self) -> None:
+        self._fan.remove(self)

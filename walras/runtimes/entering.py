@@ -1,0 +1,233 @@
+"""Another program in a container that runs, with somebody at the other end of its streams."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import pty
+import signal
+import struct
+import termios
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+from walras.runtimes import procfs
+from walras.runtimes.base import StartError, Stream, Wish
+from walras.runtimes.sandbox import FAILED, STARTED
+from walras.runtimes.spawn import Handle, Spawner, read_to_line, resolve
+
+CHUNK: Final = 32_768
+# Beyond the program's end its output is waited for only so long: what it left behind may hold the pipe.
+_LINGER_S: Final = 0.5
+_KILL_ROUNDS: Final = 100
+_Add = Callable[[int, Callable[[asyncio.Future[None]], None], asyncio.Future[None]], object]
+_Remove = Callable[[int], object]
+
+
+class Files:
+    """The ends of a program's streams: the child's, and ours."""
+
+    def __init__(self, wish: Wish) -> None:
+        self.theirs: list[int] = []
+        self.output: dict[Stream, int] = {}
+        self.input = self.terminal = -1
+        try:
+            if wish.tty:
+                self._terminal()
+            else:
+                self._pipes(wish)
+            for fd in (*self.output.values(), *((self.input,) if self.input >= 0 else ())):
+                os.set_blocking(fd, False)
+        except OSError:
+            self.close()
+            raise
+
+    def _terminal(self) -> None:
+        ours, theirs = pty.openpty()
+        self.terminal = ours
+        self.theirs = [theirs, os.dup(theirs), os.dup(theirs)]
+        self.output["stdout"], self.input = os.dup(ours), os.dup(ours)
+
+    def _pipes(self, wish: Wish) -> None:
+        if wish.stdin:
+            theirs, self.input = os.pipe2(os.O_CLOEXEC)
+        else:
+            theirs = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self.theirs.append(theirs)
+        for stream, wanted in (("stdout", wish.stdout), ("stderr", wish.stderr)):
+            if wanted:
+                ours, theirs = os.pipe2(os.O_CLOEXEC)
+                self.output[stream] = ours  # type: ignore[index]
+            else:
+                theirs = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            self.theirs.append(theirs)
+
+    def end_input(self) -> None:
+        if self.input >= 0:
+            os.close(self.input)
+            self.input = -1
+
+    def close_theirs(self) -> None:
+        for fd in self.theirs:
+            os.close(fd)
+        self.theirs = []
+
+    def close(self) -> None:
+        self.close_theirs()
+        for fd in (*self.output.values(), self.input, self.terminal):
+            if fd >= 0:
+                os.close(fd)
+        self.output, self.input, self.terminal = {}, -1, -1
+
+
+class Entered:
+    """See base.Session. `cpu_ns` and `pids` are for whoever counts what the container uses."""
+
+    def __init__(self, pid: int, files: Files, ended: Callable[[Entered], None]) -> None:
+        self._leader = Handle(pid)
+        self._files = files
+        self._cpu_ns = 0
+        self._ended = ended
+        self._over = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> int:
+        await self._leader.ended()
+        self.cpu_ns()
+        _, status = os.waitpid(self._leader.pid, os.WNOHANG)  # noqa: ASYNC222  it has ended
+        code = os.waitstatus_to_exitcode(status)
+        self._ended(self)
+        return 128 - code if code < 0 else code
+
+    @property
+    def over(self) -> bool:
+        return self._over.done()
+
+    @property
+    def outputs(self) -> tuple[Stream, ...]:
+        return tuple(self._files.output)
+
+    async def read(self, stream: Stream) -> bytes:
+        loop = asyncio.get_running_loop()
+        while (fd := self._files.output.get(stream, -1)) >= 0:
+            try:
+                return os.read(fd, CHUNK)
+            except BlockingIOError:
+                if not await self._ready(fd, loop.add_reader, loop.remove_reader, _LINGER_S):
+                    break
+            except OSError:
+                # So ends a terminal whose programs have gone.
+                break
+        return b""
+
+    async def write(self, data: bytes) -> None:
+        loop, view = asyncio.get_running_loop(), memoryview(data)
+        while view and (fd := self._files.input) >= 0:
+            try:
+                view = view[os.write(fd, view) :]
+            except BlockingIOError:
+                if not await self._ready(fd, loop.add_writer, loop.remove_writer, 0):
+                    break
+            except OSError:
+                break
+
+    async def _ready(self, fd: int, add: _Add, remove: _Remove, linger_s: float) -> bool:
+        """Waits for the descriptor; not much longer than the program runs."""
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        add(fd, resolve, ready)
+        try:
+            await asyncio.wait((ready, self._over), return_when=asyncio.FIRST_COMPLETED)
+            if not ready.done():
+                await asyncio.wait((ready,), timeout=linger_s)
+            return ready.done()
+        finally:
+            remove(fd)
+
+    def end_input(self) -> None:
+        if self._files.terminal >= 0:
+            # To a terminal's reader an end of file is a character.
+            with suppress(OSError):
+                os.write(self._files.terminal, b"\x04")
+        else:
+            self._files.end_input()
+
+    def resize(self, columns: int, rows: int) -> None:
+        if self._files.terminal >= 0:
+            size = struct.pack("HHHH", min(rows, 0xFFFF), min(columns, 0xFFFF), 0, 0)
+            with suppress(OSError):
+                fcntl.ioctl(self._files.terminal, termios.TIOCSWINSZ, size)
+
+    async def wait(self) -> int:
+        return await asyncio.shield(self._over)
+
+    async def close(self) -> None:
+        for _ in range(_KILL_ROUNDS):
+            if self._over.done():
+                break
+            for pid in (*procfs.descendants(self._leader.pid), self._leader.pid):
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            await asyncio.wait((self._over,), timeout=0.01)
+        self._files.close()
+
+    def pids(self) -> list[int]:
+        if self._over.done():
+            return []
+        return [self._leader.pid, *procfs.descendants(self._leader.pid)]
+
+    def cpu_ns(self) -> int:
+        """CPU time so far; a moment old once it has ended."""
+        self._cpu_ns = max(self._cpu_ns, sum(procfs.cpu_ns(pid) for pid in self.pids()))
+        return self._cpu_ns
+
+
+async def enter(
+    spawner: Spawner,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    wish: Wish,
+    ended: Callable[[Entered], None],
+) -> Entered:
+    """Starts the command line of `Sandbox.entering`; returns when its program runs.
+
+    `ended` is called when it has ended. Raises StartError.
+    """
+    try:
+        files = Files(wish)
+    except OSError as error:
+        raise StartError(f"no streams for it: {error}") from error
+    progress, tell = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = await spawner.spawn(argv, env, (*files.theirs, tell))
+    except BaseException as error:
+        os.close(progress)
+        files.close()
+        if isinstance(error, OSError):
+            raise StartError(f"the container cannot be entered: {error}") from error
+        raise
+    finally:
+        os.close(tell)
+    files.close_theirs()
+    session = Entered(pid, files, ended)
+    try:
+        said = (await read_to_line(progress)).decode(errors="replace")
+    except BaseException:
+        await session.close()
+        raise
+    finally:
+        os.close(progress)
+    if said == STARTED:
+        return session
+    why = said.removeprefix(FAILED) if said.startswith(FAILED) else await _complaint(session)
+    await session.close()
+    raise StartError(why)
+
+
+async def _complaint(session: Entered) -> str:
+    """What the way in said before it ended."""
+    streams: tuple[Stream, ...] = ("stderr", "stdout")
+    for stream in streams:
+        if stream in session.outputs and (said := await session.read(stream)):
+            return " ".join(said.decode(errors="replace").split())
+    return f"the way into the container ended with exit code {await session.wait()}"
