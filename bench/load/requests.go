@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -183,9 +182,14 @@ func tokenOf(prefix string, number int) string {
 	return text
 }
 
+const secrets = "/clusters/fleet/api/v1/namespaces/walras-system/secrets"
+
 // agents asks for control planes, %name in the body, and keeps their tokens: a time ends with the first
 // answer to a token of one's own. The result has that of the first.
 func agents(order *Order) (Result, error) {
+	if err := followSecrets(order.Token); err != nil {
+		return nil, err
+	}
 	took, seconds, err := among(order, func(through *http.Client, number int) (bool, error) {
 		if number >= order.Count {
 			return false, nil
@@ -199,38 +203,67 @@ func agents(order *Order) (Result, error) {
 }
 
 func newAgent(through *http.Client, name string, order *Order) error {
-	operator := order.Token
+	known := make(chan string, 1)
+	awaited.Store(name, known)
 	body := strings.ReplaceAll(order.Body, "%name", name)
-	status, answer, err := send(through, "POST", order.Path, operator, body)
+	status, answer, err := send(through, "POST", order.Path, order.Token, body)
 	if err != nil || status != 201 {
 		return fmt.Errorf("agent %s: %d: %.300s (%v)", name, status, answer, err)
 	}
-	secret := "/clusters/fleet/api/v1/namespaces/walras-system/secrets/agent-" + name
-	for {
-		status, answer, err = send(through, "GET", secret, operator, "")
-		if err != nil {
-			return err
-		}
-		if status == 200 {
-			break
-		}
-		time.Sleep(500 * time.Microsecond)
+	var token string
+	select {
+	case token = <-known:
+	case <-time.After(time.Minute):
+		return fmt.Errorf("agent %s: no token after a minute", name)
 	}
-	var found struct{ Data map[string]string }
-	if err = json.Unmarshal(answer, &found); err != nil {
-		return err
-	}
-	token, err := base64.StdEncoding.DecodeString(found.Data["token"])
-	if err != nil {
-		return err
-	}
-	tokens.Store(name, string(token))
+	tokens.Store(name, token)
 	own := "/clusters/" + name + "/api/v1/namespaces/default"
 	for {
-		status, answer, err = send(through, "GET", own, string(token), "")
+		status, _, err = send(through, "GET", own, token, "")
 		if err != nil || status == 200 {
 			return err
 		}
 		time.Sleep(500 * time.Microsecond)
+	}
+}
+
+// Who waits for the token of an agent, by its name.
+var awaited sync.Map
+
+// followSecrets hands out the tokens as they are made: one watch for all, begun once.
+var followSecrets = func() func(string) error {
+	var once sync.Once
+	var err error
+	return func(operator string) error {
+		once.Do(func() {
+			var response *http.Response
+			path := secrets + "?watch=true"
+			response, err = open(context.Background(), client(true), "GET", path, operator, "")
+			if err == nil && response.StatusCode != 200 {
+				err = fmt.Errorf("GET %s: %d", path, response.StatusCode)
+			}
+			if err == nil {
+				go handOut(json.NewDecoder(response.Body))
+			}
+		})
+		return err
+	}
+}()
+
+func handOut(events *json.Decoder) {
+	for {
+		var event struct {
+			Object struct {
+				Metadata struct{ Name string }
+				Data     map[string][]byte
+			}
+		}
+		if events.Decode(&event) != nil {
+			return
+		}
+		name := strings.TrimPrefix(event.Object.Metadata.Name, "agent-")
+		if known, found := awaited.LoadAndDelete(name); found {
+			known.(chan string) <- string(event.Object.Data["token"])
+		}
 	}
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final
 
 from walras.core.clock import parse_rfc3339
@@ -24,6 +25,7 @@ FIXED: Final = "fixed"
 SLO: Final = "slo"
 # A bid is written again when its price has moved by a fiftieth: it is a row in the store each time.
 MOVES_BY: Final = 50
+_NO_POLICY: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class Proxy:
     def __init__(self, api: API) -> None:
         self._api = api
         self._seen: dict[str, _Seen] = {}
+        # What each agent's market policy is, and the revision of the Agent that says so.
+        self._policies: dict[str, tuple[int, Mapping[str, Any]]] = {}
         self._now_ms = 0
         self._posted_micros = self._reserve_micros = 0
 
@@ -140,8 +144,15 @@ class Proxy:
         return price if abs(now - was) * MOVES_BY > was else None
 
     def _policy(self, agent: str) -> Mapping[str, Any]:
-        stored = self._api.find(FLEET, AGENTS, "", agent) or {}
-        policy: Mapping[str, Any] = (stored.get("spec") or {}).get("market") or {}
+        record = self._api.record(FLEET, AGENTS, "", agent)
+        if record is None:
+            self._policies.pop(agent, None)
+            return _NO_POLICY
+        revision, policy = self._policies.get(agent, (0, _NO_POLICY))
+        if revision != record.revision:
+            # Every clearing asks for every agent's: an Agent is decoded when it has changed.
+            policy = (record.object.get("spec") or {}).get("market") or _NO_POLICY
+            self._policies[agent] = (record.revision, policy)
         return policy
 
 

@@ -146,6 +146,10 @@ class API:
 
     # Reads
 
+    def record(self, cluster: str, resource: str, namespace: str, name: str) -> Record | None:
+        """The object as it lies in memory, with its revision: not decoded yet."""
+        return self.state.visible(Key(cluster, resource, namespace, name))
+
     def find(self, cluster: str, resource: str, namespace: str, name: str) -> Object | None:
         record = self.state.visible(Key(cluster, resource, namespace, name))
         return record.object if record else None

@@ -12,7 +12,7 @@ from typing import Any, Final
 from walras.core.clock import Clock
 from walras.core.errors import Invalid
 from walras.core.quantity import parse_duration_ms
-from walras.kube.api import API
+from walras.kube.api import API, Change
 from walras.kube.state import Cluster
 from walras.tenants.controller import Key, Manager
 from walras.tenants.objects import AGENTS, FLEET, NODES, PODS, finished, phase
@@ -42,12 +42,24 @@ class Hibernator:
         self._api = api
         self._clock = clock
         self._manager = manager
+        # By agent, where it does not go without saying.
+        self._declared: dict[str, int | None] = {}
         # Since when a cluster has not been used, as far as was seen.
         self._idle_since_ms: dict[str, int] = {}
 
     def watch(self) -> list[Callable[[], None]]:
         self._manager.add(self, Key("", "", "hibernation"), SWEEP_MS)
-        return []
+        return [self._api.subscribe(AGENTS, self._agent_changed)]
+
+    def _agent_changed(self, change: Change) -> None:
+        self._declared.pop(change.name, None)
+        if change.type == "DELETED" or not change.mentions(b'"hibernateAfter"'):
+            return
+        try:
+            self._declared[change.name] = after_ms(change.object)
+        except Invalid:
+            # It sleeps as others do.
+            return
 
     async def reconcile(self, cluster: str, namespace: str, name: str) -> int | None:
         del cluster, namespace, name
@@ -72,13 +84,7 @@ class Hibernator:
         return list(self._idle_since_ms)
 
     def _is_tired(self, name: str, now_ms: int) -> bool:
-        agent = self._api.find(FLEET, AGENTS, "", name)
-        if agent is None:
-            return False
-        try:
-            after = after_ms(agent)
-        except Invalid:
-            after = DEFAULT_AFTER_MS
+        after = self._declared.get(name, DEFAULT_AFTER_MS)
         if after is None or now_ms - self._idle_since_ms[name] < after:
             return False
         return not _is_at_work(self._api.state.clusters[name])
