@@ -273,3 +273,25 @@ def test_a_patch_that_does_not_fit_refuses() -> None:
             await mutated(caller, given, config(a="1"))
 
     run(story)
+
+
+def test_a_policy_guards_what_is_run_in_pods() -> None:
+    async def story(caller: Caller) -> None:
+        guarded = constraints("pods/exec")
+        guarded["resourceRules"][0]["operations"] = ["CONNECT"]
+        rule = {"expression": "object.command[0] != 'sh' && request.operation == 'CONNECT'"}
+        await caller.create(POLICIES, policy(rule, matchConstraints=guarded))
+        await caller.create(BINDINGS, binding())
+        container = {"name": "c", "image": "python:3.13"}
+        await caller.create("pods", {"metadata": {"name": "p"}, "spec": {"containers": [container]}})
+        context, pods = caller.context(), caller.resource("pods")
+
+        async def connect(*command: str) -> None:
+            options = {"kind": "PodExecOptions", "apiVersion": "v1", "command": list(command)}
+            await caller.verbs.connect(context, pods, "default", "p", "exec", options)
+
+        await connect("ls")
+        with pytest.raises(Denied, match="denied request: failed expression: object.command"):
+            await connect("sh")
+
+    run(story)

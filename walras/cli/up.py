@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import signal
 from collections import Counter
@@ -17,6 +18,7 @@ import uvloop
 
 from walras.cli.options import data_option
 from walras.cli.target import default_data
+from walras.kube.admission.reach import Network
 from walras.server.app import Options, Ready, serve
 
 
@@ -41,6 +43,13 @@ def _optional(
     context: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[str, int] | None:
     return None if value is None else _listen(context, parameter, value)
+
+
+def _networks(_: click.Context, __: click.Parameter, values: Sequence[str]) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(value) for value in values)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; write a network such as 10.0.0.0/8") from None
 
 
 @click.command()
@@ -72,6 +81,14 @@ def _optional(
     metavar="FILE",
     help="Write who asked for what to this file, as JSON lines; ten of 100 MiB are kept.",
 )
+@click.option(
+    "--webhook-network",
+    "webhook_networks",
+    multiple=True,
+    metavar="CIDR",
+    callback=_networks,
+    help="Addresses beside public ones that the URLs of agents' webhooks may lead to; may be given often.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON once it is ready.")
 def up(
     data: Path | None,
@@ -79,6 +96,7 @@ def up(
     gpus: str,
     certificates: tuple[str, int] | None,
     audit_log: Path | None,
+    webhook_networks: tuple[Network, ...],
     as_json: bool,
 ) -> None:
     """Start everything on this machine: API servers, market, ledger and runtime, in one process.
@@ -90,7 +108,13 @@ def up(
     chosen = (data or default_data()).expanduser().absolute()
     audit = audit_log.expanduser().absolute() if audit_log else None
     options = Options(
-        data=chosen, host=host, port=port, gpus=gpus, audit_log=audit, certificates=certificates
+        data=chosen,
+        host=host,
+        port=port,
+        gpus=gpus,
+        audit_log=audit,
+        certificates=certificates,
+        webhook_networks=webhook_networks,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(options, as_json))

@@ -19,6 +19,7 @@ from walras.exchange.demand import FLEET
 from walras.exchange.exchange import Exchange
 from walras.exchange.slices import resource_slices
 from walras.exchange.views import Views
+from walras.kube.admission.reach import Network, Reach
 from walras.kube.api import API
 from walras.kube.serve.app import Application
 from walras.kube.serve.auditlog import AuditLog
@@ -51,6 +52,8 @@ class Options:
     audit_log: Path | None = None
     # Where callers with client certificates are served.
     certificates: tuple[str, int] | None = None
+    # What URLs of agents' webhooks may lead to beside public addresses.
+    webhook_networks: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     audit = _audit_log(options.audit_log)
     if audit is not None:
         stack.callback(audit.close)
+    reach = api.admission.webhooks.reach = Reach(api, kubelet.dial, options.webhook_networks, (port,))
     verbs = Verbs(api, object_quota(api))
     application = Application(
         verbs,
@@ -157,6 +161,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
             ca_pem=authority.certificate,
         )
         stack.push_async_callback(listener.close)
+        reach.own_ports |= {listener.port}
         for_certificates = f"https://{_address(listener.host)}:{listener.port}"
     stack.callback(memory.settle())
     return Ready(

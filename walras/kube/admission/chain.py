@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from walras.kube import preparing
-from walras.kube.admission import limits, mutations, priority, quota, small, validating
+from walras.kube.admission import limits, mutations, podsecurity, priority, quota, small, validating
 from walras.kube.admission.call import REVIEW, Answered, Call, Review, Unanswered
 from walras.kube.admission.configured import Configured
 from walras.kube.admission.policies import Policies
@@ -35,6 +35,7 @@ MUTATING: Final[tuple[Plugin, ...]] = (
 )
 VALIDATING: Final[tuple[Plugin, ...]] = (
     limits.validate,
+    podsecurity.validate,
     priority.validate,
     small.resized_claims,
 )

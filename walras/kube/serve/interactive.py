@@ -17,6 +17,7 @@ from walras.kube.objects import PODS
 from walras.kube.registry import Registry, Resource
 from walras.kube.serve import channels, forwarding, pods, status
 from walras.kube.serve.asking import attributes
+from walras.kube.serve.paths import Route
 from walras.kube.serve.ports import PodAccess, Session, Wish
 from walras.kube.serve.requests import Request
 from walras.kube.serve.sockets import Socket, SocketGone
@@ -135,6 +136,10 @@ class Interactive:
             raise BadRequest(f"unable to upgrade: speak one of the protocols {', '.join(spoken)}")
         if forwards and protocol == forwarding.CHANNELS and not asked.ports:
             raise BadRequest('query parameter "ports" is required')
+        route, options = request.route, _options(request.route, asked)
+        await self._verbs.connect(
+            request.context(), resource, route.namespace, route.name, route.subresource, options
+        )
 
         async def dial(port: int) -> Any:
             return await access.dial(cluster, asked.pod, port)
@@ -179,6 +184,18 @@ class _Asked:
     command: tuple[str, ...] = ()
     wanted: Wish = _NOTHING
     ports: Sequence[int] = ()
+
+
+def _options(route: Route, asked: _Asked) -> Object:
+    """The request as admission is shown it: PodExecOptions and so on."""
+    if route.subresource == "portforward":
+        return {"kind": "PodPortForwardOptions", "apiVersion": "v1", "ports": list(asked.ports)}
+    kind = "PodExecOptions" if route.subresource == "exec" else "PodAttachOptions"
+    flags = {name: True for name in ("stdin", "stdout", "stderr", "tty") if getattr(asked.wanted, name)}
+    options: Object = {"kind": kind, "apiVersion": "v1", **flags, "container": asked.container}
+    if asked.command:
+        options["command"] = list(asked.command)
+    return options
 
 
 def _check_running(pod: Object) -> None:

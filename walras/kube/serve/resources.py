@@ -296,6 +296,10 @@ class Resources:
                 _, name, port = proxy.target(request.route.name)
                 pod = self._pod(request, resource, name)
                 number = proxy.port_of(pod, port)
+                options = {"kind": "PodProxyOptions", "apiVersion": "v1", "path": request.route.rest}
+                await self._verbs.connect(
+                    request.context(), resource, request.route.namespace, name, "proxy", options
+                )
                 return await proxy.forward(access, request.route.cluster, pod, number, request)
             case "binding", "POST":
                 return await self._bind(request, resource, request.route.name)
