@@ -272,7 +272,7 @@ def test_a_review_does_not_tell_an_agent_of_the_operators_token() -> None:
         ({"audiences": "vault"}, 400, "must be a list of strings"),
         ({"audiences": ["a"] * 33}, 422, "at most 32 audiences"),
         ({"boundObjectRef": {"kind": "ConfigMap", "apiVersion": "v1", "name": "x"}}, 400,
-         "cannot bind token to object of type v1, Kind=ConfigMap"),
+         "cannot bind token to object of type /v1, Kind=ConfigMap"),
         ({"boundObjectRef": {"kind": "Pod", "apiVersion": "v2", "name": "x"}}, 400, "cannot bind token"),
         ({"boundObjectRef": {"kind": "Secret", "apiVersion": "v1", "name": "none"}}, 404, "not found"),
         ({"boundObjectRef": {"kind": "Secret", "apiVersion": "v1", "name": "s", "uid": "other"}}, 409,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from walras.core.errors import Forbidden, Invalid
+from walras.core.errors import Forbidden, Invalid, NotFound
 from walras.kube import policy
 from walras.kube.access import rules
 from walras.kube.access.authoriser import Authoriser
@@ -20,6 +20,7 @@ from walras.kube.access.words import (
     Rule,
 )
 from walras.kube.context import Context
+from walras.kube.objects import not_found
 from walras.kube.registry import Resource
 
 _ROLES: Final = (ROLES, CLUSTER_ROLES)
@@ -74,7 +75,12 @@ def _check_binding(ctx: Context, access: Authoriser, resource: Resource, new: Ob
     bind = Attributes("bind", group, plural, "", namespace, str(reference.get("name") or ""))
     if access.decide(ctx.identity, ctx.cluster, bind).allowed:
         return
-    _confirm(ctx, access, resource, name, namespace, access.referred(ctx.cluster, reference, namespace))
+    try:
+        wanted = access.referred(ctx.cluster, reference, namespace)
+    except NotFound:
+        # In the words of kube-apiserver, which names the type of the binding and not that of the role.
+        raise not_found(resource.key, str(reference.get("name") or "")) from None
+    _confirm(ctx, access, resource, name, namespace, wanted)
 
 
 def _confirm(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import unquote
 
 from walras.kube.access.words import Attributes
 from walras.kube.serve.paths import Route
@@ -36,8 +37,10 @@ def attributes(request: Request) -> Attributes:
 def path(route: Route) -> str:
     """The path of what is no resource, in its one spelling, below /clusters/NAME."""
     match route.place:
-        case "root" | "unknown":
+        case "root":
             return "/"
+        case "unknown":
+            return f"/{unquote(route.rest)}"
         case "group":
             return f"/apis/{route.group}"
         case "resources":

@@ -31,7 +31,7 @@ _NAMESPACE_SUBRESOURCES: Final = ("status", "finalize")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a request goes. `rest` is the undecoded tail of openapi, proxy and walras paths."""
+    """Where a request goes. `rest` is the undecoded tail of openapi, proxy, walras and unknown paths."""
 
     place: Place
     cluster: str = ""
@@ -92,7 +92,11 @@ def _within(cluster: str, head: str, tail: list[str], path: str) -> Route:
         return Route("walras", cluster, rest="/".join(tail[1:]))
     if head == "api":
         return _core(cluster, tail, path)
-    return _groups(cluster, tail, path) if head == "apis" else replace(_UNKNOWN, cluster=cluster)
+    return (
+        _groups(cluster, tail, path)
+        if head == "apis"
+        else replace(_UNKNOWN, cluster=cluster, rest=path.strip("/"))
+    )
 
 
 def _core(cluster: str, tail: list[str], path: str) -> Route:
@@ -119,7 +123,7 @@ def _resource(route: Route, segments: list[str], path: str) -> Route:
         namespace, parts, segments = parts[1], parts[2:], segments[2:]
     plural, name, subresource = (*parts, "", "", "")[:3]
     if len(segments) > 3 and subresource != "proxy":
-        return replace(_UNKNOWN, cluster=route.cluster)
+        return replace(_UNKNOWN, cluster=route.cluster, rest=path.strip("/"))
     return replace(
         route,
         place="resource",

@@ -280,7 +280,7 @@ class Resources:
         return self._one(request, resource, shape, answered, 201)
 
     async def _act(self, request: Request, resource: Resource) -> Outcome:
-        if resource.key == objects.ACCOUNTS and request.method == "POST":
+        if resource.key == objects.ACCOUNTS:
             return await self._token(request)
         if resource.key != "pods":
             raise _no_such_subresource()
@@ -308,6 +308,8 @@ class Resources:
         raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
 
     async def _token(self, request: Request) -> Answer:
+        if request.method != "POST":
+            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
         route, context = request.route, request.context()
         body = (await request.decoded(tokens.BODY_BYTES_MAX)).value
         made = tokens.request(

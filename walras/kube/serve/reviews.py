@@ -11,6 +11,7 @@ from walras.kube.access.authoriser import Authoriser
 from walras.kube.access.words import MASTERS, Attributes
 from walras.kube.context import Identity
 from walras.kube.registry import Registry, Resource
+from walras.kube.serve.answers import encode
 from walras.kube.serve.credentials import Credentials
 from walras.kube.serve.discovery import subresource_verbs
 from walras.kube.serve.status import NOT_SERVED
@@ -165,7 +166,7 @@ def _asked(resource: Resource, spec: Object) -> Attributes:
         why = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
         raise _invalid(resource, "spec.resourceAttributes", f"Invalid value: null: {why}")
     if attributes is not None and path is not None:
-        why = "Invalid value: cannot be specified in combination with resourceAttributes"
+        why = f"Invalid value: {_shown(path)}: cannot be specified in combination with resourceAttributes"
         raise _invalid(resource, "spec.nonResourceAttributes", why)
     if path is not None:
         return Attributes(_text(path, "verb"), path=_text(path, "path") or "/")
@@ -174,11 +175,17 @@ def _asked(resource: Resource, spec: Object) -> Attributes:
     return Attributes(**{name: _text(attributes, name) for name in names})
 
 
+def _shown(path: Any) -> str:
+    """NonResourceAttributes as kube-apiserver prints them."""
+    given = path if isinstance(path, dict) else {}
+    return encode({"Path": str(given.get("path") or ""), "Verb": str(given.get("verb") or "")}).decode()
+
+
 def _check_local(resource: Resource, spec: Object, namespace: str) -> None:
     if spec.get("nonResourceAttributes") is not None:
-        raise _invalid(
-            resource, "spec.nonResourceAttributes", "Invalid value: disallowed on this kind of request"
-        )
+        shown = _shown(spec["nonResourceAttributes"])
+        why = f"Invalid value: {shown}: disallowed on this kind of request"
+        raise _invalid(resource, "spec.nonResourceAttributes", why)
     attributes = spec.get("resourceAttributes")
     given = attributes.get("namespace") if isinstance(attributes, Mapping) else None
     if attributes is not None and given != namespace:

@@ -78,7 +78,7 @@ def _invalid(field: str, value: Any, why: str, name: str = "") -> Invalid:
     return Invalid(
         f'TokenRequest.authentication.k8s.io "{name}" is invalid: {field}: {message}',
         causes=(Cause("FieldValueInvalid", message, field),),
-        details={"name": name, "group": "authentication.k8s.io", "kind": KIND},
+        details={**({"name": name} if name else {}), "group": "authentication.k8s.io", "kind": KIND},
     )
 
 
@@ -115,6 +115,7 @@ def _bound(
     resource = bindable(kind) if reference.get("apiVersion") == "v1" else ""
     if not resource:
         version = str(reference.get("apiVersion") or "")[:64]
+        version = version if "/" in version else f"/{version}"
         raise BadRequest(f"cannot bind token to object of type {version}, Kind={kind[:64]}")
     found = api.get(cluster, resource, "" if kind == "Node" else namespace, name)
     if kind == "Pod" and (found["spec"].get("serviceAccountName") or "default") != account:
