@@ -79,6 +79,17 @@ def test_a_definition_serves_its_kind_once_it_is_established() -> None:
     assert registry.by_kind("example.com", "v1", "Gadget") is resource
 
 
+def test_who_asks_for_a_deprecated_version_is_told_so_in_the_definitions_words_if_it_has_any() -> None:
+    def told(**version: Any) -> str:
+        made = definition(**version)
+        made["status"] = crd.establish(made, NOW)
+        return crd.resources(made)[0].deprecation
+
+    assert told() == ""
+    assert told(deprecated=True) == "example.com/v1 Gadget is deprecated"
+    assert told(deprecated=True, deprecationWarning="go away") == "go away"
+
+
 def test_clusters_with_the_same_definition_share_one_resource() -> None:
     first, second, other = (served(schema) for schema in (SHAPE, copy.deepcopy(SHAPE), {"type": "object"}))
     assert first is second and first is not other

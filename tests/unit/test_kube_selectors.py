@@ -15,6 +15,7 @@ NODES = Resource("", "v1", "Node", "nodes", "node", False, {})
 EVENTS = Resource("", "v1", "Event", "events", "event", True, {})
 JOBS = Resource("batch", "v1", "Job", "jobs", "job", True, {})
 CONFIGMAPS = Resource("", "v1", "ConfigMap", "configmaps", "configmap", True, {})
+SLICES = Resource("resource.k8s.io", "v1", "ResourceSlice", "resourceslices", "resourceslice", False, {})
 SHIRTS = Resource(
     "example.com",
     "v1",
@@ -162,6 +163,20 @@ def test_events_are_selected_by_what_they_concern() -> None:
     assert parse_fields(wanted, EVENTS).matches(event)
 
 
+def test_each_type_is_selected_by_its_own_fields_and_cluster_scoped_ones_by_no_namespace() -> None:
+    requests = Resource("certificates.k8s.io", "v1", "CertificateSigningRequest",
+                        "certificatesigningrequests", "certificatesigningrequest", False, {})  # fmt: skip
+    signed = {"metadata": {"name": "a"}, "spec": {"signerName": "example.com/x"}}
+    assert parse_fields("spec.signerName=example.com/x", requests).matches(signed)
+    assert not parse_fields("spec.signerName=example.com/y", requests).matches(signed)
+    assert parse_fields("status.podIPs=", PODS).matches(POD)
+    with pytest.raises(BadRequest, match=r"field label not supported: metadata\.namespace"):
+        parse_fields("metadata.namespace=", NODES)
+    storage = Resource("storage.k8s.io", "v1", "StorageClass", "storageclasses", "storageclass", False, {})
+    assert parse_fields("metadata.namespace=", storage).matches(signed)
+    assert not parse_fields("metadata.namespace=x", storage).matches(signed)
+
+
 def test_a_custom_resource_is_selected_by_the_fields_it_declares() -> None:
     assert parse_fields("spec.color=blue", SHIRTS).matches({"spec": {"color": "blue"}})
     with pytest.raises(BadRequest, match=r"field label not supported: spec\.size"):
@@ -178,6 +193,8 @@ def test_escaped_characters_are_data() -> None:
     [
         ("spec.foo=1", PODS, "field label not supported: spec.foo"),
         ("spec.foo=1", JOBS, 'field label "spec.foo" not supported for Job'),
+        ("spec.pool=1", SLICES,
+         "field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: spec.pool"),
         ("data.a=1", CONFIGMAPS,
          '"data.a" is not a known field selector: only "metadata.name", "metadata.namespace"'),
         ("metadata.name", PODS, "invalid selector: 'metadata.name'; can't understand 'metadata.name'"),

@@ -503,3 +503,21 @@ def test_openapi_documents_are_not_sent_again_to_who_has_them(store: SqliteStore
         assert (older.status_code, older.headers["location"]) == (301, named)
 
     asking(store, "one", ask)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/endpoints",
+        "/api/v1/namespaces/default/endpoints/nobody",
+        "/api/v1/endpoints?watch=1&timeoutSeconds=1",
+    ],
+)
+def test_who_asks_for_a_deprecated_type_is_warned(store: SqliteStore, path: str) -> None:
+    async def ask(http: Client) -> tuple[str | None, str | None]:
+        told = await http.get(f"/clusters/one{path}")
+        other = await http.get("/clusters/one/api/v1/configmaps")
+        return told.headers.get("warning"), other.headers.get("warning")
+
+    said = '299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"'
+    assert asking(store, "one", ask) == (said, None)

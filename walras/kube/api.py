@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from walras.core.clock import Clock, Ids, rfc3339
-from walras.kube import definitions, objects
+from walras.kube import definitions, objects, standing
 from walras.kube.access import bootstrap
 from walras.kube.admission.call import REVIEW
 from walras.kube.admission.chain import Admission
@@ -42,7 +42,8 @@ class API:
         self.store = store
         self.clock = clock
         self.ids = ids
-        defaults = bootstrap.records(rfc3339(clock.now_ms()))
+        now = rfc3339(clock.now_ms())
+        defaults = {**bootstrap.records(now), **standing.records(now)}
         self.state = State(store.clusters(), store.current(), store.load, defaults)
         self.state.on_wake = self._woke
         self.hub = Hub(self.revision)

@@ -58,7 +58,13 @@ def resource_of(spec: Mapping[str, Any], version: Mapping[str, Any]) -> Resource
         selectable_fields=tuple(field["jsonPath"].removeprefix(".") for field in fields),
         scale=subresources.get("scale"),
         builtin=False,
+        deprecation=_deprecation(spec, version) if version.get("deprecated") else "",
     )
+
+
+def _deprecation(spec: Mapping[str, Any], version: Mapping[str, Any]) -> str:
+    said = version.get("deprecationWarning")
+    return said or f"{spec['group']}/{version['name']} {spec['names']['kind']} is deprecated"
 
 
 def with_metadata(schema: Mapping[str, Any]) -> Mapping[str, Any]:

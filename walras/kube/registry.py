@@ -38,6 +38,8 @@ class Resource:
     builtin: bool = True
     # The version of the type in which its objects are stored, where that is another; see versions.py.
     stored: Resource | None = field(default=None, repr=False)
+    # What everybody who asks for it is warned of.
+    deprecation: str = ""
 
     @property
     def storage(self) -> Resource:

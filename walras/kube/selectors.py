@@ -274,7 +274,8 @@ _INVOLVED: Final = ("kind", "namespace", "name", "uid", "apiVersion", "resourceV
 _FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "pods": (
         "spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName",
-        "spec.hostNetwork", "status.phase", "status.podIP", "status.nominatedNodeName",
+        "spec.hostNetwork", "status.phase", "status.podIP", "status.podIPs",
+        "status.nominatedNodeName",
     ),
     "nodes": ("spec.unschedulable",),
     "events": (
@@ -286,7 +287,10 @@ _FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "namespaces": ("status.phase",),
     "secrets": ("type",),
     "services": ("spec.clusterIP", "spec.type"),
+    "replicationcontrollers": ("status.replicas",),
     "jobs.batch": ("status.successful",),
+    "certificatesigningrequests.certificates.k8s.io": ("spec.signerName",),
+    "resourceslices.resource.k8s.io": ("spec.driver", "spec.nodeName"),
 }  # fmt: skip
 
 
@@ -311,9 +315,12 @@ def _event_source(event: Mapping[str, Any]) -> str:
 
 _COMPUTED: Final[dict[tuple[str, str], Callable[[Mapping[str, Any]], str]]] = {
     ("pods", "status.podIP"): _pod_ip,
+    # A field that may be asked for and that no pod has.
+    ("pods", "status.podIPs"): lambda _: "",
     ("events", "source"): _event_source,
 }
-_ABSENT: Final = {"spec.hostNetwork": "false", "spec.unschedulable": "false", "status.successful": "0"}
+_ABSENT: Final = {"spec.hostNetwork": "false", "spec.unschedulable": "false", "status.successful": "0",
+                  "status.replicas": "0"}  # fmt: skip
 # Where the external type keeps the field under another name than the selector does.
 _PATHS: Final = {"status.successful": "status.succeeded"}
 
@@ -332,16 +339,19 @@ def _field_value(resource: str, field: str, obj: Mapping[str, Any]) -> str:
 
 def _supported(field: str, resource: Resource) -> None:
     """Raises BadRequest when objects of the type cannot be selected by the field."""
-    if field == "metadata.name" or (field == "metadata.namespace" and resource.namespaced):
+    own = resource.builtin and resource.key in _FIELDS
+    if field == "metadata.name" or (field == "metadata.namespace" and (resource.namespaced or not own)):
         return
     declared = resource.selectable_fields
-    if resource.builtin and resource.key in _FIELDS:
+    if own:
         if field in _FIELDS[resource.key]:
             return
         if resource.key == "jobs.batch":
             raise BadRequest(f'field label "{field}" not supported for Job')
-        raise BadRequest(f"field label not supported: {field}")
-    if field == "metadata.namespace" or field in declared:
+        kind = f"{resource.group}/{resource.version}, Kind={resource.kind}"
+        of = f" for {kind}" if resource.key == "resourceslices.resource.k8s.io" else ""
+        raise BadRequest(f"field label not supported{of}: {field}")
+    if field in declared:
         return
     if declared:
         raise BadRequest(f"field label not supported: {field}")

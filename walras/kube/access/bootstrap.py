@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
@@ -44,8 +44,13 @@ Table = Mapping[str, Mapping[tuple[str, str], Record]]
 
 def records(created: str) -> Table:
     """By resource and (namespace, name), all made at the time `created`, for all clusters to share."""
+    return recorded(_objects(), created)
+
+
+def recorded(objects: Iterable[tuple[str, Object]], created: str) -> Table:
+    """The records of (resource, object) without what the server adds."""
     table: dict[str, dict[tuple[str, str], Record]] = {}
-    for resource, obj in _objects():
+    for resource, obj in objects:
         namespace, name = obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
         uid = str(uuid.uuid5(_UIDS, f"{resource}/{namespace}/{name}"))
         metadata = {**obj["metadata"], "uid": uid, "creationTimestamp": created}

@@ -50,3 +50,10 @@ def json_answer(value: Mapping[str, Any], status: int = 200, headers: Headers = 
 
 def text_answer(text: str, status: int = 200) -> Answer:
     return Answer(text.encode(), status, TEXT)
+
+
+def warning(text: str) -> tuple[bytes, bytes]:
+    """A Warning header (RFC 7234, section 5.5), as client-go prints it."""
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+    value = f'299 - "{quoted}"'.encode("ascii", "replace")
+    return b"warning", bytes(byte for byte in value if byte >= 0x20)

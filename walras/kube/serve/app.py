@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
@@ -36,7 +36,7 @@ from walras.kube.context import EVERY_CLUSTER, Identity
 from walras.kube.registry import Registry
 from walras.kube.registry_builtin import for_all
 from walras.kube.serve import discovery, paths, status
-from walras.kube.serve.answers import Answer, Headers, Stream, encode, json_answer, text_answer
+from walras.kube.serve.answers import Answer, Headers, Stream, encode, json_answer, text_answer, warning
 from walras.kube.serve.asking import attributes
 from walras.kube.serve.audit import Audit
 from walras.kube.serve.auditlog import AuditLog
@@ -144,8 +144,11 @@ class Application:
         finally:
             if call.turn is not None:
                 call.turn.leave()
+        warnings = (warning(call.request.deprecation),) if call.request and call.request.deprecation else ()
         if isinstance(outcome, Answer):
             code = outcome.status
+            if warnings:
+                outcome = replace(outcome, headers=(*outcome.headers, *warnings))
             outcome = await compressed(outcome, _header(scope, b"accept-encoding"))
             await send_answer(send, outcome, head_only=scope["method"] == "HEAD")
         else:
@@ -157,12 +160,18 @@ class Application:
                 # A watch may last for hours: nothing that only its beginning needed is kept so long.
                 call.request = None
             del scope
-            code = await self._stream(outcome, payer, turn, receive, send)
+            code = await self._stream(outcome, payer, turn, receive, send, warnings)
         if trail is not None:
             trail.note("ResponseComplete", call.request, code, call.failure)
 
     async def _stream(
-        self, outcome: Stream | Following, payer: Payer, turn: Turn, receive: Receive, send: Send
+        self,
+        outcome: Stream | Following,
+        payer: Payer,
+        turn: Turn,
+        receive: Receive,
+        send: Send,
+        warnings: Headers,
     ) -> int:
         """The code with which it was answered, once that is over."""
         refusal = self.streams.refusal(payer)
@@ -174,7 +183,7 @@ class Application:
         if isinstance(outcome, Stream):
             await turn.run(self.streams.pump(outcome, payer, receive, send))
             return outcome.status
-        await turn.run(self.streams.follow(outcome, payer, receive, send))
+        await turn.run(self.streams.follow(outcome, payer, receive, send, warnings))
         return 200
 
     async def _outcome(self, call: _Call, scope: Mapping[str, Any], receive: Receive) -> Outcome:
@@ -288,6 +297,7 @@ class Application:
             resource = registry.find(route.group, route.version, route.plural)
             if resource is None:
                 return _unknown(registry, route)
+            request.deprecation = resource.deprecation
             return await self._resources.handle(request, resource, registry)
         if route.place in ("health", "version", "unknown"):
             return self._public(request)

@@ -39,6 +39,8 @@ class Request:
     access: Authoriser | None = None
     # What access control made of it, once it was asked.
     decision: Decision | None = None
+    # What everybody who asks for this is warned of.
+    deprecation: str = ""
 
     def header(self, name: bytes) -> str:
         return self.headers.get(name, b"").decode("latin-1")

@@ -21,7 +21,7 @@ from walras.kube.context import Context
 from walras.kube.record import Key
 from walras.kube.registry import Registry, Resource
 from walras.kube.serve import negotiate, pods, proxy, reviews, status, tokens, watching
-from walras.kube.serve.answers import Answer, Headers, Stream
+from walras.kube.serve.answers import Answer, Headers, Stream, warning
 from walras.kube.serve.credentials import Credentials
 from walras.kube.serve.interactive import Interactive
 from walras.kube.serve.ports import PodAccess
@@ -396,10 +396,4 @@ def _note_duplicates(body: Body, context: Context, resource: Resource) -> None:
 
 
 def _warnings(context: Context) -> Headers:
-    """Warning headers (RFC 7234, section 5.5), as client-go prints them."""
-    found = []
-    for text in dict.fromkeys(context.warnings):
-        quoted = text.replace("\\", "\\\\").replace('"', '\\"')
-        value = f'299 - "{quoted}"'.encode("ascii", "replace")
-        found.append((b"warning", bytes(byte for byte in value if byte >= 0x20)))
-    return tuple(found)
+    return tuple(warning(text) for text in dict.fromkeys(context.warnings))

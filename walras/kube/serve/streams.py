@@ -12,7 +12,7 @@ import structlog
 
 from walras.core.errors import ServiceUnavailable, TooManyRequests, WalrasError
 from walras.kube.bodies import Receive
-from walras.kube.serve.answers import JSON, Answer, Stream
+from walras.kube.serve.answers import JSON, Answer, Headers, Stream
 from walras.kube.serve.fair import Payer
 from walras.kube.serve.watching import Deadlines, Following
 
@@ -28,9 +28,8 @@ _SWEEP_S: Final = 10
 _FIRST: Final = {"type": "http.response.body", "body": b"", "more_body": True}
 _LAST: Final = {"type": "http.response.body", "body": b"", "more_body": False}
 _NO_CACHE: Final = (b"cache-control", b"no-cache, private")
-_WATCH_START: Final = {
-    "type": "http.response.start", "status": 200, "headers": [(b"content-type", JSON), _NO_CACHE],
-}  # fmt: skip
+_WATCH_START: Final = {"type": "http.response.start", "status": 200}
+_WATCH_HEADERS: Final = ((b"content-type", JSON), _NO_CACHE)
 
 
 class Streams:
@@ -80,14 +79,16 @@ class Streams:
 
     # Watches
 
-    async def follow(self, following: Following, payer: Payer, receive: Receive, send: Send) -> None:
+    async def follow(
+        self, following: Following, payer: Payer, receive: Receive, send: Send, headers: Headers = ()
+    ) -> None:
         """Sends a watch's lines until it is over."""
         watch = following.watch
         following.task = asyncio.current_task()
         departure = _Departure(receive, watch.close)
         self._begin(following, payer)
         try:
-            await send(_WATCH_START)
+            await send({**_WATCH_START, "headers": [*_WATCH_HEADERS, *headers]})
             # Headers go out with the first chunk only; a watch may have none for hours.
             await send(_FIRST)
             while True:

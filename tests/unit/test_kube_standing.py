@@ -1,0 +1,39 @@
+"""What every cluster has from its first moment."""
+
+from typing import Any
+
+from walras.kube import services, standing
+from walras.kube.registry_builtin import for_agents
+
+CREATED = "2026-01-02T03:04:05Z"
+TABLE = standing.records(CREATED)
+
+
+def objects(resource: str) -> dict[str, Any]:
+    return {name: record.object for (_, name), record in TABLE[resource].items()}
+
+
+def test_there_is_an_api_service_for_each_group_version_that_is_served() -> None:
+    found = objects("apiservices.apiregistration.k8s.io")
+    served = {f"{version}.{group}" for group, version in for_agents().group_versions()}
+    assert served - found.keys() == {"v1.apiregistration.k8s.io"}, "which kube-apiserver does not list either"
+    core, scaling, own = found["v1."], found["v2.autoscaling"], found["v1alpha1.walras.dev"]
+    assert core["spec"] == {"version": "v1", "groupPriorityMinimum": 18000, "versionPriority": 1}
+    assert (scaling["spec"]["groupPriorityMinimum"], scaling["spec"]["versionPriority"]) == (17500, 30)
+    assert (own["spec"]["groupPriorityMinimum"], own["spec"]["versionPriority"]) == (1000, 100)
+    assert {each["status"]["conditions"][0]["reason"] for each in found.values()} == {"Local"}
+
+
+def test_system_priorities_and_the_range_of_services_are_there() -> None:
+    assert objects("priorityclasses.scheduling.k8s.io")["system-node-critical"]["value"] == 2_000_001_000
+    assert objects("servicecidrs.networking.k8s.io")["kubernetes"]["spec"]["cidrs"] == [str(services.RANGE)]
+
+
+def test_each_is_as_if_it_had_been_stored() -> None:
+    registry = for_agents()
+    for key, table in TABLE.items():
+        resource = registry[key]
+        for record in table.values():
+            obj = record.object
+            assert (obj["apiVersion"], obj["kind"]) == (resource.api_version, resource.kind)
+            assert obj["metadata"]["uid"] and obj["metadata"]["creationTimestamp"] == CREATED
