@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from walras.cli.backup import backup, restore
 from walras.cli.client import WALRAS, Client
 from walras.cli.connect import agent_kubeconfig
 from walras.cli.grant import grant
@@ -30,10 +31,12 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 
 @click.group()
 def agent() -> None:
-    """Create, list, show, fund and delete agents: each has a budget and a Kubernetes cluster of its own."""
+    """Make, list, fund, back up and delete agents: each has a budget and a Kubernetes cluster of its own."""
 
 
 agent.add_command(grant)
+agent.add_command(backup)
+agent.add_command(restore)
 
 
 def _checked_name(_: click.Context, __: click.Parameter, value: str) -> str:

@@ -16,7 +16,7 @@ from walras.core.errors import WalrasError
 # name -> (module, attribute, what `walras --help` says of it)
 COMMANDS: Final = {
     "up": ("up", "up", "Start everything on this machine."),
-    "agent": ("agent", "agent", "Create, list, show, fund and delete agents."),
+    "agent": ("agent", "agent", "Make, list, fund, back up and delete agents."),
     "connect": ("connect", "connect", "Point kubectl at an agent's cluster, or run one command in it."),
     "disconnect": ("connect", "disconnect", "Take the contexts of `connect` away again."),
     "prices": ("prices", "prices", "Show what a GPU-hour costs now."),

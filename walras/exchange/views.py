@@ -18,14 +18,16 @@ from walras.exchange.demand import BIDS, FLEET, POOLS
 from walras.exchange.exchange import Database, Exchange
 from walras.exchange.quotes import Quotes
 from walras.exchange.treasury import account_of
+from walras.kube.access.words import MASTERS
 from walras.kube.api import API
 from walras.kube.record import Object
 from walras.kube.serve.ports import Asked, Identity
 from walras.kube.verbs import Verbs
+from walras.tenants import backup
 
 HISTORY_MAX: Final = 300
-READ: Final = ("prices", "cost", "ledger", "statement")
-DONE: Final = ("quote", "grants")
+READ: Final = ("prices", "cost", "ledger", "statement", "backup")
+DONE: Final = ("quote", "grants", "restore")
 
 
 class Grant(msgspec.Struct, forbid_unknown_fields=True):
@@ -38,7 +40,7 @@ class Grant(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Views:
-    """An agent is told of itself, the operator of everybody; only a grant changes anything."""
+    """An agent is told of itself, the operator of everybody; only grants and restores change anything."""
 
     def __init__(self, api: API, exchange: Exchange, database: Database, clock: Clock, verbs: Verbs) -> None:
         self._api, self._exchange, self._database, self._clock = api, exchange, database, clock
@@ -61,17 +63,31 @@ class Views:
                 return self._cost(agent, query)
             case "quote":
                 return await self._quotes.quote(identity, cluster, await asked.body())
-            case "grants":
-                if identity.cluster or cluster != FLEET:
-                    raise Forbidden("grants are the operator's to make, below /clusters/fleet")
-                return await self._grant(await asked.body())
             case "ledger":
                 if identity.cluster:
                     raise Forbidden("the ledger of all accounts is the operator's")
                 return await asyncio.to_thread(statements.ledger_object, self._database, query)
+            case "backup" | "restore" | "grants":
+                return await self._kept(asked)
         account = _account(identity, agent, query.get("account", ""))
         now_ms = self._clock.now_ms()
         return await asyncio.to_thread(statements.statement_object, self._database, account, query, now_ms)
+
+    async def _kept(self, asked: Asked) -> Object:
+        """What is for one who may do everything: to take a cluster, to put it back, to give credits."""
+        identity, cluster = asked.identity, asked.cluster
+        match asked.path:
+            case "backup":
+                if MASTERS not in identity.groups:
+                    raise Forbidden("a backup holds Secrets too: only who may read everything takes one")
+                return backup.taken(self._api, cluster, self._clock.now_ms())
+            case "restore":
+                if identity.cluster:
+                    raise Forbidden("clusters are restored by the operator")
+                return await backup.restored(self._api, cluster, await asked.body())
+        if identity.cluster or cluster != FLEET:
+            raise Forbidden("grants are the operator's to make, below /clusters/fleet")
+        return await self._grant(await asked.body())
 
     async def _grant(self, body: Object) -> Object:
         try:

@@ -19,7 +19,17 @@ class Change:
     They are decoded when somebody looks; `namespace`, `name` and `mentions` cost nothing of the kind.
     """
 
-    __slots__ = ("_object", "_old", "_previous", "_record", "cluster", "name", "namespace", "resource", "type")
+    __slots__ = (
+        "_object",
+        "_old",
+        "_previous",
+        "_record",
+        "cluster",
+        "name",
+        "namespace",
+        "resource",
+        "type",
+    )
 
     def __init__(
         self, cluster: str, type_: ChangeType, obj: Object, old: Object | None, resource: str
@@ -73,7 +83,7 @@ class Subscribers:
 
     def subscribe(self, resource: str, handler: Handler) -> Callable[[], None]:
         """Calls the handler with what there is, by cluster, namespace and name; returns what ends it."""
-        for cluster, collection in self._state.everywhere(resource):
+        for _, collection in self._state.everywhere(resource):
             for record in collection.listed():
                 if not is_default(record):
                     _call(handler, Change.of("ADDED", record, None))

@@ -86,6 +86,23 @@ class Transaction:
         self._writes.append(Write(key, self._base(key), obj, deleted))
         self._staged[key] = None if deleted else obj
 
+    def put(self, key: Key, obj: Object) -> bool:
+        """Stages the whole object, uid and all, in place of whatever is there; whether that is a change."""
+        latest = self.peek(*key)
+        new = copy(obj)
+        metadata = new["metadata"]
+        metadata.pop("resourceVersion", None)
+        if latest is not None:
+            metadata["resourceVersion"] = latest["metadata"]["resourceVersion"]
+            if new == latest:
+                return False
+        self._put(key, new)
+        return True
+
+    def drop(self, key: Key) -> None:
+        """Stages the end of an object, whatever would keep it. Raises NotFound."""
+        self._put(key, self._private(key, self._latest(key)), deleted=True)
+
     def create(
         self, cluster: str, resource: str, obj: Object, finish: Callable[[Object], None] | None = None
     ) -> Object:

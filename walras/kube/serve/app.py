@@ -67,6 +67,8 @@ _CACHED: Final = ((b"cache-control", b"public, max-age=3600"),)
 KUBERNETES_VERSION: Final = "1.36.3"
 # What a POST beside the Kubernetes API may bring; the largest Bid is a quarter of it.
 EXTRA_BYTES_MAX: Final = 128 << 10
+# The operator's may be a backup of a whole cluster.
+OPERATOR_BYTES_MAX: Final = 256 << 20
 _ANONYMOUS: Final = Identity(ANONYMOUS, (UNAUTHENTICATED,), " ")
 
 
@@ -340,7 +342,8 @@ class Application:
             raise NotFound(status.NOT_SERVED)
 
         async def body() -> dict[str, Any]:
-            return (await request.decoded(EXTRA_BYTES_MAX)).value
+            limit = EXTRA_BYTES_MAX if request.identity.cluster else OPERATOR_BYTES_MAX
+            return (await request.decoded(limit)).value
 
         route, method = request.route, "GET" if request.method == "HEAD" else request.method
         asked = Asked(request.identity, route.cluster, method, route.rest, request.query, body)
