@@ -169,12 +169,12 @@ def pod_template_kind(faults: Faults, obj: Object, _old: Object | None) -> None:
 def replica_counts(faults: Faults, obj: Object) -> None:
     """The status of what replicates pods: no count beyond that of all pods."""
     status = obj.get("status") or {}
-    replicas = status.get("replicas") or 0
     for field in ("replicas", *_POD_COUNTS, "observedGeneration"):
         faults.nonnegative(f"status.{field}", status.get(field))
+    counts = {field: status.get(field) or 0 for field in ("replicas", *_POD_COUNTS)}
     for field in _POD_COUNTS:
-        if (status.get(field) or 0) > replicas:
-            faults.invalid(f"status.{field}", status[field], "cannot be greater than status.replicas")
-    if (status.get("availableReplicas") or 0) > (status.get("readyReplicas") or 0):
+        if counts[field] > counts["replicas"]:
+            faults.invalid(f"status.{field}", counts[field], "cannot be greater than status.replicas")
+    if counts["availableReplicas"] > counts["readyReplicas"]:
         detail = "cannot be greater than readyReplicas"
-        faults.invalid("status.availableReplicas", status["availableReplicas"], detail)
+        faults.invalid("status.availableReplicas", counts["availableReplicas"], detail)
