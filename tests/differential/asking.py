@@ -31,7 +31,7 @@ _FIELDS: Final = (
 
 
 _OTHERS: Final = (
-    ("timeoutSeconds", "abc"), ("timeoutSeconds", "5"), ("watch", "maybe"), ("allowWatchBookmarks", "true"),
+    ("timeoutSeconds", "abc"), ("timeoutSeconds", "5"), ("watch", "false"), ("allowWatchBookmarks", "true"),
     ("sendInitialEvents", "true"),
 )  # fmt: skip
 

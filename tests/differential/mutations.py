@@ -146,9 +146,9 @@ def overlaid(value: Any, change: Any) -> Any:
     return result
 
 
-def doubled(rng: Random, obj: Object) -> bytes:
+def doubled(rng: Random, obj: Object) -> str:
     """The object as text in which one key of it is given twice."""
     text = json.dumps(obj)
     key = rng.choice(["kind", "metadata"])
     again = json.dumps({key: obj.get(key, "x")})[1:-1]
-    return f"{text[:-1]}, {again}}}".encode()
+    return f"{text[:-1]}, {again}}}"

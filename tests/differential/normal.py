@@ -10,7 +10,7 @@ from differential.sides import Answer
 
 _UID: Final = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
-_GENERATED: Final = re.compile(r"\bgen-[bcdfghjklmnpqrstvwxz2456789]{5}\b")
+_GENERATED: Final = re.compile(r"\b(?:gen-|Gen_)[bcdfghjklmnpqrstvwxz2456789]{5}\b")
 _VERSION: Final = re.compile(
     r"((?:resource ?version|current|version in record|precondition)[^0-9a-z]{1,4})(\d+)", re.I
 )
@@ -38,6 +38,13 @@ class Normaliser:
     def _value(self, value: Any, key: str) -> Any:
         if isinstance(value, dict):
             fixed = self._metadata(value) if key == "metadata" else value
+            if key == "details" and isinstance(fixed.get("causes"), list):
+                # The real server tells some faults twice, and conflicts in the order of a Go map.
+                causes = fixed["causes"]
+                told = [each for i, each in enumerate(causes) if each not in causes[:i]]
+                if any(each.get("reason") == "FieldManagerConflict" for each in told):
+                    told.sort(key=str)
+                fixed = {**fixed, "causes": told}
             return {self._text(name): self._value(fixed[name], name) for name in sorted(fixed)}
         if isinstance(value, list):
             return [self._value(each, "") for each in value]

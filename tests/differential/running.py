@@ -142,7 +142,8 @@ def _smaller(best: list[Found]) -> Iterator[Scenario]:
         kept = best[-1].scenario.step(step.id)
         if kept is None:
             continue
-        for pair in kept.query:
+        # A watch without its timeout would have no end.
+        for pair in () if kept.watch else kept.query:
             kept = best[-1].scenario.step(step.id) or step
             query = tuple(each for each in kept.query if each != pair)
             yield best[-1].scenario.replaced(kept.changed(query=query))

@@ -18,7 +18,7 @@ from walras.core.errors import WalrasError
 from walras.core.quantity import canonical, parse_duration_ms, parse_milli, parse_quantity
 from walras.kube import bodies, patching, selectors
 from walras.kube.api import API
-from walras.kube.context import Identity
+from walras.kube.context import Context, Identity
 from walras.kube.protobuf import decode as decode_protobuf
 from walras.kube.registry_builtin import for_agents
 from walras.kube.serve import negotiate, paths
@@ -205,7 +205,8 @@ def test_paths_and_accept_headers_are_read_or_refused(text: str) -> None:
 @given(st.sampled_from(PATCHES), operations | json_values | strategic_patches)
 def test_a_patch_is_applied_or_refused(media: str, patch: Any) -> None:
     body, pod = json.dumps(patch).encode(), json.loads(json.dumps(POD))
-    patched = outcome(lambda: patching.patcher(for_agents()["pods"], body, media)(pod))
+    context = Context(Identity("agent:one", (), "one"), "one")
+    patched = outcome(lambda: patching.patcher(context, for_agents()["pods"], body, media)(pod))
     assert isinstance(patched, dict | WalrasError)
 
 

@@ -41,16 +41,20 @@ class Caller:
     async def create(self, key: str, obj: Object, namespace: str | None = "default", **more: Any) -> Object:
         resource = self.resource(key)
         where = (namespace or "") if resource.namespaced else ""
-        return await self.verbs.create(self.context(**more), resource, where, obj)
+        return await self.verbs.create(self.context(**more), resource, where, self._typed(resource, obj))
+
+    def _typed(self, resource: Resource, obj: Object) -> Object:
+        """A custom resource says what it is, unless it says something else."""
+        return obj if resource.builtin else {"apiVersion": resource.api_version, "kind": resource.kind, **obj}
 
     async def update(self, key: str, obj: Object, subresource: str = "", **more: Any) -> Object:
-        metadata = obj["metadata"]
+        metadata, resource = obj["metadata"], self.resource(key)
         return await self.verbs.update(
             self.context(**more),
-            self.resource(key),
+            resource,
             metadata.get("namespace", ""),
             metadata["name"],
-            obj,
+            self._typed(resource, obj),
             subresource=subresource,
         )
 

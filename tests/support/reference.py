@@ -50,7 +50,7 @@ class Reference:
 
     def run(self, name: str, *words: str) -> subprocess.Popen[bytes]:
         """Another part of the control plane, until the end."""
-        return self._stack.enter_context(_running(self.work, name, words))
+        return self._stack.enter_context(program(self.work, name, words))
 
     def manage(self) -> None:
         """Starts the controller manager and the scheduler."""
@@ -74,7 +74,7 @@ def running(work: Path) -> Iterator[Reference]:
     with ExitStack() as stack:
         store, peer, port = free_port(), free_port(), free_port()
         stack.enter_context(
-            _running(
+            program(
                 work, "etcd", (
                     f"--data-dir={work / 'etcd'}", f"--listen-client-urls=http://127.0.0.1:{store}",
                     f"--advertise-client-urls=http://127.0.0.1:{store}",
@@ -93,7 +93,7 @@ def running(work: Path) -> Iterator[Reference]:
         )
         _private(work / "sa.key", key.decode())
         server = stack.enter_context(
-            _running(
+            program(
                 work, "kube-apiserver", (
                     f"--etcd-servers=http://127.0.0.1:{store}", f"--secure-port={port}",
                     "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1",
@@ -122,7 +122,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def _running(work: Path, name: str, words: tuple[str, ...]) -> Iterator[subprocess.Popen[bytes]]:
+def program(work: Path, name: str, words: tuple[str, ...]) -> Iterator[subprocess.Popen[bytes]]:
     work.mkdir(parents=True, exist_ok=True)
     with (work / f"{name}.log").open("ab") as log:
         process = subprocess.Popen([folder() / name, *words], stdout=log, stderr=log)

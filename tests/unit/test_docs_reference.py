@@ -136,7 +136,7 @@ def test_every_reason_for_a_refusal_is_explained() -> None:
     assert f"{PACKAGES_A_TURN} packages" in refusals
 
 
-FOLDERS = ("walras", "bench", "examples", "tests/support", "tests/differential")
+FOLDERS = ("walras", "bench", "examples", "tests/support", "tests/differential", "tests/conformance")
 
 
 def mapped() -> set[str]:

@@ -82,7 +82,7 @@ def test_an_operation_that_does_not_apply_is_a_422_with_the_reason(
     with pytest.raises(Invalid) as refused:
         json_patch(doc, [operation])
     assert refused.value.message == "the server rejected our request due to an error in our request"
-    assert [cause.message for cause in refused.value.causes] == [why]
+    assert str(refused.value.__cause__) == why
 
 
 def test_a_patch_that_fails_halfway_leaves_the_document_alone() -> None:
@@ -102,7 +102,7 @@ def test_copies_cannot_blow_up_a_small_patch() -> None:
     doubling = [{"op": "copy", "from": "/a", "path": f"/a/{step}"} for step in range(64)]
     with pytest.raises(Invalid) as refused:
         json_patch({"a": {"text": "x" * 1000}}, doubling)
-    assert "the accumulated size increase of copy is" in refused.value.causes[0].message
+    assert "the accumulated size increase of copy is" in str(refused.value.__cause__)
 
 
 def test_too_many_operations_are_refused() -> None:

@@ -300,7 +300,8 @@ def test_what_is_measured_of_a_workload_is_checked(kind: str) -> None:
         ({"labels": {"a b": "c"}}, "metadata.labels"),
         ({"labels": {"a": "c" * 64}}, "metadata.labels"),
         ({"annotations": {"a": "x" * 262_144}}, "metadata.annotations"),
-        ({"finalizers": ["a b"]}, "metadata.finalizers"),
+        ({"finalizers": ["a b/c"]}, "metadata.finalizers"),
+        ({"finalizers": ["plain"]}, "metadata.finalizers[0]"),
         (
             {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": ""}]},
             "metadata.ownerReferences.uid",

@@ -432,8 +432,8 @@ def test_a_made_up_page_token_is_refused(tell: Tell, token: str) -> None:
 @pytest.mark.parametrize(
     ("more", "error"),
     [
-        ({"resource_version": "x"}, Invalid),
-        ({"resource_version": "-1"}, Invalid),
+        ({"resource_version": "x"}, BadRequest),
+        ({"resource_version": "-1"}, BadRequest),
         ({"resource_version_match": "Exact"}, Invalid),
         ({"resource_version": "0", "resource_version_match": "Exact"}, Invalid),
         ({"resource_version": "2", "resource_version_match": "Sometime"}, Invalid),

@@ -65,7 +65,7 @@ def test_a_list_carries_its_kind_and_its_metadata() -> None:
         "kind": "ConfigMapList",
         "apiVersion": "v1",
         "metadata": {"resourceVersion": "7"},
-        "items": [ONE],
+        "items": [{name: ONE[name] for name in ("metadata", "data")}],
     }
 
 

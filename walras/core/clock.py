@@ -65,12 +65,12 @@ class SequenceIds:
 
 def rfc3339(ms: int) -> str:
     """A `metav1.Time`: seconds, UTC, as in creationTimestamp."""
-    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(ms // 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def rfc3339_micro(ms: int) -> str:
     """A `metav1.MicroTime`: microseconds, UTC, as in Lease and Event times."""
-    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms % 1000:03d}000Z"
+    return rfc3339(ms).removesuffix("Z") + f".{ms % 1000:03d}000Z"
 
 
 def parse_rfc3339(text: str) -> int:

@@ -18,6 +18,7 @@ WalrasError                         code reason
 ├── TooManyRequests                 429  TooManyRequests
 ├── InternalError                   500  InternalError
 │   └── StorageError                500  InternalError
+├── Unclassified                    500  (none)
 ├── ServiceUnavailable              503  ServiceUnavailable
 ├── Timeout                         504  Timeout
 └── Denied                          of who refuses: a webhook, a policy
@@ -125,6 +126,12 @@ class InternalError(WalrasError):
 
 class StorageError(InternalError):
     """The store refused the commit (disk full, read-only, corrupt); nothing of it was applied."""
+
+
+class Unclassified(WalrasError):
+    """What upstream answers with a bare error, where the fault is the client's."""
+
+    code, reason = 500, ""
 
 
 class ServiceUnavailable(WalrasError):

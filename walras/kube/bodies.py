@@ -12,6 +12,7 @@ import msgspec
 import yaml
 
 from walras.core.errors import BadRequest, RequestEntityTooLarge, Timeout, UnsupportedMediaType
+from walras.kube.patch import json_kind
 from walras.kube.protobuf import decode as decode_protobuf
 
 Object = dict[str, Any]
@@ -22,6 +23,12 @@ DEPTH_MAX: Final = 100
 _READ_TIMEOUT_S: Final = 60
 # Longer YAML is read in a thread: a megabyte takes a second.
 _YAML_INLINE_BYTES: Final = 16 * 1024
+_SHOWN_BYTES: Final = 30
+_TYPE_META: Final = (
+    r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
+)
+_PROTOBUF: Final = "application/vnd.kubernetes.protobuf"
+_MEDIA: Final = ("application/json", "application/yaml", _PROTOBUF, "application/x-www-form-urlencoded")
 PROTOBUF_MAGIC: Final = b"k8s\x00"
 
 
@@ -63,31 +70,45 @@ class Body:
     duplicates: tuple[str, ...] = ()
 
 
-async def decode(body: bytes, content_type: str) -> Body:
-    """The object in a body. Raises BadRequest, UnsupportedMediaType.
+async def decode(body: bytes, content_type: str, kind: str = "") -> Body:
+    """The object in a body, which is to be a `kind`. Raises BadRequest, UnsupportedMediaType.
 
     Duplicate fields are told, not refused: what becomes of them is up to the request's fieldValidation.
     """
-    media = content_type.partition(";")[0].strip().lower() or "application/json"
-    if media == "application/vnd.kubernetes.protobuf" or body.startswith(PROTOBUF_MAGIC):
+    media = media_type(content_type)
+    if media == _PROTOBUF or body.startswith(PROTOBUF_MAGIC):
         return Body(_checked(decode_protobuf(body)))
-    if media in ("application/json", "application/x-www-form-urlencoded"):
-        return _json(body)
-    if media == "application/yaml":
-        if len(body) > _YAML_INLINE_BYTES:
-            return await asyncio.to_thread(_yaml, body)
-        return _yaml(body)
-    raise UnsupportedMediaType(
-        "the body of the request was in an unknown format - accepted media types include: "
-        "application/json, application/yaml, application/vnd.kubernetes.protobuf"
-    )
+    if media != "application/yaml":
+        return _json(body, kind)
+    if len(body) > _YAML_INLINE_BYTES:
+        return await asyncio.to_thread(_yaml, body)
+    return _yaml(body)
 
 
-def _json(body: bytes) -> Body:
+def media_type(content_type: str) -> str:
+    """One of those that are read. Raises UnsupportedMediaType."""
+    media = content_type.partition(";")[0].strip().lower() or "application/json"
+    if media not in _MEDIA:
+        raise UnsupportedMediaType(
+            "the body of the request was in an unknown format - accepted media types include: "
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf"
+        )
+    return media
+
+
+def _json(body: bytes, kind: str) -> Body:
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise BadRequest(f"the object provided is unrecognized (must be JSON): {error}") from None
+        why = str(error) if body else "unexpected end of JSON input"
+        raise _unrecognized(body, kind, f"json parse error: {why}") from None
+    if value is None:
+        return Body({})
+    if not isinstance(value, dict):
+        why = (
+            f"json parse error: json: cannot unmarshal {json_kind(value)} into Go value of type {_TYPE_META}"
+        )
+        raise _unrecognized(body, kind, why)
     checked = _checked(value)
     repeated: dict[int, str] = {}
 
@@ -100,6 +121,17 @@ def _json(body: bytes) -> Body:
 
     again = json.loads(body, object_pairs_hook=note)
     return Body(checked, tuple(_paths(again, repeated)) if repeated else ())
+
+
+def _unrecognized(body: bytes, kind: str, why: str) -> BadRequest:
+    """In the words of upstream, with the beginning of the body."""
+    if body.startswith(b"{"):
+        start = body[:_SHOWN_BYTES].decode(errors="replace") + (" ..." if len(body) > _SHOWN_BYTES else "")
+    else:
+        start = body[:_SHOWN_BYTES].hex() + (" ..." if len(body) > _SHOWN_BYTES else "")
+    of = f"be of type {kind}" if kind else "be JSON"
+    why = f"couldn't get version/kind; {why}"
+    return BadRequest(f"the object provided is unrecognized (must {of}): {why} ({start or '<empty>'})")
 
 
 def _paths(root: Any, marked: Mapping[int, str]) -> list[str]:

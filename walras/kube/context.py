@@ -41,6 +41,10 @@ class Context:
     dry_run: bool = False
     field_manager: str = ""
     field_validation: Literal["Strict", "Warn", "Ignore"] = "Warn"
+    # Whether it is a PATCH, of which some warnings tell another story.
+    patching: bool = False
+    # Paths of fields that the body gives more than once.
+    duplicates: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
     # Asked where a write turns out to be more than the request said; None when the server itself writes.
     access: Authoriser | None = None

@@ -25,6 +25,7 @@ UNKNOWN_MAX: Final = 100
 _ALWAYS: Final = frozenset(("apiVersion", "kind", "metadata"))
 _UTC_SECONDS: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _UTC_MICROS: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
+_MICROS: Final = re.compile(r"\.\d{6}(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 _INT_MAX: Final = {"int32": 2**31 - 1, "int64": 2**63 - 1}
 _ZERO: Final[dict[str, Any]] = {"string": "", "integer": 0, "boolean": False, "number": 0, "quantity": "0"}
 
@@ -32,6 +33,14 @@ _QUANTITY_CHARACTERS: Final = re.compile(r"[+-]?[0-9.]+[eEinumkKMGTP]*[-+]?[0-9]
 
 # Where the walk is: the way back up, each step a field name, a list index or (a map's key,).
 _Path = tuple[Any, "str | int | tuple[str]"] | None
+
+
+class Undecodable(BadRequest):
+    """A document that is not of its type; `why` is what Go's decoder says."""
+
+    def __init__(self, kind: str, version: str, why: str, into: str = "") -> None:
+        super().__init__(f'{kind} in version "{version}" cannot be handled as a {into or kind}: {why}')
+        self.why = why
 
 
 def decode(schema: Schema, obj: Object) -> tuple[Object, list[str]]:
@@ -46,8 +55,9 @@ def decode(schema: Schema, obj: Object) -> tuple[Object, list[str]]:
         return walk.structural(schema, obj, None, root=True), walk.unknown
     except _CannotDecode as error:
         api_version, kind = obj.get("apiVersion"), obj.get("kind") or schema.ref.rpartition(".")[2]
-        version = str(api_version or schema.ref.split(".")[-2:-1][0]).rpartition("/")[2]
-        raise BadRequest(f'{kind} in version "{version}" cannot be handled as a {kind}: {error}') from None
+        package = schema.ref.rpartition(".")[0].rpartition(".")[2]
+        version = str(api_version or package).rpartition("/")[2]
+        raise Undecodable(str(kind), version, str(error)) from None
 
 
 def check(schema: Schema, obj: Object) -> list[str]:
@@ -84,7 +94,8 @@ class _Walk:
                 self.note(below)
             elif item is not None:
                 decoded = self.value(node, item, below, name)
-                if decoded or key not in dropped:
+                # An empty list of managers says something: that nobody is to be remembered.
+                if decoded or key not in dropped or key == "managedFields":
                     result[key] = decoded
         return result
 
@@ -121,6 +132,17 @@ class _Walk:
             for index, item in enumerate(value)
         ]
 
+    def metadata(self, value: Any, path: _Path) -> Any:
+        """The metadata of a custom resource, which upstream decodes apart from the rest."""
+        if not isinstance(value, dict):
+            raise _CannotDecode(
+                f"json: cannot unmarshal {_json_type(value)} into Go value of type v1.ObjectMeta"
+            )
+        before = len(self.unknown)
+        decoded = self.struct(object_meta(), value, None)
+        self.unknown[before:] = [f"{_text(path)}.{each}" for each in self.unknown[before:]]
+        return decoded
+
     def structural(self, schema: Schema, value: Any, path: _Path, root: bool = False) -> Any:
         """A custom resource's value, pruned. A value of another type than the schema's is left alone."""
         if schema.ref:
@@ -137,10 +159,13 @@ class _Walk:
         for key, item in value.items():
             below: _Path = (path, key)
             node = schema.child(key)
-            if node is not None and not (embedded and key == "metadata" and not node.raw):
+            if node is not None and not (embedded and key == "metadata"):
                 result[key] = self.structural(node, item, below)
             elif embedded and key in _ALWAYS:
-                result[key] = self.structural(object_meta(), item, below) if key == "metadata" else item
+                if key != "metadata":
+                    result[key] = item
+                elif item is not None:
+                    result[key] = self.metadata(item, below)
             else:
                 self.note(below)
         return result
@@ -229,6 +254,9 @@ def _time(value: Any, *, micro: bool) -> str:
         if "T" not in value:
             raise ValueError(value)
         at_ms = parse_rfc3339(value)
+        if micro and not _MICROS.fullmatch(value[19:]):
+            rest = value[19:]
+            raise _CannotDecode(f'parsing time "{value}" as "{layout}": cannot parse "{rest}" as ".000000"')
     except (ValueError, OverflowError):
         raise _CannotDecode(
             f'parsing time "{value}" as "{layout}": cannot parse "{value}" as "2006"'

@@ -11,11 +11,11 @@ from typing import Final
 
 import msgspec
 
-from walras.core.errors import BadRequest, Cause, Expired, Invalid, Timeout
+from walras.core.errors import BadRequest, Cause, Expired, Timeout, Unclassified
 from walras.kube.api import API
 from walras.kube.context import EVERY_CLUSTER
 from walras.kube.events import Matcher, in_cluster
-from walras.kube.options import invalid
+from walras.kube.options import invalid, quoted
 from walras.kube.record import Key, Object, Record
 from walras.kube.registry import Resource
 from walras.kube.selectors import parse_fields, parse_labels
@@ -26,6 +26,8 @@ _TOKEN_VERSION: Final = "meta.k8s.io/v1"  # noqa: S105
 _CHUNK: Final = 500
 _NAME: Final = re.compile(r"[A-Za-z0-9.:_-]+")
 Where = tuple[str, str]
+# For labels and for fields, as texts.
+Selectors = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +70,20 @@ def named(field_selector: str) -> str:
 
 
 def parse_revision(text: str) -> int:
-    """A resourceVersion from outside; "" is 0. Raises Invalid."""
+    """A resourceVersion from outside; "" is 0. Raises Unclassified, as upstream for reads of one object."""
     if text in ("", "0"):
         return 0
     if not (text.isascii() and text.isdigit()) or len(text) > 18:
-        raise Invalid(
-            f'resourceVersion: Invalid value: "{text[:64]}": strconv.ParseUint: parsing "{text[:64]}": '
-            "invalid syntax",
-            causes=(Cause("FieldValueInvalid", f'Invalid value: "{text[:64]}"', "resourceVersion"),),
-        )
+        shown = quoted(text[:64])
+        why = f"strconv.ParseUint: parsing {shown}: invalid syntax"
+        raise Unclassified(f"resourceVersion: Invalid value: {shown}: {why}")
     return int(text)
 
 
 def not_yet(wanted: int, current: int) -> Timeout:
     """The answer to a resourceVersion that this server has not reached."""
     return Timeout(
-        f"Too large resource version: {wanted}, current: {current}",
+        f"Timeout: Too large resource version: {wanted}, current: {current}",
         causes=(Cause("ResourceVersionTooLarge", "Too large resource version"),),
         retry_after_s=1,
     )
@@ -103,13 +103,25 @@ class _Token:
     @classmethod
     def parse(cls, text: str) -> _Token:
         try:
-            body = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+            body = msgspec.json.decode(base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True))
+        except (ValueError, binascii.Error, msgspec.DecodeError) as error:
+            raise _bad_token(f": {error}") from None
+        if not isinstance(body, dict) or body.get("v") != _TOKEN_VERSION:
+            version = body.get("v", "") if isinstance(body, dict) else ""
+            raise _bad_token(f": server does not recognize this encoded version {str(version)[:64]}")
+        try:
             namespace, name = body["start"].split("\0")
-            if body["v"] != _TOKEN_VERSION or type(body["rv"]) is not int or not 0 < body["rv"] < 2**62:
+            if type(body["rv"]) is not int or not 0 < body["rv"] < 2**62:
                 raise ValueError
-        except (ValueError, KeyError, TypeError, AttributeError, binascii.Error, msgspec.DecodeError):
-            raise BadRequest("continue key is not valid: encoding/json or base64 cannot read it") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise _bad_token(
+                f": incorrect encoded start resourceVersion (version {_TOKEN_VERSION})"
+            ) from None
         return cls(body["rv"], (namespace, name))
+
+
+def _bad_token(why: str) -> BadRequest:
+    return BadRequest(f"invalid continue token: continue key is not valid{why}")
 
 
 class Lister:
@@ -123,20 +135,29 @@ class Lister:
         cluster: str,
         resource: Resource,
         namespace: str,
-        matches: Matcher | None,
+        selectors: Selectors,
         *,
         limit: int,
         continue_: str,
         resource_version: str,
         match: str,
+        initial_events: bool = False,
     ) -> Page:
         """Raises BadRequest, Invalid, Expired for a revision that is gone, Timeout for one to come."""
-        _check_versions(continue_, resource_version, match)
+        if selectors[0]:
+            parse_labels(selectors[0])
+        _check_versions(continue_, resource_version, match, initial_events)
+        matches = matcher(resource, *selectors)
         if cluster == EVERY_CLUSTER:
             return self._everywhere(resource, namespace, matches)
         counters = self._api.state.cluster(cluster)
         token = _Token.parse(continue_) if continue_ else None
-        wanted = token.rv if token else parse_revision(resource_version)
+        if token and resource_version not in ("", "0"):
+            raise BadRequest("specifying resource version is not allowed when using continue")
+        try:
+            wanted = token.rv if token else parse_revision(resource_version)
+        except Unclassified as error:
+            raise BadRequest(f"invalid resource version: {error.message}") from None
         if wanted > counters.revision:
             raise not_yet(wanted, counters.revision)
         exact = token is not None or match == "Exact"
@@ -218,22 +239,27 @@ def _gone(token: _Token | None, at: int, compacted: int) -> Expired:
     )
 
 
-def _check_versions(continue_: str, resource_version: str, match: str) -> None:
+def _check_versions(continue_: str, resource_version: str, match: str, initial_events: bool) -> None:
     """Raises BadRequest or Invalid for combinations that mean nothing."""
-    if match not in ("", "Exact", "NotOlderThan"):
-        raise _invalid_match(f'Unsupported value: "{match[:64]}": supported values: "Exact", "NotOlderThan"')
-    if match and not resource_version:
-        raise _invalid_match(
-            "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
-        )
-    if match == "Exact" and resource_version == "0":
-        raise _invalid_match('Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
-    if continue_ and match:
-        raise _invalid_match("Forbidden: resourceVersionMatch is forbidden when continue is provided")
-    if continue_ and resource_version not in ("", "0"):
-        raise BadRequest("specifying resource version is not allowed when using continue")
+    said: list[tuple[str, str]] = []
+    if match:
+        if not resource_version:
+            said.append(("Forbidden", "resourceVersionMatch is forbidden unless resourceVersion is provided"))
+        if continue_:
+            said.append(("Forbidden", "resourceVersionMatch is forbidden when continue is provided"))
+        if match not in ("Exact", "NotOlderThan"):
+            supported = 'supported values: "Exact", "NotOlderThan", ""'
+            said.append((f'Unsupported value: "{match[:64]}"', supported))
+        if match == "Exact" and resource_version == "0":
+            said.append(("Forbidden", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'))
+    causes = [_cause(*each) for each in said]
+    if initial_events:
+        why = "Forbidden: sendInitialEvents is forbidden for list"
+        causes.append(Cause("FieldValueForbidden", why, "sendInitialEvents"))
+    if causes:
+        raise invalid("ListOptions", *causes)
 
 
-def _invalid_match(message: str) -> Invalid:
-    reason = "FieldValueNotSupported" if message.startswith("Unsupported") else "FieldValueForbidden"
-    return invalid("ListOptions", "resourceVersionMatch", reason, message)
+def _cause(head: str, rest: str) -> Cause:
+    reason = "FieldValueForbidden" if head == "Forbidden" else "FieldValueNotSupported"
+    return Cause(reason, f"{head}: {rest}", "resourceVersionMatch")

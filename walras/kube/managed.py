@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from walras.core.errors import BadRequest, Cause, Conflict
+from walras.core.errors import BadRequest, Cause, Conflict, Unclassified
 from walras.kube import fieldsets, structs
 from walras.kube.fieldsets import FieldSet, Path
 from walras.kube.patch import copied, same, without_nulls
@@ -104,6 +104,11 @@ def _held(obj: Object | None) -> _Managers:
         return {}
 
 
+def _is_of(resource: Resource, owned: _Owned) -> bool:
+    """Whether the entry is of a version of the resource's group; fields of others mean nothing here."""
+    return owned.api_version.rpartition("/")[0] == resource.group
+
+
 def _write(obj: Object, managers: _Managers) -> None:
     metadata = obj.setdefault("metadata", {})
     metadata.pop("managedFields", None)
@@ -186,11 +191,16 @@ def record(
         if sent in ([], [{}]):
             managers = {}
         elif sent:
-            managers = _held(new) or managers
+            sent_ones = {who: owned for who, owned in _held(new).items() if _is_of(resource, owned)}
+            managers = sent_ones or managers
     if old is not None and not managers:
         _write(new, {})
         return
-    _write(new, _updated(resource, old, new, managers, manager, subresource, now))
+    try:
+        _write(new, _updated(resource, old, new, managers, manager, subresource, now))
+    except BadRequest:
+        # What cannot be compared is for validation to refuse; nobody is told to own it.
+        _write(new, {})
 
 
 def _updated(
@@ -248,7 +258,7 @@ def apply(
 
     Fields that the manager applied before and leaves out now are removed unless somebody else owns them.
     Raises Conflict with a cause of reason FieldManagerConflict for each field that another manager owns and
-    this would change, unless `force`; BadRequest for a configuration that does not fit the schema.
+    this would change, unless `force`; Unclassified for a configuration that does not fit the schema.
     """
     _check(resource, applied)
     managers = _held(live)
@@ -276,7 +286,8 @@ def _check(resource: Resource, applied: Object) -> None:
             "Incorrect version specified in apply patch. "
             f"Specified patch version: {version}, expected: {resource.api_version}"
         )
-    if (applied.get("metadata") or {}).get("managedFields") is not None:
+    metadata = applied.get("metadata") or {}
+    if isinstance(metadata, dict) and metadata.get("managedFields") is not None:
         raise BadRequest("metadata.managedFields must be nil")
 
 
@@ -297,7 +308,7 @@ class _Apply:
             sets = _filtered(self.resource, self.subresource, fields_of(root, self.config, strict=True))
             merged = merge(root, self.live, self.config)
         except ValueError as error:
-            raise BadRequest(f"failed to create typed patch object ({self.names()}): {error}") from None
+            raise Unclassified(f"failed to create typed patch object ({self.names()}): {error}") from None
         before = managers.get(self.who)
         owners = {**managers, self.who: _Owned(sets, self.resource.api_version)}
         last = before.fields if before else fieldsets.EMPTY
@@ -315,6 +326,7 @@ class _Apply:
 
     def names(self) -> str:
         metadata, resource = self.config.get("metadata") or {}, self.resource
+        metadata = metadata if isinstance(metadata, dict) else {}
         kind = f"{resource.group}/{resource.version}, Kind={resource.kind}"
         return f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {kind}"
 

@@ -15,6 +15,8 @@ PODS: Final = "pods"
 ACCOUNTS: Final = "serviceaccounts"
 SERVICES: Final = "services"
 SLICES: Final = "endpointslices.discovery.k8s.io"
+# The finalizers that need no domain.
+FINALIZERS: Final = ("kubernetes", "orphan", "foregroundDeletion")
 # A new PriorityClass has generation 1 for ever, a CSIDriver none before its first change.
 _CLASSES: Final = "priorityclasses.scheduling.k8s.io"
 _DRIVERS: Final = "csidrivers.storage.k8s.io"
@@ -54,8 +56,12 @@ def not_found(resource: str, name: str) -> NotFound:
     return NotFound(f'{resource} "{name}" not found', details=details(resource, name))
 
 
-def already_exists(resource: str, name: str) -> AlreadyExists:
-    return AlreadyExists(f'{resource} "{name}" already exists', details=details(resource, name))
+def already_exists(resource: str, name: str, *, going: bool = False) -> AlreadyExists:
+    """`going` where what is there is being deleted."""
+    said = f'{resource} "{name}" already exists'
+    return AlreadyExists(
+        f"object is being deleted: {said}" if going else said, details=details(resource, name)
+    )
 
 
 def conflict(resource: str, name: str, why: str = "") -> Conflict:
@@ -80,13 +86,7 @@ def initialise(resource: Resource, obj: Object, now_ms: int, ids: Ids) -> None:
     metadata = obj["metadata"]
     metadata["uid"] = ids.uid()
     metadata["creationTimestamp"] = rfc3339(now_ms)
-    for name in (
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-        "resourceVersion",
-        "generation",
-    ):
+    for name in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"):
         metadata.pop(name, None)
     if not resource.namespaced:
         metadata.pop("namespace", None)
@@ -103,6 +103,9 @@ def _substance(resource: Resource, obj: Object) -> Object:
     substance = {name: value for name, value in obj.items() if name not in skipped}
     if resource.key == SLICES:
         substance["labels"] = obj["metadata"].get("labels") or {}
+    if resource.key == "deployments.apps":
+        # Upstream's deployments count their annotations in, which rollouts carry over to replica sets.
+        substance["annotations"] = obj["metadata"].get("annotations") or {}
     return substance
 
 

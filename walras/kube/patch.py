@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from walras.core.errors import BadRequest, Cause, Invalid, RequestEntityTooLarge
+from walras.core.errors import BadRequest, Invalid, RequestEntityTooLarge
 
 Object = dict[str, Any]
 
@@ -39,10 +39,10 @@ def json_patch(doc: Object, operations: Any) -> Object:
     the end.
     """
     if not isinstance(operations, list):
-        raise BadRequest(_cannot_decode(operations, "[]handlers.jsonPatchOp"))
+        raise BadRequest(cannot_decode(operations, "[]handlers.jsonPatchOp"))
     for operation in operations:
         if not isinstance(operation, dict):
-            raise BadRequest(_cannot_decode(operation, "handlers.jsonPatchOp"))
+            raise BadRequest(cannot_decode(operation, "handlers.jsonPatchOp"))
     if len(operations) > OPERATIONS_MAX:
         raise RequestEntityTooLarge(
             f"The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {len(operations)}"
@@ -54,10 +54,9 @@ def json_patch(doc: Object, operations: Any) -> Object:
     except _Refused as refused:
         raise Invalid(
             "the server rejected our request due to an error in our request",
-            causes=(Cause("UnexpectedServerResponse", str(refused)),),
-        ) from None
+        ) from refused
     if not isinstance(run.doc, dict):
-        raise Invalid(f"the patch leaves a JSON {_kind(run.doc)} where an object must be")
+        raise Invalid(f"the patch leaves a JSON {json_kind(run.doc)} where an object must be")
     return run.doc
 
 
@@ -217,7 +216,7 @@ def _text(operation: Mapping[str, Any], field: str, missing: str) -> str:
     return value
 
 
-def _kind(value: Any) -> str:
+def json_kind(value: Any) -> str:
     """The name that Go's JSON decoder gives to a value's type."""
     match value:
         case None:
@@ -233,14 +232,14 @@ def _kind(value: Any) -> str:
     return "number"
 
 
-def _cannot_decode(value: Any, go_type: str) -> str:
-    return f"error decoding patch: json: cannot unmarshal {_kind(value)} into Go value of type {go_type}"
+def cannot_decode(value: Any, go_type: str) -> str:
+    return f"error decoding patch: json: cannot unmarshal {json_kind(value)} into Go value of type {go_type}"
 
 
 def merge_patch(doc: Object, patch: Any) -> Object:
     """`doc` with `patch` merged in, both left as they were; null removes. Raises BadRequest."""
     if not isinstance(patch, dict):
-        raise BadRequest(_cannot_decode(patch, "map[string]interface {}"))
+        raise BadRequest(cannot_decode(patch, "map[string]interface {}"))
     merged = _merged(doc, patch)
     assert isinstance(merged, dict)
     return merged

@@ -7,8 +7,10 @@ from typing import Any, Final
 
 import msgspec
 
-from walras.core.errors import BadRequest, UnsupportedMediaType
-from walras.kube import patch, strategic
+from walras.core.errors import BadRequest, Cause, Invalid, UnsupportedMediaType
+from walras.kube import fields, patch, strategic, writing
+from walras.kube.context import Context
+from walras.kube.options import quoted
 from walras.kube.record import Object
 from walras.kube.registry import Resource
 
@@ -23,7 +25,7 @@ Patcher = Callable[[Object], Object]
 
 def media_type(resource: Resource, content_type: str) -> str:
     """One of the kinds above. Raises UnsupportedMediaType; a custom resource takes no strategic patch."""
-    media = content_type.partition(";")[0].strip().lower()
+    media = content_type.partition(";")[0]
     kinds = (JSON, MERGE, STRATEGIC, APPLY) if resource.builtin else (JSON, MERGE, APPLY)
     if media not in kinds:
         raise UnsupportedMediaType(
@@ -52,13 +54,33 @@ def decode(body: bytes) -> Any:
     raise BadRequest(f"the patch is nested deeper than {DEPTH_MAX} levels")
 
 
-def patcher(resource: Resource, body: bytes, media: str) -> Patcher:
-    """What makes the patched object of the stored one. Raises BadRequest."""
+def patcher(ctx: Context, resource: Resource, body: bytes, media: str) -> Patcher:
+    """What makes the patched object of the stored one.
+
+    It raises BadRequest where the body is no patch, Invalid where what it makes is no object of the type.
+    """
+
+    def patched(old: Object) -> Object:
+        new = _applied(resource, body, media, old)
+        before = len(ctx.warnings)
+        try:
+            return writing.decoded(ctx, resource, new)
+        except (fields.Undecodable, writing.Unknown) as error:
+            del ctx.warnings[before:]
+            shown = quoted(msgspec.json.encode(new).decode())
+            message = f"Invalid value: {shown}: {error.why}"
+            cause = Cause("FieldValueInvalid", message, "patch")
+            raise Invalid(f' "" is invalid: patch: {message}', causes=(cause,)) from None
+
+    return patched
+
+
+def _applied(resource: Resource, body: bytes, media: str, old: Object) -> Object:
     change = decode(body)
     if media == JSON:
-        return lambda obj: patch.json_patch(obj, change)
+        return patch.json_patch(old, change)
     if not isinstance(change, dict):
-        raise BadRequest("error decoding patch: json: cannot unmarshal into a map[string]interface {}")
+        raise BadRequest(patch.cannot_decode(change, "map[string]interface {}"))
     if media == MERGE:
-        return lambda obj: patch.merge_patch(obj, change)
-    return lambda obj: strategic.strategic_merge(resource.schema, obj, change)
+        return patch.merge_patch(old, change)
+    return strategic.strategic_merge(resource.schema, old, change)

@@ -94,6 +94,7 @@ def _job(obj: Object, old: Object | None, _: Request) -> None:
         labels.setdefault(name, metadata["uid"])
     if not spec.get("selector"):
         spec["selector"] = {"matchLabels": {JOB_UID: metadata["uid"]}}
+    # Upstream's defaults, which are applied again when it is read, give a job without labels its pods'.
     if not metadata.get("labels"):
         metadata["labels"] = dict(labels)
 

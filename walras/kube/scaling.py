@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from walras.core.errors import BadRequest, NotFound
+from walras.core.errors import Cause, NotFound
+from walras.kube import validation
 from walras.kube.patch import copied
 from walras.kube.record import Object
 from walras.kube.registry import Resource
 
+# What the subresource is, whatever it belongs to.
+SCALE: Final = Resource(
+    "autoscaling", "v1", "Scale", "scales", "scale", True,
+    {"$ref": "#/$defs/io.k8s.api.autoscaling.v1.Scale"},
+)  # fmt: skip
 _WORKLOADS: Final = {
     "specReplicasPath": ".spec.replicas",
     "statusReplicasPath": ".status.replicas",
@@ -63,17 +69,18 @@ def view(resource: Resource, obj: Object) -> Object:
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {name: metadata[name] for name in kept if name in metadata},
-        "spec": {"replicas": replicas or 0},
+        "spec": {"replicas": replicas} if replicas else {},
         "status": status,
     }
 
 
 def scaled(resource: Resource, obj: Object, scale: Object) -> Object:
-    """A copy of the object with the Scale's replica count. Raises BadRequest."""
-    spec = scale.get("spec") or {}
-    replicas = spec.get("replicas", 0) if isinstance(spec, dict) else None
-    if type(replicas) is not int or not 0 <= replicas < 2**31:
-        raise BadRequest(f"spec.replicas: Invalid value: {str(replicas)[:64]}: must be a whole number")
+    """A copy of the object with the replica count of a decoded Scale. Raises Invalid."""
+    replicas = (scale.get("spec") or {}).get("replicas", 0)
+    if replicas < 0:
+        name = str(obj["metadata"]["name"])
+        message = f"Invalid value: {replicas}: must be greater than or equal to 0"
+        raise validation.invalid(SCALE, name, [Cause("FieldValueInvalid", message, "spec.replicas")])
     new: Object = copied(obj)
     *parents, last = str(_paths(resource).get("specReplicasPath", "")).strip(".").split(".")
     node = new

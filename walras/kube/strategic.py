@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Final
 
-from walras.core.errors import BadRequest, Invalid
+from walras.core.errors import BadRequest, Invalid, Unclassified
 from walras.kube.patch import copied
 from walras.kube.schema import Schema
 
@@ -55,7 +55,7 @@ def _by_directive(patch: Object) -> Object:
             return added
         case "delete":
             return {}
-    raise BadRequest(f"unknown patch type: {_go(patch[_PATCH])} in map: {_go(patch)}")
+    raise Unclassified(f"unknown patch type: {_go(patch[_PATCH])} in map: {_go(patch)}")
 
 
 def _merge_field(schema: Schema | None, target: Object, key: str, value: Any) -> None:
@@ -108,11 +108,11 @@ def _merge_ordered_lists(schema: Schema | None, target: Object, patch: Object) -
         field = schema.child(key) if schema else None
         if field is None:
             kind = schema.ref.rpartition(".")[2] if schema else ""
-            raise BadRequest(f'unable to find api field in struct {kind} for the json field "{key}"')
+            raise Unclassified(f'unable to find api field in struct {kind} for the json field "{key}"')
         have, sent = target.get(key), patch.get(key)
         for value in (order, *([have] if key in target else ()), *([sent] if key in patch else ())):
             if not isinstance(value, list):
-                raise BadRequest(f"expected a []interface {{}}, but received a {_go_type(value)}")
+                raise Unclassified(f"expected a []interface {{}}, but received a {_go_type(value)}")
         _check_order(field, sent or [], order)
         if key not in patch and key not in target:
             continue
@@ -149,7 +149,7 @@ def _check_order(field: Schema, sent: Sequence[Any], order: Sequence[Any]) -> No
     names = iter([identity(item) for item in order])
     kept = [item for item in sent if not (isinstance(item, dict) and _PATCH in item)]
     if not all(any(identity(item) == name for name in names) for item in kept):
-        raise BadRequest(
+        raise Unclassified(
             f"The order in patch list:\n{_go(sent)}\n doesn't match $setElementOrder list:\n{_go(order)}\n"
         )
 
@@ -162,9 +162,9 @@ def _identity(field: Schema) -> Identity:
 
     def identity(item: Any) -> Hashable:
         if not isinstance(item, dict):
-            raise BadRequest(f"expected a map[string]interface {{}}, but received a {_go_type(item)}")
+            raise Unclassified(f"expected a map[string]interface {{}}, but received a {_go_type(item)}")
         if merge_key not in item:
-            raise BadRequest(f"map: {_go(item)} does not contain declared merge key: {merge_key}")
+            raise Unclassified(f"map: {_go(item)} does not contain declared merge key: {merge_key}")
         return _scalar(item[merge_key])
 
     return identity
@@ -182,14 +182,14 @@ def _merge_list(field: Schema, have: list[Any], sent: list[Any]) -> list[Any]:
     if "[]interface {}" in kinds:
         raise Invalid("lists of lists are not supported")
     if len(kinds) > 1:
-        raise BadRequest(f"list element types are not identical: {_go([have, sent])}")
+        raise Unclassified(f"list element types are not identical: {_go([have, sent])}")
     identity = _identity(field)
     if kinds != {"map[string]interface {}"}:
         known = {identity(item) for item in have}
         merged = have + [item for item in _unique(sent) if identity(item) not in known]
         return _in_order(_unique(merged), sent, have, identity)
     if not field.patch_merge_key:
-        raise BadRequest(f"cannot merge lists without merge key for {field.ref.rpartition('.')[2]}")
+        raise Unclassified(f"cannot merge lists without merge key for {field.ref.rpartition('.')[2]}")
     return _merge_maps(field, have, sent, identity)
 
 
@@ -210,9 +210,9 @@ def _merge_maps(field: Schema, have: list[Object], sent: list[Object], identity:
             case "replace":
                 replace = True
             case "merge":
-                raise BadRequest("merging lists cannot yet be specified in the patch")
+                raise Unclassified("merging lists cannot yet be specified in the patch")
             case directive:
-                raise BadRequest(f"unknown patch type: {_go(directive)} in map: {_go(item)}")
+                raise Unclassified(f"unknown patch type: {_go(directive)} in map: {_go(item)}")
     if replace:
         return [_plain(item) for item in plain]
     kept = [item for item in have if field.patch_merge_key not in item or identity(item) not in doomed]

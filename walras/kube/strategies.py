@@ -58,11 +58,15 @@ _ORPHANED: Final = (
 )
 
 
-def propagation(ctx: Context, resource: Resource, obj: Object, asked: str) -> str:
+def warn_of_orphans(ctx: Context, resource: Resource, asked: str) -> None:
+    """Tells who deletes jobs and says nothing of their pods that these stay."""
+    if resource.key == "jobs.batch" and not asked:
+        ctx.warnings.append(_ORPHANED)
+
+
+def propagation(resource: Resource, obj: Object, asked: str) -> str:
     """What becomes of an object's dependents when it is deleted: as asked, or as its type has it."""
     kept = obj["metadata"].get("finalizers") or ()
     if asked or resource.key not in _ORPHANING or "orphan" in kept or "foregroundDeletion" in kept:
         return asked
-    if resource.key == "jobs.batch":
-        ctx.warnings.append(_ORPHANED)
     return "Orphan"

@@ -108,18 +108,16 @@ class Transaction:
     ) -> Object:
         """The new object, with uid, creationTimestamp and, from generateName, its name. AlreadyExists.
 
-        `finish` may fill in more, and refuse, once those are known.
+        `finish` may fill in more, and refuse, once those are known; it refuses what has no name.
         """
         kind = self._resource(cluster, resource)
-        fresh = copy(obj)
+        fresh = {"apiVersion": kind.api_version, "kind": kind.kind, **copy(obj)}
         metadata = fresh.setdefault("metadata", {})
         namespace = str(metadata.get("namespace") or "") if kind.namespaced else ""
         if kind.namespaced and not namespace:
             raise BadRequest(f"{kind.kind}: metadata.namespace is required")
-        metadata["name"] = self._name(cluster, resource, namespace, metadata)
-        key = Key(cluster, resource, namespace, metadata["name"])
-        if self.peek(*key) is not None:
-            raise objects.already_exists(resource, key.name)
+        if finish is None or metadata.get("name") or metadata.get("generateName"):
+            metadata["name"] = self._name(cluster, resource, namespace, metadata)
         objects.initialise(kind, fresh, self._clock.now_ms(), self._ids)
         if resource == objects.PODS:
             named = str((fresh.get("spec") or {}).get("serviceAccountName") or mounting.DEFAULT)
@@ -130,6 +128,10 @@ class Transaction:
         elif resource == objects.NAMESPACES:
             defaults.apply(kind, fresh)
             preparing.prepare(kind, fresh)
+        key = Key(cluster, resource, namespace, str(metadata["name"]))
+        present = self.peek(*key)
+        if present is not None:
+            raise objects.already_exists(resource, key.name, going="deletionTimestamp" in present["metadata"])
         if resource == objects.CRDS:
             definitions.establish(fresh, self._clock.now_ms())
         self._put(key, fresh)
@@ -211,6 +213,9 @@ class Transaction:
         if resource == objects.CRDS and not self._clear(cluster, name):
             definitions.hold(new, now_ms)
             gone = False
+        if gone and "deletionTimestamp" not in old["metadata"]:
+            # What goes at once goes as it was: there was no time in which it was being deleted.
+            new = self._private(key, old)
         if gone or new != old:
             self._put(key, new, deleted=gone)
             self._release(key)

@@ -195,13 +195,79 @@ def _fields_of(node: Type, path: Path, value: Any, found: set[Path], strict: boo
             if len(items) == 1:
                 _fields_of(node.element, inner, items[0], found, strict)
     elif node.kind in (Kind.KEYED, Kind.SET, Kind.MAP, Kind.STRUCT) and not value:
-        pass
-    elif strict and node.kind in (Kind.KEYED, Kind.SET):
-        raise ValueError(f"{text(path)}: expected list, got {value!r}")
-    elif strict and node.kind in (Kind.MAP, Kind.STRUCT):
-        raise ValueError(f"{text(path)}: expected map, got {value!r}")
+        if strict and value is not None:
+            _check_leaf(node, path, value)
     else:
+        if strict:
+            _check_leaf(node, path, value)
         found.add(path)
+
+
+def _check_leaf(node: Type, path: Path, value: Any) -> None:
+    """Raises ValueError for a value of another type than the schema's."""
+    if node.kind in (Kind.KEYED, Kind.SET) and not isinstance(value, list):
+        raise ValueError(f"{text(path)}: expected list, got {_shown(value)}")
+    if node.kind in (Kind.MAP, Kind.STRUCT) and not isinstance(value, dict):
+        raise ValueError(f"{text(path)}: expected map, got {_shown(value)}")
+    form = node.schema.types[0] if len(node.schema.types) == 1 else ""
+    if value is None or node.schema.form in ("quantity", "int-or-string"):
+        return
+    if form == "string" and not isinstance(value, str):
+        raise ValueError(f"{text(path)}: expected string, got &value.valueUnstructured{{Value:{_go(value)}}}")
+    if form in ("integer", "number") and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise ValueError(f"{text(path)}: expected numeric (int or float), got {_go_type(value)}")
+    if form == "boolean" and not isinstance(value, bool):
+        raise ValueError(f"{text(path)}: expected boolean, got {_shown(value)}")
+    if form == "array" and not isinstance(value, list):
+        raise ValueError(f"{text(path)}: expected list, got {_shown(value)}")
+    if form == "object" and not isinstance(value, dict):
+        raise ValueError(f"{text(path)}: expected map, got {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """A value as Go's %v prints upstream's wrapper of it."""
+    return f"&{{{_plain(value)}}}"
+
+
+def _plain(value: Any) -> str:
+    match value:
+        case None:
+            return "<nil>"
+        case bool():
+            return str(value).lower()
+        case list():
+            return f"[{' '.join(map(_plain, value))}]"
+        case dict():
+            return f"map[{' '.join(f'{key}:{_plain(child)}' for key, child in sorted(value.items()))}]"
+    return str(value)
+
+
+def _go(value: Any) -> str:
+    """A value as Go's %#v prints it."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case list():
+            return f"[]interface {{}}{{{', '.join(map(_go, value))}}}"
+        case dict():
+            inner = ", ".join(f'"{key}":{_go(child)}' for key, child in sorted(value.items()))
+            return f"map[string]interface {{}}{{{inner}}}"
+        case str():
+            return f'"{value}"'
+        case None:
+            return "interface {}(nil)"
+    return str(value)
+
+
+def _go_type(value: Any) -> str:
+    match value:
+        case bool():
+            return "bool"
+        case list():
+            return "[]interface {}"
+        case dict():
+            return "map[string]interface {}"
+    return "string"
 
 
 def _grouped(node: Type, path: Path, items: list[Any]) -> dict[Path, list[Any]]:

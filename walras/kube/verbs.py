@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from walras.core.errors import BadRequest, Conflict, MethodNotAllowed, NotFound
-from walras.kube import bodies, objects, patching, policy, scaling, strategies, versions, writing
+from walras.kube import bodies, deletion, objects, patching, policy, scaling, strategies, versions, writing
 from walras.kube.admission.call import ROUNDS_MAX, Call, Unanswered
 from walras.kube.api import API
 from walras.kube.context import Context, Identity
@@ -15,7 +15,8 @@ from walras.kube.events import bookmark
 from walras.kube.eviction import spend
 from walras.kube.hub import View
 from walras.kube.listing import Lister, Page, matcher, named, not_yet, parse_revision
-from walras.kube.options import check_preconditions, grace_s, invalid, is_dry_run, propagation
+from walras.kube.options import check_delete, check_preconditions, grace_s, is_dry_run, propagation
+from walras.kube.patch import copied
 from walras.kube.record import Object
 from walras.kube.registry import Resource
 from walras.kube.transaction import Transaction
@@ -67,6 +68,7 @@ class Verbs:
         continue_: str = "",
         resource_version: str = "",
         resource_version_match: str = "",
+        send_initial_events: bool = False,
     ) -> Page:
         """Objects by (namespace, name); namespace "" is all of them.
 
@@ -77,11 +79,12 @@ class Verbs:
             ctx.cluster,
             resource,
             namespace,
-            matcher(resource, label_selector, field_selector),
+            (label_selector, field_selector),
             limit=limit,
             continue_=continue_,
             resource_version=resource_version,
             match=resource_version_match,
+            initial_events=send_initial_events,
         )
         if resource.stored is None:
             return page
@@ -158,12 +161,15 @@ class Verbs:
         """The object after a PUT of `obj`. Raises Conflict when `obj` was made from an older version."""
         self._check(ctx, "update", resource, namespace, subresource)
         if subresource == "scale":
-            return await self._scale(ctx, resource, namespace, name, lambda _: obj)
+            scale = writing.decoded(ctx, scaling.SCALE, obj)
+            writing.call(scale["metadata"], name)
+            return await self._scale(ctx, resource, namespace, name, lambda _: scale)
         shaped = writing.decoded(ctx, resource, obj)
+        writing.place(shaped["metadata"], namespace)
+        writing.call(shaped["metadata"], name)
         if not subresource and self.makes(ctx.cluster, resource, namespace, name):
-            writing.call(shaped["metadata"], name)
-            shaped["metadata"].pop("resourceVersion", None)
             policy.authorise(ctx, "create", resource, namespace)
+            writing.without_version(resource, shaped["metadata"], name)
             created = await self._staged(
                 ctx, lambda tx: self._writer.create(ctx, tx, resource, namespace, shaped)
             )
@@ -198,7 +204,10 @@ class Verbs:
         media = patching.media_type(resource, content_type)
         if media == patching.APPLY:
             document = (await bodies.decode(body, "application/yaml")).value
-            applied = self._applied(ctx, resource, namespace, name, document)
+            if subresource == "scale":
+                scale = writing.decoded(ctx, scaling.SCALE, self._applied(scaling.SCALE, document))
+                return await self._scale(ctx, resource, namespace, name, lambda _: scale)
+            applied = self._applied(resource, document)
             changed = await self._staged(
                 ctx,
                 lambda tx: self._writer.apply(
@@ -206,37 +215,23 @@ class Verbs:
                 ),
             )
             return versions.served(resource, changed)
-        if force:
-            message = "Forbidden: may not be specified for non-apply patch"
-            raise invalid("PatchOptions", "force", "FieldValueForbidden", message)
-        patched = patching.patcher(resource, body, media)
         if subresource == "scale":
+            patched = patching.patcher(ctx, scaling.SCALE, body, media)
             return await self._scale(ctx, resource, namespace, name, patched)
-
-        def build(old: Object) -> Object:
-            return writing.decoded(ctx, resource, patched(old))
-
+        patched = patching.patcher(ctx, resource, body, media)
         changed = await self._staged(
             ctx,
-            lambda tx: self._writer.update(ctx, tx, resource, namespace, name, subresource, build),
+            lambda tx: self._writer.update(ctx, tx, resource, namespace, name, subresource, patched),
         )
         return versions.served(resource, changed)
 
-    def _applied(self, ctx: Context, resource: Resource, namespace: str, name: str, obj: Object) -> Object:
-        if not ctx.field_manager:
-            message = "Required value: is required for apply patch"
-            raise invalid("PatchOptions", "fieldManager", "FieldValueRequired", message)
-        for part in ("apiVersion", "kind"):
-            if not obj.get(part):
-                raise BadRequest(f"{part} must be set in the applied configuration")
-        shaped = writing.decoded(ctx, resource, obj)
-        metadata = shaped["metadata"]
-        writing.call(metadata, name)
-        if metadata.get("managedFields"):
-            raise BadRequest("metadata.managedFields must be nil")
-        if resource.namespaced:
-            writing.place(metadata, namespace)
-        return shaped
+    def _applied(self, resource: Resource, obj: Object) -> Object:
+        """A configuration that is of the type. Raises BadRequest."""
+        version, kind = str(obj.get("apiVersion") or ""), str(obj.get("kind") or "")
+        if (version, kind) != (resource.api_version, resource.kind):
+            prefix = version if "/" in version else f"/{version}"
+            raise BadRequest(f"invalid object type: {prefix}, Kind={kind}")
+        return obj
 
     async def _scale(
         self,
@@ -263,7 +258,9 @@ class Verbs:
     ) -> Object:
         """The object while something keeps it; else a Status of Success, or for some types the object."""
         self._check(ctx, "delete", resource, namespace)
+        check_delete(options)
         policy.check_delete(resource, name)
+        strategies.warn_of_orphans(ctx, resource, propagation(options))
         ctx = _with_dry_run(ctx, options)
 
         def stage(tx: Transaction) -> tuple[Object, bool]:
@@ -278,6 +275,10 @@ class Verbs:
         deleted, gone = await self._staged(ctx, stage)
         if gone and resource.storage.key not in strategies.RETURNED:
             return _success(resource, deleted)
+        if gone and resource.key == objects.PODS and "deletionTimestamp" not in deleted["metadata"]:
+            # Of a pod that nothing keeps upstream shows the mark that it never had.
+            deleted = copied(deleted)
+            deletion.begin(resource, deleted, self.api.clock.now_ms(), grace_s(options), propagation(options))
         return versions.served(resource, deleted)
 
     async def evict(
@@ -321,13 +322,15 @@ class Verbs:
         label_selector: str = "",
         field_selector: str = "",
     ) -> Object:
-        """The list of the objects that were deleted, or marked."""
+        """The list of the objects that were deleted, or marked, as they were before."""
         self._check(ctx, "deletecollection", resource, namespace)
+        check_delete(options)
         ctx = _with_dry_run(ctx, options)
-        matches = matcher(resource, label_selector, field_selector)
+        selectors = (label_selector, field_selector)
         page = self._lister.page(
-            ctx.cluster, resource, namespace, matches, limit=0, continue_="", resource_version="", match=""
+            ctx.cluster, resource, namespace, selectors, limit=0, continue_="", resource_version="", match=""
         )
+        strategies.warn_of_orphans(ctx, resource, propagation(options))
 
         def stage(tx: Transaction) -> list[Object]:
             deleted = []
@@ -335,19 +338,28 @@ class Verbs:
                 policy.check_delete(resource, str(obj["metadata"]["name"]))
                 where = (namespace and str(obj["metadata"]["namespace"]), str(obj["metadata"]["name"]))
                 if tx.peek(ctx.cluster, resource.storage.key, *where) is not None:
-                    deleted.append(self._delete(ctx, tx, resource, obj, options))
+                    self._delete(ctx, tx, resource, obj, options)
+                    deleted.append(obj)
             return deleted
 
         deleted = await self._staged(ctx, stage)
         return {
             "apiVersion": resource.api_version,
             "kind": resource.list_kind,
-            "metadata": {"resourceVersion": str(self.api.revision(ctx.cluster))},
-            "items": [versions.served(resource, each) for each in deleted],
+            "metadata": {
+                **({} if resource.builtin else {"continue": ""}),
+                "resourceVersion": str(self.api.revision(ctx.cluster)),
+            },
+            "items": [_item(resource, each) for each in deleted],
         }
 
     def _delete(
-        self, ctx: Context, transaction: Transaction, resource: Resource, obj: Object, options: Object
+        self,
+        ctx: Context,
+        transaction: Transaction,
+        resource: Resource,
+        obj: Object,
+        options: Object,
     ) -> Object:
         metadata = obj["metadata"]
         namespace, name = str(metadata.get("namespace") or ""), str(metadata["name"])
@@ -360,7 +372,7 @@ class Verbs:
             namespace,
             name,
             grace_seconds=grace_s(options),
-            propagation=strategies.propagation(ctx, resource, obj, propagation(options)),
+            propagation=strategies.propagation(resource, obj, propagation(options)),
         )
         default = self.api.state.defaults.get(resource.key, {}).get((namespace, name))
         if default and transaction.peek(ctx.cluster, resource.key, namespace, name) is None:
@@ -415,6 +427,14 @@ class Verbs:
                 await transaction.commit()
             return result
         raise Conflict("the object changes faster than its admission webhooks answer; try again")
+
+
+def _item(resource: Resource, obj: Object) -> Object:
+    """An object in a list: those of built-in types do not say again what they are."""
+    shown = versions.served(resource, obj)
+    if not resource.builtin:
+        return shown
+    return {name: value for name, value in shown.items() if name not in ("apiVersion", "kind")}
 
 
 def _with_dry_run(ctx: Context, options: Object) -> Context:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
 from typing import Any, Final
 
 from walras.core.clock import rfc3339
-from walras.core.errors import BadRequest, Cause, MethodNotAllowed
+from walras.core.errors import BadRequest, Cause, MethodNotAllowed, Unclassified
 from walras.kube import (
     defaults,
     fields,
@@ -25,18 +27,20 @@ from walras.kube.access.words import Attributes
 from walras.kube.admission.call import Call
 from walras.kube.api import API
 from walras.kube.context import Context
-from walras.kube.patch import copied
+from walras.kube.options import no_kind, quoted
+from walras.kube.patch import copied, json_kind
 from walras.kube.record import Object, size
 from walras.kube.registry import Resource
+from walras.kube.schema import definitions
 from walras.kube.transaction import Transaction
 
 # What all objects of a cluster may take together: so much for each that its quota allows.
 BYTES_AN_OBJECT: Final = 8 << 10
 BYTES_MIN: Final = 1 << 20
 # What a client may leave out but not change, and what is not the client's to write at all.
-_FIXED: Final = ("name", "namespace", "uid", "creationTimestamp")
+_FIXED: Final = ("name", "namespace", "uid")
 _KEPT: Final = ("deletionTimestamp", "deletionGracePeriodSeconds")
-_OVERWRITTEN: Final = ("generateName", "generation", "resourceVersion", "selfLink")
+_OVERWRITTEN: Final = ("creationTimestamp", "generateName", "generation", "resourceVersion", "selfLink")
 # What a write of a built-in type's status may change of its metadata.
 _STATUS_METADATA: Final = ("labels", "annotations", "managedFields")
 
@@ -46,36 +50,80 @@ def bytes_of(objects: int) -> int:
     return max(BYTES_MIN, objects * BYTES_AN_OBJECT)
 
 
+class Unknown(BadRequest):
+    """Fields that the type does not know, where the client wants to be told; `why` names them."""
+
+    def __init__(self, resource: Resource, faults: list[str]) -> None:
+        self.why = f"strict decoding error: {', '.join(faults)}"
+        kind, version = resource.kind, resource.version
+        subject = f'{kind} in version "{version}" cannot be handled as a {kind}: '
+        super().__init__(f"{subject}{self.why}")
+
+
 def decoded(ctx: Context, resource: Resource, obj: Object) -> Object:
-    """A new object in stored form. Raises BadRequest; unknown fields are refused, told or dropped."""
+    """A new object in stored form. Raises Undecodable; unknown fields are refused, told or dropped."""
     _check_type(resource, obj)
     shaped, unknown = fields.decode(resource.schema, obj)
-    if unknown and ctx.field_validation != "Ignore":
-        faults = [f'unknown field "{path}"' for path in unknown]
+    faults = [f'unknown field "{path}"' for path in unknown]
+    faults += [f'duplicate field "{path}"' for path in ctx.duplicates]
+    if faults and ctx.field_validation != "Ignore":
         if ctx.field_validation == "Strict":
-            raise BadRequest(
-                f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-                f"strict decoding error: {', '.join(faults)}"
-            )
+            raise Unknown(resource, faults)
         ctx.warnings += faults
+    # First, so that lists can leave them out without looking for them.
+    shaped = {"apiVersion": "", "kind": "", **shaped}
     shaped["apiVersion"], shaped["kind"] = resource.api_version, resource.kind
     if not isinstance(shaped.get("metadata"), dict):
         shaped["metadata"] = {}
     return shaped
 
 
+@cache
+def _registered() -> frozenset[tuple[str, str]]:
+    """(apiVersion, kind) of every built-in type."""
+    found = set()
+    for definition in definitions().values():
+        for each in definition.get("x-kubernetes-group-version-kind") or ():
+            group = f"{each['group']}/" if each["group"] else ""
+            found.add((f"{group}{each['version']}", each["kind"]))
+    return frozenset(found)
+
+
 def _check_type(resource: Resource, obj: Object) -> None:
-    given_version, given_kind = obj.get("apiVersion"), obj.get("kind")
-    if given_version not in (None, "", resource.api_version):
-        raise BadRequest(
-            f"the API version in the data ({given_version}) does not match the expected API version "
-            f"({resource.api_version})"
-        )
-    if given_kind not in (None, "", resource.kind):
-        raise BadRequest(
-            f'{given_kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-            f"converting ({given_kind}) to ({resource.kind}): unknown conversion"
-        )
+    """Raises Undecodable or BadRequest, in upstream's words, for an object of another type."""
+    # A custom resource must say what it is; for the others the path does.
+    api_version = obj.get("apiVersion") or (resource.api_version if resource.builtin else "")
+    kind = obj.get("kind") or resource.kind
+    if api_version == resource.api_version and kind == resource.kind:
+        return
+    for field, value in (("apiVersion", api_version), ("kind", kind)):
+        if not isinstance(value, str):
+            why = f"json: cannot unmarshal {json_kind(value)} into Go struct field .{field} of type string"
+            why = f"couldn't get version/kind; json parse error: {why}"
+            raise fields.Undecodable(resource.kind, resource.version, why)
+    version = str(api_version).rpartition("/")[2]
+    if not resource.builtin and api_version != resource.api_version:
+        raise _another_version(resource, str(api_version))
+    if not resource.builtin:
+        message = f"Invalid value: {quoted(kind)}: must be {resource.kind}"
+        name = obj["metadata"].get("name") if isinstance(obj.get("metadata"), dict) else ""
+        cause = Cause("FieldValueInvalid", message, "kind")
+        raise validation.invalid(replace(resource, kind=kind), str(name or ""), [cause])
+    if (api_version, kind) not in _registered():
+        why = no_kind(str(kind), str(api_version))
+        raise fields.Undecodable(str(kind), version, why, resource.kind)
+    if kind == resource.kind:
+        raise _another_version(resource, str(api_version))
+    package = resource.group.partition(".")[0] or "core"
+    why = f"converting ({version}.{kind}) to ({package}.{resource.kind}): unknown conversion"
+    raise fields.Undecodable(kind, version, why, resource.kind)
+
+
+def _another_version(resource: Resource, given: str) -> BadRequest:
+    return BadRequest(
+        f"the API version in the data ({given}) does not match the expected API version "
+        f"({resource.api_version})"
+    )
 
 
 def check_valid(resource: Resource, obj: Object, old: Object | None, served: Resource | None = None) -> None:
@@ -112,17 +160,12 @@ class Writer:
         """
         obj = versions.stored(resource, obj)
         metadata = obj["metadata"]
-        if metadata.get("resourceVersion"):
-            raise BadRequest("resourceVersion should not be set on objects to be created")
-        if resource.namespaced:
-            place(metadata, namespace)
-        elif metadata.get("namespace"):
-            check_valid(resource, obj, None)
-        if not metadata.get("name") and not metadata.get("generateName"):
-            causes = (Cause("FieldValueRequired", "Required value: name or generateName is required",
-                            "metadata.name"),)  # fmt: skip
-            raise validation.invalid(resource, "", list(causes))
-        name = str(metadata.get("name") or metadata.get("generateName"))
+        _drop_repeated_owners(ctx, metadata)
+        version = str(metadata.get("resourceVersion") or "0")
+        if version.isdigit() and int(version[:20]):
+            raise Unclassified("resourceVersion should not be set on objects to be created")
+        place(metadata, namespace if resource.namespaced else "")
+        name = str(metadata.get("name") or metadata.get("generateName") or "")
         policy.check_create(resource, obj)
         self._check_definition(ctx, tx, resource)
         if resource.has_status:
@@ -190,6 +233,7 @@ class Writer:
             self._allocate(ctx, resource, old, new)
         if resource.builtin:
             new.update(structs.completed(resource.schema, new))
+        _warn_of_finalizers(ctx, resource, new["metadata"], old["metadata"] if old else {})
 
     def _check_definition(self, ctx: Context, tx: Transaction, resource: Resource) -> None:
         definition = None if resource.builtin else tx.peek(ctx.cluster, objects.CRDS, "", resource.key)
@@ -270,6 +314,7 @@ class Writer:
         def whole(old: Object) -> Object:
             given = versions.stored(resource, build(versions.served(resource, old)))
             _check_same(resource, old, given, namespace, name)
+            _drop_repeated_owners(ctx, given["metadata"])
             new = within(storage, old, given, subresource)
             defaults.apply(storage, new)
             policy.check_change(ctx, storage, old, new)
@@ -301,6 +346,16 @@ class Writer:
         live = tx.peek(ctx.cluster, resource.storage.key, namespace, name)
         options: dict[str, Any] = {"manager": ctx.field_manager, "force": force, "subresource": subresource,
                                    "now": self._now(ctx)}  # fmt: skip
+
+        def merged(old: Object | None) -> Object:
+            result = managed.apply(resource, old, applied, **options)
+            try:
+                shaped, _ = fields.decode(resource.schema, result)
+            except fields.Undecodable as error:
+                raise Unclassified(error.why) from None
+            shaped.setdefault("metadata", {})
+            return shaped
+
         if live is None:
             if subresource:
                 raise objects.not_found(resource.key, name)
@@ -308,8 +363,11 @@ class Writer:
             if ctx.access is not None:
                 asked = Attributes("create", resource.group, resource.plural, "", namespace, name)
                 ctx.access.require(ctx.identity, ctx.cluster, asked)
-            merged = managed.apply(resource, None, applied, **options)
-            return self.create(ctx, tx, resource, namespace, merged, record=False)
+            made = merged(None)
+            without_version(resource, made["metadata"], name)
+            place(made["metadata"], namespace if resource.namespaced else "")
+            call(made["metadata"], name)
+            return self.create(ctx, tx, resource, namespace, made, record=False)
         return self.update(
             ctx,
             tx,
@@ -317,41 +375,70 @@ class Writer:
             namespace,
             name,
             subresource,
-            lambda old: managed.apply(resource, old, applied, **options),
+            merged,
             record=False,
         )
 
 
 def place(metadata: Object, namespace: str) -> None:
-    """Puts the namespace of the request into the metadata. Raises BadRequest when they disagree."""
+    """Puts the request's namespace ("" for none) into the metadata. Raises BadRequest where they differ."""
+    if not namespace:
+        metadata.pop("namespace", None)
+        return
     given = metadata.get("namespace")
     if given and given != namespace:
         raise BadRequest(
             "the namespace of the provided object does not match the namespace sent on the request"
         )
-    if not namespace:
-        raise BadRequest("an empty namespace may not be set during creation")
     metadata["namespace"] = namespace
 
 
 def call(metadata: Object, name: str) -> None:
-    """Puts the name of the request into the metadata. Raises BadRequest when they disagree."""
-    if metadata.get("name") not in (None, "", name):
+    """Raises BadRequest where the object's name is not that of the request."""
+    given = metadata.get("name")
+    if not given:
         raise BadRequest(
-            f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})"
+            f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
         )
-    metadata["name"] = name
+    if given != name:
+        raise BadRequest(f"the name of the object ({given}) does not match the name on the URL ({name})")
+
+
+def _warn_of_finalizers(ctx: Context, resource: Resource, metadata: Object, before: Object) -> None:
+    """Warns of new finalizers of a custom resource that anybody might use; of others' they are refused."""
+    known = (*objects.FINALIZERS, *(before.get("finalizers") or ()))
+    for name in () if resource.builtin else metadata.get("finalizers") or ():
+        if name not in known and "/" not in name:
+            ctx.warnings.append(
+                f'metadata.finalizers: "{name}": prefer a domain-qualified finalizer name to avoid '
+                "accidental conflicts with other finalizer writers"
+            )
+
+
+def _drop_repeated_owners(ctx: Context, metadata: Object) -> None:
+    """Takes out owner references that are there already, with a warning."""
+    kept: list[Any] = []
+    repeated: list[str] = []
+    for owner in metadata.get("ownerReferences") or ():
+        if owner in kept:
+            repeated.append(str(owner.get("uid", "")))
+        else:
+            kept.append(owner)
+    if repeated:
+        metadata["ownerReferences"] = kept
+        when = " after mutating admission happens" if ctx.patching else ""
+        ctx.warnings.append(
+            f".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references "
+            "in 1.20+, and may reject such requests as early as 1.24; please fix your requests; "
+            f"duplicate UID(s) observed: {', '.join(repeated)}"
+        )
 
 
 def _check_same(resource: Resource, old: Object, new: Object, namespace: str, name: str) -> None:
     """Raises where the new state is of another object, or of another version than there is."""
     metadata, present = new["metadata"], old["metadata"]
+    place(metadata, namespace)
     call(metadata, name)
-    if metadata.get("namespace") not in (None, "", namespace):
-        raise BadRequest(
-            f"the namespace of the object ({metadata['namespace']}) does not match the namespace on the "
-            f"request ({namespace})"
-        )
     if metadata.get("uid") not in (None, "", present["uid"]):
         raise objects.conflict(
             resource.key,
@@ -360,13 +447,31 @@ def _check_same(resource: Resource, old: Object, new: Object, namespace: str, na
             f"UID in object meta: {present['uid']}",
         )
     version = metadata.get("resourceVersion")
+    _check_number(version)
     if version in (None, "", "0"):
         if not resource.builtin or resource.storage.key in strategies.CONDITIONAL:
             cause = Cause("FieldValueInvalid", "Invalid value: 0: must be specified for an update",
                           "metadata.resourceVersion")  # fmt: skip
-            raise validation.invalid(resource, name, [cause])
+            raise validation.invalid(replace(resource, kind=resource.plural), name, [cause])
     elif version != present["resourceVersion"]:
         raise objects.conflict(resource.key, name)
+
+
+def without_version(resource: Resource, metadata: Object, name: str) -> None:
+    """Prepares the metadata of what an update or apply makes, since there is nothing of the name.
+
+    Raises Conflict for one that is to be a certain object.
+    """
+    _check_number(metadata.pop("resourceVersion", None))
+    if metadata.get("uid"):
+        why = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: "
+        raise objects.conflict(resource.key, name, why)
+
+
+def _check_number(version: object) -> None:
+    """Raises Unclassified for a resourceVersion that is no number."""
+    if version and not (isinstance(version, str) and version.isascii() and version.isdigit()):
+        raise Unclassified(f"strconv.ParseUint: parsing {quoted(str(version)[:64])}: invalid syntax")
 
 
 def within(resource: Resource, old: Object, given: Object, subresource: str) -> Object:

@@ -149,6 +149,8 @@ class Kubelet:
             if "deletionTimestamp" in pod["metadata"]:
                 self._spawn(self._remove(cluster, pod))
             return
+        if not _is_ours(node):
+            return
         self._runtime.set_node(cluster, name, node_limits(node))
 
         def others() -> list[Object]:
@@ -271,3 +273,9 @@ def _container_status(pod: Object, container: str) -> Object:
         if any(each["name"] == container for each in pod["spec"].get(specs) or ()):
             return {"state": {"waiting": {"reason": "ContainerCreating"}}}
     raise BadRequest(f"container {container} is not valid for pod {pod['metadata']['name']}")
+
+
+def _is_ours(node: Object) -> bool:
+    """Whether the node is one of this server's own; the operator may keep others, run by something else."""
+    provider = str((node.get("spec") or {}).get("providerID") or "")
+    return not provider or provider.startswith("walras://")

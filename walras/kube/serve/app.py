@@ -138,7 +138,8 @@ class Application:
         except ClientGone:
             return
         except WalrasError as error:
-            call.failure, outcome = error, status.answer(error)
+            call.failure = error
+            outcome = status.answer(error, _header(scope, b"accept").decode("latin-1"))
         except Exception:
             log.exception("request failed", method=scope["method"], path=scope["path"])
             call.failure = InternalError("an internal error occurred; the server's log has it")
@@ -146,11 +147,10 @@ class Application:
         finally:
             if call.turn is not None:
                 call.turn.leave()
-        warnings = (warning(call.request.deprecation),) if call.request and call.request.deprecation else ()
+        warnings = _warnings(call.request)
         if isinstance(outcome, Answer):
             code = outcome.status
-            if warnings:
-                outcome = replace(outcome, headers=(*outcome.headers, *warnings))
+            outcome = replace(outcome, headers=(*outcome.headers, *warnings)) if warnings else outcome
             outcome = await compressed(outcome, _header(scope, b"accept-encoding"))
             await send_answer(send, outcome, head_only=scope["method"] == "HEAD")
         else:
@@ -343,7 +343,7 @@ class Application:
 
         async def body() -> dict[str, Any]:
             limit = EXTRA_BYTES_MAX if request.identity.cluster else OPERATOR_BYTES_MAX
-            return (await request.decoded(limit)).value
+            return (await request.decoded(limit=limit)).value
 
         route, method = request.route, "GET" if request.method == "HEAD" else request.method
         asked = Asked(request.identity, route.cluster, method, route.rest, request.query, body)
@@ -368,7 +368,7 @@ def version() -> dict[str, str]:
 
 def _unknown(registry: Registry, route: Route) -> Answer:
     """A Status for a resource that a served group version lacks, plain text for the rest."""
-    if registry.of(route.group, route.version):
+    if registry.of(route.group, route.version) or route.group == "":
         raise NotFound(status.NOT_SERVED)
     return discovery.not_found()
 
@@ -424,6 +424,16 @@ def _versioned(request: Request, digest: str, make: Callable[[], bytes], headers
     if etag in request.header(b"if-none-match"):
         return Answer(b"", 304, headers=headers)
     return Answer(make(), headers=headers)
+
+
+def _warnings(request: Request | None) -> Headers:
+    """What the caller is warned of, each thing once."""
+    if request is None:
+        return ()
+    told = [request.deprecation] if request.deprecation else []
+    if request.asked is not None:
+        told += request.asked.warnings
+    return tuple(warning(text) for text in dict.fromkeys(told))
 
 
 def _header(scope: Mapping[str, Any], name: bytes) -> bytes:

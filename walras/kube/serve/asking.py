@@ -7,8 +7,7 @@ from urllib.parse import unquote
 
 from walras.kube.access.words import Attributes
 from walras.kube.serve.paths import Route
-from walras.kube.serve.pods import flag
-from walras.kube.serve.requests import Request
+from walras.kube.serve.requests import Request, flag
 
 _VERBS: Final = {"GET": "get", "HEAD": "get", "OPTIONS": "get", "POST": "create", "PUT": "update",
                  "PATCH": "patch", "DELETE": "delete"}  # fmt: skip

@@ -15,7 +15,7 @@ from walras.kube.access.authoriser import Authoriser
 from walras.kube.context import EVERY_CLUSTER
 from walras.kube.objects import PODS
 from walras.kube.registry import Registry, Resource
-from walras.kube.serve import channels, forwarding, pods, status
+from walras.kube.serve import channels, forwarding, pods, requests, status
 from walras.kube.serve.asking import attributes
 from walras.kube.serve.paths import Route
 from walras.kube.serve.ports import PodAccess, Session, Wish
@@ -117,7 +117,7 @@ class Interactive:
             return _Asked(pod, ports=ports)
         query = request.query
         container = pods.container_of(pod, query.get("container", ""))
-        flags = {name: pods.flag(query, name) for name in ("stdin", "stdout", "stderr", "tty")}
+        flags = {name: requests.flag(query, name) for name in ("stdin", "stdout", "stderr", "tty")}
         wanted = channels.wish(flags)
         command: tuple[str, ...] = ()
         if request.route.subresource == "exec":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal
 
+import msgspec
 import yaml
 
 from walras.core.errors import NotAcceptable
@@ -92,10 +93,24 @@ def one(
             table = tables.table(resource, [obj], now_ms=now(), include_object=include_object)
             version = obj.get("metadata", {}).get("resourceVersion")
             return shape.encode({**table, "metadata": {"resourceVersion": version} if version else {}})
-        case "PartialObjectMetadata" | "PartialObjectMetadataList":
+        case "PartialObjectMetadataList":
+            raise _other_shape(shape, "not a list", resource, "")
+        case "PartialObjectMetadata":
             return shape.encode(tables.partial(obj))
         case _:
             return shape.encode(obj)
+
+
+def _other_shape(shape: Representation, is_: str, resource: Resource, suffix: str) -> NotAcceptable:
+    """What upstream says, with its own name of the type, when a list is asked for as one object or so."""
+    package = resource.group.partition(".")[0] or "core"
+    of = f"{package}.{resource.kind}" if resource.builtin else "unstructured.Unstructured"
+    return NotAcceptable(f"you requested {shape.as_}, but the requested object is {is_} (*{of}{suffix})")
+
+
+def bare(item: Object) -> Object:
+    """An item of a list of a built-in type, which says of which it is: upstream writes that once."""
+    return {name: value for name, value in item.items() if name not in ("apiVersion", "kind")}
 
 
 def many(
@@ -111,18 +126,31 @@ def many(
         case "Table":
             table = tables.table(resource, items, now_ms=now(), include_object=include_object)
             return shape.encode({**table, "metadata": metadata})
-        case "PartialObjectMetadata" | "PartialObjectMetadataList":
-            kind, version, items = (
-                "PartialObjectMetadataList",
-                "meta.k8s.io/v1",
-                [*map(tables.partial, items)],
-            )
+        case "PartialObjectMetadata":
+            raise _other_shape(shape, "a list", resource, "List")
+        case "PartialObjectMetadataList":
+            # Of nothing upstream makes a list that is none.
+            shown = [*map(tables.partial, items)] or None
+            found = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}
+            return shape.encode({**found, "metadata": metadata, "items": shown})
         case _:
             kind, version = resource.list_kind, resource.api_version
+            if resource.builtin:
+                items = [bare(item) for item in items]
     return shape.encode({"kind": kind, "apiVersion": version, "metadata": metadata, "items": items})
 
 
 def joined(resource: Resource, items: list[bytes], metadata: Object) -> bytes:
     """A list of objects that are JSON already."""
     head = encode({"kind": resource.list_kind, "apiVersion": resource.api_version, "metadata": metadata})
+    if resource.builtin:
+        start = encode({"apiVersion": resource.api_version, "kind": resource.kind})[:-1] + b","
+        items = [_bare(item, start) for item in items]
     return b'%b,"items":[%b]}' % (head[:-1], b",".join(items))
+
+
+def _bare(item: bytes, start: bytes) -> bytes:
+    """As `bare`, without decoding what begins as objects are written."""
+    if item.startswith(start):
+        return b"{" + item[len(start) :]
+    return encode(bare(msgspec.json.decode(item)))

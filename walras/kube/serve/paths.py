@@ -123,7 +123,8 @@ def _resource(route: Route, segments: list[str], path: str) -> Route:
         namespace, parts, segments = parts[1], parts[2:], segments[2:]
     plural, name, subresource = (*parts, "", "", "")[:3]
     if len(segments) > 3 and subresource != "proxy":
-        return replace(_UNKNOWN, cluster=route.cluster, rest=path.strip("/"))
+        # No subresource has another below it.
+        subresource = "/".join(segments[2:])
     return replace(
         route,
         place="resource",
@@ -137,6 +138,8 @@ def _resource(route: Route, segments: list[str], path: str) -> Route:
 
 def _decode(segment: str) -> str:
     text = unquote(segment) if "%" in segment else segment
-    if not text or text in (".", "..") or "/" in text or "\x00" in text:
+    if text in (".", ".."):
+        raise BadRequest(f"Name parameter invalid: \"{text}\": may not be '{text}'")
+    if not text or "/" in text or "\x00" in text:
         raise BadRequest(f"the path segment {segment[:64]!r} cannot be a name")
     return text

@@ -11,6 +11,7 @@ from walras.core.clock import parse_rfc3339
 from walras.core.errors import BadRequest, Conflict
 from walras.kube.serve.answers import TEXT, Answer, Stream
 from walras.kube.serve.ports import PodAccess
+from walras.kube.serve.requests import flag
 
 Object = dict[str, Any]
 
@@ -27,11 +28,6 @@ def _number(query: Mapping[str, str], name: str, least: int) -> int | None:
     if int(text) < least:
         raise BadRequest(f"{name}: Invalid value: {text}: must be greater than or equal to {least}")
     return int(text)
-
-
-def flag(query: Mapping[str, str], name: str) -> bool:
-    """A boolean parameter as apimachinery reads it: present and not "false" or "0"."""
-    return name in query and query[name].lower() not in ("false", "0")
 
 
 def _since(query: Mapping[str, str], now_ms: int) -> int | None:

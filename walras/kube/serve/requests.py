@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl
 
 from walras.core.errors import BadRequest
-from walras.kube import bodies
+from walras.kube import bodies, options
 from walras.kube.access.authoriser import Authoriser, Decision
 from walras.kube.context import Context, Identity
 from walras.kube.serve.paths import Route
 
 _QUERY_BYTES_MAX: Final = 64 * 1024
 _PARAMETERS_MAX: Final = 100
-FieldValidation = Literal["Strict", "Warn", "Ignore"]
-_FIELD_VALIDATIONS: Final[Mapping[str, FieldValidation]] = {
-    "": "Warn",
+_NUMBER: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_VALIDATIONS: Final[Mapping[str, Literal["Strict", "Warn", "Ignore"]]] = {
     "Strict": "Strict",
-    "Warn": "Warn",
     "Ignore": "Ignore",
 }
-_MANAGER_MAX: Final = 128
 
 
 @dataclass(slots=True)
@@ -41,6 +39,8 @@ class Request:
     decision: Decision | None = None
     # What everybody who asks for this is warned of.
     deprecation: str = ""
+    # The last context made, whose warnings go out with whatever is answered.
+    asked: Context | None = None
 
     def header(self, name: bytes) -> str:
         return self.headers.get(name, b"").decode("latin-1")
@@ -49,38 +49,42 @@ class Request:
         """The undecoded body. Raises RequestEntityTooLarge, Timeout, ClientGone."""
         return await bodies.read(self.receive, self.headers.get(b"content-length"), limit)
 
-    async def decoded(self, limit: int = bodies.BODY_BYTES_MAX) -> bodies.Body:
-        """The object in the body. Raises BadRequest, UnsupportedMediaType and what `body` raises."""
-        return await bodies.decode(await self.body(limit), self.header(b"content-type"))
+    def check_media(self) -> None:
+        """Raises UnsupportedMediaType for a body of no type that is read."""
+        bodies.media_type(self.header(b"content-type"))
 
-    def context(self) -> Context:
-        """The caller, the cluster and the parameters that all writes share. Raises BadRequest."""
+    async def decoded(self, kind: str = "", limit: int = bodies.BODY_BYTES_MAX) -> bodies.Body:
+        """The object in the body, to be a `kind`. Raises BadRequest, UnsupportedMediaType and as `body`."""
+        return await bodies.decode(await self.body(limit), self.header(b"content-type"), kind)
+
+    def context(self, kind: str = "", media: str = "") -> Context:
+        """The caller, the cluster and the parameters that all writes share.
+
+        `kind` names them where it is a write, such as "PatchOptions" with the patch's `media` type. Raises
+        Invalid.
+        """
         query = self.query
-        manager = query.get("fieldManager") or self.header(b"user-agent").partition("/")[0].strip()
-        return Context(
+        if kind:
+            options.check_write(kind, query, media)
+        self.asked = Context(
             identity=self.identity,
             cluster=self.route.cluster,
-            dry_run=dry_run(query.get("dryRun", "")),
-            field_manager=manager[:_MANAGER_MAX],
-            field_validation=_field_validation(query.get("fieldValidation", "")),
+            dry_run=bool(kind) and query.get("dryRun") == "All",
+            field_manager=query.get("fieldManager") or self._agent(),
+            field_validation=_VALIDATIONS.get(query.get("fieldValidation", ""), "Warn"),
             access=self.access,
         )
+        return self.asked
 
-
-def dry_run(value: str) -> bool:
-    if value not in ("", "All"):
-        raise BadRequest(f'dryRun: Unsupported value: "{value[:64]}": supported values: "All"')
-    return value == "All"
-
-
-def _field_validation(value: str) -> FieldValidation:
-    known = _FIELD_VALIDATIONS.get(value)
-    if known is None:
-        raise BadRequest(
-            f'fieldValidation: Unsupported value: "{value[:64]}": '
-            'supported values: "Ignore", "Strict", "Warn"'
-        )
-    return known
+    def _agent(self) -> str:
+        """What a client calls itself, as far as it can be a manager's name."""
+        name, size = "", 0
+        for char in self.header(b"user-agent").partition("/")[0]:
+            size += len(char.encode())
+            if size > options.MANAGER_BYTES_MAX:
+                break
+            name += char if char.isprintable() else ""
+        return name
 
 
 def parse_query(raw: bytes) -> dict[str, str]:
@@ -100,24 +104,32 @@ def parse_query(raw: bytes) -> dict[str, str]:
 
 
 def whole_number(query: Mapping[str, str], name: str) -> int:
-    """A parameter that is zero or more, 0 when absent. Raises BadRequest."""
-    text = query.get(name, "")
-    if not text:
+    """An integer parameter, 0 when absent. Raises BadRequest, in the words of Go's parser."""
+    text = query.get(name)
+    if text is None:
         return 0
-    if not (text.isascii() and text.isdigit()) or len(text) > 18:
-        raise BadRequest(f"{name}: Invalid value: {text[:64]!r}: must be a whole number")
-    return int(text)
+    if not _NUMBER.fullmatch(text):
+        raise BadRequest(f"strconv.ParseInt: parsing {options.quoted(text[:64])}: invalid syntax")
+    number = int(text[:32])
+    if not -(2**63) <= number < 2**63:
+        raise BadRequest(f"strconv.ParseInt: parsing {options.quoted(text[:64])}: value out of range")
+    return number
 
 
-def delete_options(request: Request, body: Mapping[str, Any]) -> dict[str, Any]:
-    """DeleteOptions of the body, else of the query. Raises BadRequest."""
-    query, options = request.query, dict(body)
-    if body:
-        return options
+def flag(query: Mapping[str, str], name: str) -> bool:
+    """A boolean parameter as apimachinery reads it: present and not "false" or "0"."""
+    return name in query and query[name].lower() not in ("false", "0")
+
+
+def delete_options(query: Mapping[str, str]) -> dict[str, Any]:
+    """DeleteOptions of the query, for a request without a body. Raises BadRequest."""
+    found: dict[str, Any] = {}
     if "gracePeriodSeconds" in query:
-        options["gracePeriodSeconds"] = whole_number(query, "gracePeriodSeconds")
-    if query.get("propagationPolicy"):
-        options["propagationPolicy"] = query["propagationPolicy"]
-    if query.get("orphanDependents") in ("true", "false"):
-        options["propagationPolicy"] = "Orphan" if query["orphanDependents"] == "true" else "Background"
-    return options
+        found["gracePeriodSeconds"] = whole_number(query, "gracePeriodSeconds")
+    if "propagationPolicy" in query:
+        found["propagationPolicy"] = query["propagationPolicy"]
+    if "orphanDependents" in query:
+        found["orphanDependents"] = flag(query, "orphanDependents")
+    if "dryRun" in query:
+        found["dryRun"] = [query["dryRun"]]
+    return found

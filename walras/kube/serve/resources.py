@@ -8,37 +8,32 @@ from typing import Any, Final
 from walras.core.clock import Clock, rfc3339
 from walras.core.errors import (
     BadRequest,
+    Cause,
     Expired,
     MethodNotAllowed,
+    NotAcceptable,
     NotFound,
     ServiceUnavailable,
-    UnsupportedMediaType,
 )
-from walras.kube import objects, policy
+from walras.kube import objects, patching, policy
 from walras.kube.access.authoriser import Authoriser
-from walras.kube.bodies import Body
 from walras.kube.context import Context
+from walras.kube.listing import not_yet, parse_revision
+from walras.kube.options import deleting, invalid, is_dry_run
 from walras.kube.record import Key
 from walras.kube.registry import Registry, Resource
 from walras.kube.serve import negotiate, pods, proxy, reviews, status, tokens, watching
-from walras.kube.serve.answers import Answer, Headers, Stream, warning
+from walras.kube.serve.answers import Answer, Stream
 from walras.kube.serve.credentials import Credentials
 from walras.kube.serve.interactive import Interactive
 from walras.kube.serve.ports import PodAccess
-from walras.kube.serve.requests import Request, delete_options, whole_number
+from walras.kube.serve.requests import Request, delete_options, flag, whole_number
 from walras.kube.serve.watching import Following
 from walras.kube.verbs import Verbs
 
 Object = dict[str, Any]
 Outcome = Answer | Stream | Following
 
-APPLY: Final = "application/apply-patch+yaml"
-PATCHES: Final = (
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-    APPLY,
-)
 _ACTING: Final = ("attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "token")
 
 
@@ -72,8 +67,10 @@ class Resources:
         if route.subresource in _ACTING and route.subresource in resource.subresources:
             return await self._act(request, resource)
         if route.subresource and route.subresource not in resource.subresources:
-            raise _no_such_subresource()
-        if request.method in ("GET", "HEAD"):
+            raise _no_such_subresource(resource, route.name)
+        if route.subresource == "finalize" and request.method != "PUT":
+            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
+        if request.method == "GET":
             return self._read(request, resource)
         write = self._writers().get((request.method, bool(route.name), bool(route.subresource)))
         # Writes without a namespace would concern all of them; only reads do.
@@ -98,13 +95,15 @@ class Resources:
 
     def _read(self, request: Request, resource: Resource) -> Outcome:
         shape = negotiate.representation(request.header(b"accept"))
-        if pods.flag(request.query, "watch"):
+        if flag(request.query, "watch"):
             return self._watch(request, resource, shape)
         route, context = request.route, request.context()
         if not route.name:
             return self._list(request, resource, shape, context)
         if resource.namespaced and not route.namespace:
             raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
+        if "resourceVersion" in request.query:
+            self._check_reached(request)
         if shape == negotiate.PLAIN and not route.subresource and resource.stored is None:
             # As it lies in the store: neither decoded nor encoded.
             record = self._verbs.api.state.visible(
@@ -115,6 +114,13 @@ class Resources:
         obj = self._verbs.get(context, resource, route.namespace, route.name, route.subresource)
         return self._one(request, resource, shape, obj)
 
+    def _check_reached(self, request: Request) -> None:
+        """Raises Timeout for a read of a later state than there is, Unclassified for nonsense."""
+        wanted = parse_revision(request.query["resourceVersion"])
+        current = self._verbs.api.revision(request.route.cluster)
+        if wanted > current:
+            raise not_yet(wanted, current)
+
     def _one(
         self,
         request: Request,
@@ -122,29 +128,30 @@ class Resources:
         shape: negotiate.Representation,
         obj: Object,
         code: int = 200,
-        headers: Headers = (),
     ) -> Answer:
         include = request.query.get("includeObject", "")
         body = negotiate.one(resource, obj, shape, include, self._clock.now_ms)
-        return Answer(body, code, shape.content_type, headers)
+        return Answer(body, code, shape.content_type)
 
     def _list(
         self, request: Request, resource: Resource, shape: negotiate.Representation, context: Context
     ) -> Answer:
         query = request.query
+        whole_number(query, "timeoutSeconds")
         page = self._verbs.list(
             context,
             resource,
             request.route.namespace,
             label_selector=query.get("labelSelector", ""),
             field_selector=query.get("fieldSelector", ""),
-            limit=whole_number(query, "limit"),
+            limit=max(0, whole_number(query, "limit")),
             continue_=query.get("continue", ""),
             resource_version=query.get("resourceVersion", ""),
             resource_version_match=query.get("resourceVersionMatch", ""),
+            send_initial_events="sendInitialEvents" in query,
         )
         metadata: Object = {"resourceVersion": page.resource_version}
-        if page.continue_:
+        if page.continue_ or not resource.builtin:
             metadata["continue"] = page.continue_
         if page.remaining is not None:
             metadata["remainingItemCount"] = page.remaining
@@ -176,8 +183,8 @@ class Resources:
                 label_selector=query.get("labelSelector", ""),
                 field_selector=fields,
                 resource_version=query.get("resourceVersion", ""),
-                send_initial_events=pods.flag(query, "sendInitialEvents"),
-                bookmarks=pods.flag(query, "allowWatchBookmarks"),
+                send_initial_events=flag(query, "sendInitialEvents"),
+                bookmarks=flag(query, "allowWatchBookmarks"),
             )
         except Expired as error:
             # Clients expect this one as an event in a stream of status 200.
@@ -189,37 +196,39 @@ class Resources:
 
     async def _create(self, request: Request, resource: Resource) -> Answer:
         shape = negotiate.representation(request.header(b"accept"))
-        context, body = request.context(), await request.decoded()
-        _note_duplicates(body, context, resource)
+        request.check_media()
+        context, body = request.context("CreateOptions"), await request.decoded(resource.kind)
+        context.duplicates = body.duplicates
         created = await self._verbs.create(context, resource, request.route.namespace, body.value)
-        return self._one(request, resource, shape, created, 201, _warnings(context))
+        return self._one(request, resource, shape, created, 201)
 
     async def _update(self, request: Request, resource: Resource) -> Answer:
         shape, route = negotiate.representation(request.header(b"accept")), request.route
-        context, body = request.context(), await request.decoded()
-        _note_duplicates(body, context, resource)
+        context, body = request.context("UpdateOptions"), await request.decoded(resource.kind)
+        context.duplicates = body.duplicates
         is_new = not route.subresource and self._verbs.makes(
             route.cluster, resource, route.namespace, route.name
         )
         updated = await self._verbs.update(
             context, resource, route.namespace, route.name, body.value, subresource=route.subresource
         )
-        return self._one(request, resource, shape, updated, 201 if is_new else 200, _warnings(context))
+        return self._one(request, resource, shape, updated, 201 if is_new else 200)
+
+    def _is_new(self, request: Request, resource: Resource) -> bool:
+        """Whether there is nothing of the name yet."""
+        route = request.route
+        return self._verbs.api.find(route.cluster, resource.storage.key, route.namespace, route.name) is None
 
     async def _patch(self, request: Request, resource: Resource) -> Answer:
+        media = patching.media_type(resource, request.header(b"content-type"))
         shape, route = negotiate.representation(request.header(b"accept")), request.route
-        media = request.header(b"content-type").partition(";")[0].strip().lower()
-        if media not in PATCHES:
-            raise UnsupportedMediaType(
-                "the body of the request was in an unknown format - accepted media types include: "
-                + ", ".join(PATCHES)
-            )
-        context, body = request.context(), await request.body()
-        if media == APPLY:
+        body = await request.body()
+        context = request.context("PatchOptions", media)
+        context.patching = True
+        if media == patching.APPLY:
             # Only an apply must name its manager itself.
             context.field_manager = request.query.get("fieldManager", "")
-        key = resource.storage.key
-        is_new = self._verbs.api.find(route.cluster, key, route.namespace, route.name) is None
+        is_new = self._is_new(request, resource)
         patched = await self._verbs.patch(
             context,
             resource,
@@ -228,15 +237,15 @@ class Resources:
             body,
             media,
             subresource=route.subresource,
-            force=pods.flag(request.query, "force"),
+            force=flag(request.query, "force"),
         )
-        return self._one(request, resource, shape, patched, 201 if is_new else 200, _warnings(context))
+        return self._one(request, resource, shape, patched, 201 if is_new else 200)
 
     async def _delete(self, request: Request, resource: Resource) -> Answer:
         shape, route = negotiate.representation(request.header(b"accept")), request.route
         context, options = await self._deletion(request)
         outcome = await self._verbs.delete(context, resource, route.namespace, route.name, options)
-        return self._one(request, resource, shape, outcome, 200, _warnings(context))
+        return self._one(request, resource, shape, outcome)
 
     async def _delete_collection(self, request: Request, resource: Resource) -> Answer:
         if "deletecollection" not in resource.verbs:
@@ -250,14 +259,17 @@ class Resources:
             label_selector=request.query.get("labelSelector", ""),
             field_selector=request.query.get("fieldSelector", ""),
         )
-        return self._one(request, resource, negotiate.PLAIN, outcome, 200, _warnings(context))
+        return self._one(request, resource, negotiate.PLAIN, outcome)
 
     async def _deletion(self, request: Request) -> tuple[Context, Object]:
+        """The options of a deletion: its body's, else those of the query. Raises BadRequest, Invalid."""
         context = request.context()
-        body = (await request.decoded()).value if await _has_body(request) else {}
-        if body.get("dryRun"):
-            context.dry_run = context.dry_run or body["dryRun"] == ["All"]
-        return context, delete_options(request, body)
+        if await _has_body(request):
+            found = deleting((await request.decoded("DeleteOptions")).value)
+        else:
+            found = delete_options(request.query)
+        context.dry_run = is_dry_run(found)
+        return context, found
 
     # What is done rather than stored
 
@@ -265,6 +277,8 @@ class Resources:
         if request.method != "POST" or request.route.name:
             raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
         shape = negotiate.representation(request.header(b"accept"))
+        if shape.as_:
+            raise NotAcceptable(f"a {resource.kind} is no object that could be shown as a {shape.as_}")
         route, cluster = request.route, request.route.cluster
         if resource.namespaced and not route.namespace:
             raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
@@ -283,7 +297,7 @@ class Resources:
         if resource.key == objects.ACCOUNTS:
             return await self._token(request)
         if resource.key != "pods":
-            raise _no_such_subresource()
+            raise _no_such_subresource(resource, request.route.name)
         match request.route.subresource, request.method:
             case "attach" | "exec" | "portforward", "GET" | "POST":
                 raise self._interactive.refusal(request, resource)
@@ -310,8 +324,8 @@ class Resources:
     async def _token(self, request: Request) -> Answer:
         if request.method != "POST":
             raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
-        route, context = request.route, request.context()
-        body = (await request.decoded(tokens.BODY_BYTES_MAX)).value
+        route, context = request.route, request.context("CreateOptions")
+        body = (await request.decoded(limit=tokens.BODY_BYTES_MAX)).value
         made = tokens.request(
             self._verbs.api, self._credentials.accounts, context.cluster, route.namespace, route.name, body
         )
@@ -340,7 +354,7 @@ class Resources:
     async def _bind(
         self, request: Request, resource: Resource, name: str, body: Object | None = None
     ) -> Answer:
-        route, context = request.route, request.context()
+        route, context = request.route, request.context("CreateOptions")
         body = (await request.decoded()).value if body is None else body
         annotations = (body.get("metadata") or {}).get("annotations") or {}
         now = rfc3339(self._clock.now_ms())
@@ -354,7 +368,7 @@ class Resources:
         return Answer(negotiate.PLAIN.encode(status.success(201)), 201)
 
     async def _evict(self, request: Request, resource: Resource) -> Answer:
-        route, context = request.route, request.context()
+        route, context = request.route, request.context("CreateOptions")
         body = (await request.decoded()).value
         await self._verbs.evict(context, resource, route.namespace, route.name, body)
         return Answer(negotiate.PLAIN.encode(status.success(201)), 201)
@@ -364,36 +378,28 @@ async def _has_body(request: Request) -> bool:
     return request.header(b"content-length") not in ("", "0") or b"transfer-encoding" in request.headers
 
 
-def _no_such_subresource() -> NotFound:
+def _no_such_subresource(resource: Resource, name: str) -> NotFound:
+    if not resource.builtin:
+        return objects.not_found(resource.key, name)
     return NotFound(status.NOT_SERVED)
 
 
 def _check_initial_events(query: Mapping[str, str]) -> None:
-    match = query.get("resourceVersionMatch", "")
-    asked = "sendInitialEvents" in query
+    """Raises Invalid for parameters that no watch takes together."""
+    match, field = query.get("resourceVersionMatch", ""), "resourceVersionMatch"
+    asked, forbidden = "sendInitialEvents" in query, "FieldValueForbidden"
+    causes: list[Cause] = []
     if asked and match != "NotOlderThan":
-        raise watching.initial_events_error(
-            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch "
-            "to NotOlderThan"
-        )
+        said = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+        causes.append(Cause(forbidden, said, field))
     if match and not asked:
-        raise watching.initial_events_error(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless "
-            "sendInitialEvents is provided"
-        )
-
-
-def _note_duplicates(body: Body, context: Context, resource: Resource) -> None:
-    """Refuses or warns of fields given twice, as fieldValidation says."""
-    if not body.duplicates or context.field_validation == "Ignore":
-        return
-    told = [f'duplicate field "{path}"' for path in body.duplicates]
-    if context.field_validation == "Strict":
-        kind, version = resource.kind, resource.version
-        subject = f'{kind} in version "{version}" cannot be handled as a {kind}: ' if resource.builtin else ""
-        raise BadRequest(f"{subject}strict decoding error: {', '.join(told)}")
-    context.warnings.extend(told)
-
-
-def _warnings(context: Context) -> Headers:
-    return tuple(warning(text) for text in dict.fromkeys(context.warnings))
+        said = "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+        causes.append(Cause(forbidden, said, field))
+    if match and match != "NotOlderThan":
+        said = f'Unsupported value: "{match[:64]}": supported values: "NotOlderThan"'
+        causes.append(Cause("FieldValueNotSupported", said, field))
+    if match and query.get("continue"):
+        said = "Forbidden: resourceVersionMatch is forbidden when continue is provided"
+        causes.append(Cause(forbidden, said, field))
+    if causes:
+        raise invalid("ListOptions", *causes)

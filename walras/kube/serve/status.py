@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from walras.core.errors import WalrasError
-from walras.kube.serve.answers import Answer, json_answer
+from walras.core.errors import NotAcceptable, WalrasError
+from walras.kube.serve import negotiate
+from walras.kube.serve.answers import Answer
 
 NOT_SERVED = "the server could not find the requested resource"
 METHOD_NOT_ALLOWED = "the server does not allow this method on the requested resource"
@@ -31,11 +32,15 @@ def failure(error: WalrasError) -> dict[str, Any]:
         "metadata": {},
         "status": "Failure",
         "message": error.message,
-        "reason": error.reason,
-        # kubectl looks into the details of every NotFound without asking whether there are any.
-        **({"details": details} if details or error.code == 404 else {}),
+        **({"reason": error.reason} if error.reason else {}),
+        **({"details": details} if details or _has_details(error) else {}),
         "code": error.code,
     }
+
+
+def _has_details(error: WalrasError) -> bool:
+    """Whether upstream writes details though there are none; kubectl looks into them without asking."""
+    return error.code in (404, 405, 415) or (error.code == 422 and not error.causes)
 
 
 def success(code: int = 200) -> dict[str, Any]:
@@ -43,11 +48,15 @@ def success(code: int = 200) -> dict[str, Any]:
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code}
 
 
-def answer(error: WalrasError) -> Answer:
+def answer(error: WalrasError, accept: str = "") -> Answer:
     """The HTTP answer of an error, with Retry-After where the error says when to come back."""
     headers: list[tuple[bytes, bytes]] = []
     if error.retry_after_s is not None:
         headers.append((b"retry-after", str(error.retry_after_s).encode()))
     if error.code == 401:
         headers.append((b"www-authenticate", b'Bearer realm="walras"'))
-    return json_answer(failure(error), error.code, tuple(headers))
+    try:
+        shape = negotiate.representation(accept)
+    except NotAcceptable:
+        shape = negotiate.PLAIN
+    return Answer(shape.encode(failure(error)), error.code, shape.content_type, tuple(headers))

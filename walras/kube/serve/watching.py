@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from walras.core.errors import Invalid, WalrasError
+from walras.core.errors import WalrasError
 from walras.kube import tables, versions
 from walras.kube.events import Event, line
 from walras.kube.registry import Resource
@@ -22,10 +22,6 @@ Shaper = Callable[[Event], bytes]
 DEFAULT_TIMEOUT_S: Final = 1800
 TIMEOUT_S_MAX: Final = 4 * 3600
 _CHUNK_BYTES: Final = 64 * 1024
-
-
-def initial_events_error(message: str) -> Invalid:
-    return Invalid(f'ListOptions.meta.k8s.io "" is invalid: {message}')
 
 
 class Following:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from walras.kube.objects import FINALIZERS
 from walras.kube.registry import Resource
 from walras.kube.validation import names
 from walras.kube.validation.faults import Faults
@@ -35,7 +36,7 @@ def metadata(
     check_labels(faults, "metadata.labels", meta.get("labels"))
     check_annotations(faults, "metadata.annotations", meta.get("annotations"))
     _owners(faults, meta.get("ownerReferences") or ())
-    _finalizers(faults, meta.get("finalizers") or ())
+    _finalizers(faults, meta.get("finalizers") or (), builtin=resource.builtin)
     _managed_fields(faults, meta.get("managedFields") or ())
 
 
@@ -101,9 +102,13 @@ def _owners(faults: Faults, owners: Any) -> None:
             controller = controller or current
 
 
-def _finalizers(faults: Faults, finalizers: Any) -> None:
+def _finalizers(faults: Faults, finalizers: Any, *, builtin: bool) -> None:
     for name in finalizers:
         faults.each("metadata.finalizers", name, names.qualified_name(name))
+    for index, name in enumerate(finalizers if builtin else ()):
+        if "/" not in name and name not in FINALIZERS:
+            detail = "name is neither a standard finalizer name nor is it fully qualified"
+            faults.invalid(f"metadata.finalizers[{index}]", name, detail)
     if "orphan" in finalizers and "foregroundDeletion" in finalizers:
         detail = "finalizer orphan and foregroundDeletion cannot be both set"
         faults.invalid("metadata.finalizers", list(finalizers), detail)

@@ -1,0 +1,1 @@
+"""Kubernetes' own conformance specs, run against the embedded server or the real one."""
