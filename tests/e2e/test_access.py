@@ -224,6 +224,13 @@ def test_what_stands_behind_the_listener_answers_nobody_who_comes_by_another_way
             with socket.create_connection(("127.0.0.1", port), 10, source_address=(source, 0)) as connection:
                 connection.sendall(b"GET /clusters/one/api/v1/pods HTTP/1.1\r\nhost: x\r\n\r\n")
                 assert b" 401 " in connection.recv(4096).split(b"\r\n")[0]
+            with socket.create_connection(("127.0.0.1", port), 10, source_address=(source, 0)) as connection:
+                connection.sendall(
+                    b"GET /clusters/one/api/v1/namespaces/default/pods/x/exec HTTP/1.1\r\nhost: x\r\n"
+                    b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+                    b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                )
+                assert b" 101 " not in connection.recv(4096).split(b"\r\n")[0]
 
 
 def listening(pid: int) -> set[int]:

@@ -1,8 +1,8 @@
 """Clusters that nobody uses leave memory, and nobody who asks notices."""
 
 import pytest
+from support.world import AGENT, World, agent, pod, tell
 
-from tests.support.world import AGENT, World, agent, pod, tell
 from walras.core.errors import Invalid
 from walras.kube.access.authoriser import Authoriser
 from walras.kube.access.words import Attributes

@@ -48,14 +48,23 @@ class Certified:
         """The streams are the application's own."""
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             return
         client = scope.get("client") or ("", 0)
         peer = self.peers.get((str(client[0]), int(client[1])))
         if peer is None:
-            await send_answer(send, status.answer(Unauthorized("Unauthorized")))
+            await _refuse(scope["type"], receive, send)
             return
         await self._app({**scope, "client": peer[1], CERTIFICATE: peer[0]}, receive, send)
+
+
+async def _refuse(kind: str, receive: Receive, send: Send) -> None:
+    if kind == "http":
+        await send_answer(send, status.answer(Unauthorized("Unauthorized")))
+        return
+    await receive()
+    with suppress(Exception):
+        await send({"type": "websocket.close", "code": 1008})
 
 
 class CertificateListener:
