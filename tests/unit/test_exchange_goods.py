@@ -17,7 +17,8 @@ from walras.exchange.holding import LEASES
 from walras.exchange.journal import journal
 from walras.kube.record import Object
 from walras.runtimes.environment import gpu
-from walras.tenants.fit import Usage, choose, demand_of, node_of
+from walras.tenants.demands import demand_of
+from walras.tenants.fit import Usage, choose, node_of
 
 PRODUCT = "device.attributes['gpu.nvidia.com'].productName"
 

@@ -10,7 +10,8 @@ from support.world import lease_node, pod
 
 from walras.core.errors import Invalid
 from walras.devices.request import GpuRequest
-from walras.tenants.fit import Choice, Node, Usage, choose, demand_of, node_of
+from walras.tenants.demands import demand_of
+from walras.tenants.fit import Choice, Node, Usage, choose, node_of
 
 Object = dict[str, Any]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from walras.core.errors import Invalid, NotFound, WalrasError
@@ -14,8 +14,11 @@ from walras.exchange.supply import Supply
 from walras.kube import validation
 from walras.kube.api import API
 from walras.kube.record import Object
+from walras.tenants.demands import Demand, demand_of, taken_by
 from walras.tenants.events import Recorder
-from walras.tenants.fit import Usage, demand_of, node_of, refusals
+from walras.tenants.fit import Node, Usage, node_of, refusals
+from walras.tenants.objects import NAMESPACES, NODES, labels
+from walras.tenants.relations import Relation, relates
 
 FLEET: Final = "fleet"
 PODS: Final = "pods"
@@ -93,7 +96,7 @@ class Bidder:
                 return
             bid = _bid(pod, spec)
             self._check(cluster, bid)
-            self._check_fit(pod, spec["packages"], pool)
+            self._check_fit(cluster, pod, spec["packages"], pool)
         except WalrasError as error:
             self._recorder.event(cluster, pod, "Warning", "InvalidRequest", error.message)
             return
@@ -106,7 +109,7 @@ class Bidder:
         if causes:
             raise validation.invalid(resource, bid["metadata"]["name"], causes)
 
-    def _check_fit(self, pod: Object, packages: Sequence[Object], pool: Pool) -> None:
+    def _check_fit(self, cluster: str, pod: Object, packages: Sequence[Object], pool: Pool) -> None:
         """Raises Invalid for a pod that would not fit any node that its own bid can win, whatever it pays."""
         demand = demand_of(pod)
         assert demand.gpu is not None
@@ -115,6 +118,8 @@ class Bidder:
         for device in models.values():
             node = prospect(demand.gpu, device, pool, self._supply)
             reasons, has = refusals(demand, node_of(node), Usage()), node["status"]["capacity"]
+            if not reasons and relates(demand):
+                reasons = self._kept_away(cluster, demand, node_of(node))
             if not reasons:
                 return
             said = (
@@ -123,6 +128,19 @@ class Bidder:
             )
         if said:  # else there is no such device: the market refuses it, and says what there is
             raise Invalid(said)
+
+    def _kept_away(self, cluster: str, demand: Demand, node: Node) -> list[str]:
+        """Why other pods of the agent would keep this one from a node of its own."""
+        nodes = {each["metadata"]["name"]: node_of(each) for each in self._api.list(cluster, NODES)}
+        placed = ((taken_by(pod), pod["spec"].get("nodeName")) for pod in self._api.list(cluster, PODS))
+        peers = [(other, nodes[where]) for other, where in placed if where in nodes]
+
+        def labels_of(namespace: str) -> Mapping[str, str]:
+            found = self._api.find(cluster, NAMESPACES, "", namespace)
+            return labels(found) if found is not None else {}
+
+        why = Relation(demand, [*nodes.values(), node], peers, labels_of).refusal(node)
+        return [why] if why else []
 
     async def _end(self, cluster: str, bid: Object | None) -> None:
         if bid is None or bid.get("status", {}).get("phase") == "Ended":

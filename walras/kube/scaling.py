@@ -33,6 +33,9 @@ def _selector_text(selector: Any) -> str:
     """A label selector as the text that a list request takes."""
     if not isinstance(selector, dict):
         return str(selector or "")
+    if all(isinstance(value, str) for value in selector.values()):
+        # The selector of older types is the labels themselves.
+        selector = {"matchLabels": selector}
     terms = [f"{key}={value}" for key, value in sorted((selector.get("matchLabels") or {}).items())]
     for term in selector.get("matchExpressions") or ():
         key, values = term.get("key", ""), ",".join(sorted(term.get("values") or ()))

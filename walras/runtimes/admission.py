@@ -10,7 +10,8 @@ from walras.core.errors import WalrasError
 from walras.core.quantity import parse_milli, parse_quantity
 from walras.runtimes.base import Limits
 from walras.runtimes.status import Verdict
-from walras.tenants.fit import Usage, demand_of, node_of, refusals, taken_by
+from walras.tenants.demands import demand_of, taken_by
+from walras.tenants.fit import Usage, node_of, refusals
 
 Object = Mapping[str, Any]
 _OF_THE_HOST: Final = ("hostNetwork", "hostPID", "hostIPC")

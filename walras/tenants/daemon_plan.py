@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from walras.core.errors import WalrasError
-from walras.tenants.fit import Demand, Node, demand_of, selected, tolerated
+from walras.tenants.demands import Demand, demand_of
+from walras.tenants.fit import Node, selected, tolerated
 from walras.tenants.objects import Object, deleting, labels, phase
 from walras.tenants.workloads import available_in_ms, is_ready, share_of
 

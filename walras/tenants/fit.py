@@ -9,32 +9,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
-from walras.core.errors import WalrasError
 from walras.core.money import WHOLE_GPU_MILLI
-from walras.core.quantity import parse_milli, parse_quantity
 from walras.devices.request import (
     MEMORY,
     MIG_PREFIX,
     MILLI,
     WHOLE,
     GpuRequest,
-    gpu_request,
-    is_gpu_resource,
     mig_resource,
     profile_of,
 )
 from walras.kube.selectors import Requirement
+from walras.tenants.demands import ANY, Demand, Port, Raw, amount
 
 LEASE_LABEL: Final = "walras.dev/lease"
 BID_LABEL: Final = "walras.dev/bid"
 DEVICES_ANNOTATION: Final = "walras.dev/devices"
 
-Raw = Mapping[str, Any]
 
 _UNSCHEDULABLE_TAINT: Final = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
 
@@ -45,18 +40,6 @@ class DeviceShare(NamedTuple):
     milli: int
     memory_mib: int
     profile: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What scheduling looks at in a pod. `requests` is in milli for cpu, in units for all else."""
-
-    name: str
-    requests: Mapping[str, int]
-    gpu: GpuRequest | None
-    node_selector: Mapping[str, str]
-    affinity: Raw
-    tolerations: tuple[Raw, ...]
 
 
 @dataclass(slots=True)
@@ -89,18 +72,33 @@ class Usage:
     pods: int = 0
     requests: Counter[str] = field(default_factory=Counter)
     gpus: list[GpuRequest] = field(default_factory=list)
+    ports: Counter[Port] = field(default_factory=Counter)
 
     def add(self, demand: Demand) -> None:
         self.pods += 1
         self.requests.update(demand.requests)
+        self.ports.update(demand.ports)
         if demand.gpu is not None:
             self.gpus.append(demand.gpu)
 
     def remove(self, demand: Demand) -> None:
         self.pods -= 1
         self.requests.subtract(demand.requests)
+        self.ports.subtract(demand.ports)
         if demand.gpu is not None:
             self.gpus.remove(demand.gpu)
+
+    def copy(self) -> Usage:
+        return Usage(self.pods, self.requests.copy(), list(self.gpus), self.ports.copy())
+
+    def clashes(self, ports: Iterable[Port]) -> bool:
+        """Whether a pod has one of these ports at the same address, or at all of them."""
+        taken = [port for port, count in self.ports.items() if count > 0]
+        return any(
+            (protocol, number) == (other[1], other[2]) and (address == other[0] or ANY in (address, other[0]))
+            for address, protocol, number in ports
+            for other in taken
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,27 +107,6 @@ class Choice:
 
     node: str | None
     message: str = ""
-
-
-def demand_of(pod: Raw) -> Demand:
-    """Raises Invalid for a GPU request that no node can have, or a quantity that is none."""
-    spec = pod["spec"]
-    return Demand(
-        name=pod["metadata"]["name"],
-        requests=_requests(spec),
-        gpu=gpu_request(spec),
-        node_selector=spec.get("nodeSelector") or {},
-        affinity=(spec.get("affinity") or {}).get("nodeAffinity") or {},
-        tolerations=tuple(spec.get("tolerations") or ()),
-    )
-
-
-def taken_by(pod: Raw) -> Demand:
-    """What a pod that is on a node takes of it, whatever its manifest looks like. Never raises."""
-    try:
-        return demand_of(pod)
-    except WalrasError:
-        return Demand(pod["metadata"]["name"], {}, None, {}, {}, ())
 
 
 def node_of(node: Raw) -> Node:
@@ -144,22 +121,40 @@ def node_of(node: Raw) -> Node:
         name=metadata["name"],
         labels=metadata.get("labels") or {},
         taints=tuple(taints),
-        allocatable={name: _amount(name, str(value)) for name, value in allocatable.items()},
+        allocatable={name: amount(name, str(value)) for name, value in allocatable.items()},
         devices=_devices(metadata.get("annotations") or {}, allocatable),
     )
 
 
-def choose(demand: Demand, nodes: Sequence[tuple[Node, Usage]], held: frozenset[str] = frozenset()) -> Choice:
-    """The best node for the demand. `held`: names of pending pods whose own nodes wait for them."""
+class Among(Protocol):
+    """What other pods mean for a pod; see `relations.Relation`."""
+
+    def refusal(self, node: Node) -> str: ...
+
+    def score(self, node: Node) -> tuple[int, int]: ...
+
+
+def choose(
+    demand: Demand,
+    nodes: Sequence[tuple[Node, Usage]],
+    held: frozenset[str] = frozenset(),
+    among: Among | None = None,
+) -> Choice:
+    """The best node for the demand. `held`: names of pending pods whose own nodes wait for them.
+
+    `among`: the pod among others, where they matter.
+    """
     if not nodes:
         return Choice(None, "no nodes available to schedule pods")
     best: tuple[tuple[Any, ...], str] | None = None
     reasons: Counter[str] = Counter()
     for node, usage in nodes:
         refused = refusals(demand, node, usage, held)
+        if not refused and among is not None and (why := among.refusal(node)):
+            refused = [why]
         reasons.update(refused)
         if not refused:
-            rank = (*_score(demand, node, usage), node.name)
+            rank = (*_score(demand, node, usage, among), node.name)
             best = min(best, (rank, node.name)) if best is not None else (rank, node.name)
     if best is not None:
         return Choice(best[1])
@@ -180,6 +175,8 @@ def refusals(demand: Demand, node: Node, usage: Usage, held: frozenset[str] = fr
         return ["node(s) of a lease only take pods that ask for a GPU"]
     if node.bid != demand.name and node.bid in held:
         return ["node(s) were won by another pod's bid"]
+    if demand.ports and usage.clashes(demand.ports):
+        return ["node(s) didn't have free ports for the requested pod ports"]
     return _shortages(demand, node, usage)
 
 
@@ -280,7 +277,7 @@ def _taken(request: GpuRequest, share: DeviceShare) -> DeviceShare | None:
     return DeviceShare(request.milli_gpu, request.memory_mib or part)
 
 
-def _score(demand: Demand, node: Node, usage: Usage) -> tuple[float, ...]:
+def _score(demand: Demand, node: Node, usage: Usage, among: Among | None) -> tuple[float, ...]:
     """Less is better: not its own lease, taints it would rather avoid, preferences, what is left over."""
     avoided = sum(
         taint.get("effect") == "PreferNoSchedule" and not tolerated(taint, demand.tolerations)
@@ -297,36 +294,8 @@ def _score(demand: Demand, node: Node, usage: Usage) -> tuple[float, ...]:
         for name in ("cpu", "memory")
         if node.allocatable.get(name)
     )
-    return (node.bid != demand.name, avoided, -preferred, left_milli, left_over)
-
-
-def _requests(spec: Raw) -> Mapping[str, int]:
-    """Containers and sidecars together, or the largest init container if that is more, and overhead."""
-    running: Counter[str] = Counter()
-    largest: Counter[str] = Counter()
-    for container in spec.get("initContainers") or ():
-        asked = _asked(container)
-        if container.get("restartPolicy") == "Always":
-            running.update(asked)
-            largest |= running
-        else:
-            largest |= Counter(asked) + running
-    for container in spec.get("containers") or ():
-        running.update(_asked(container))
-    total = running | largest
-    total.update({name: _amount(name, str(value)) for name, value in (spec.get("overhead") or {}).items()})
-    return dict(total)
-
-
-def _asked(container: Raw) -> dict[str, int]:
-    resources = container.get("resources") or {}
-    asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
-    return {name: _amount(name, str(value)) for name, value in asked.items() if not is_gpu_resource(name)}
-
-
-@lru_cache(maxsize=4096)
-def _amount(resource: str, text: str) -> int:
-    return parse_milli(text) if resource == "cpu" else parse_quantity(text)
+    liking, crowd = among.score(node) if among is not None else (0, 0)
+    return (node.bid != demand.name, avoided, liking - preferred, crowd, left_milli, left_over)
 
 
 def _devices(annotations: Mapping[str, str], allocatable: Mapping[str, Any]) -> tuple[DeviceShare, ...]:
@@ -347,11 +316,11 @@ def _devices(annotations: Mapping[str, str], allocatable: Mapping[str, Any]) -> 
     for name in allocatable:
         if name.startswith(MIG_PREFIX):
             share = DeviceShare(1, 0, profile_of(name))
-            return (share,) * _amount(name, str(allocatable[name]))
+            return (share,) * amount(name, str(allocatable[name]))
     # Both units tell of the same devices.
-    whole = _amount(WHOLE, str(allocatable.get(WHOLE, 0)))
-    memory = _amount(MEMORY, str(allocatable.get(MEMORY, 0)))
+    whole = amount(WHOLE, str(allocatable.get(WHOLE, 0)))
+    memory = amount(MEMORY, str(allocatable.get(MEMORY, 0)))
     if whole:
         return (DeviceShare(WHOLE_GPU_MILLI, memory // whole),) * whole
-    milli = _amount(MILLI, str(allocatable.get(MILLI, 0)))
+    milli = amount(MILLI, str(allocatable.get(MILLI, 0)))
     return (DeviceShare(milli, memory),) if milli else ()

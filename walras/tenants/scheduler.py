@@ -6,7 +6,9 @@ that are on their way to disk. One pass binds many pods of a cluster in one tran
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from walras.core.clock import Clock, rfc3339
@@ -14,10 +16,12 @@ from walras.core.errors import NotFound, WalrasError
 from walras.kube.api import API, Change
 from walras.kube.transaction import Transaction
 from walras.tenants.controller import Key, Manager
+from walras.tenants.demands import Demand, taken_by
 from walras.tenants.events import Recorder
-from walras.tenants.fit import Choice, Node, Usage, choose, node_of, taken_by
+from walras.tenants.fit import Choice, Node, Usage, choose, node_of
 from walras.tenants.objects import (
     CLAIMS,
+    NAMESPACES,
     NODES,
     PODS,
     PRIORITY_CLASSES,
@@ -25,9 +29,14 @@ from walras.tenants.objects import (
     condition,
     deleting,
     finished,
+    labels,
     set_condition,
+    status,
     uid,
 )
+from walras.tenants.preempting import Preemptor, budgets_of
+from walras.tenants.preemption import sacrifice
+from walras.tenants.relations import Relation, relates
 from walras.tenants.view import ClusterView, PodKey, Waiting, waiting_pod
 
 SCHEDULER_NAME: Final = "default-scheduler"
@@ -100,9 +109,9 @@ class Scheduler:
         elif pod["spec"].get("nodeName"):
             view.assumed.pop(key, None)
             view.leave(key)
-            placed = view.placed.get(key)
-            if placed is None or placed[::2] != (pod["spec"]["nodeName"], uid(pod)):
-                view.place(key, pod["spec"]["nodeName"], taken_by(pod), uid(pod))
+            placed, node = view.placed.get(key), pod["spec"]["nodeName"]
+            if placed is None or placed[::2] != (node, uid(pod)) or not placed[1].is_of(pod):
+                view.place(key, node, taken_by(pod, self._priority(cluster, pod)), uid(pod))
         elif view.assumed.get(key) != uid(pod) and _is_ours(pod):
             view.wait(key, waiting_pod(pod, self._priority(cluster, pod)))
         self._enqueue_if_due(cluster, view)
@@ -132,11 +141,10 @@ class Scheduler:
 
     async def _pass(self, cluster: str, view: ClusterView) -> None:
         transaction = self._api.transaction()
-        nodes = [(node, view.usage[name]) for name, node in view.nodes.items()]
         tried: list[PodKey] = []
         while len(tried) < PASS_MAX and (key := view.next()) is not None:
             tried.append(key)
-            self._schedule(transaction, cluster, view, key, nodes)
+            tried += self._schedule(transaction, cluster, view, key)
         # What is left takes the cluster's next turn.
         self._enqueue_if_due(cluster, view)
         try:
@@ -162,24 +170,76 @@ class Scheduler:
         cluster: str,
         view: ClusterView,
         key: PodKey,
-        nodes: list[tuple[Node, Usage]],
-    ) -> None:
+    ) -> Sequence[PodKey]:
+        """Stages what becomes of the pod; other pods that have to go for it."""
         waiting = view.waiting[key]
-        choice = self._choose(cluster, view, key, waiting, nodes)
+        choice = self._choose(cluster, view, key, waiting)
         if choice.node is not None:
             assert waiting.demand is not None
             if self._bind(transaction, cluster, key, waiting.uid, choice.node):
                 view.assumed[key] = waiting.uid
                 view.place(key, choice.node, waiting.demand, waiting.uid)
                 view.leave(key)
-        else:
-            self._refuse(transaction, cluster, key, waiting.uid, choice.message)
+            return ()
+        gone = self._preempt(transaction, cluster, view, key, waiting)
+        self._refuse(transaction, cluster, key, waiting.uid, choice.message, view.nominated.get(key, ""))
+        return gone
 
-    def _choose(
-        self, cluster: str, view: ClusterView, key: PodKey, waiting: Waiting, nodes: list[tuple[Node, Usage]]
-    ) -> Choice:
+    def _preempt(
+        self, transaction: Transaction, cluster: str, view: ClusterView, key: PodKey, waiting: Waiting
+    ) -> Sequence[PodKey]:
+        """Has pods of lower priority go, where that makes room; which they are."""
+        demand = waiting.demand
+        lower = any(priority < waiting.priority for priority in view.priorities)
+        if demand is None or not waiting.preempts or not lower:
+            return ()
+        on = view.on()
+        going = on.get(view.nominated.get(key, ""), ())
+        if any(pod.demand.leaving and pod.demand.priority < waiting.priority for pod in going):
+            # It was promised room that is being made.
+            return ()
+        chosen = sacrifice(
+            demand,
+            view.room(key, waiting.priority),
+            on,
+            budgets_of(self._api, cluster),
+            held=view.held,
+            admits=lambda node, gone: self._admits(cluster, view, demand, node, gone),
+        )
+        if chosen is None:
+            view.nominated.pop(key, None)
+            return ()
+        view.nominated[key] = chosen.node
+        preemptor = Preemptor(self._clock, self._recorder, SCHEDULER_NAME)
+        for victim in chosen.victims:
+            preemptor.stage(transaction, cluster, victim.key, waiting.uid, chosen.node)
+            _, _, victim_uid = view.placed[victim.key]
+            view.place(victim.key, chosen.node, replace(victim.demand, leaving=True), victim_uid)
+        return [victim.key for victim in chosen.victims]
+
+    def _admits(
+        self, cluster: str, view: ClusterView, demand: Demand, node: Node, gone: frozenset[PodKey]
+    ) -> bool:
+        among = self._among(cluster, view, demand, gone)
+        return among is None or not among.refusal(node)
+
+    def _among(
+        self, cluster: str, view: ClusterView, demand: Demand, gone: frozenset[PodKey] = frozenset()
+    ) -> Relation | None:
+        """The pod among those on nodes, without some; None where they do not matter to it."""
+        if not relates(demand) and not view.repelling:
+            return None
+        peers = ((other, node) for key, other, node in view.peers() if key not in gone)
+        return Relation(demand, list(view.nodes.values()), peers, partial(self._labels_of, cluster))
+
+    def _labels_of(self, cluster: str, namespace: str) -> Mapping[str, str]:
+        found = self._api.find(cluster, NAMESPACES, "", namespace)
+        return labels(found) if found is not None else {}
+
+    def _choose(self, cluster: str, view: ClusterView, key: PodKey, waiting: Waiting) -> Choice:
         if waiting.demand is None:
             return Choice(None, waiting.fault)
+        nodes = view.room(key, waiting.priority)
         for claim in waiting.claims:
             found = self._api.find(cluster, CLAIMS, key[0], claim)
             if found is None or deleting(found):
@@ -188,11 +248,13 @@ class Scheduler:
                     None, f'0/{len(nodes)} nodes are available: persistentvolumeclaim "{claim}" {fault}.'
                 )
         # A pod whose bid won a node is like no other pod.
-        known = None if key[1] in view.bids else view.refused.get(waiting.kind)
+        among = self._among(cluster, view, waiting.demand)
+        is_like_others = key[1] not in view.bids and among is None and not view.nominated
+        known = view.refused.get(waiting.kind) if is_like_others else None
         if known is not None:
             return Choice(None, known)
-        choice = choose(waiting.demand, nodes, view.held)
-        if choice.node is None and key[1] not in view.bids:
+        choice = choose(waiting.demand, nodes, view.held, among)
+        if choice.node is None and is_like_others:
             view.refused[waiting.kind] = choice.message
         return choice
 
@@ -203,6 +265,7 @@ class Scheduler:
         def bind(pod: Object) -> None:
             if uid(pod) == pod_uid and not pod["spec"].get("nodeName") and not deleting(pod):
                 pod["spec"]["nodeName"] = node
+                pod.setdefault("status", {}).pop("nominatedNodeName", None)
                 set_condition(pod, "PodScheduled", "True", now)
                 bound.append(pod)
 
@@ -218,11 +281,18 @@ class Scheduler:
         return bool(bound)
 
     def _refuse(
-        self, transaction: Transaction, cluster: str, key: PodKey, pod_uid: str, message: str
+        self,
+        transaction: Transaction,
+        cluster: str,
+        key: PodKey,
+        pod_uid: str,
+        message: str,
+        nominated: str,
     ) -> None:
         pod = self._api.find(cluster, PODS, *key)
         said = condition(pod, "PodScheduled") if pod is not None else None
-        if said is not None and said.get("status") == "False" and said.get("message") == message:
+        told = said is not None and said.get("status") == "False" and said.get("message") == message
+        if told and pod is not None and status(pod).get("nominatedNodeName", "") == nominated:
             return
         now = rfc3339(self._clock.now_ms())
         refused: list[Object] = []
@@ -230,6 +300,10 @@ class Scheduler:
         def refuse(pod: Object) -> None:
             if uid(pod) == pod_uid and not pod["spec"].get("nodeName"):
                 set_condition(pod, "PodScheduled", "False", now, reason="Unschedulable", message=message)
+                if nominated:
+                    pod["status"]["nominatedNodeName"] = nominated
+                else:
+                    pod["status"].pop("nominatedNodeName", None)
                 refused.append(pod)
 
         try:

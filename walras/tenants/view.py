@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,11 @@ import msgspec
 
 from walras.core.clock import parse_rfc3339
 from walras.core.errors import WalrasError
-from walras.tenants.fit import Demand, Node, Usage, demand_of
+from walras.tenants.demands import Demand, demand_of
+from walras.tenants.fit import Node, Usage
 from walras.tenants.objects import Object, uid
+from walras.tenants.preemption import Placed
+from walras.tenants.relations import relates, repels
 
 PodKey = tuple[str, str]
 """Namespace and name."""
@@ -30,8 +33,11 @@ class Waiting:
     # Why no node can ever take it, when its request is nonsense.
     fault: str
     claims: tuple[str, ...]
-    # Pods of equal kind get equal answers.
+    # Pods of equal kind get equal answers, where other pods do not matter.
     kind: bytes
+    preempts: bool = True
+    # The node where room is being made for it.
+    nominated: str = ""
 
 
 @dataclass(slots=True)
@@ -46,6 +52,12 @@ class ClusterView:
     to_try: list[tuple[int, int, PodKey]] = field(default_factory=list)
     queued: set[PodKey] = field(default_factory=set)
     refused: dict[bytes, str] = field(default_factory=dict)
+    # Pods that are on nodes: how many keep others away, and how many of each priority could give way.
+    repelling: int = 0
+    priorities: Counter[int] = field(default_factory=Counter)
+    # Waiting pods to whom others matter, and nodes where room is being made for waiting pods.
+    relating: set[PodKey] = field(default_factory=set)
+    nominated: dict[PodKey, str] = field(default_factory=dict)
     # Between a commit that failed and its next try.
     paused: bool = False
 
@@ -53,6 +65,11 @@ class ClusterView:
         self.displace(key)
         self.placed[key] = (node, demand, pod_uid)
         self.usage.setdefault(node, Usage()).add(demand)
+        self.repelling += repels(demand)
+        if not demand.leaving:
+            self.priorities[demand.priority] += 1
+        for other in self.relating:
+            self.queue(other)
 
     def displace(self, key: PodKey) -> bool:
         """Frees what the pod took; whether it took anything."""
@@ -61,6 +78,10 @@ class ClusterView:
             return False
         node, demand, _ = found
         self.usage[node].remove(demand)
+        self.repelling -= repels(demand)
+        if not demand.leaving:
+            self.priorities[demand.priority] -= 1
+            self.priorities += Counter()
         if not self.usage[node].pods and node not in self.nodes:
             del self.usage[node]
         return True
@@ -89,6 +110,10 @@ class ClusterView:
         """Remembers a pod without a node; queues it if it is new or asks for something else."""
         before = self.waiting.get(key)
         self.waiting[key] = pod
+        if pod.demand is not None and relates(pod.demand):
+            self.relating.add(key)
+        if pod.nominated:
+            self.nominated.setdefault(key, pod.nominated)
         if before is None:
             self.names[key[1]] += 1
         if before is None or (before.uid, before.kind) != (pod.uid, pod.kind):
@@ -98,11 +123,38 @@ class ClusterView:
         """The pod waits no more; what was held for it is there for others."""
         if self.waiting.pop(key, None) is None:
             return
+        self.relating.discard(key)
+        self.nominated.pop(key, None)
         self.names[key[1]] -= 1
         if not self.names[key[1]]:
             del self.names[key[1]]
             if key[1] in self.bids:
                 self.wake()
+
+    def peers(self) -> Iterator[tuple[PodKey, Demand, Node]]:
+        """The pods on nodes that are known, with their nodes."""
+        for key, (name, demand, _) in self.placed.items():
+            node = self.nodes.get(name)
+            if node is not None:
+                yield key, demand, node
+
+    def on(self) -> dict[str, list[Placed]]:
+        """The pods on each node."""
+        found: dict[str, list[Placed]] = {}
+        for key, (name, demand, _) in self.placed.items():
+            found.setdefault(name, []).append(Placed(key, demand))
+        return found
+
+    def room(self, key: PodKey, priority: int) -> list[tuple[Node, Usage]]:
+        """The nodes and what is taken there, also by others for whom room is being made, of such priority."""
+        promised: dict[str, Usage] = {}
+        for other, name in self.nominated.items():
+            waiting = self.waiting.get(other)
+            if other == key or waiting is None or waiting.demand is None or waiting.priority < priority:
+                continue
+            if name in self.nodes:
+                promised.setdefault(name, self.usage[name].copy()).add(waiting.demand)
+        return [(node, promised.get(name) or self.usage[name]) for name, node in self.nodes.items()]
 
     @property
     def bids(self) -> frozenset[str]:
@@ -124,7 +176,7 @@ def waiting_pod(pod: Object, priority: int) -> Waiting:
     spec: Mapping[str, Any] = pod["spec"]
     demand, fault = None, ""
     try:
-        demand = demand_of(pod)
+        demand = demand_of(pod, priority)
     except WalrasError as error:
         fault = error.message
     claims = (volume.get("persistentVolumeClaim") or {} for volume in spec.get("volumes") or ())
@@ -136,6 +188,8 @@ def waiting_pod(pod: Object, priority: int) -> Waiting:
         fault=fault,
         claims=tuple(claim["claimName"] for claim in claims if "claimName" in claim),
         kind=_kind(spec),
+        preempts=spec.get("preemptionPolicy") != "Never",
+        nominated=str((pod.get("status") or {}).get("nominatedNodeName") or ""),
     )
 
 
@@ -145,7 +199,9 @@ def _kind(spec: Mapping[str, Any]) -> bytes:
         [
             [container.get("resources") for container in spec.get("containers") or ()],
             [[each.get("resources"), each.get("restartPolicy")] for each in spec.get("initContainers") or ()],
+            [container.get("ports") for container in spec.get("containers") or ()],
             *(spec.get(name) for name in ("overhead", "nodeSelector", "affinity", "tolerations", "priority")),
+            spec.get("topologySpreadConstraints"),
         ],
         order="sorted",
     )
