@@ -23,6 +23,7 @@ def test_an_agent_takes_its_own_and_only_the_operator_puts_back() -> None:
     async def scene() -> None:
         world = Market()
         await world.open()
+        taken: Object = {}
 
         async def ask(who: Identity, cluster: str, path: str, body: Object | None = None) -> Any:
             async def read() -> Object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import count
 from typing import Protocol
 
@@ -65,12 +66,18 @@ class SequenceIds:
 
 def rfc3339(ms: int) -> str:
     """A `metav1.Time`: seconds, UTC, as in creationTimestamp."""
-    return datetime.fromtimestamp(ms // 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return f"{_second(ms // 1000)}Z"
+
+
+# The present second is asked for again and again.
+@lru_cache(maxsize=64)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).replace(tzinfo=None).isoformat(timespec="seconds")
 
 
 def rfc3339_micro(ms: int) -> str:
     """A `metav1.MicroTime`: microseconds, UTC, as in Lease and Event times."""
-    return rfc3339(ms).removesuffix("Z") + f".{ms % 1000:03d}000Z"
+    return f"{_second(ms // 1000)}.{ms % 1000:03d}000Z"
 
 
 def parse_rfc3339(text: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from walras.core.errors import BadRequest, Cause, Conflict, Unclassified
-from walras.kube import fieldsets, structs
+from walras.kube import fieldsets, shapes, structs
 from walras.kube.fieldsets import FieldSet, Path
 from walras.kube.patch import copied, same, without_nulls
 from walras.kube.registry import Resource
@@ -139,6 +139,11 @@ def _entry(who: _Who, owned: _Owned) -> Object:
 _REQUESTS: Final = "certificatesigningrequests.certificates.k8s.io"
 
 
+# The fields of new objects by type and shape, to be read only: agents make thousands that differ in values.
+_FIRST: Final[dict[tuple[str, str, bytes], Object]] = {}
+_FIRST_MAX: Final = 1024
+
+
 def _filtered(resource: Resource, subresource: str, fields: Iterable[Path]) -> FieldSet:
     """Without what a request to this (sub)resource cannot write."""
     if resource.key == _REQUESTS and not subresource:
@@ -197,10 +202,40 @@ def record(
         _write(new, {})
         return
     try:
-        _write(new, _updated(resource, old, new, managers, manager, subresource, now))
+        if old is None and not managers and resource.builtin and not subresource:
+            _write_first(resource, new, manager, now)
+        else:
+            _write(new, _updated(resource, old, new, managers, manager, subresource, now))
     except BadRequest:
         # What cannot be compared is for validation to refuse; nobody is told to own it.
         _write(new, {})
+
+
+def _write_first(resource: Resource, new: Object, manager: str, now: str) -> None:
+    """The entry of whoever makes an object: for objects of one shape it owns the same fields."""
+    new.get("metadata", {}).pop("managedFields", None)
+    shape = shapes.of(new)
+    first = (resource.key, resource.version, shape)
+    known = _FIRST.get(first) if shape else None
+    if known is None:
+        _write(new, _updated(resource, None, new, {}, manager, "", now))
+        entries = new["metadata"].get("managedFields")
+        if shape and entries:
+            if len(_FIRST) >= _FIRST_MAX:
+                _FIRST.clear()
+            _FIRST[first] = entries[0]["fieldsV1"]
+        return
+    who = _who(manager or "unknown", "Update", resource.api_version, "")
+    new["metadata"]["managedFields"] = [
+        {
+            "manager": who.manager,
+            "operation": who.operation,
+            "apiVersion": resource.api_version,
+            "time": now,
+            "fieldsType": "FieldsV1",
+            "fieldsV1": known,
+        }
+    ]
 
 
 def _updated(
@@ -226,6 +261,8 @@ def _updated(
 
 def _capped(managers: _Managers) -> _Managers:
     """Merges the oldest of too many updaters into one."""
+    if len(managers) <= UPDATE_MANAGERS_MAX:
+        return managers
     updaters = sorted(
         (who for who in managers if who.operation == "Update"), key=lambda who: (managers[who].time, who)
     )
