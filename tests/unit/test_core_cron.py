@@ -71,12 +71,32 @@ def test_an_hour_that_the_clock_skips_has_no_times_and_one_that_it_repeats_has_t
 @pytest.mark.parametrize(
     "text",
     ["", "* * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * * 7", "5-1 * * * *",
-     "*/0 * * * *", "a * * * *", ", * * * *", "@often", "@every", "@every 1 fortnight", "-1 * * * *",
+     "*/0 * * * *", "a * * * *", "1-2-3 * * * *", "@often", "@every", "@every 1 fortnight", "-1 * * * *",
      "9999999999 * * * *", "* * * * * *", "TZ=UTC * * * * *"],
 )  # fmt: skip
 def test_nonsense_is_refused(text: str) -> None:
     with pytest.raises(BadRequest):
         cron.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a * * * *", 'failed to parse int from a: strconv.Atoi: parsing "a": invalid syntax'),
+        ("1/2/3 * * * *", "too many slashes: 1/2/3"),
+        ("*/-5 * * * *", "negative number (-5) not allowed: -5"),
+        ("5-1 * * * *", "beginning of range (5) beyond end of range (1): 5-1"),
+        ("@every x", 'failed to parse duration @every x: time: invalid duration "x"'),
+    ],
+)
+def test_it_is_told_in_the_words_of_kubernetes_library(text: str, said: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        cron.parse(text)
+    assert refused.value.message == said
+
+
+def test_commas_alone_are_allowed_and_name_no_time() -> None:
+    assert cron.parse(", * * * *").after(0) is None
 
 
 def test_the_latest_time_is_found_after_years_of_neglect() -> None:

@@ -6,6 +6,7 @@ star; days of month and week both count unless one of them is a star; hours that
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -17,6 +18,8 @@ from walras.core.quantity import parse_duration_ms
 TEXT_MAX: Final = 512
 YEARS_MAX: Final = 5
 _MINUTE_MS: Final = 60_000
+_INTEGER: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_DIGITS_MAX: Final = 18
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _NAMED: Final[Mapping[str, str]] = {
@@ -59,6 +62,8 @@ class Cron:
 
     def after(self, ms: int) -> int | None:
         """The first time later than `ms`; None where there is none in the next YEARS_MAX years."""
+        if not all(field.values for field in (self.minute, self.hour, self.day, self.month, self.weekday)):
+            return None
         at = datetime.fromtimestamp((ms - ms % _MINUTE_MS + _MINUTE_MS) / 1000, UTC)
         last = at.year + YEARS_MAX
         while at.year <= last:
@@ -135,10 +140,8 @@ def latest(schedule: Schedule, since_ms: int, now_ms: int) -> int | None:
 def _field(text: str, least: int, most: int, names: Mapping[str, int] | None = None) -> _Field:
     values: set[int] = set()
     star = False
-    parts = [part for part in text.split(",") if part]
-    if not parts:
-        raise BadRequest(f"failed to parse int from {text}")
-    for part in parts:
+    # Commas alone are no fault and mean nothing, as there.
+    for part in filter(None, text.split(",")):
         found, is_star = _range(part, least, most, names or {})
         values.update(found)
         star = star or is_star
@@ -146,31 +149,44 @@ def _field(text: str, least: int, most: int, names: Mapping[str, int] | None = N
 
 
 def _range(text: str, least: int, most: int, names: Mapping[str, int]) -> tuple[range, bool]:
-    span, slash, step_text = text.partition("/")
-    step = _number(step_text, {}) if slash else 1
-    if step < 1:
-        raise BadRequest(f"step of range should be a positive number: {text}")
-    if span in ("*", "?"):
-        return range(least, most + 1, step), step == 1
-    low, dash, high = span.partition("-")
-    first = _number(low, names)
-    last = _number(high, names) if dash else most if slash else first
+    span, *steps = text.split("/")
+    low, *highs = span.split("-")
+    star = low in ("*", "?")
+    if star:
+        first, last = least, most
+    else:
+        first = _number(low, names)
+        if len(highs) > 1:
+            raise BadRequest(f"too many hyphens: {text}")
+        last = _number(highs[0], names) if highs else most if steps else first
+    if len(steps) > 1:
+        raise BadRequest(f"too many slashes: {text}")
+    step = _number(steps[0], {}) if steps else 1
     if first < least:
         raise BadRequest(f"beginning of range ({first}) below minimum ({least}): {text}")
     if last > most:
         raise BadRequest(f"end of range ({last}) above maximum ({most}): {text}")
     if first > last:
         raise BadRequest(f"beginning of range ({first}) beyond end of range ({last}): {text}")
-    return range(first, last + 1, step), False
+    if step < 1:
+        raise BadRequest(f"step of range should be a positive number: {text}")
+    return range(first, last + 1, step), star and step == 1
 
 
 def _number(text: str, names: Mapping[str, int]) -> int:
     named = names.get(text.lower())
     if named is not None:
         return named
-    if not (text.isascii() and text.isdigit()) or len(text) > 9:
-        raise BadRequest(f"failed to parse int from {text}")
-    return int(text)
+    if not _INTEGER.fullmatch(text):
+        raise BadRequest(f'failed to parse int from {text}: strconv.Atoi: parsing "{text}": invalid syntax')
+    if len(text) > _DIGITS_MAX:
+        raise BadRequest(
+            f'failed to parse int from {text}: strconv.Atoi: parsing "{text}": value out of range'
+        )
+    number = int(text)
+    if number < 0:
+        raise BadRequest(f"negative number ({number}) not allowed: {text}")
+    return number
 
 
 def _period_ms(text: str) -> int:
@@ -178,5 +194,5 @@ def _period_ms(text: str) -> int:
     try:
         period_ms = parse_duration_ms(text)
     except Invalid:
-        raise BadRequest(f'failed to parse duration "{text}"') from None
+        raise BadRequest(f'failed to parse duration @every {text}: time: invalid duration "{text}"') from None
     return max(1000, period_ms // 1000 * 1000)

@@ -63,9 +63,10 @@ def view(resource: Resource, obj: Object) -> Object:
         raise NotFound(f"the spec replicas field {paths.get('specReplicasPath', '')!r} does not exist")
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
     status: Object = {"replicas": _at(obj, paths.get("statusReplicasPath", "")) or 0}
-    selector = _selector_text(
-        _at(obj, paths["labelSelectorPath"]) if paths.get("labelSelectorPath") else None
-    )
+    wanted = _at(obj, paths["labelSelectorPath"]) if paths.get("labelSelectorPath") else None
+    # The selector of a replication controller is a plain map.
+    plain = resource.key == "replicationcontrollers"
+    selector = _selector_text({"matchLabels": wanted} if plain else wanted)
     if selector:
         status["selector"] = selector
     return {

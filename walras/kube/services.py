@@ -54,7 +54,7 @@ def allocate(service: Object, old: Object | None, others: Iterable[Object]) -> l
         return faults
     others = list(others)
     seed = str(service["metadata"].get("uid", ""))
-    return [*_address(spec, old, others, seed), *_ports(spec, others, seed)]
+    return [*_address(spec, old, others, seed), *_ports(spec, old, others, seed)]
 
 
 def _carry_over(new: Object, old: Object) -> None:
@@ -173,26 +173,37 @@ def _free_address(seed: str, taken: set[Any]) -> str:
     raise InternalError("failed to allocate a serviceIP: range is full")
 
 
-def _ports(spec: Object, others: list[Object], seed: str) -> list[Cause]:
+def _ports(spec: Object, old: Object | None, others: list[Object], seed: str) -> list[Cause]:
     if not _has_ports(spec):
         return []
+    ports: list[Object] = spec.get("ports") or []
     taken = {port for each in others for port in _used(each.get("spec") or {})}
-    faults, mine = [], set[int]()
-    for index, port in enumerate(spec.get("ports") or ()):
-        wanted = port.get("nodePort")
-        if wanted:
-            same = {port for port in mine if port == wanted}
-            faults += _port_faults(f"spec.ports[{index}].nodePort", wanted, taken | same)
-            mine.add(wanted)
-    if faults or (spec["type"] == "LoadBalancer" and not spec.get("allocateLoadBalancerNodePorts", True)):
-        return faults
-    for index, port in enumerate(spec.get("ports") or ()):
-        if not port.get("nodePort"):
-            port["nodePort"] = _free_port(f"{seed}/{index}", taken | mine)
-            mine.add(port["nodePort"])
-    if _has_check(spec) and not spec.get("healthCheckNodePort"):
+    asked = set(_node_ports(spec))
+    mine = set(_used((old or {}).get("spec") or {}))
+    given: dict[int, int] = {}
+    free = spec["type"] == "NodePort" or spec.get("allocateLoadBalancerNodePorts", True)
+    faults: list[Cause] = []
+    for index, port in enumerate(ports):
+        wanted = port.get("nodePort") or 0
+        if not wanted and not free:
+            continue
+        if old is None:
+            # Ports of one number, of several protocols, share what is asked for or given.
+            wanted = wanted or given.get(port["port"], 0) or _asked_for(ports, port["port"])
+        if not wanted:
+            wanted = _free_port(f"{seed}/{index}", taken | mine | asked)
+        elif wanted not in mine or (old is None and given.get(port["port"]) != wanted):
+            faults += _port_faults(f"spec.ports[{index}].nodePort", wanted, taken | mine)
+        port["nodePort"] = wanted
+        given.setdefault(port["port"], wanted)
+        mine.add(wanted)
+    if not faults and _has_check(spec) and not spec.get("healthCheckNodePort"):
         spec["healthCheckNodePort"] = _free_port(f"{seed}/health", taken | mine)
-    return []
+    return faults
+
+
+def _asked_for(ports: list[Object], number: int) -> int:
+    return next((each["nodePort"] for each in ports if each["port"] == number and each.get("nodePort")), 0)
 
 
 def _used(spec: Object) -> Iterator[int]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 from zoneinfo import available_timezones
 
+from walras.core import cron
+from walras.core.errors import BadRequest
 from walras.kube.validation.faults import Faults
 from walras.kube.validation.jobs import job_spec
 
@@ -14,12 +16,11 @@ Object = Mapping[str, Any]
 # Eleven characters stay for what the Job's name adds.
 _NAME_MAX: Final = 52
 _POLICIES: Final = ("Allow", "Forbid", "Replace")
-_FIELDS: Final = 5
 
 
 def cron_job(faults: Faults, obj: Object, old: Object | None) -> None:
     spec = obj.get("spec") or {}
-    _schedule(faults, spec.get("schedule", ""), spec.get("timeZone"))
+    _schedule(faults, spec.get("schedule", ""))
     faults.nonnegative("spec.startingDeadlineSeconds", spec.get("startingDeadlineSeconds"))
     if spec.get("timeZone") is not None:
         _zone(faults, spec["timeZone"])
@@ -35,7 +36,7 @@ def cron_job(faults: Faults, obj: Object, old: Object | None) -> None:
         faults.invalid("metadata.name", name, f"must be no more than {_NAME_MAX} characters")
 
 
-def _schedule(faults: Faults, text: str, zone: Any) -> None:
+def _schedule(faults: Faults, text: str) -> None:
     if not text:
         faults.required("spec.schedule")
         return
@@ -43,12 +44,10 @@ def _schedule(faults: Faults, text: str, zone: Any) -> None:
         detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
         faults.invalid("spec.schedule", text, detail)
         return
-    parts = text.split()
-    if not text.startswith("@") and len(parts) != _FIELDS:
-        found = f"expected exactly {_FIELDS} fields, found {len(parts)}: [{' '.join(parts)}]"
-        faults.invalid("spec.schedule", text, found)
-    elif zone is None:
-        return
+    try:
+        cron.parse(text)
+    except BadRequest as error:
+        faults.invalid("spec.schedule", text, error.message)
 
 
 def _zone(faults: Faults, zone: str) -> None:
