@@ -6,7 +6,7 @@ import pytest
 from support.simulated import played
 
 from walras.market.mechanisms.registry import MECHANISMS
-from walras.sim.world import fuzz, market
+from walras.sim.world import fuzz, standstill
 from walras.sim.world.fuzz import play
 
 
@@ -26,5 +26,5 @@ def ended(seed: int) -> object:
 @pytest.mark.parametrize("first", range(48, 72, 8))
 def test_a_run_with_every_clearing_is_the_same(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
     fewer = [ended(seed) for seed in range(first, first + 8)]
-    monkeypatch.setattr(market, "MOVING", frozenset(MECHANISMS))
+    monkeypatch.setattr(standstill, "MOVING", frozenset(MECHANISMS))
     assert [ended(seed) for seed in range(first, first + 8)] == fewer

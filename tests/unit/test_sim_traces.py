@@ -12,6 +12,8 @@ from support.traces import trace_file
 from walras.core.errors import Invalid
 from walras.core.money import MICROS
 from walras.sim.traces import chances, own, requests, source, synthetic
+from walras.sim.world.jobs import Jobs
+from walras.sim.world.workload import Job
 
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 
@@ -148,3 +150,23 @@ def test_the_public_traces_are_read_whole() -> None:
     assert len(requests.source(requests.azure(azure), azure).streams[0].works_ms) == 8_819
     mooncake = trace_file("mooncake/synthetic_trace.jsonl")
     assert len(requests.source(requests.mooncake(mooncake), mooncake).streams[0].works_ms) == 3_993
+
+
+def test_jobs_in_columns_are_the_jobs_that_were_given() -> None:
+    given = [
+        Job("b", "x", 5, 10, gpus=2, gpus_min=1, deadline_ms=99, job_class="latency", priority=3),
+        Job("c", "y", 5, 20, checkpoint_ms=7, restart_ms=8, value_micros=9, milli=500, term_ms=11),
+        Job("a", "x", 5, 30),
+        Job("d", "x", 1, 40, deadline_ms=0),
+    ]
+    jobs = Jobs(given)
+    assert list(jobs) == given and len(jobs) == 4 and jobs[-1] == given[-1] and jobs[1:3] == given[1:3]
+    assert [job.name for job in jobs.in_order()] == ["d", "b", "c", "a"]
+    assert list(jobs.in_order(by_name=True)) == [given[3], given[2], given[0], given[1]]
+
+
+def test_gangs_are_all_or_nothing_where_that_is_asked_for() -> None:
+    for elastic in (0, 1):
+        spec = synthetic.parse(f"minutes=10,serving=0,elastic={elastic}")
+        jobs = synthetic.source(spec, 16, 1.0, Random(1)).jobs
+        assert any(job.gpus_min < job.gpus for job in jobs) == bool(elastic)

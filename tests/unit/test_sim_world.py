@@ -14,7 +14,7 @@ from walras.core.money import MICROS
 from walras.market.mechanisms.registry import MECHANISMS
 from walras.market.types import Bid, Lease, Outcome, Snapshot
 from walras.sim.traces import synthetic
-from walras.sim.world import market
+from walras.sim.world import standstill
 from walras.sim.world.auditor import AuditError
 from walras.sim.world.leases import Holding
 from walras.sim.world.queue import Queue
@@ -145,7 +145,7 @@ def test_a_clearing_that_is_left_out_would_have_decided_the_same(
     spec = synthetic.parse("minutes=4,serving=1,training=3,job_s_min=20,job_s_max=200")
     study = WorldStudy(lambda gpus, load, chance: synthetic.source(spec, gpus, load, chance), gpus=2)
     fewer = study.run(mechanism, seed=4, load=1.5, progress=lambda _: None)
-    monkeypatch.setattr(market, "MOVING", frozenset(MECHANISMS))
+    monkeypatch.setattr(standstill, "MOVING", frozenset(MECHANISMS))
     every = study.run(mechanism, seed=4, load=1.5, progress=lambda _: None)
     assert fewer == every
 

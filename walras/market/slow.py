@@ -31,23 +31,46 @@ class Slow:
     at_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A pool at one moment: what it has, what of that is under lease, and what is wanted beyond what it has
+    at the posted price. `reserve_micros` is that of the pool's rules."""
+
+    now_ms: int
+    reserve_micros: int
+    milli: int
+    leased_milli: int
+    excess_milli: int
+
+
 def step(slow: Slow, snapshot: Snapshot, *, reserve_micros: int, reserve_max_micros: int) -> Slow:
     """The prices after a clearing of that snapshot; `slow` are those before it.
 
     The reserve lies between `reserve_micros` and `reserve_max_micros`, in proportion to how much more than
     FULL_PERCENT of the pool is under lease; the posted price is never below it.
     """
-    elapsed_ms = max(0, snapshot.now_ms - slow.at_ms)
-    excess = excess_milli(snapshot, slow.posted_micros)
-    posted = moved(snapshot, slow.posted_micros, excess, elapsed_ms)
-    target = _reserve(snapshot, reserve_micros, max(reserve_micros, reserve_max_micros))
+    load = Load(
+        snapshot.now_ms,
+        snapshot.rules.reserve_micros,
+        sum(device.milli for device in snapshot.devices),
+        sum(lease.total_milli for lease in snapshot.leases if lease.state != "reserved"),
+        excess_milli(snapshot, slow.posted_micros),
+    )
+    return step_by(slow, load, reserve_micros=reserve_micros, reserve_max_micros=reserve_max_micros)
+
+
+def step_by(slow: Slow, load: Load, *, reserve_micros: int, reserve_max_micros: int) -> Slow:
+    """The same of a pool of which that is known."""
+    elapsed_ms = max(0, load.now_ms - slow.at_ms)
+    posted = _moved(load, slow.posted_micros, elapsed_ms)
+    target = _reserve(load, reserve_micros, max(reserve_micros, reserve_max_micros))
     most = _most(slow.reserve_micros, elapsed_ms)
     reserve = max(slow.reserve_micros - most, min(slow.reserve_micros + most, target))
     reserve = max(reserve_micros, reserve)
     # What is too little for a whole micro yet adds up, unless the reserve has moved for that time.
     unmoved = (posted, reserve) == (slow.posted_micros, slow.reserve_micros)
-    waits = unmoved and excess != 0 and elapsed_ms < MINUTE_MS
-    return Slow(max(posted, reserve), reserve, slow.at_ms if waits else snapshot.now_ms)
+    waits = unmoved and load.excess_milli != 0 and elapsed_ms < MINUTE_MS
+    return Slow(max(posted, reserve), reserve, slow.at_ms if waits else load.now_ms)
 
 
 def excess_milli(snapshot: Snapshot, price_micros: int) -> int:
@@ -72,10 +95,16 @@ def excess_milli(snapshot: Snapshot, price_micros: int) -> int:
 
 def moved(snapshot: Snapshot, price_micros: int, excess_milli: int, elapsed_ms: int) -> int:
     """The price after that time of so much excess demand: in proportion to it, at most 5% a minute."""
-    milli = max(1, sum(device.milli for device in snapshot.devices))
-    excess = max(-milli, min(milli, excess_milli))
+    milli = sum(device.milli for device in snapshot.devices)
+    load = Load(snapshot.now_ms, snapshot.rules.reserve_micros, milli, 0, excess_milli)
+    return _moved(load, price_micros, elapsed_ms)
+
+
+def _moved(load: Load, price_micros: int, elapsed_ms: int) -> int:
+    milli = max(1, load.milli)
+    excess = max(-milli, min(milli, load.excess_milli))
     change = _most(price_micros, elapsed_ms) * abs(excess) // milli
-    floor = max(snapshot.rules.reserve_micros, PRICE_MIN_MICROS)
+    floor = max(load.reserve_micros, PRICE_MIN_MICROS)
     return max(floor, price_micros + change if excess > 0 else price_micros - change)
 
 
@@ -84,9 +113,7 @@ def _most(price_micros: int, elapsed_ms: int) -> int:
     return price_micros * STEP_PPM * min(MINUTE_MS, elapsed_ms) // (1_000_000 * MINUTE_MS)
 
 
-def _reserve(snapshot: Snapshot, least: int, most: int) -> int:
+def _reserve(load: Load, least: int, most: int) -> int:
     """The reserve of a pool that is as full as this one for long."""
-    milli = max(1, sum(device.milli for device in snapshot.devices))
-    leased = sum(lease.total_milli for lease in snapshot.leases if lease.state != "reserved")
-    above = max(0, min(100, 100 * leased // milli) - FULL_PERCENT)
+    above = max(0, min(100, 100 * load.leased_milli // max(1, load.milli)) - FULL_PERCENT)
     return least + (most - least) * above // (100 - FULL_PERCENT)

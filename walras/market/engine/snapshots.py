@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -46,7 +46,7 @@ class Translated:
 
     def awards(self, cleared: Cleared) -> tuple[Award, ...]:
         """The winners as awards, in the order in which they won."""
-        won, found = cleared.won, []
+        won, found, shares = cleared.won, [], self._shares()
         displaces: dict[int, list[str]] = {}
         for win, lease in zip(cleared.gone.by.tolist(), cleared.gone.displaced.tolist(), strict=True):
             displaces.setdefault(win, []).append(self.leases_by_row[lease].id)
@@ -56,7 +56,7 @@ class Translated:
             award = Award(
                 bid.id,
                 index,
-                self._shares(row, won.devices[won.start[at] : won.start[at + 1]]),
+                shares(row, won.devices[won.start[at] : won.start[at + 1]]),
                 int(cleared.pays[at]),
                 package.price_micros,
                 package.term_ms,
@@ -131,7 +131,7 @@ class Translated:
         award = Award(
             bid.id,
             index,
-            self._shares(decided.option, decided.devices),
+            self._shares()(decided.option, decided.devices),
             decided.pays,
             package.price_micros,
             package.term_ms,
@@ -141,13 +141,19 @@ class Translated:
         )
         return (award,)
 
-    def _shares(self, row: int, devices: Ints) -> tuple[Share, ...]:
-        bid, index = self.packages[row]
-        memory = self.book.catalogue.columns().memory[self.book.options().kind[row]]
-        classes, milli = self.book.devices.kind, bid.packages[index].milli_gpu
-        return tuple(
-            Share(self.devices[device].id, milli, int(memory[classes[device]])) for device in devices.tolist()
-        )
+    def _shares(self) -> Callable[[int, Ints], tuple[Share, ...]]:
+        """What an option takes of devices."""
+        memory, kinds = self.book.catalogue.columns().memory, self.book.options().kind
+        classes, names, packages = self.book.devices.kind, self.devices, self.packages
+
+        def shares(row: int, devices: Ints) -> tuple[Share, ...]:
+            bid, index = packages[row]
+            milli, needs = bid.packages[index].milli_gpu, memory[kinds[row]]
+            return tuple(
+                Share(names[device].id, milli, int(needs[classes[device]])) for device in devices.tolist()
+            )
+
+        return shares
 
 
 def translate(snapshot: Snapshot) -> Translated:

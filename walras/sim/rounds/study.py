@@ -97,12 +97,15 @@ def gavel_study(
     worker: the type of all GPUs, as the table of throughputs names it. Jobs of which the table has no
     throughput are left out, and the study's notes say so; with none left NotFound is raised.
     """
+    trace = tuple(read_trace(trace_file))
+    if not trace:
+        raise Invalid(f"{trace_file}: has no jobs")
     if gpus < 1 or round_s <= 0:
         raise Invalid(f"{gpus} GPUs in rounds of {round_s:g} s: both must be above 0")
     throughputs = read_throughputs(throughputs_file)
     jobs: list[TraceJob] = []
     unknown: list[str] = []
-    for job in read_trace(trace_file):
+    for job in trace:
         try:
             Training(job, throughputs, worker)
         except NotFound as fault:
@@ -110,7 +113,7 @@ def gavel_study(
         else:
             jobs.append(job)
     if not jobs:
-        raise NotFound(unknown[0]) if unknown else Invalid(f"{trace_file}: has no jobs")
+        raise NotFound(unknown[0])
     return GavelStudy(tuple(jobs), throughputs, gpus, round_s, worker, _notes(unknown, len(jobs)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from array import array
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import numpy as np
 from walras.core.errors import Invalid, MoneyError
 from walras.core.money import parse_credits
 from walras.sim.traces.source import Source, wrong
+from walras.sim.world.jobs import Jobs
 from walras.sim.world.workload import SLO_MS, Job, Stream
 
 REQUIRED: Final = ("arrival_ms", "agent", "kind", "work_ms")
@@ -27,12 +29,13 @@ KINDS: Final = ("job", "request")
 class _Requests:
     slo_ms: int
     milli: int
-    rows: list[tuple[int, int]] = field(default_factory=list)
+    arrivals_ms: array[int] = field(default_factory=lambda: array("q"))
+    works_ms: array[int] = field(default_factory=lambda: array("q"))
 
 
 def source(path: Path) -> Source:
     """Reads it a line at a time. Raises Invalid with the line, OSError."""
-    jobs: list[Job] = []
+    jobs = Jobs()
     requests: dict[str, _Requests] = {}
     prices: defaultdict[str, int] = defaultdict(int)
     with path.open(encoding="utf-8-sig", newline="") as lines:
@@ -43,21 +46,22 @@ def source(path: Path) -> Source:
             agent, price = line.text("agent"), line.credits("price")
             prices[agent] = max(prices[agent], price)
             if line.text("kind") == "job":
-                jobs.append(_job(line, agent, price, len(jobs)))
+                jobs.add(_job(line, agent, price, len(jobs)))
             elif line.text("kind") == "request":
                 known = requests.setdefault(
                     agent, _Requests(line.number("slo_ms", SLO_MS, 1), line.number("milli", 1000, 1, 1000))
                 )
-                known.rows.append((line.number("arrival_ms"), line.number("work_ms", None, 1)))
+                known.arrivals_ms.append(line.number("arrival_ms"))
+                known.works_ms.append(line.number("work_ms", None, 1))
             else:
                 raise line.wrong(f'kind is one of {", ".join(KINDS)}, not "{line.text("kind")}"')
     if not jobs and not requests:
         raise Invalid(f"{path}: the trace is empty")
-    jobs.sort(key=lambda job: job.arrival_ms)
     streams = tuple(_stream(agent, each) for agent, each in sorted(requests.items()))
-    last = [job.arrival_ms for job in jobs] + [int(stream.arrivals_ms.max()) for stream in streams]
+    jobs = jobs.in_order()
+    last = [job.arrival_ms for job in jobs[-1:]] + [int(stream.arrivals_ms.max()) for stream in streams]
     known_prices = tuple(sorted((agent, price) for agent, price in prices.items() if price))
-    return Source(max(last) + 1, tuple(jobs), streams, relative=False, prices=known_prices)
+    return Source(max(last) + 1, jobs, streams, relative=False, prices=known_prices)
 
 
 def _check_header(path: Path, names: object) -> None:
@@ -90,8 +94,9 @@ def _job(line: _Line, agent: str, price: int, made: int) -> Job:
 
 
 def _stream(agent: str, requests: _Requests) -> Stream:
-    rows = np.array(sorted(requests.rows, key=lambda row: row[0]), np.int64)
-    return Stream(agent, rows[:, 0], rows[:, 1], requests.slo_ms, requests.milli)
+    come, works = np.array(requests.arrivals_ms, np.int64), np.array(requests.works_ms, np.int64)
+    order = np.argsort(come, kind="stable")
+    return Stream(agent, come[order], works[order], requests.slo_ms, requests.milli)
 
 
 @dataclass(frozen=True, slots=True)

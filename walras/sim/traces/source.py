@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -10,6 +10,7 @@ from random import Random
 import numpy as np
 
 from walras.core.errors import Invalid
+from walras.sim.world.jobs import Jobs
 from walras.sim.world.workload import Ints, Job, Stream
 
 # Loads are multiples of a millionth, so that no sum of floats decides how much of a trace is played.
@@ -25,7 +26,7 @@ class Source:
     """
 
     span_ms: int
-    jobs: tuple[Job, ...] = ()
+    jobs: Sequence[Job] = ()
     streams: tuple[Stream, ...] = ()
     relative: bool = True
     prices: tuple[tuple[str, int], ...] = ()
@@ -85,8 +86,11 @@ def _stream(stream: Stream, span_ms: int, parts: int, chance: Random) -> Stream:
     return replace(stream, arrivals_ms=come[order], works_ms=work[order])
 
 
-def _jobs(jobs: Sequence[Job], span_ms: int, parts: int, chance: Random) -> tuple[Job, ...]:
-    found: list[Job] = []
+def _jobs(jobs: Sequence[Job], span_ms: int, parts: int, chance: Random) -> Jobs:
+    return Jobs(_copied(jobs, span_ms, parts, chance)).in_order(by_name=True)
+
+
+def _copied(jobs: Sequence[Job], span_ms: int, parts: int, chance: Random) -> Iterator[Job]:
     for copy, part in enumerate(_copies(parts)):
         shift_ms = chance.randrange(span_ms)
         kept = jobs if part == PARTS else _drawn(jobs, part, chance)
@@ -95,10 +99,7 @@ def _jobs(jobs: Sequence[Job], span_ms: int, parts: int, chance: Random) -> tupl
             deadline_ms = job.deadline_ms
             if deadline_ms is not None:
                 deadline_ms += arrival_ms - job.arrival_ms
-            found.append(
-                replace(job, name=f"{job.name}.{copy}", arrival_ms=arrival_ms, deadline_ms=deadline_ms)
-            )
-    return tuple(sorted(found, key=lambda job: (job.arrival_ms, job.name)))
+            yield replace(job, name=f"{job.name}.{copy}", arrival_ms=arrival_ms, deadline_ms=deadline_ms)
 
 
 def _drawn(jobs: Sequence[Job], part: int, chance: Random) -> list[Job]:

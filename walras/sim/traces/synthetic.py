@@ -9,6 +9,8 @@ devices.
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from random import Random
 from typing import Final
@@ -18,6 +20,7 @@ import numpy as np
 from walras.core.errors import Invalid
 from walras.sim.traces.chances import exponential, log_uniform, log_uniform_mean
 from walras.sim.traces.source import PARTS, Source
+from walras.sim.world.jobs import Jobs
 from walras.sim.world.workload import Job, Stream
 
 MINUTE_MS: Final = 60_000
@@ -31,7 +34,8 @@ _TENTHS: Final = 10
 @dataclass(frozen=True, slots=True)
 class Spec:
     """minutes: for how long work arrives. serving, training: how many agents of each. serving_percent: of
-    the work, what is requests. request_ms, job_s: the bounds of their sizes in time of a whole device."""
+    the work, what is requests. request_ms, job_s: the bounds of their sizes in time of a whole device.
+    elastic: whether some gangs are content with half, 0 for none."""
 
     minutes: int = 30
     serving: int = 2
@@ -43,6 +47,7 @@ class Spec:
     job_s_max: int = 3_600
     checkpoint_s: int = 60
     restart_s: int = 5
+    elastic: int = 1
 
 
 def parse(text: str) -> Spec:
@@ -80,11 +85,13 @@ def source(spec: Spec, gpus: int, load: float, chance: Random) -> Source:
         _stream(f"serving-{number}", spec, requests_ms // spec.serving, chance)
         for number in range(spec.serving)
     )
-    jobs: list[Job] = []
-    for number in range(spec.training):
-        jobs += _jobs(f"training-{number}", spec, gpus, (work_ms - requests_ms) // spec.training, chance)
-    jobs.sort(key=lambda job: (job.arrival_ms, job.name))
-    return Source(span_ms, tuple(jobs), streams, relative=False)
+    each_ms = (work_ms - requests_ms) // max(1, spec.training)
+    jobs = Jobs(
+        job
+        for number in range(spec.training)
+        for job in _jobs(f"training-{number}", spec, gpus, each_ms, chance)
+    )
+    return Source(span_ms, jobs.in_order(by_name=True), streams, relative=False)
 
 
 def strategy_of(agent: str) -> str:
@@ -110,32 +117,28 @@ def _stream(agent: str, spec: Spec, work_ms: int, chance: Random) -> Stream:
     return Stream(agent, np.array(arrivals, np.int64), np.array(works, np.int64))
 
 
-def _jobs(agent: str, spec: Spec, gpus: int, work_ms: int, chance: Random) -> list[Job]:
+def _jobs(agent: str, spec: Spec, gpus: int, work_ms: int, chance: Random) -> Iterator[Job]:
     """Jobs of that work together, the last one as large as what is left, at times of a Poisson process."""
-    span_ms, made, jobs = spec.minutes * MINUTE_MS, 0, []
-    sizes: list[int] = []
+    span_ms, made, sizes = spec.minutes * MINUTE_MS, 0, array("q")
     while made < work_ms:
         size = log_uniform(chance, 1000 * spec.job_s_min, 1000 * spec.job_s_max)
         sizes.append(min(size, work_ms - made))
         made += size
     # Given their number, the times of a Poisson process are independent and uniform.
-    arrivals = sorted(chance.randrange(span_ms) for _ in sizes)
+    arrivals = array("q", sorted(chance.randrange(span_ms) for _ in sizes))
     for number, (arrival_ms, size) in enumerate(zip(arrivals, sizes, strict=True)):
         gang = min(gpus, chance.choice(GANGS))
-        elastic = gang > 1 and bool(chance.getrandbits(1))
+        elastic = gang > 1 and bool(chance.getrandbits(1)) and bool(spec.elastic)
         slack = chance.randrange(4, 17)
         late = arrival_ms + slack * max(MINUTE_MS, size // gang)
-        jobs.append(
-            Job(
-                name=f"{agent}-{number}",
-                agent=agent,
-                arrival_ms=arrival_ms,
-                work_ms=size,
-                gpus=gang,
-                gpus_min=gang // 2 if elastic else gang,
-                checkpoint_ms=1000 * spec.checkpoint_s,
-                restart_ms=1000 * spec.restart_s,
-                deadline_ms=late if strategy_of(agent) == "deadline" else None,
-            )
+        yield Job(
+            name=f"{agent}-{number}",
+            agent=agent,
+            arrival_ms=arrival_ms,
+            work_ms=size,
+            gpus=gang,
+            gpus_min=gang // 2 if elastic else gang,
+            checkpoint_ms=1000 * spec.checkpoint_s,
+            restart_ms=1000 * spec.restart_s,
+            deadline_ms=late if strategy_of(agent) == "deadline" else None,
         )
-    return jobs

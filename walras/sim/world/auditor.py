@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from walras.sim.world.market import Market
 
 _UNLIMITED: Final = ("mint",)
+_UNUSED: Final = (0, 0)
 
 
 class AuditError(InternalError):
@@ -54,7 +55,7 @@ class Auditor:
         self._about = self._issued = 0
         self._leases: dict[str, tuple[Lease, tuple[str, ...]]] = {}  # with the holds of their terms
         self._named: dict[str, str] = {}  # by hold, its lease
-        self._used: dict[tuple[str, bool], list[int]] = {}
+        self._used: dict[bool, dict[str, list[int]]] = {False: {}, True: {}}  # by device, now and later
         self._devices: tuple[object, ...] = ()
         self._sizes: dict[str, tuple[int, int]] = {}
         self._touched = market.leases.log()
@@ -83,7 +84,7 @@ class Auditor:
         if self._devices is not self._market.devices:
             self._devices = self._market.devices
             self._sizes = {each.id: (each.milli, each.memory_mib) for each in self._market.devices}
-            self._check_devices(name for name, _ in self._used)
+            self._check_devices({**self._used[False], **self._used[True]})
         if self.tell is not None and (changes or entries):
             self.tell(f"{now_ms:>9} {event:<8} {changes or 'money'}")
         self._left -= 1
@@ -104,18 +105,16 @@ class Auditor:
         self._must(leases.keys() == self._leases.keys(), "leases came or went and nobody said so")
         named = sorted(term.hold for holding in leases.values() for term in holding.terms)
         self._must(named == sorted(self._holds), "holds and leases do not match")
-        used, self._used = self._used, {}
+        used, self._used = self._used, {False: {}, True: {}}
         for name, holding in leases.items():
             lease = self._leases[name][0]
             told = (lease.shares, lease.state) == (holding.lease.shares, holding.lease.state)
             self._must(told, f"{name} changed and nobody said so")
             self._count(holding.lease, 1)
-        self._must(
-            {key: each for key, each in used.items() if any(each)}
-            == {key: each for key, each in self._used.items() if any(each)},
-            "devices are not taken as the leases say",
-        )
-        self._check_devices(name for name, _ in self._used)
+        for later, taken in self._used.items():
+            before = {name: each for name, each in used[later].items() if each != [0, 0]}
+            self._must(taken == before, "devices are not taken as the leases say")
+            self._check_devices(taken)
 
     def decided(self, snapshot: Snapshot, outcome: Outcome) -> None:
         """What an outcome promises: nobody pays more than it bid, all have an answer, notice is given."""
@@ -205,40 +204,50 @@ class Auditor:
     def _take(self, name: str) -> set[str]:
         """Have a lease that was touched in the books as it is now; the holds that it has or had."""
         was = self._leases.pop(name, None)
+        lease = self._market.leases.get(name)
         holds: set[str] = set()
         if was is not None:
-            self._count(was[0], -1)
             holds.update(was[1])
             for hold in was[1]:
                 self._named.pop(hold, None)
-        if name in self._market.leases:
-            holding = self._market.leases[name]
-            lease, terms = holding.lease, tuple(term.hold for term in holding.terms)
+        # A lease that is renewed has what it had.
+        same = (
+            was is not None
+            and lease is not None
+            and was[0].shares is lease.shares
+            and was[0].state == lease.state
+        )
+        if was is not None and not same:
+            self._count(was[0], -1)
+        if lease is not None:
+            terms = tuple(term.hold for term in self._market.leases[name].terms)
             self._leases[name] = lease, terms
             for hold in terms:
                 self._must(hold not in self._named, f"hold {hold} is for two leases")
                 self._named[hold] = name
             holds.update(terms)
-            self._count(lease, 1)
+            if not same:
+                self._count(lease, 1)
         return holds
 
     def _count(self, lease: Lease, sign: int) -> None:
         """Now: what runs or drains. Later: what runs or is reserved."""
-        for share in lease.shares:
-            for later, other in ((False, "draining"), (True, "reserved")):
-                if lease.state in ("active", other):
-                    used = self._used.setdefault((share.device, later), [0, 0])
+        for later, other in ((False, "draining"), (True, "reserved")):
+            if lease.state in ("active", other):
+                taken = self._used[later]
+                for share in lease.shares:
+                    used = taken.setdefault(share.device, [0, 0])
                     used[0] += sign * share.milli
                     used[1] += sign * share.memory_mib
 
     def _check_devices(self, names: Iterable[str]) -> None:
         """No device is oversold in compute or memory, now or once the drains are over."""
+        now, later, sizes = self._used[False], self._used[True], self._sizes
         for name in names:
-            for later in (False, True):
-                milli, memory_mib = self._used.get((name, later), (0, 0))
+            for milli, memory_mib in (now.get(name, _UNUSED), later.get(name, _UNUSED)):
                 if milli or memory_mib:
-                    self._must(name in self._sizes, f"{name} is leased and is not there")
-                    size = self._sizes[name]
+                    self._must(name in sizes, f"{name} is leased and is not there")
+                    size = sizes[name]
                     self._must(milli <= size[0] and memory_mib <= size[1], f"{name} is oversold")
 
     def _changes(self, touched: Iterable[str]) -> str:

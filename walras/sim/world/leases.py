@@ -34,7 +34,7 @@ class Term:
 
 @dataclass(slots=True)
 class Holding:
-    """A lease with the bid that won it and what that is for. `began_ms` is true time, None while reserved."""
+    """A lease with the bid that won it and what that is for. `began_ms` is true time, None before."""
 
     lease: Lease
     bid: Bid
@@ -85,6 +85,10 @@ class Leases:
         self._logs.append({})
         return self._logs[-1]
 
+    def unlog(self, log: dict[str, None]) -> None:
+        """Nobody reads that log any more."""
+        self._logs = [each for each in self._logs if each is not log]
+
     def as_market(self) -> tuple[Lease, ...]:
         """As a snapshot has them, with what each holder can pay now."""
         funds = {name: self._bank.available(name) for name in self._bank.weights}
@@ -100,8 +104,6 @@ class Leases:
         self.changes += 1
         # As wide as any number, so that names are in the order in which leases were made.
         lease = award.lease(f"l{self._made:08}", bid, at_ms)
-        if award.starts_now:
-            lease = replace(lease, state="reserved")
         hold = self._bank.hold(bid.agent, award.cost_micros, at_ms)
         terms = [Term(hold, award.price_micros, at_ms, lease.end_ms)]
         holding = Holding(lease, bid, claim, lease.total_milli, terms)
@@ -112,7 +114,8 @@ class Leases:
     def activate(self, holding: Holding, now_ms: int, at_ms: int) -> None:
         """Its capacity is free: the term begins."""
         lease, end_ms = holding.lease, at_ms + holding.lease.term_ms
-        holding.lease = lease = replace(lease, state="active", start_ms=at_ms, end_ms=end_ms)
+        if lease.state == "reserved":
+            holding.lease = lease = replace(lease, state="active", start_ms=at_ms, end_ms=end_ms)
         holding.terms[0].from_ms, holding.terms[0].until_ms = at_ms, end_ms
         holding.began_ms = now_ms
         del self._reserved[holding.claim]

@@ -16,6 +16,7 @@ from walras.sim.traces.chances import log_uniform
 from walras.sim.traces.source import Source
 from walras.sim.traces.synthetic import strategy_of
 from walras.sim.world.figures import Figures
+from walras.sim.world.jobs import Jobs
 from walras.sim.world.recorder import Recorder
 from walras.sim.world.showing import series
 from walras.sim.world.workload import Agent, Job, Workload
@@ -79,7 +80,7 @@ def workload(source: Source, gpus: int, seed: int) -> Workload:
         )
         agents.append(agent)
     worth = {agent.name: agent.value_micros for agent in agents}
-    jobs = tuple(_worth(job, worth[job.agent], chance) for job in source.jobs)
+    jobs = Jobs(_worth(job, worth[job.agent], chance) for job in source.jobs)
     return Workload(tuple(agents), jobs, source.streams, source.span_ms)
 
 

@@ -50,7 +50,9 @@ class World:
         rules: Rules | None = None,
         until_ms: int | None = None,
         rebates: bool = True,
+        kept: bool | None = None,
     ) -> None:
+        """kept: whether the compiled engine keeps the pool, if it can; None for large ones."""
         self.workload, self.now_ms, self.skew_ms = workload, 0, 0
         self.until_ms = 2 * workload.span_ms if until_ms is None else until_ms
         self.events = 0
@@ -63,7 +65,7 @@ class World:
         rules = rules or Rules()
         self.bank = Bank(workload.agents, START_MS, rebates=rebates)
         bidding = Bidding(self.bank, workload.agents, rules.reserve_micros)
-        self.market = Market(mechanism, rules, pool, self.bank, bidding)
+        self.market = Market(mechanism, rules, pool, self.bank, bidding, kept=kept)
         self.auditor = Auditor(self.market, self.bank)
         self.running: dict[JobRun, None] = {}
         self.tally = Tally(workload, self.pool_milli)
