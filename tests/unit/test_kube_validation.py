@@ -113,10 +113,6 @@ def test_sound_objects_have_no_fault() -> None:
             '"Always", "OnFailure", "Never"',
         ),
         (
-            pod(terminationGracePeriodSeconds=-1),
-            "spec.terminationGracePeriodSeconds: Invalid value: -1: must be greater than or equal to 0",
-        ),
-        (
             pod(activeDeadlineSeconds=0),
             "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive",
         ),

@@ -94,9 +94,6 @@ def pod_spec(spec: Object) -> None:
         _container(container)
     for volume in spec.get("volumes") or ():
         _volume(volume)
-    for constraint in spec.get("topologySpreadConstraints") or ():
-        constraint.setdefault("nodeAffinityPolicy", "Honor")
-        constraint.setdefault("nodeTaintsPolicy", "Ignore")
 
 
 def _container(container: Object) -> None:
@@ -154,6 +151,9 @@ def _volume(volume: Object) -> None:
     for name in ("secret", "configMap", "downwardAPI", "projected"):
         if volume.get(name) is not None:
             volume[name].setdefault("defaultMode", 0o644)
+    template = (volume.get("ephemeral") or {}).get("volumeClaimTemplate")
+    if template is not None:
+        _sub(template, "spec").setdefault("volumeMode", "Filesystem")
     if volume.get("hostPath") is not None:
         volume["hostPath"].setdefault("type", "")
     for item in (volume.get("downwardAPI") or {}).get("items") or ():

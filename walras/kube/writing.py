@@ -10,6 +10,7 @@ from typing import Any, Final
 from walras.core.clock import rfc3339
 from walras.core.errors import BadRequest, Cause, MethodNotAllowed, Unclassified
 from walras.kube import (
+    advice,
     defaults,
     fields,
     managed,
@@ -228,6 +229,7 @@ class Writer:
         if old is None:
             self._allocate(ctx, resource, old, new)
         check_valid(resource, new, old, served)
+        ctx.warnings += advice.warnings(resource, new, old, subresource)
         signing.check(ctx, resource, new, old, subresource)
         if old is not None and not subresource:
             self._allocate(ctx, resource, old, new)

@@ -240,7 +240,9 @@ class PodWorker:
         if await self.pause(float(seconds)):
             self._verdict = _DEADLINE
             self.event("Normal", "DeadlineExceeded", _DEADLINE.message)
-            self.stop("shutdown", float(self.pod["spec"].get("terminationGracePeriodSeconds", 30)))
+            grace_s = float(self.pod["spec"].get("terminationGracePeriodSeconds", 30))
+            # As everywhere, less than none is a second.
+            self.stop("shutdown", grace_s if grace_s >= 0 else 1.0)
 
     async def _terminate(self, alive: asyncio.Future[None]) -> None:
         """SIGTERM, the time that is left, SIGKILL; a shorter time may be set meanwhile."""

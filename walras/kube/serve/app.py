@@ -150,7 +150,7 @@ class Application:
         warnings = _warnings(call.request)
         if isinstance(outcome, Answer):
             code = outcome.status
-            outcome = replace(outcome, headers=(*outcome.headers, *warnings)) if warnings else outcome
+            outcome = replace(outcome, headers=(*warnings, *outcome.headers)) if warnings else outcome
             outcome = await compressed(outcome, _header(scope, b"accept-encoding"))
             await send_answer(send, outcome, head_only=scope["method"] == "HEAD")
         else:

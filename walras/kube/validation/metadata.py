@@ -129,8 +129,10 @@ def label_selector(faults: Faults, path: str, selector: Object) -> None:
         requirement(faults, f"{path}.matchExpressions[{index}]", expression)
 
 
-def requirement(faults: Faults, path: str, expression: Object, numeric: bool = False) -> None:
-    """One label requirement; `numeric` allows Gt and Lt, which nodes' selectors have."""
+def requirement(
+    faults: Faults, path: str, expression: Object, *, numeric: bool = False, any_value: bool = False
+) -> None:
+    """One label requirement; `numeric` allows Gt and Lt, `any_value` what no label can have."""
     operator, values = expression.get("operator", ""), expression.get("values") or ()
     if operator in ("In", "NotIn"):
         if not values:
@@ -146,7 +148,7 @@ def requirement(faults: Faults, path: str, expression: Object, numeric: bool = F
     else:
         faults.invalid(f"{path}.operator", operator, "not a valid selector operator")
     faults.each(f"{path}.key", expression.get("key", ""), names.qualified_name(expression.get("key", "")))
-    for index, value in enumerate(values):
+    for index, value in enumerate(() if any_value else values):
         faults.each(f"{path}.values[{index}]", value, names.label_value(value))
 
 

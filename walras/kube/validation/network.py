@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, Final
 
 from walras.kube.validation import names
@@ -20,30 +21,59 @@ _PROTOCOLS: Final = ("SCTP", "TCP", "UDP")
 _ADDRESS_TYPES: Final = ("FQDN", "IPv4", "IPv6")
 _IP: Final = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
 _CIDR: Final = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+# Zeros in front of a number, which some read as octal.
+_ZEROS: Final = re.compile(r"(?:^|(?<=[./]))0+(?=\d)")
 _ENDPOINTS_MAX: Final = 1000
 _PORTS_MAX: Final = 20_000
 _ADDRESSES_MAX: Final = 100
 
 
 def check_ip(faults: Faults, path: str, text: str) -> bool:
-    """Whether the text is an address; a fault where it is not."""
+    """Whether the text is an address that everybody reads alike; a fault where it is not."""
     try:
-        ip_address(text)
+        address = ip_address(_ZEROS.sub("", text))
     except ValueError:
         faults.invalid(path, text, _IP)
         return False
-    return True
+    if address.version == 4 and _ZEROS.search(text):
+        faults.invalid(path, text, "must not have leading 0s")
+    elif isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        faults.invalid(path, text, "must not be an IPv4-mapped IPv6 address")
+    else:
+        return True
+    return False
 
 
 def check_cidr(faults: Faults, path: str, text: str) -> bool:
+    """Whether the text is a range of addresses that everybody reads alike; a fault where it is not."""
     try:
-        ip_network(text, strict=False)
+        network = ip_network(_ZEROS.sub("", text), strict=False)
+        address = ip_address(_ZEROS.sub("", text).partition("/")[0])
     except ValueError:
         faults.invalid(path, text, _CIDR)
         return False
     if "/" not in text:
         faults.invalid(path, text, _CIDR)
-    return "/" in text
+    elif network.version == 4 and _ZEROS.search(text):
+        faults.invalid(path, text, "must not have leading 0s in IP or prefix length")
+    elif isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        faults.invalid(path, text, "must not have an IPv4-mapped IPv6 address")
+    elif address != network.network_address:
+        faults.invalid(path, text, "must not have bits set beyond the prefix length")
+    else:
+        return True
+    return False
+
+
+def _canonical(faults: Faults, path: str, text: str, form: object) -> bool:
+    if str(form) == text:
+        return True
+    faults.invalid(path, text, f'must be in canonical form ("{form}")')
+    return False
+
+
+def _whole_cidr(faults: Faults, path: str, text: str) -> bool:
+    return check_cidr(faults, path, text) and _canonical(faults, path, text, ip_network(text))
 
 
 def reachable_ip(faults: Faults, path: str, text: str) -> None:
@@ -65,7 +95,8 @@ def reachable_ip(faults: Faults, path: str, text: str) -> None:
 
 def ip_name(name: str) -> list[str]:
     try:
-        return [] if str(ip_address(name)) == name else ["must be in canonical form"]
+        form = str(ip_address(name))
+        return [] if form == name else [f'must be in canonical form ("{form}")']
     except ValueError:
         return [_IP]
 
@@ -247,9 +278,11 @@ def _block(faults: Faults, path: str, block: Object) -> None:
     if not cidr:
         faults.required(f"{path}.cidr")
         return
-    if not check_cidr(faults, f"{path}.cidr", cidr):
+    check_cidr(faults, f"{path}.cidr", cidr)
+    try:
+        whole = ip_network(cidr, strict=False)
+    except ValueError:
         return
-    whole = ip_network(cidr, strict=False)
     for index, each in enumerate(block.get("except") or ()):
         at = f"{path}.except[{index}]"
         if check_cidr(faults, at, each):
@@ -325,6 +358,8 @@ def _endpoint(faults: Faults, path: str, endpoint: Object, kind: str) -> None:
         if kind == "FQDN":
             faults.each(at, address, names.dns_subdomain(address))
         elif kind in _ADDRESS_TYPES and check_ip(faults, at, address):
+            if kind == "IPv6" and not _canonical(faults, at, address, ip_address(address)):
+                continue
             if f"IPv{ip_address(address).version}" != kind:
                 faults.invalid(f"{path}.addresses", address, f"must be an {kind} address")
             reachable_ip(faults, at, address)
@@ -366,7 +401,7 @@ def ranges(faults: Faults, obj: Object, old: Object | None) -> None:
     if len(cidrs) > 2:
         faults.invalid("spec.cidrs", {"CIDRs": cidrs}, "may only hold up to 2 values")
         return
-    sound = [check_cidr(faults, f"spec.cidrs[{index}]", cidr) for index, cidr in enumerate(cidrs)]
+    sound = [_whole_cidr(faults, f"spec.cidrs[{index}]", cidr) for index, cidr in enumerate(cidrs)]
     if all(sound) and len({ip_network(cidr, strict=False).version for cidr in cidrs}) != len(cidrs):
         faults.invalid("spec.cidrs", cidrs, "may specify no more than one IP for each IP family, i.e "
                        "192.168.0.0/24 and 2001:db8::/96")  # fmt: skip

@@ -62,7 +62,6 @@ def pod_spec(faults: Faults, path: str, spec: Object) -> None:
     grace = spec.get("terminationGracePeriodSeconds")
     if grace is None:
         faults.required(f"{path}.terminationGracePeriodSeconds")
-    faults.nonnegative(f"{path}.terminationGracePeriodSeconds", grace)
     good = volumes(faults, f"{path}.volumes", spec.get("volumes") or ())
     containers(faults, path, spec, good)
     faults.one_of(f"{path}.restartPolicy", spec.get("restartPolicy"), _RESTART)
@@ -132,12 +131,14 @@ def _affinity(faults: Faults, path: str, affinity: Object) -> None:
         at = f"{path}.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[{index}]"
         if not 1 <= choice.get("weight", 0) <= 100:
             faults.invalid(f"{at}.weight", choice.get("weight", 0), "must be in the range 1-100")
-        _term(faults, f"{at}.preference", choice.get("preference") or {})
+        # A value that is none is only warned of here.
+        _term(faults, f"{at}.preference", choice.get("preference") or {}, values=False)
 
 
-def _term(faults: Faults, path: str, term: Object) -> None:
+def _term(faults: Faults, path: str, term: Object, *, values: bool = True) -> None:
     for index, expression in enumerate(term.get("matchExpressions") or ()):
-        requirement(faults, f"{path}.matchExpressions[{index}]", expression, numeric=True)
+        at = f"{path}.matchExpressions[{index}]"
+        requirement(faults, at, expression, numeric=True, any_value=not values)
 
 
 def _gates(faults: Faults, path: str, gates: Any) -> None:

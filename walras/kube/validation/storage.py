@@ -21,6 +21,12 @@ _SOURCES: Final = (
     "cephfs", "iscsi", "cinder", "fc", "flexVolume", "azureFile", "vsphereVolume", "photonPersistentDisk",
     "portworxVolume", "azureDisk", "scaleIO", "local", "storageos", "csi",
 )  # fmt: skip
+_MOUNT_OPTIONS: Final = "volume.beta.kubernetes.io/mount-options"
+# The volumes that are mounted with options.
+_MOUNTED: Final = frozenset((
+    "gcePersistentDisk", "awsElasticBlockStore", "glusterfs", "nfs", "rbd", "quobyte", "iscsi", "cinder",
+    "cephfs", "azureFile", "vsphereVolume", "azureDisk", "photonPersistentDisk",
+))  # fmt: skip
 _PATH_TYPES: Final = (
     "", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket",
 )  # fmt: skip
@@ -64,6 +70,9 @@ def volume(faults: Faults, obj: Object, old: Object | None) -> None:
     mode = spec.get("volumeMode")
     if mode is not None and mode not in VOLUME_MODES:
         faults.not_supported("spec.volumeMode", mode, VOLUME_MODES)
+    if _MOUNT_OPTIONS in (obj["metadata"].get("annotations") or {}) and not _MOUNTED & spec.keys():
+        detail = "may not specify mount options for this volume type"
+        faults.forbidden(f"metadata.annotations.{_MOUNT_OPTIONS}", detail)
     if old is not None:
         _volume_update(faults, spec, old.get("spec") or {})
 

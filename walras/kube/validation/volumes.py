@@ -11,6 +11,7 @@ from walras.kube.validation.faults import Faults
 
 Object = Mapping[str, Any]
 
+_TOKEN_SECONDS_MIN: Final = 600
 _MODE: Final = "must be a number between 0 and 0777 (octal), both inclusive"
 
 
@@ -115,16 +116,37 @@ def _downward(faults: Faults, path: str, source: Object) -> None:
 def _projected(faults: Faults, path: str, source: Object) -> None:
     _mode(faults, f"{path}.defaultMode", source.get("defaultMode"))
     checks = {"secret": _config_map, "configMap": _config_map, "downwardAPI": _downward}
+    taken: set[str] = set()
     for index, projection in enumerate(source.get("sources") or ()):
         at = f"{path}.sources[{index}]"
-        kinds = list(projection)
-        if not kinds:
-            faults.required(at, "projection must specify one source type")
-        for kind in kinds[1:]:
-            faults.forbidden(f"{at}.{kind}", "may not specify more than 1 volume type per source")
-        for kind in kinds[:1]:
+        for kind, given in projection.items():
             if kind in checks:
-                checks[kind](faults, f"{at}.{kind}", projection[kind])
+                checks[kind](faults, f"{at}.{kind}", given)
+            for item in given.get("items") or () if kind in checks else ():
+                inner = item.get("path", "")
+                if inner and inner in taken:
+                    named = inner if kind == "downwardAPI" else given.get("name", "")
+                    faults.invalid(path, named, "conflicting duplicate paths")
+                taken.add(inner)
+            if kind == "serviceAccountToken":
+                _token(faults, path, f"{at}.{kind}", given)
+        if len(projection) > 1:
+            faults.forbidden(at, "may not specify more than 1 volume type per source")
+
+
+def _token(faults: Faults, volume: str, path: str, source: Object) -> None:
+    seconds, inner = source.get("expirationSeconds", 0), source.get("path", "")
+    if seconds < _TOKEN_SECONDS_MIN:
+        faults.invalid(
+            f"{path}.expirationSeconds", seconds, "may not specify a duration less than 10 minutes"
+        )
+    elif seconds > 1 << 32:
+        detail = "may not specify a duration larger than 2^32 seconds"
+        faults.invalid(f"{path}.expirationSeconds", seconds, detail)
+    if not inner:
+        faults.required(f"{volume}.path")
+    else:
+        _inner_path(faults, f"{volume}.path", inner)
 
 
 _SOURCES: Final[Mapping[str, Callable[[Faults, str, Object], None]]] = {
