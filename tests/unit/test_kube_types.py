@@ -118,6 +118,55 @@ def test_what_is_wrong_is_told(key: str, body: Object, expected: str) -> None:
     assert expected in faults(key, body)
 
 
+def pod(container: Object | None = None, **spec: Any) -> Object:
+    return {"spec": {"containers": [{"name": "c", "image": "i", **(container or {})}], **spec}}
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (pod(affinity={"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "t",
+                                                                                "matchLabelKeys": ["k"]}]}}),
+         "spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].matchLabelKeys: "
+         "Forbidden: must not be specified when labelSelector is not set"),
+        (pod(topologySpreadConstraints=[{"maxSkew": 0, "topologyKey": "z",
+                                         "whenUnsatisfiable": "DoNotSchedule"}]),
+         "spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than zero"),
+        (pod(dnsPolicy="None"),
+         "spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None"),
+        (pod(hostAliases=[{"ip": "01.2.3.4"}]),
+         'spec.hostAliases[0].ip: Invalid value: "01.2.3.4": must not have leading 0s'),
+        (pod(hostNetwork=True, containers=[{"name": "c", "image": "i",
+                                            "ports": [{"containerPort": 80, "hostPort": 81}]}]),
+         "spec.containers[0].ports[0].hostPort: Invalid value: 81: must match `containerPort` when "
+         "`hostNetwork` is true"),
+        (pod(hostUsers=False, hostPID=True), "spec.HostPID: Forbidden: when `hostUsers` is false"),
+        (pod(securityContext={"seccompProfile": {"type": "Localhost"}}),
+         "spec.securityContext.seccompProfile.localhostProfile: Required value: must be set when "
+         "seccomp type is "
+         "Localhost"),
+        (pod({"securityContext": {"runAsUser": -1}}),
+         "spec.containers[0].securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, "
+         "inclusive"),
+        (pod({"restartPolicyRules": [{"action": "Restart"}]}),
+         "spec.containers[0].restartPolicy: Required value: must specify restartPolicy when "
+         "restart rules are "
+         "used"),
+        (pod({"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.host.x"}}}]}),
+         'spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Invalid value: "spec.host.x": error '
+         "converting fieldPath: field label not supported: spec.host.x"),
+        (pod(os={"name": "windows"}, securityContext={"fsGroup": 1}),
+         "spec.securityContext.fsGroup: Forbidden: cannot be set for a windows pod"),
+        (pod(resourceClaims=[{"name": "a"}]),
+         'spec.resourceClaims[0]: Invalid value: {"Name":"a","ResourceClaimName":null,'
+         '"ResourceClaimTemplateName":null}: must specify one of: `resourceClaimName`, '
+         "`resourceClaimTemplateName`"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_pod(body: Object, expected: str) -> None:
+    assert faults("pods", body) == [expected]
+
+
 @pytest.mark.parametrize(
     ("key", "old", "new", "expected"),
     [

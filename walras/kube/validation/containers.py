@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from walras.core.quantity import canonical, parse_milli
-from walras.kube.validation import names, volumes
+from walras.kube.validation import downward, names, security, volumes
 from walras.kube.validation.faults import Faults
 
 Object = Mapping[str, Any]
@@ -15,12 +15,12 @@ _PROTOCOLS: Final = ("SCTP", "TCP", "UDP")
 _PULL_POLICIES: Final = ("Always", "IfNotPresent", "Never")
 _STANDARD: Final = ("cpu", "memory", "ephemeral-storage")
 _KUBERNETES: Final = "kubernetes.io/"
+_RESTARTS: Final = ("Always", "Never", "OnFailure")
+_RESTART_ACTIONS: Final = ("Restart", "RestartAllContainers")
+_RESTART_RULES_MAX: Final = 20
+_EXIT_CODES_MAX: Final = 255
 _PROBES: Final = ("livenessProbe", "readinessProbe", "startupProbe")
 _HANDLERS: Final = ("exec", "httpGet", "tcpSocket", "grpc", "sleep")
-_FIELDS: Final = (
-    "metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
-    "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs",
-)  # fmt: skip
 _FIELD_SOURCES: Final = ("fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef")
 
 
@@ -33,14 +33,17 @@ def containers(faults: Faults, path: str, spec: Object, known: Mapping[str, Obje
     host_ports: set[str] = set()
     for index, container in enumerate(regular):
         at = f"{path}.containers[{index}]"
-        _common(faults, at, container, known)
+        _common(faults, at, container, known, spec)
+        _restarting(faults, at, container)
         _unique(faults, at, container, taken)
         _probes(faults, at, container)
         _host_ports(faults, at, container, host_ports)
     for index, container in enumerate(spec.get("initContainers") or ()):
         at = f"{path}.initContainers[{index}]"
-        _common(faults, at, container, known)
+        _common(faults, at, container, known, spec)
+        _restarting(faults, at, container)
         _unique(faults, at, container, taken)
+        _host_ports(faults, at, container, set())
         if container.get("restartPolicy") == "Always":
             _probes(faults, at, container)
         else:
@@ -57,7 +60,44 @@ def _unique(faults: Faults, path: str, container: Object, taken: set[str]) -> No
     taken.add(name)
 
 
-def _common(faults: Faults, path: str, container: Object, known: Mapping[str, Object]) -> None:
+def _restarting(faults: Faults, path: str, container: Object) -> None:
+    policy, rules = container.get("restartPolicy"), container.get("restartPolicyRules") or ()
+    if policy is None:
+        if rules:
+            detail = "must specify restartPolicy when restart rules are used"
+            faults.required(f"{path}.restartPolicy", detail)
+        return
+    if policy not in _RESTARTS:
+        faults.not_supported(f"{path}.restartPolicy", policy, _RESTARTS)
+    if len(rules) > _RESTART_RULES_MAX:
+        faults.too_many(f"{path}.restartPolicyRules", len(rules), _RESTART_RULES_MAX)
+    for index, rule in enumerate(rules):
+        at, codes = f"{path}.restartPolicyRules[{index}]", rule.get("exitCodes")
+        if rule.get("action", "") not in _RESTART_ACTIONS:
+            faults.not_supported(f"{at}.action", rule.get("action", ""), _RESTART_ACTIONS)
+        if codes is None:
+            faults.required(f"{at}.exitCodes", "must be specified")
+            continue
+        if codes.get("operator", "") not in ("In", "NotIn"):
+            faults.not_supported(f"{at}.exitCodes.operator", codes.get("operator", ""), ("In", "NotIn"))
+        if len(codes.get("values") or ()) > _EXIT_CODES_MAX:
+            faults.too_many(f"{at}.exitCodes.values", len(codes["values"]), _EXIT_CODES_MAX)
+
+
+def _resizing(faults: Faults, path: str, policies: Any, restart: Any) -> None:
+    seen: set[str] = set()
+    for index, policy in enumerate(policies):
+        name, how = policy.get("resourceName", ""), policy.get("restartPolicy", "")
+        if name in seen:
+            faults.duplicate(f"{path}[{index}]", name)
+        seen.add(name)
+        faults.one_of(path, name, ("cpu", "memory"))
+        faults.one_of(path, how, ("NotRequired", "RestartContainer"))
+        if restart == "Never" and how != "NotRequired":
+            faults.invalid(path, how, "must be 'NotRequired' when pod `restartPolicy` is 'Never'")
+
+
+def _common(faults: Faults, path: str, container: Object, known: Mapping[str, Object], spec: Object) -> None:
     name = container.get("name", "")
     if not name:
         faults.required(f"{path}.name")
@@ -72,6 +112,10 @@ def _common(faults: Faults, path: str, container: Object, known: Mapping[str, Ob
     volumes.mounts(faults, path, container, known)
     faults.one_of(f"{path}.imagePullPolicy", container.get("imagePullPolicy"), _PULL_POLICIES)
     resources(faults, f"{path}.resources", container.get("resources") or {})
+    policies = container.get("resizePolicy") or ()
+    _resizing(faults, f"{path}.resizePolicy", policies, spec.get("restartPolicy"))
+    context = container.get("securityContext") or {}
+    security.of_container(faults, f"{path}.securityContext", context, host_users=spec.get("hostUsers", True))
 
 
 def _ports(faults: Faults, path: str, ports: Any) -> None:
@@ -132,10 +176,9 @@ def _value_from(faults: Faults, path: str, source: Object, has_value: bool) -> N
     for kind in given:
         reference, at = source[kind], f"{path}.{kind}"
         if kind == "fieldRef":
-            _field_ref(faults, at, reference)
+            downward.field(faults, at, reference, downward.IN_VARIABLES)
         elif kind == "resourceFieldRef":
-            if not reference.get("resource"):
-                faults.required(f"{at}.resource")
+            downward.resource(faults, at, reference, in_file=False)
         elif kind != "fileKeyRef":
             for name in ("name", "key"):
                 if not reference.get(name):
@@ -150,24 +193,6 @@ def _value_from(faults: Faults, path: str, source: Object, has_value: bool) -> N
         faults.invalid(path, "", "may not be specified when `value` is not empty")
     elif len(given) > 1:
         faults.invalid(path, "", "may not have more than one field specified at a time")
-
-
-def _field_ref(faults: Faults, path: str, reference: Object) -> None:
-    field = reference.get("fieldPath", "")
-    if not field:
-        faults.required(f"{path}.fieldPath")
-        return
-    whole, bracket, subscript = field.partition("['")
-    if bracket and subscript.endswith("']"):
-        key = subscript[:-2]
-        if whole == "metadata.labels":
-            faults.each(path, key, names.qualified_name(key))
-        elif whole == "metadata.annotations":
-            faults.each(path, key.lower(), names.qualified_name(key.lower()))
-        else:
-            faults.invalid(path, whole, "does not support subscript")
-    elif field not in _FIELDS:
-        faults.not_supported(f"{path}.fieldPath", field, _FIELDS)
 
 
 def _probes(faults: Faults, path: str, container: Object) -> None:

@@ -16,6 +16,7 @@ _KEY: Final = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _CONFIG_KEY: Final = "[-._a-zA-Z0-9]+"
 _PERCENT: Final = "[0-9]+%"
 _HEADER: Final = "[-A-Za-z0-9]+"
+_LABEL_UNDERSCORE: Final = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
 _LABEL_WORDS: Final = (
     "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start "
     "and end with an alphanumeric character"
@@ -72,6 +73,14 @@ def dns_subdomain(text: str) -> list[str]:
     return (
         found if _matches(_SUBDOMAIN, text) else [*found, _regex(_SUBDOMAIN_WORDS, _SUBDOMAIN, "example.com")]
     )
+
+
+def dns_subdomain_with_underscore(text: str) -> list[str]:
+    """A subdomain whose labels may have and begin with "_"."""
+    found = [_longest(253)] if len(text) > 253 else []
+    pattern = rf"{_LABEL_UNDERSCORE}(\.{_LABEL_UNDERSCORE})*"
+    said = _SUBDOMAIN_WORDS.replace("characters, '-'", "characters, '_', '-'")
+    return found if _matches(pattern, text) else [*found, _regex(said, pattern, "example.com")]
 
 
 def wildcard_subdomain(text: str) -> list[str]:

@@ -7,10 +7,11 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from walras.kube.validation import names, walras
-from walras.kube.validation.containers import containers
-from walras.kube.validation.faults import Faults
-from walras.kube.validation.metadata import check_annotations, check_labels, requirement
+from walras.kube.validation import names, placement, security, walras
+from walras.kube.validation.containers import containers, resources
+from walras.kube.validation.faults import Faults, go
+from walras.kube.validation.metadata import check_annotations, check_labels
+from walras.kube.validation.network import check_ip
 from walras.kube.validation.volumes import volumes
 
 Object = Mapping[str, Any]
@@ -18,7 +19,10 @@ Object = Mapping[str, Any]
 _INT32_MAX: Final = 2**31 - 1
 _RESTART: Final = ("Always", "OnFailure", "Never")
 _DNS: Final = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
-_EFFECTS: Final = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+_SERVERS_MAX: Final = 3
+_SEARCHES_MAX: Final = 32
+_SEARCH_CHARACTERS_MAX: Final = 2048
+_HOSTNAME_MAX: Final = 64
 _DIFF_LINES_MAX: Final = 60
 _UPDATABLE: Final = (
     "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,"
@@ -30,7 +34,7 @@ _UPDATABLE: Final = (
 def pod(faults: Faults, obj: Object, old: Object | None) -> None:
     """A pod as it is created, or as an update would leave it."""
     spec = obj.get("spec") or {}
-    pod_spec(faults, "spec", spec)
+    pod_spec(faults, "spec", spec, is_pod=True)
     annotations = (obj.get("metadata") or {}).get("annotations")
     walras.pod_annotations(faults, "metadata.annotations", annotations)
     if old is not None:
@@ -57,98 +61,132 @@ def pod_template(faults: Faults, path: str, template: Object) -> None:
         )
 
 
-def pod_spec(faults: Faults, path: str, spec: Object) -> None:
+def pod_spec(faults: Faults, path: str, spec: Object, *, is_pod: bool = False) -> None:
     """What a pod's spec and a template's have in common."""
-    grace = spec.get("terminationGracePeriodSeconds")
-    if grace is None:
+    if spec.get("terminationGracePeriodSeconds") is None:
         faults.required(f"{path}.terminationGracePeriodSeconds")
     good = volumes(faults, f"{path}.volumes", spec.get("volumes") or ())
+    _claims(faults, f"{path}.resourceClaims", spec.get("resourceClaims") or ())
     containers(faults, path, spec, good)
+    _host_network(faults, path, spec, is_pod=is_pod)
     faults.one_of(f"{path}.restartPolicy", spec.get("restartPolicy"), _RESTART)
     faults.one_of(f"{path}.dnsPolicy", spec.get("dnsPolicy"), _DNS)
     check_labels(faults, f"{path}.nodeSelector", spec.get("nodeSelector"))
-    _affinity(faults, f"{path}.affinity", spec.get("affinity") or {})
-    _gates(faults, f"{path}.schedulingGates", spec.get("schedulingGates") or ())
-    for field, check in (
-        ("serviceAccountName", names.dns_subdomain),
-        ("nodeName", names.dns_subdomain),
-        ("hostname", names.dns_label),
-        ("subdomain", names.dns_label),
-        ("priorityClassName", names.dns_subdomain),
-        ("runtimeClassName", names.dns_subdomain),
-    ):
-        if spec.get(field):
-            faults.each(f"{path}.{field}", spec[field], check(spec[field]))
+    security.of_pod(faults, path, spec)
+    placement.affinity(faults, f"{path}.affinity", spec.get("affinity") or {})
+    _dns(faults, f"{path}.dnsConfig", spec.get("dnsConfig"), spec.get("dnsPolicy"))
+    for index, gate in enumerate(spec.get("readinessGates") or ()):
+        kind = gate.get("conditionType", "")
+        faults.each(f"{path}.readinessGates[{index}].conditionType", kind, names.qualified_name(kind))
+    placement.gates(faults, f"{path}.schedulingGates", spec.get("schedulingGates") or ())
+    spreading = spec.get("topologySpreadConstraints") or ()
+    placement.spreading(faults, f"{path}.topologySpreadConstraints", spreading)
+    security.host_users(faults, path, spec)
+    _hostname(faults, path, spec)
+    _named(faults, path, spec, "serviceAccountName", "nodeName")
     deadline = spec.get("activeDeadlineSeconds")
     if deadline is not None and not 1 <= deadline <= _INT32_MAX:
         detail = f"must be between 1 and {_INT32_MAX}, inclusive"
         faults.invalid(f"{path}.activeDeadlineSeconds", deadline, detail)
-    tolerations(faults, f"{path}.tolerations", spec.get("tolerations") or ())
+    _named(faults, path, spec, "hostname", "subdomain")
+    placement.tolerations(faults, f"{path}.tolerations", spec.get("tolerations") or ())
+    for index, alias in enumerate(spec.get("hostAliases") or ()):
+        check_ip(faults, f"{path}.hostAliases[{index}].ip", alias.get("ip", ""))
+        for number, name in enumerate(alias.get("hostnames") or ()):
+            at = f"{path}.hostAliases[{index}].hostnames[{number}]"
+            faults.each(at, name, names.dns_subdomain(name))
+    _named(faults, path, spec, "priorityClassName", "runtimeClassName")
     if spec.get("preemptionPolicy") is not None:
         policies = ("PreemptLowerPriority", "Never")
         faults.one_of(f"{path}.preemptionPolicy", spec["preemptionPolicy"], policies)
+    if spec.get("overhead"):
+        resources(faults, f"{path}.overhead", {"limits": spec["overhead"]})
+    security.system(faults, path, spec)
 
 
-def tolerations(faults: Faults, path: str, given: Any) -> None:
-    for index, toleration in enumerate(given):
-        at, operator = f"{path}[{index}]", toleration.get("operator", "")
-        key, value = toleration.get("key", ""), toleration.get("value", "")
-        if key:
-            faults.each(f"{at}.key", key, names.qualified_name(key))
-        elif operator != "Exists":
-            detail = (
-                'operator must be Exists when `key` is empty, which means "match all values and all keys"'
-            )
-            faults.invalid(f"{at}.operator", operator, detail)
-        effect = toleration.get("effect", "")
-        if toleration.get("tolerationSeconds") is not None and effect != "NoExecute":
-            detail = "effect must be 'NoExecute' when `tolerationSeconds` is set"
-            faults.invalid(f"{at}.effect", effect, detail)
-        if operator in ("", "Equal"):
-            said = names.label_value(value)
-            if said:
-                faults.invalid(f"{at}.operator", value, ";".join(said))
-        elif operator == "Exists":
-            if value:
-                faults.invalid(f"{at}.operator", value, "value must be empty when `operator` is 'Exists'")
-        else:
-            faults.not_supported(f"{at}.operator", operator, ("Equal", "Exists"))
-        if effect and effect not in _EFFECTS:
-            faults.not_supported(f"{at}.effect", effect, _EFFECTS)
+def _named(faults: Faults, path: str, spec: Object, *fields: str) -> None:
+    for field in fields:
+        check = names.dns_label if field in ("hostname", "subdomain") else names.dns_subdomain
+        if spec.get(field):
+            faults.each(f"{path}.{field}", spec[field], check(spec[field]))
 
 
-def _affinity(faults: Faults, path: str, affinity: Object) -> None:
-    node = affinity.get("nodeAffinity") or {}
-    required = node.get("requiredDuringSchedulingIgnoredDuringExecution")
-    if required is not None:
-        at = f"{path}.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"
-        if not required.get("nodeSelectorTerms"):
-            faults.required(at, "must have at least one node selector term")
-        for index, term in enumerate(required.get("nodeSelectorTerms") or ()):
-            _term(faults, f"{at}[{index}]", term)
-    preferred = node.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
-    for index, choice in enumerate(preferred):
-        at = f"{path}.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[{index}]"
-        if not 1 <= choice.get("weight", 0) <= 100:
-            faults.invalid(f"{at}.weight", choice.get("weight", 0), "must be in the range 1-100")
-        # A value that is none is only warned of here.
-        _term(faults, f"{at}.preference", choice.get("preference") or {}, values=False)
-
-
-def _term(faults: Faults, path: str, term: Object, *, values: bool = True) -> None:
-    for index, expression in enumerate(term.get("matchExpressions") or ()):
-        at = f"{path}.matchExpressions[{index}]"
-        requirement(faults, at, expression, numeric=True, any_value=not values)
-
-
-def _gates(faults: Faults, path: str, gates: Any) -> None:
+def _claims(faults: Faults, path: str, claims: Any) -> None:
     seen: set[str] = set()
-    for index, gate in enumerate(gates):
-        name = gate.get("name", "")
-        faults.each(f"{path}[{index}]", name, names.qualified_name(name))
-        if name in seen:
-            faults.duplicate(f"{path}[{index}]", name)
+    for index, claim in enumerate(claims):
+        at, name = f"{path}[{index}]", claim.get("name", "")
+        if not name:
+            faults.required(f"{at}.name")
+        elif name in seen:
+            faults.duplicate(f"{at}.name", name)
+        else:
+            faults.each(f"{at}.name", name, names.dns_label(name))
         seen.add(name)
+        given, template = claim.get("resourceClaimName"), claim.get("resourceClaimTemplateName")
+        shown = go(Name=name, ResourceClaimName=given, ResourceClaimTemplateName=template)
+        if given is not None and template is not None:
+            detail = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
+            faults.invalid(at, shown, detail)
+        if given is None and template is None:
+            detail = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"
+            faults.invalid(at, shown, detail)
+        for field, value in (("resourceClaimName", given), ("resourceClaimTemplateName", template)):
+            if value is not None:
+                faults.each(f"{at}.{field}", value, names.dns_subdomain(value))
+
+
+def _host_network(faults: Faults, path: str, spec: Object, *, is_pod: bool) -> None:
+    for index, container in enumerate(spec.get("containers") or () if spec.get("hostNetwork") else ()):
+        for number, port in enumerate(container.get("ports") or ()):
+            host, inside = port.get("hostPort", 0), port.get("containerPort", 0)
+            # In a template it may be left out, as each pod will be given it.
+            if host != inside and (is_pod or host):
+                at = f"{path}.containers[{index}].ports[{number}].hostPort"
+                faults.invalid(at, host, "must match `containerPort` when `hostNetwork` is true")
+
+
+def _dns(faults: Faults, path: str, config: Object | None, policy: str | None) -> None:
+    servers = (config or {}).get("nameservers") or []
+    if policy == "None" and config is None:
+        faults.required(path, "must provide `dnsConfig` when `dnsPolicy` is None")
+    if config is None:
+        return
+    if policy == "None" and not servers:
+        detail = "must provide at least one DNS nameserver when `dnsPolicy` is None"
+        faults.required(f"{path}.nameservers", detail)
+        return
+    if len(servers) > _SERVERS_MAX:
+        detail = f"must not have more than {_SERVERS_MAX} nameservers"
+        faults.invalid(f"{path}.nameservers", servers, detail)
+    for index, server in enumerate(servers):
+        check_ip(faults, f"{path}.nameservers[{index}]", server)
+    searches = config.get("searches") or []
+    if len(searches) > _SEARCHES_MAX:
+        faults.invalid(f"{path}.searches", searches, f"must not have more than {_SEARCHES_MAX} search paths")
+    if len(" ".join(searches)) > _SEARCH_CHARACTERS_MAX:
+        detail = f"must not have more than {_SEARCH_CHARACTERS_MAX} characters (including spaces) in the "
+        faults.invalid(f"{path}.searches", searches, f"{detail}search list")
+    for index, search in enumerate(searches):
+        name = search.removesuffix(".") if search != "." else ""
+        if search != ".":
+            faults.each(f"{path}.searches[{index}]", name, names.dns_subdomain_with_underscore(name))
+    for index, option in enumerate(config.get("options") or ()):
+        if not option.get("name"):
+            faults.required(f"{path}.options[{index}]", "must not be empty")
+
+
+def _hostname(faults: Faults, path: str, spec: Object) -> None:
+    name = spec.get("hostnameOverride")
+    if name is None:
+        return
+    at = f"{path}.hostnameOverride"
+    if spec.get("setHostnameAsFQDN"):
+        faults.forbidden(at, "may not be specified when setHostnameAsFQDN is true")
+    if spec.get("hostNetwork"):
+        faults.forbidden(at, "may not be specified when hostNetwork is true")
+    if len(name) > _HOSTNAME_MAX:
+        faults.too_long(at, _HOSTNAME_MAX)
+    faults.each(at, name, names.dns_subdomain(name))
 
 
 def _update(faults: Faults, spec: Object, old: Object) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from walras.core.quantity import parse_milli
-from walras.kube.validation import names
+from walras.kube.validation import downward, names
 from walras.kube.validation.faults import Faults
 
 Object = Mapping[str, Any]
@@ -99,18 +99,21 @@ def _host_path(faults: Faults, path: str, source: Object) -> None:
 
 def _downward(faults: Faults, path: str, source: Object) -> None:
     _mode(faults, f"{path}.defaultMode", source.get("defaultMode"))
-    for index, item in enumerate(source.get("items") or ()):
-        at = f"{path}.items[{index}]"
+    # Upstream's paths do not say which of the items it is.
+    for item in source.get("items") or ():
         if not item.get("path"):
-            faults.required(f"{at}.path")
-        _inner_path(faults, f"{at}.path", item.get("path", ""))
-        if (item.get("fieldRef") is None) == (item.get("resourceFieldRef") is None):
-            if item.get("fieldRef") is None:
-                faults.required(at, "one of fieldRef and resourceFieldRef is required")
-            else:
-                faults.invalid(
-                    at, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously"
-                )
+            faults.required(f"{path}.path")
+        _inner_path(faults, f"{path}.path", item.get("path", ""))
+        if item.get("fieldRef") is not None:
+            downward.field(faults, f"{path}.fieldRef", item["fieldRef"], downward.IN_FILES)
+            if item.get("resourceFieldRef") is not None:
+                detail = "fieldRef and resourceFieldRef can not be specified simultaneously"
+                faults.invalid(path, "resource", detail)
+        elif item.get("resourceFieldRef") is not None:
+            downward.resource(faults, f"{path}.resourceFieldRef", item["resourceFieldRef"], in_file=True)
+        else:
+            faults.required(path, "one of fieldRef and resourceFieldRef is required")
+        _mode(faults, f"{path}.mode", item.get("mode"))
 
 
 def _projected(faults: Faults, path: str, source: Object) -> None:
