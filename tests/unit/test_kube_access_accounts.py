@@ -338,3 +338,37 @@ def test_nothing_is_kept_of_clusters_that_use_no_bindings_of_their_own() -> None
         assert not place.app.access.bindings.kept()
 
     tell(story)
+
+
+def test_a_token_and_what_it_may_do_are_the_same_after_its_cluster_has_slept() -> None:
+    async def story(place: Place) -> None:
+        await place.account()
+        await place.bind("view", robot(), namespace="default")
+        token = await place.token()
+        maps = "/api/v1/namespaces/default/configmaps"
+        for _ in range(2):
+            await place.api.hibernate(["one"])
+            assert place.api.is_asleep("one") and not place.app.access.bindings.kept()
+            assert await place.get(token, maps) == 200
+            assert await place.get(token, "/api/v1/namespaces/default/secrets") == 403
+        await place.must("one", "DELETE", ACCOUNT)
+        await place.api.hibernate(["one"])
+        assert await place.get(token, maps) == 401
+
+    tell(story)
+
+
+def test_a_default_that_was_changed_is_still_changed_after_its_cluster_has_slept() -> None:
+    async def story(place: Place) -> None:
+        await place.account()
+        token = await place.token()
+        path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/system:discovery"
+        await place.must("one", "PATCH", path, {"subjects": []})
+        assert await place.get(token, DISCOVERY) == 403
+        await place.api.hibernate(["one"])
+        assert await place.get(token, DISCOVERY) == 403
+        await place.must("one", "DELETE", path)
+        await place.api.hibernate(["one"])
+        assert await place.get(token, DISCOVERY) == 200
+
+    tell(story)
