@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -369,6 +370,21 @@ def test_a_default_that_was_changed_is_still_changed_after_its_cluster_has_slept
         assert await place.get(token, DISCOVERY) == 403
         await place.must("one", "DELETE", path)
         await place.api.hibernate(["one"])
+        assert await place.get(token, DISCOVERY) == 200
+
+    tell(story)
+
+
+def test_false_tokens_wait_for_each_other_and_for_nobody_else() -> None:
+    async def story(place: Place) -> None:
+        await place.account()
+        token = await place.token()
+        false = [f"{token[:-8]}{number:08d}" for number in range(300)]
+        flood = [asyncio.create_task(place.get(each, DISCOVERY)) for each in false]
+        await asyncio.sleep(0)
+        assert await place.get("one", DISCOVERY) == 200
+        assert sum(task.done() for task in flood) < 200
+        assert set(await asyncio.gather(*flood)) <= {401, 429}
         assert await place.get(token, DISCOVERY) == 200
 
     tell(story)

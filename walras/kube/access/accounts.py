@@ -121,6 +121,14 @@ class Accounts:
         )
         return self._key.sign(msgspec.to_builtins(claims))
 
+    def is_news(self, token: str) -> bool:
+        """Whether to find out whose the token is takes the time of verifying a signature."""
+        return self._key.is_news(token)
+
+    async def learn(self, token: str) -> bool:
+        """Whether the token is signed as it has to be, which is known from then on."""
+        return self._key.verified(token) is not None
+
     def identify(self, token: str) -> Identity | None:
         """Who calls the API with the token; None for nobody."""
         claims = self._claims(token)

@@ -70,6 +70,12 @@ class SigningKey:
             msgspec.json.encode(claims), self._key, ALGORITHM, {"kid": self.id, "typ": None}
         )
 
+    def is_news(self, token: str) -> bool:
+        """Whether the token has the form of one, and its signature has yet to be verified."""
+        if len(token) > TOKEN_BYTES_MAX or not token.startswith(self._header) or not token.isascii():
+            return False
+        return hashlib.sha256(token.encode()).digest() not in self._known
+
     def verified(self, token: str) -> bytes | None:
         """The claims, as JSON, of a token that this key has signed; None for any other."""
         if len(token) > TOKEN_BYTES_MAX or not token.startswith(self._header) or not token.isascii():

@@ -16,37 +16,32 @@ import structlog
 import walras
 from walras.core.clock import Clock
 from walras.core.errors import (
-    Forbidden,
     InternalError,
     MethodNotAllowed,
     NotFound,
     ServiceUnavailable,
-    Unauthorized,
     WalrasError,
 )
 from walras.kube import openapi
-from walras.kube.access import impersonation
 from walras.kube.access.accounts import Accounts
-from walras.kube.access.authoriser import Authoriser, forbidden
-from walras.kube.access.certificates import Holder
+from walras.kube.access.authoriser import Authoriser
 from walras.kube.access.keys import SigningKey
-from walras.kube.access.words import ANONYMOUS, UNAUTHENTICATED
 from walras.kube.bodies import ClientGone, Receive
-from walras.kube.context import EVERY_CLUSTER, Identity
+from walras.kube.context import EVERY_CLUSTER
 from walras.kube.registry import Registry
 from walras.kube.registry_builtin import for_all
-from walras.kube.serve import discovery, paths, status
+from walras.kube.serve import discovery, status
 from walras.kube.serve.answers import Answer, Headers, Stream, encode, json_answer, text_answer, warning
-from walras.kube.serve.asking import attributes
 from walras.kube.serve.audit import Audit
 from walras.kube.serve.auditlog import AuditLog
+from walras.kube.serve.callers import NOBODY, PUBLIC, Callers, header
 from walras.kube.serve.compression import compressed
 from walras.kube.serve.credentials import Credentials
 from walras.kube.serve.fair import Fair, Payer, Turn
 from walras.kube.serve.interactive import Interactive
 from walras.kube.serve.paths import Route
 from walras.kube.serve.ports import Asked, Authenticator, Extra, PodAccess
-from walras.kube.serve.requests import Request, parse_query
+from walras.kube.serve.requests import Request
 from walras.kube.serve.resources import Resources
 from walras.kube.serve.sockets import Socket, SocketGone
 from walras.kube.serve.streams import Send, Streams, send_answer
@@ -57,10 +52,6 @@ log = structlog.get_logger(__name__)
 
 Outcome = Answer | Stream | Following
 
-# Where a scope has the certificate that its caller has shown.
-CERTIFICATE: Final = "walras.certificate"
-_PUBLIC: Final = ("health", "version")
-
 _CACHED: Final = ((b"cache-control", b"public, max-age=3600"),)
 
 # The Kubernetes release whose behaviour is followed; clients compare their own with it.
@@ -69,7 +60,6 @@ KUBERNETES_VERSION: Final = "1.36.3"
 EXTRA_BYTES_MAX: Final = 128 << 10
 # The operator's may be a backup of a whole cluster.
 OPERATOR_BYTES_MAX: Final = 256 << 20
-_ANONYMOUS: Final = Identity(ANONYMOUS, (UNAUTHENTICATED,), " ")
 
 
 @dataclass(slots=True)
@@ -112,7 +102,8 @@ class Application:
         self.extra = extra
         self.streams = Streams()
         self._fair = Fair()
-        self._audit = Audit(audit, clock, verbs.api.ids, _ANONYMOUS) if audit else None
+        self._callers = Callers(verbs.api, self._credentials, self.access, self._fair)
+        self._audit = Audit(audit, clock, verbs.api.ids, NOBODY) if audit else None
 
     @property
     def pods(self) -> PodAccess | None:
@@ -139,7 +130,7 @@ class Application:
             return
         except WalrasError as error:
             call.failure = error
-            outcome = status.answer(error, _header(scope, b"accept").decode("latin-1"))
+            outcome = status.answer(error, header(scope, b"accept").decode("latin-1"))
         except Exception:
             log.exception("request failed", method=scope["method"], path=scope["path"])
             call.failure = InternalError("an internal error occurred; the server's log has it")
@@ -151,7 +142,7 @@ class Application:
         if isinstance(outcome, Answer):
             code = outcome.status
             outcome = replace(outcome, headers=(*warnings, *outcome.headers)) if warnings else outcome
-            outcome = await compressed(outcome, _header(scope, b"accept-encoding"))
+            outcome = await compressed(outcome, header(scope, b"accept-encoding"))
             await send_answer(send, outcome, head_only=scope["method"] == "HEAD")
         else:
             assert call.request is not None and call.turn is not None
@@ -190,8 +181,8 @@ class Application:
 
     async def _outcome(self, call: _Call, scope: Mapping[str, Any], receive: Receive) -> Outcome:
         """What is answered, when it is the caller's turn."""
-        request = call.request = self._request(scope, receive)
-        if request.route.place in _PUBLIC:
+        request = call.request = await self._callers.request(scope, receive)
+        if request.route.place in PUBLIC:
             return self._public(request)
         turn = call.turn = await self._fair.turn(request.identity.payer, request.identity.user)
         if request.route.subresource == "proxy":
@@ -208,7 +199,7 @@ class Application:
         code = 101
         try:
             await socket.connected()
-            request = call.request = self._request(scope, receive)
+            request = call.request = await self._callers.request(scope, receive)
             call.turn = await self._fair.turn(request.identity.payer, request.identity.user)
             registry = await call.turn.run(self._entered(request, scope))
             call.turn.leave()
@@ -230,67 +221,17 @@ class Application:
 
     async def _entered(self, request: Request, scope: Mapping[str, Any]) -> Registry:
         """What the caller's cluster serves. Raises Forbidden, ServiceUnavailable."""
-        self._authorise(request, scope)
+        self._callers.authorise(request, scope)
         if self.streams.closing:
             raise ServiceUnavailable("the server is shutting down", retry_after_s=1)
         return self._registry(request.route.cluster)
-
-    # Who and where
-
-    def _request(self, scope: Mapping[str, Any], receive: Receive) -> Request:
-        headers = dict(scope["headers"])
-        raw_path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
-        query = scope["query_string"]
-        route = paths.parse(raw_path)
-        identity = self._identify(route, headers.get(b"authorization", b""), scope.get(CERTIFICATE))
-        return Request(
-            scope["method"],
-            route,
-            parse_query(query),
-            query.decode("latin-1"),
-            headers,
-            receive,
-            identity,
-            self.access,
-        )
-
-    def _identify(self, route: Route, authorization: bytes, certificate: Holder | None) -> Identity:
-        """Raises Unauthorized for nobody, Forbidden for a cluster that is not the caller's."""
-        if route.place in _PUBLIC:
-            return _ANONYMOUS
-        if certificate is not None:
-            identity = certificate.identity(self.verbs.api)
-        else:
-            scheme, _, token = authorization.decode("latin-1").partition(" ")
-            identity = self._credentials.identify(token.strip()) if scheme.lower() == "bearer" else None
-        if identity is None:
-            raise Unauthorized("Unauthorized")
-        if identity.cluster and route.cluster not in ("", identity.cluster):
-            # The same words whether the cluster exists or not.
-            raise Forbidden(
-                f'clusters "{route.cluster}" is forbidden: User "{identity.user}" may open only '
-                f'the cluster "{identity.cluster}"',
-                details={"name": route.cluster, "kind": "clusters"},
-            )
-        return identity
 
     # What
 
     async def _allowed(self, request: Request, scope: Mapping[str, Any]) -> Outcome:
         """The answer to whoever is asking, in whose name it may be. Raises Forbidden."""
-        self._authorise(request, scope)
+        self._callers.authorise(request, scope)
         return await self._answer(request)
-
-    def _authorise(self, request: Request, scope: Mapping[str, Any]) -> None:
-        cluster = request.route.cluster
-        someone = impersonation.wanted(scope["headers"])
-        if someone is not None:
-            request.identity = impersonation.become(request.identity, cluster, someone, self.access)
-        if cluster:
-            asked = attributes(request)
-            request.decision = self.access.decide(request.identity, cluster, asked)
-            if not request.decision.allowed:
-                raise forbidden(request.identity, asked, request.decision.reason)
 
     async def _answer(self, request: Request) -> Outcome:
         route = request.route
@@ -434,7 +375,3 @@ def _warnings(request: Request | None) -> Headers:
     if request.asked is not None:
         told += request.asked.warnings
     return tuple(warning(text) for text in dict.fromkeys(told))
-
-
-def _header(scope: Mapping[str, Any], name: bytes) -> bytes:
-    return next((value for key, value in scope["headers"] if key == name), b"")

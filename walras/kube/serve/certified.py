@@ -22,7 +22,8 @@ from walras.core.errors import ServiceUnavailable, Unauthorized
 from walras.kube.access.certificates import Holder, holder
 from walras.kube.bodies import Receive
 from walras.kube.serve import status
-from walras.kube.serve.app import CERTIFICATE, Application
+from walras.kube.serve.app import Application
+from walras.kube.serve.callers import CERTIFICATE
 from walras.kube.serve.server import Running, serve
 from walras.kube.serve.streams import Send, send_answer
 
