@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from support.world import AGENT, World, job, pod, tell
 
-from tests.support.world import AGENT, World, job, pod, tell
 from walras.core.errors import BadRequest, Invalid, NotFound
 from walras.kube.hub import View
 from walras.tenants import backup
