@@ -96,6 +96,12 @@ def test_a_body_in_parts_is_put_together() -> None:
     assert asyncio.run(bodies.read(receive, None)) == b"abcd"
 
 
+def test_a_body_of_the_declared_length_is_not_waited_for_any_more() -> None:
+    # There is no third message: to ask for one would fail.
+    receive = receiving(part(b"ab", True), part(b"cd", True))
+    assert asyncio.run(bodies.read(receive, b"4")) == b"abcd"
+
+
 def test_a_body_over_the_limit_is_refused_by_its_declared_length_before_it_is_read() -> None:
     with pytest.raises(RequestEntityTooLarge):
         asyncio.run(bodies.read(receiving(), str(BODY_BYTES_MAX + 1).encode()))

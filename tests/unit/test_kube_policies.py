@@ -71,6 +71,20 @@ def test_a_policy_refuses_what_does_not_comply() -> None:
     run(story)
 
 
+def test_a_policy_holds_for_what_wakes_its_cluster() -> None:
+    async def story(caller: Caller) -> None:
+        rule = policy(
+            {"expression": "object.metadata.name != 'y'"}, matchConstraints=constraints("namespaces")
+        )
+        await caller.create(POLICIES, rule)
+        await caller.create(BINDINGS, binding())
+        await caller.api.hibernate([caller.cluster])
+        assert caller.api.is_asleep(caller.cluster)
+        await denied(caller, {"metadata": {"name": "y"}}, "namespaces")
+
+    run(story)
+
+
 def test_messages_reasons_and_variables() -> None:
     async def story(caller: Caller) -> None:
         few = {

@@ -412,6 +412,8 @@ class Verbs:
         then. Raises Conflict when that never comes to rest.
         """
         for _ in range(ROUNDS_MAX):
+            # What admission keeps of a cluster is not there while it sleeps.
+            self.api.rouse(ctx.cluster)
             if ctx.review is not None:
                 ctx.review.rewind()
             transaction = self.api.transaction(ctx.review)
