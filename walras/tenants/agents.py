@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from walras.core.clock import Clock, Ids, rfc3339
 from walras.core.errors import NotFound
@@ -125,7 +125,8 @@ class AgentController:
         ]
 
     def _agent_changed(self, change: Change) -> None:
-        self._manager.add(self, Key(FLEET, "", change.object["metadata"]["name"]))
+        if change.type != "MODIFIED" or change.old is None or _ours(change.old) != _ours(change.object):
+            self._manager.add(self, Key(FLEET, "", change.name))
 
     def _secret_changed(self, change: Change) -> None:
         metadata = change.object["metadata"]
@@ -251,6 +252,13 @@ class AgentController:
             )  # fmt: skip
 
         await self._api.edit(FLEET, AGENTS, "", name, refuse)
+
+
+def _ours(agent: Object) -> list[Any]:
+    """What of an agent concerns its control plane; money, which changes all the time, does not."""
+    metadata, status = agent["metadata"], agent.get("status") or {}
+    said = [metadata.get(name) for name in ("uid", "generation", "finalizers", "deletionTimestamp")]
+    return [*said, status.get("endpoint"), condition(agent, "Ready")]
 
 
 def _is_provided(agent: Object) -> bool:
