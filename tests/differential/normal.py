@@ -10,7 +10,7 @@ from differential.sides import Answer
 
 _UID: Final = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
-_GENERATED: Final = re.compile(r"\b(?:gen-|Gen_)[bcdfghjklmnpqrstvwxz2456789]{5}\b")
+_GENERATED: Final = re.compile(r"\b(?:gen-|Gen_|kube-api-access-)[bcdfghjklmnpqrstvwxz2456789]{5}\b")
 _VERSION: Final = re.compile(
     r"((?:resource ?version|current|version in record|precondition)[^0-9a-z]{1,4})(\d+)", re.I
 )

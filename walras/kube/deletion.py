@@ -60,12 +60,11 @@ def begin(resource: Resource, obj: Object, now_ms: int, grace_s: int | None, pro
     `propagation` is "Background", "Foreground", "Orphan" or "" (as the object's finalizers say).
     """
     metadata = obj["metadata"]
-    if "deletionTimestamp" not in metadata:
-        finalizers = _wanted_finalizers(metadata, propagation)
-        if finalizers:
-            metadata["finalizers"] = finalizers
-        else:
-            metadata.pop("finalizers", None)
+    finalizers = _wanted_finalizers(metadata, propagation)
+    if finalizers:
+        metadata["finalizers"] = finalizers
+    else:
+        metadata.pop("finalizers", None)
     if resource.key not in _MARKED and not metadata.get("finalizers"):
         return True
     _mark(resource, metadata, _grace_s(resource, obj, grace_s), now_ms)

@@ -196,8 +196,8 @@ class Writer:
         if new["spec"].get("type") != "ExternalName":
             validation.service_addresses(faults, new["spec"])
         if faults:
-            raise validation.invalid(resource, new["metadata"]["name"], faults)
-        name = new["metadata"]["name"]
+            raise validation.invalid(resource, str(new["metadata"].get("name") or ""), faults)
+        name = str(new["metadata"].get("name") or "")
         others = (
             record.object
             for record in self._api.state.latest_of(ctx.cluster, objects.SERVICES)

@@ -308,8 +308,8 @@ def version() -> dict[str, str]:
 
 
 def _unknown(registry: Registry, route: Route) -> Answer:
-    """A Status for a resource that a served group version lacks, plain text for the rest."""
-    if registry.of(route.group, route.version) or route.group == "":
+    """A Status for what a built-in group lacks, plain text for the rest."""
+    if any(resource.group == route.group and resource.builtin for resource in registry):
         raise NotFound(status.NOT_SERVED)
     return discovery.not_found()
 

@@ -245,7 +245,15 @@ class Resources:
         shape, route = negotiate.representation(request.header(b"accept")), request.route
         context, options = await self._deletion(request)
         outcome = await self._verbs.delete(context, resource, route.namespace, route.name, options)
-        return self._one(request, resource, shape, outcome)
+        # Who says it in the old way is told when something keeps the object.
+        lingers = options.get("orphanDependents") is False and self._is_going(request, resource)
+        return self._one(request, resource, shape, outcome, 202 if lingers else 200)
+
+    def _is_going(self, request: Request, resource: Resource) -> bool:
+        """Whether the object is still there, being deleted."""
+        route = request.route
+        found = self._verbs.api.find(route.cluster, resource.storage.key, route.namespace, route.name)
+        return found is not None and "deletionTimestamp" in found["metadata"]
 
     async def _delete_collection(self, request: Request, resource: Resource) -> Answer:
         if "deletecollection" not in resource.verbs:

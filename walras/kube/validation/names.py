@@ -53,7 +53,7 @@ def _regex(words: str, pattern: str, *examples: str) -> str:
 
 
 def _longest(most: int) -> str:
-    return f"must be no more than {most} bytes"
+    return f"must be no more than {most} characters"
 
 
 def dns_label(text: str) -> list[str]:
