@@ -13,10 +13,15 @@ from walras.kube.registry import Registry
 CLEANUP: Final = "customresourcecleanup.apiextensions.k8s.io"
 
 
-def establish(definition: Object, now_ms: int) -> None:
-    """Writes in place the status that makes the definition served; one that is going keeps what it has."""
+def establish(definition: Object, now_ms: int, others: Iterable[Object]) -> None:
+    """Writes in place the status that makes the definition served; one that is going keeps what it has.
+
+    `others` are the cluster's other definitions.
+    """
     if "deletionTimestamp" not in definition["metadata"]:
-        definition["status"] = crd.establish(definition, rfc3339(now_ms))
+        group = definition["spec"]["group"]
+        near = (each for each in others if each["spec"]["group"] == group)
+        definition["status"] = crd.establish(definition, rfc3339(now_ms), near)
 
 
 def hold(definition: Object, now_ms: int) -> None:
@@ -47,7 +52,7 @@ def let_go(definition: Object) -> None:
 
 def is_own(registry: Registry, resource: str) -> bool:
     """Whether the cluster serves the resource by a CRD of its own."""
-    return any(each.key == resource for each in registry.additions)
+    return registry.is_own(resource)
 
 
 def served(base: Registry, definitions: Iterable[Object]) -> Registry:

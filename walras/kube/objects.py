@@ -111,7 +111,9 @@ def _substance(resource: Resource, obj: Object) -> Object:
 
 def preserve(resource: Resource, old: Object, new: Object) -> None:
     """Restores in place what no write may change, and counts the generation."""
-    new["apiVersion"], new["kind"] = old["apiVersion"], old["kind"]
+    if not (resource.is_mixed and new["apiVersion"] == resource.api_version):
+        new["apiVersion"] = old["apiVersion"]
+    new["kind"] = old["kind"]
     before, after = old["metadata"], new["metadata"]
     for name in (*_OWN, "resourceVersion", "generation"):
         if name in before:

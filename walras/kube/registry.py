@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from walras.core.errors import NotFound
 from walras.kube.schema import Schema
@@ -38,6 +39,10 @@ class Resource:
     builtin: bool = True
     # The version of the type in which its objects are stored, where that is another; see versions.py.
     stored: Resource | None = field(default=None, repr=False)
+    # Whether objects may lie in several versions, each of which says which it is.
+    is_mixed: bool = False
+    # Nobody can ask for what is not served; it is known by its key.
+    is_served: bool = True
     # What everybody who asks for it is warned of.
     deprecation: str = ""
 
@@ -45,6 +50,11 @@ class Resource:
     def storage(self) -> Resource:
         """The version in which the store has the objects; their key in the store is its key."""
         return self.stored or self
+
+    @property
+    def is_as_stored(self) -> bool:
+        """Whether what lies in the store is what this version says."""
+        return self.stored is None and not self.is_mixed
 
     @property
     def key(self) -> str:
@@ -68,6 +78,22 @@ class Resource:
         return "status" in self.subresources
 
 
+_VERSION: Final = re.compile(r"v(\d{1,9})(?:(alpha|beta)(\d{1,9}))?", re.ASCII)
+
+
+def priority(version: str) -> tuple[int, int, int, str]:
+    """Sorts versions as Kubernetes prefers them: v2, v1, v2beta1, v1alpha3, then others by name."""
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        return 3, 0, 0, version
+    level = ("", "beta", "alpha").index(match.group(2) or "")
+    return level, -int(match.group(1)), -int(match.group(3) or 0), ""
+
+
+def _rank(resource: Resource) -> tuple[str, tuple[int, int, int, str], str]:
+    return resource.group, priority(resource.version), resource.plural
+
+
 class Registry:
     """The resources of a cluster: a base that all clusters share, and the cluster's own additions.
 
@@ -86,13 +112,15 @@ class Registry:
                 continue
             if resource.stored is None or resource.stored.key != resource.key:
                 self._by_key[resource.key] = resource
+            if not resource.is_served:
+                continue
             self._by_path[resource.group, resource.version, resource.plural] = resource
             self._by_kind[resource.group, resource.version, resource.kind] = resource
 
     def with_crds(self, resources: Iterable[Resource]) -> Registry:
         """The shared base with exactly these additions; earlier additions are left out."""
         base = self if self._base is None else self._base
-        mine = tuple(resources)
+        mine = sorted(resources, key=_rank)
         return Registry(mine, base) if mine else base
 
     def find(self, group: str, version: str, plural: str) -> Resource | None:
@@ -130,6 +158,10 @@ class Registry:
     def additions(self) -> tuple[Resource, ...]:
         """What this cluster has beyond the shared base."""
         return tuple(self._by_path.values()) if self._base is not None else ()
+
+    def is_own(self, key: str) -> bool:
+        """Whether this cluster has the type beyond the shared base, served or not."""
+        return self._base is not None and key in self._by_key
 
     def group_versions(self) -> tuple[tuple[str, str], ...]:
         """Every (group, version) served, in the order of first mention, core first."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from walras.core.clock import Clock, Ids
 from walras.core.errors import BadRequest, InternalError
-from walras.kube import defaults, definitions, deletion, objects, preparing
+from walras.kube import crd, defaults, definitions, deletion, objects, preparing
 from walras.kube.access import mounting
 from walras.kube.record import Key, Object, Record, copy
 from walras.kube.registry import Registry, Resource
@@ -133,7 +133,7 @@ class Transaction:
         if present is not None:
             raise objects.already_exists(resource, key.name, going="deletionTimestamp" in present["metadata"])
         if resource == objects.CRDS:
-            definitions.establish(fresh, self._clock.now_ms())
+            definitions.establish(fresh, self._clock.now_ms(), self._definitions(cluster, key.name))
         self._put(key, fresh)
         return fresh
 
@@ -187,11 +187,12 @@ class Transaction:
         new = build(old)
         objects.preserve(kind, old, new)
         if resource == objects.CRDS:
-            definitions.establish(new, self._clock.now_ms())
+            definitions.establish(new, self._clock.now_ms(), self._definitions(cluster, name))
         if new == old:
             return old
         self._put(key, new, deleted=objects.is_done(kind, new))
         self._release(key)
+        self._free_names(key)
         return new
 
     def delete(
@@ -219,7 +220,21 @@ class Transaction:
         if gone or new != old:
             self._put(key, new, deleted=gone)
             self._release(key)
+            self._free_names(key)
         return new
+
+    def _definitions(self, cluster: str, name: str) -> list[Object]:
+        """The cluster's other definitions."""
+        keys = (key for key in self._objects_of(cluster, objects.CRDS) if key.name != name)
+        return [found for key in keys if (found := self.peek(*key)) is not None]
+
+    def _free_names(self, key: Key) -> None:
+        """Lets definitions have the names that a definition has given up."""
+        if key.resource != objects.CRDS:
+            return
+        for other in self._definitions(key.cluster, key.name):
+            if crd.is_refused(other):
+                self.edit(key.cluster, objects.CRDS, "", other["metadata"]["name"], lambda _: None)
 
     def _objects_of(self, cluster: str, resource: str) -> list[Key]:
         found = [record.key for record in self._engine.state.latest_of(cluster, resource)]

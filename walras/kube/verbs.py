@@ -86,7 +86,7 @@ class Verbs:
             match=resource_version_match,
             initial_events=send_initial_events,
         )
-        if resource.stored is None:
+        if resource.is_as_stored:
             return page
         return replace(page, converted=[versions.served(resource, item) for item in page.items])
 

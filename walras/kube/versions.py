@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from walras.kube import defaults, fields
 from walras.kube import versions_builtin as builtin
+from walras.kube.patch import copied
 from walras.kube.record import Object
 from walras.kube.registry import Resource
 
@@ -25,8 +27,10 @@ _CONVERSIONS: Final[Mapping[tuple[str, str, str], tuple[Convert, Convert]]] = {
 
 def served(resource: Resource, obj: Object) -> Object:
     """A stored object in the version of `resource`; itself where that is the stored one."""
-    if resource.stored is None:
+    if resource.is_as_stored:
         return obj
+    if not resource.builtin:
+        return _renamed(resource, obj)
     return _converted(resource, resource, obj, 0)
 
 
@@ -34,7 +38,24 @@ def stored(resource: Resource, obj: Object) -> Object:
     """An object of the version of `resource` as it is stored; itself where that is the stored version."""
     if resource.stored is None:
         return obj
+    if not resource.builtin:
+        # What only this version knows stays until it has been judged; see `pruned`.
+        shaped = copied(obj)
+        defaults.apply(resource, shaped)
+        return {**shaped, "apiVersion": resource.stored.api_version}
     return _converted(resource, resource.stored, obj, 1)
+
+
+def pruned(resource: Resource, obj: Object) -> Object:
+    """A custom resource that was written in another version than it is stored in, as it is stored."""
+    return fields.prune(resource.storage.schema, obj)
+
+
+def _renamed(resource: Resource, obj: Object) -> Object:
+    """A custom resource in another version of it: pruned as that says, and else as it is."""
+    if obj.get("apiVersion") == resource.api_version:
+        return obj
+    return {**fields.prune(resource.schema, obj), "apiVersion": resource.api_version}
 
 
 def _converted(resource: Resource, to: Resource, obj: Object, way: int) -> Object:

@@ -129,6 +129,10 @@ def _another_version(resource: Resource, given: str) -> BadRequest:
 
 def check_valid(resource: Resource, obj: Object, old: Object | None, served: Resource | None = None) -> None:
     """Raises Invalid with every cause."""
+    if served is not None and not served.builtin:
+        # A custom resource is judged by the version in which somebody writes it.
+        obj, old = versions.served(served, obj), old if old is None else versions.served(served, old)
+        resource = served
     causes = validation.validate(resource, obj, old, served)
     if causes:
         raise validation.invalid(resource, str(obj["metadata"].get("name") or ""), causes)
@@ -230,6 +234,10 @@ class Writer:
             self._allocate(ctx, resource, old, new)
         check_valid(resource, new, old, served)
         ctx.warnings += advice.warnings(resource, new, old, subresource)
+        if not resource.builtin and served is not resource:
+            shaped = versions.pruned(served, new)
+            new.clear()
+            new.update(shaped)
         signing.check(ctx, resource, new, old, subresource)
         if old is not None and not subresource:
             self._allocate(ctx, resource, old, new)
@@ -315,6 +323,8 @@ class Writer:
 
         def whole(old: Object) -> Object:
             given = versions.stored(resource, build(versions.served(resource, old)))
+            # As it would be stored today.
+            old = versions.served(storage, old)
             _check_same(resource, old, given, namespace, name)
             _drop_repeated_owners(ctx, given["metadata"])
             new = within(storage, old, given, subresource)

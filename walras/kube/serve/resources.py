@@ -104,7 +104,7 @@ class Resources:
             raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
         if "resourceVersion" in request.query:
             self._check_reached(request)
-        if shape == negotiate.PLAIN and not route.subresource and resource.stored is None:
+        if shape == negotiate.PLAIN and not route.subresource and resource.is_as_stored:
             # As it lies in the store: neither decoded nor encoded.
             record = self._verbs.api.state.visible(
                 Key(route.cluster, resource.key, route.namespace, route.name)

@@ -119,7 +119,7 @@ def shaper(
     resource: Resource, shape: Representation, include_object: str, now: Callable[[], int]
 ) -> Shaper | None:
     """What turns events into lines of the representation; None where they are as they are stored."""
-    as_stored = not shape.as_ and resource.stored is None
+    as_stored = not shape.as_ and resource.is_as_stored
     return None if as_stored else _Shaper(resource, shape, include_object, now)
 
 

@@ -55,10 +55,9 @@ def _stored(faults: Faults, old: Object, spec: Object) -> None:
             detail = (
                 f"missing from spec.versions; {name} was previously a storage version, and must remain in "
             )
-            detail += "spec.versions until a storage migration ensures no data remains persisted in it"
-            faults.invalid(
-                f"status.storedVersions[{index}]", name, f"{detail} and removes it from status.storedVersions"
-            )
+            detail += "spec.versions until a storage migration ensures no data remains persisted in "
+            detail += f"{name} and removes {name} from status.storedVersions"
+            faults.invalid(f"status.storedVersions[{index}]", name, detail)
 
 
 def _names(faults: Faults, obj: Object, spec: Object) -> None:
@@ -83,9 +82,22 @@ def _names(faults: Faults, obj: Object, spec: Object) -> None:
             said = names.dns1035_label(value)
             if said:
                 faults.invalid(f"spec.names.{field}[{index}]", value, ",".join(said))
-    strategy = (spec.get("conversion") or {}).get("strategy", "None")
-    if strategy != "None":
-        faults.not_supported("spec.conversion.strategy", strategy, ("None",))
+    _conversion(faults, spec.get("conversion") or {})
+
+
+def _conversion(faults: Faults, conversion: Object) -> None:
+    strategy = conversion.get("strategy", "None")
+    if strategy == "Webhook":
+        detail = "conversion by webhook is not served; let versions differ in what None converts"
+        faults.forbidden("spec.conversion.strategy", detail)
+        return
+    faults.one_of("spec.conversion.strategy", strategy, ("None", "Webhook"))
+    webhook = conversion.get("webhook") or {}
+    detail = "should not be set when strategy is not set to Webhook"
+    if webhook.get("clientConfig") is not None:
+        faults.forbidden("spec.conversion.webhookClientConfig", detail)
+    if webhook.get("conversionReviewVersions"):
+        faults.forbidden("spec.conversion.conversionReviewVersions", detail)
 
 
 def _group(faults: Faults, obj: Object, group: str) -> None:
