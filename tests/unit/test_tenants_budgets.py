@@ -1,4 +1,4 @@
-"""What quotas and disruption budgets say of themselves, and when volumes may go."""
+"""What quotas, disruption budgets and policies say of themselves, and when volumes may go."""
 
 from __future__ import annotations
 
@@ -146,5 +146,54 @@ def test_a_claim_stays_until_no_pod_uses_it() -> None:
         assert world.api.find(AGENT, "persistentvolumeclaims", "default", "c") is not None
         await world.remove(world.pods()[0])
         assert world.api.find(AGENT, "persistentvolumeclaims", "default", "c") is None
+
+    tell(story)
+
+
+def test_a_policy_says_what_does_not_fit_the_types_that_it_is_about() -> None:
+    async def story(world: World) -> None:
+        policies = "validatingadmissionpolicies.admissionregistration.k8s.io"
+        rule = {
+            "apiGroups": ["apps"],
+            "apiVersions": ["v1"],
+            "operations": ["CREATE"],
+            "resources": ["deployments"],
+        }
+        spec: Object = {
+            "matchConstraints": {"resourceRules": [rule]},
+            "variables": [{"name": "count", "expression": "object.spec.replicas"}],
+            "validations": [
+                {"expression": "object.spec.replicas > 1"},
+                {"expression": "variables.count > '1'", "messageExpression": "'x' + object.spec.nope"},
+            ],
+        }
+        await world.create(policies, {"metadata": {"name": "p"}, "spec": spec})
+        await world.settle()
+        said = world.api.get(AGENT, policies, "", "p")["status"]
+        assert said == {
+            "observedGeneration": 1,
+            "typeChecking": {
+                "expressionWarnings": [
+                    {
+                        "fieldRef": "spec.validations[1].expression",
+                        "warning": "apps/v1, Kind=Deployment: ERROR: <input>:1:17: found no matching "
+                        "overload for '_>_' applied to '(int, string)'\n"
+                        " | variables.count > '1'\n | ................^\n",
+                    },
+                    {
+                        "fieldRef": "spec.validations[1].messageExpression",
+                        "warning": "apps/v1, Kind=Deployment: ERROR: <input>:1:18: undefined field 'nope'\n"
+                        " | 'x' + object.spec.nope\n | .................^\n",
+                    },
+                ]
+            },
+        }
+        good = {**spec, "validations": spec["validations"][:1]}
+        await world.api.edit(AGENT, policies, "", "p", lambda policy: policy.update(spec=good))
+        await world.settle()
+        assert world.api.get(AGENT, policies, "", "p")["status"] == {
+            "observedGeneration": 2,
+            "typeChecking": {},
+        }
 
     tell(story)

@@ -24,7 +24,7 @@ def definitions() -> Mapping[str, RawSchema]:
 
 _REF: Final = "#/$defs/"
 _QUANTITY: Final = "io.k8s.apimachinery.pkg.api.resource.Quantity"
-_INT_OR_STRING: Final = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+INT_OR_STRING: Final = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 _MICRO_TIME: Final = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime"
 _SCALARS: Final = frozenset(("string", "integer", "boolean", "number"))
 # Nodes behind a reference, by the identity of the referring part of the definitions, which live for ever.
@@ -78,7 +78,7 @@ class Schema:
         return self._form
 
     def _find_form(self) -> str:
-        special = {_QUANTITY: "quantity", _INT_OR_STRING: "int-or-string", _MICRO_TIME: "microtime"}
+        special = {_QUANTITY: "quantity", INT_OR_STRING: "int-or-string", _MICRO_TIME: "microtime"}
         if self.ref in special:
             return special[self.ref]
         if self.int_or_string:

@@ -27,6 +27,7 @@ from walras.tenants.hibernation import Hibernator
 from walras.tenants.jobs import JobController
 from walras.tenants.namespaces import NamespaceController
 from walras.tenants.pods import PodCollector
+from walras.tenants.policies import PolicyController
 from walras.tenants.protection import ProtectionController
 from walras.tenants.quotas import QuotaController
 from walras.tenants.replicasets import REPLICATION_CONTROLLER, ReplicaSetController
@@ -95,6 +96,7 @@ class ControlPlanes:
             ProtectionController(api, manager),
             DisruptionController(api, clock, manager),
             QuotaController(api, manager, dependents),
+            PolicyController(api, manager),
             EventExpiry(api, clock, manager),
             Hibernator(api, clock, manager),
             *([CertificateController(api, clock, manager, authority)] if authority else ()),

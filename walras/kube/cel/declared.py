@@ -18,7 +18,7 @@ from walras.kube.cel.types import (
     list_of,
     map_of,
 )
-from walras.kube.schema import Schema
+from walras.kube.schema import INT_OR_STRING, Schema
 
 REQUEST_BYTES_MAX: Final = 3 * 1024 * 1024
 _KEYWORDS: Final = re.compile(
@@ -100,7 +100,7 @@ def _text(raw: Mapping[str, Any]) -> Type:
 def type_of(schema: Schema, path: str = "selfType", *, root: bool = False) -> Type | None:
     """The type of what a schema describes; None where rules cannot see it at all."""
     raw = schema.raw
-    if schema.int_or_string:
+    if schema.int_or_string or schema.ref == INT_OR_STRING:
         most = raw["maxLength"] if raw.get("maxLength") is not None else REQUEST_BYTES_MAX - 2
         return Type("dyn", (), None, max(0, most))
     match schema.types:
