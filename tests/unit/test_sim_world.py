@@ -12,13 +12,15 @@ from support.simulated import agent, job, played, stream, world
 
 from walras.core.money import MICROS
 from walras.market.mechanisms.registry import MECHANISMS
-from walras.market.types import Bid, Lease, Outcome, Snapshot
+from walras.market.types import Bid, Lease, Outcome, Rules, Snapshot
 from walras.sim.traces import synthetic
 from walras.sim.world import standstill
 from walras.sim.world.auditor import AuditError
 from walras.sim.world.leases import Holding
 from walras.sim.world.queue import Queue
 from walras.sim.world.study import WorldStudy
+from walras.sim.world.workload import Workload
+from walras.sim.world.world import World, devices
 
 
 def test_a_job_that_is_alone_begins_at_the_next_tick_and_takes_its_work_by_its_devices() -> None:
@@ -128,6 +130,32 @@ def test_a_service_has_a_replica_at_once_and_gives_it_back_when_nothing_comes() 
     assert not service.replicas
 
 
+def test_a_replica_has_the_place_of_a_job_when_its_notice_is_over_and_not_at_a_tick() -> None:
+    load = Workload(
+        (agent("a", worth=9), agent("b")),
+        (job("j", "b", 0, 300, worth=1),),
+        (stream("a", list(range(60_000, 90_000, 500)), [100] * 60),),
+        100_000,
+    )
+    pool = World(load, "auction", devices(1), rules=Rules(notice_ms=750))
+    assert [run.evictions for run in played(pool)] == [1]
+    assert pool.services[0].waits_ms == [750]
+
+
+def test_a_bid_that_is_taken_back_has_waited_too() -> None:
+    """All devices are a job's. A burst needs three replicas; what then waits of it needs one."""
+    burst = stream("a", list(range(30_000, 40_000, 100)), [100] * 100)
+    long = job("j", "b", 0, 270, gpus=3)
+    pool = world("fifo", 3, [agent("a"), agent("b")], [long], [burst], span_s=60)
+    service = pool.services[0]
+    while pool.now_ms < 60_000:
+        pool.step()
+    assert len(service.waits_ms) == 2
+    assert all(5_000 <= wait_ms < 25_000 for wait_ms in service.waits_ms)
+    pool.run()
+    assert 55_000 < service.waits_ms[-1] < 62_000
+
+
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_every_mechanism_serves_a_mixed_load_and_the_books_hold(mechanism: str) -> None:
     spec = synthetic.parse("minutes=3,serving=1,training=2,job_s_min=20,job_s_max=120")
@@ -222,5 +250,5 @@ def test_by_latency_a_replica_is_worth_something_only_where_requests_wait() -> N
     first = min(now_ms for now_ms, _ in bids)
     assert {price for now_ms, price in bids if now_ms == first} == {5 * MICROS}
     later = [price for now_ms, price in bids if now_ms > first]
-    assert pool.market.rules.reserve_micros <= max(later) < MICROS // 2
+    assert pool.market.rules.reserve_micros <= max(later) < 5 * MICROS // 2
     assert max(pool.services[0].queue.latency_ms) < 2_000

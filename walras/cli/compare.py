@@ -1,4 +1,4 @@
-"""`walras sim compare`: published experiments played again, beside what was published."""
+"""`walras sim compare`: experiments of the documentation, most of them published ones, played again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import msgspec
+
+from walras.core.quantity import parse_duration_ms
 
 _data = click.option(
     "--data",
@@ -16,11 +19,12 @@ _data = click.option(
 _policy = click.option(
     "--policy", "policies", multiple=True, metavar="NAME", help="One alone; again for more. [default: all]"
 )
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 
 
 @click.group()
 def compare() -> None:
-    """Play published experiments again, and put our policies beside them."""
+    """Play experiments again that the documentation shows, and put our policies beside others."""
 
 
 @compare.command()
@@ -59,3 +63,79 @@ def shockwave(data: Path, policies: Sequence[str], gpus: int, seed: int) -> None
 
     for line in lines(data, policies=policies, gpus=gpus, seed=seed):
         click.echo(line)
+
+
+@compare.command()
+@_data
+@_policy
+@click.option("--gpus", default=64, show_default=True, type=click.IntRange(8, 4096), help="Of the pool.")
+@click.option("--minutes", default=60, show_default=True, type=click.IntRange(1, 1440), help="Work arrives.")
+@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Runs of each.")
+@click.option(
+    "--checkpoint",
+    default="0s",
+    show_default=True,
+    metavar="DURATION",
+    help="Jobs save so often; 0s: on notice.",
+)
+@_json
+def sharing(
+    data: Path,
+    policies: Sequence[str],
+    gpus: int,
+    minutes: int,
+    seeds: int,
+    checkpoint: str,
+    as_json: bool,
+) -> None:
+    """Inference beside training: Azure's and Mooncake's requests, the jobs of Microsoft's Philly.
+
+    Reads azure-llm-2023/, mooncake/ and gavel/.
+    """
+    from walras.sim.sharing import table  # noqa: PLC0415 - it loads numba
+
+    found = []
+    if not as_json:
+        click.echo(table.HEADER)
+    for row in table.rows(
+        data,
+        policies=policies,
+        gpus=gpus,
+        minutes=minutes,
+        seeds=seeds,
+        checkpoint_ms=parse_duration_ms(checkpoint),
+    ):
+        found.append(row)
+        if not as_json:
+            click.echo(row.line())
+    if as_json:
+        asked = {"gpus": gpus, "minutes": minutes, "seeds": seeds}
+        told = {**asked, "policies": {row.policy: row.metrics for row in found}}
+        click.echo(msgspec.json.encode(told).decode())
+        return
+    for line in table.summary(found):
+        click.echo(line)
+
+
+@compare.command()
+@click.option("--seeds", default=8, show_default=True, type=click.IntRange(1), help="Runs of each.")
+@_json
+def budgets(seeds: int, as_json: bool) -> None:
+    """What budgets buy: agents alike in all but income, with a rebate, without, and under FIFO."""
+    from walras.sim.sharing import paying  # noqa: PLC0415 - it loads numba
+
+    found = []
+    if not as_json:
+        click.echo(paying.HEADER)
+    for row in paying.rows(seeds):
+        found.append(row)
+        if not as_json:
+            click.echo(row.line())
+    if as_json:
+        told = {row.name: {**row.metrics, "wealth_gini": row.wealth} for row in found}
+        click.echo(msgspec.json.encode({"seeds": seeds, "variants": told}).decode())
+        return
+    click.echo()
+    click.echo(paying.wealth_header(found[0]))
+    for row in found:
+        click.echo(row.wealth_line())

@@ -85,10 +85,8 @@ class Figures:
             agent.name: waits[numbers == number] for number, agent in enumerate(self.world.workload.agents)
         }
         for service in self.world.services:
-            waiting = [each for each in service.replicas.values() if each.holding is None]
-            of_replicas = [*service.waits_ms, *(now_ms - each.wanted_ms for each in waiting)]
-            name = service.agent.name
-            found[name] = np.concatenate((found[name], np.array(of_replicas, np.int64)))
+            of_replicas = np.array(service.waited_ms(now_ms), np.int64)
+            found[service.agent.name] = np.concatenate((found[service.agent.name], of_replicas))
         return found
 
     def latencies_ms(self, service: Service) -> Ints:
@@ -150,7 +148,7 @@ class Figures:
     def _of_requests(self) -> dict[str, float]:
         latencies: list[int] = []
         met = come = 0
-        waits = [wait for service in self.world.services for wait in service.waits_ms]
+        waits = [wait for each in self.world.services for wait in each.waited_ms(self.world.now_ms)]
         for service in self.world.services:
             found = self.latencies_ms(service)
             latencies += found.tolist()

@@ -34,7 +34,8 @@ class Pending:
 class Market:
     """One pool under one mechanism. Carries its memory, its escrows and the posted price to the next turn.
 
-    `observe` is called with every outcome before it is carried out.
+    `observe` is called with every outcome before it is carried out, `at_drain` with the true time at which a
+    lease that was warned is over.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Market:
         self.price_micros = 0
         self.clearings = 0
         self.observe: Callable[[Snapshot, Outcome], None] = lambda *_: None
+        self.at_drain: Callable[[int], None] = lambda _: None
         self._mechanism = MECHANISMS[mechanism]
         self._memory = Memory()
         self._escrows: tuple[Escrow, ...] = ()
@@ -132,10 +134,7 @@ class Market:
 
     def tick(self, now_ms: int, at_ms: int) -> None:
         """End what has drained, begin what may, and clear if there is anything to decide."""
-        for holding in self.leases.drained(at_ms):
-            self.leases.end(holding, now_ms, at_ms)
-        for holding in self.leases.startable(self._by_name):
-            self.leases.activate(holding, now_ms, at_ms)
+        self.turn_over(now_ms, at_ms)
         if at_ms - self._repriced_ms >= REPRICE_MS:
             self._repriced_ms = at_ms
             self._reprice(at_ms)
@@ -143,6 +142,13 @@ class Market:
             self._clear(now_ms, at_ms)
         elif self.mechanism == "auction":
             self._move_price(at_ms)
+
+    def turn_over(self, now_ms: int, at_ms: int) -> None:
+        """End what has drained and begin what waited for its room, as the exchange does between ticks."""
+        for holding in self.leases.drained(at_ms):
+            self.leases.end(holding, now_ms, at_ms)
+        for holding in self.leases.startable(self._by_name):
+            self.leases.activate(holding, now_ms, at_ms)
 
     def funds_changed(self) -> None:
         """Agents were paid: the next tick clears."""
@@ -269,6 +275,7 @@ class Market:
             self.leases.renew(renewal, at_ms)
         for displacement in outcome.displacements:
             holding = self.leases.warn(displacement, now_ms)
+            self.at_drain(now_ms + max(0, displacement.drains_at_ms - at_ms))
             if displacement.by is not None and displacement.compensation_micros:
                 payer = self.pending[displacement.by].bid.agent
                 if payer != holding.lease.agent:

@@ -7,21 +7,15 @@ from typing import Final
 
 from walras.market.strategies.slo import Curve
 from walras.market.types import Package
+from walras.sim.world.autoscaler import KEEP_MS, WINDOW_MS, WITHDRAW_MS, Autoscaler
 from walras.sim.world.bidding import Ask, Floor
 from walras.sim.world.leases import Holding
 from walras.sim.world.queue import Queue
 from walras.sim.world.workload import Agent, Stream
 
 CONTROL_MS: Final = 1_000
-# It wants what came in this time, at that load, and to work off what waits in that.
-WINDOW_MS: Final = 30_000
-LOAD_PERCENT: Final = 70
-CATCH_UP_MS: Final = 5_000
-# So long it must have had more than it wants before it takes a bid back, or gives a replica back.
-WITHDRAW_MS: Final = 5_000
 # By the strategy "slo" a bid that waits is made anew so often.
 REPRICE_MS: Final = 2_000
-SURPLUS_MS: Final = 30_000
 
 
 class Replica:
@@ -51,25 +45,30 @@ class Replica:
 
 
 class Service:
-    """The queue and the replicas of one stream; `waits_ms` is from bid to lease, of each that began."""
+    """The queue and the replicas of one stream; `waits_ms` is from bid to lease, of each that began, or until
+    the bid was taken back."""
 
     def __init__(self, stream: Stream, agent: Agent, floor: Floor, most: int) -> None:
         self.stream, self.agent, self.queue = stream, agent, Queue(stream)
         self.replicas: dict[int, Replica] = {}
         self.waits_ms: list[int] = []
         self.evictions = 0
-        self._floor, self._most, self._made = floor, most, 0
-        self._surplus_since_ms: int | None = None
+        self._floor, self._made = floor, 0
+        self._autoscaler = Autoscaler(stream.milli, most)
 
     def leave(self, replica: Replica) -> None:
         self.replicas.pop(replica.number, None)
+
+    def waited_ms(self, now_ms: int) -> list[int]:
+        """`waits_ms`, and how long each bid waits that is still to be decided."""
+        waiting = [each for each in self.replicas.values() if each.holding is None]
+        return [*self.waits_ms, *(now_ms - each.wanted_ms for each in waiting)]
 
     def control(self, now_ms: int) -> None:
         """Bid for what is missing, withdraw or give back what is too much."""
         self.queue.play(now_ms)
         load_milli, waiting_ms = self.queue.load(now_ms, WINDOW_MS)
-        milli = 100 * load_milli // LOAD_PERCENT + 1000 * waiting_ms // CATCH_UP_MS
-        wanted = min(self._most, -(-milli // self.stream.milli))
+        wanted = self._autoscaler.look(now_ms, load_milli, waiting_ms)
         missing = [now_ms] * (wanted - len(self.replicas))
         if self.agent.strategy == "slo":
             # What another is worth has changed.
@@ -81,16 +80,8 @@ class Service:
         )
         for wanted_ms in missing:
             self._ask(now_ms, wanted_ms, latencies_ms)
-        if len(self.replicas) <= wanted:
-            self._surplus_since_ms = None
-            return
-        if self._surplus_since_ms is None:
-            self._surplus_since_ms = now_ms
-        lasted_ms = now_ms - self._surplus_since_ms
-        if lasted_ms >= WITHDRAW_MS:
-            self._withdraw(len(self.replicas) - wanted)
-        if lasted_ms >= SURPLUS_MS and len(self.replicas) > wanted:
-            self._give_back(now_ms)
+        self._withdraw(now_ms, len(self.replicas) - self._autoscaler.needed_within(WITHDRAW_MS))
+        self._give_back(now_ms, len(self.replicas) - self._autoscaler.needed_within(KEEP_MS))
 
     def _ask(self, now_ms: int, wanted_ms: int, latencies_ms: tuple[int, int]) -> None:
         self._made += 1
@@ -130,12 +121,18 @@ class Service:
             self._floor.withdraw(replica)
         return [replica.wanted_ms for replica in old]
 
-    def _withdraw(self, most: int) -> None:
-        for replica in [each for each in self.replicas.values() if each.holding is None][:most]:
+    def _withdraw(self, now_ms: int, surplus: int) -> None:
+        """Take back so many bids at most, the youngest first."""
+        waiting = [each for each in self.replicas.values() if each.holding is None]
+        for replica in waiting[: -surplus - 1 : -1] if surplus > 0 else ():
             self.leave(replica)
+            self.waits_ms.append(now_ms - replica.wanted_ms)
             self._floor.withdraw(replica)
 
-    def _give_back(self, now_ms: int) -> None:
-        idle = self.queue.idle(now_ms)
-        if idle is not None and (holding := self.replicas[idle].holding) is not None:
+    def _give_back(self, now_ms: int, surplus: int) -> None:
+        """Give back so many replicas at most, of those that have nothing to do."""
+        for _ in range(surplus):
+            idle = self.queue.idle(now_ms)
+            if idle is None or (holding := self.replicas[idle].holding) is None:
+                return
             self._floor.give_back(holding)

@@ -66,6 +66,7 @@ class World:
         self.bank = Bank(workload.agents, START_MS, rebates=rebates)
         bidding = Bidding(self.bank, workload.agents, rules.reserve_micros)
         self.market = Market(mechanism, rules, pool, self.bank, bidding, kept=kept)
+        self.market.at_drain = lambda when_ms: self.at(when_ms, self._drain, None)
         self.auditor = Auditor(self.market, self.bank)
         self.running: dict[JobRun, None] = {}
         self.tally = Tally(workload, self.pool_milli)
@@ -108,6 +109,8 @@ class World:
         self.now_ms = when_ms
         self.events += 1
         event(what)
+        if self.market.leases.freed:
+            self.market.turn_over(self.now_ms, self.at_ms)
         self.auditor.check(event.__name__.strip("_"), self.now_ms)
         self.noted()
         return when_ms
@@ -173,6 +176,9 @@ class World:
     def _control(self, service: Service) -> None:
         service.control(self.now_ms)
         self.at(self.now_ms + CONTROL_MS, self._control, service)
+
+    def _drain(self, _: None) -> None:
+        self.market.turn_over(self.now_ms, self.at_ms)
 
     def _tick(self, _: None) -> None:
         self.market.tick(self.now_ms, self.at_ms)
