@@ -72,9 +72,9 @@ def test_a_warned_of_profile_refuses_nothing() -> None:
         await caller.create("pods", pod("p", runAsUser=0))
         assert caller.warnings == [
             'would violate PodSecurity "restricted:v1.19": allowPrivilegeEscalation != false (container "c" '
-            "must set securityContext.allowPrivilegeEscalation=false), runAsNonRoot != true (pod or container "
-            '"c" must set securityContext.runAsNonRoot=true), seccompProfile (pod or container "c" must set '
-            'securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost")'
+            "must set securityContext.allowPrivilegeEscalation=false), runAsNonRoot != true (pod or "
+            'container "c" must set securityContext.runAsNonRoot=true), seccompProfile (pod or container "c" '
+            'must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost")'
         ]
 
     run(story)

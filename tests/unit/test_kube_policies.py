@@ -305,7 +305,7 @@ def test_a_policy_guards_what_is_run_in_pods() -> None:
             await caller.verbs.connect(context, pods, "default", "p", "exec", options)
 
         await connect("ls")
-        with pytest.raises(Denied, match="denied request: failed expression: object.command"):
+        with pytest.raises(Denied, match=r"denied request: failed expression: object.command"):
             await connect("sh")
 
     run(story)
