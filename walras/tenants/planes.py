@@ -26,6 +26,7 @@ from walras.tenants.gc import GarbageCollector
 from walras.tenants.hibernation import Hibernator
 from walras.tenants.jobs import JobController
 from walras.tenants.namespaces import NamespaceController
+from walras.tenants.nodes import NodeTaintController
 from walras.tenants.pods import PodCollector
 from walras.tenants.policies import PolicyController
 from walras.tenants.protection import ProtectionController
@@ -82,6 +83,7 @@ class ControlPlanes:
             namespaces,
             Scheduler(api, clock, manager, recorder),
             PodCollector(api, clock, manager),
+            NodeTaintController(api, manager),
             JobController(*workloads),
             CronJobController(*workloads),
             ReplicaSetController(*workloads),
