@@ -8,6 +8,7 @@ from walras.kube.access.authoriser import Authoriser
 from walras.kube.access.words import Attributes
 from walras.kube.context import Identity
 from walras.kube.hub import View
+from walras.tenants import hibernation
 from walras.tenants.hibernation import DEFAULT_AFTER_MS, SWEEP_MS, after_ms
 
 NAP = 60
@@ -97,6 +98,20 @@ def test_a_cluster_with_business_in_the_market_stays_awake(resource: str, obj: d
         await world.api.create(AGENT, resource, obj)
         await nap(world)
         assert not world.api.is_asleep(AGENT)
+
+    tell(story)
+
+
+def test_a_cluster_that_would_take_long_to_wake_stays_awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(world: World) -> None:
+        held = world.api.state.cluster(AGENT).objects
+        monkeypatch.setattr(hibernation, "OBJECTS_MAX", held)
+        await world.create("configmaps", {"metadata": {"name": "one-more"}})
+        await nap(world)
+        assert not world.api.is_asleep(AGENT)
+        await world.api.delete(AGENT, "configmaps", "default", "one-more")
+        await wait(world)
+        assert world.api.is_asleep(AGENT)
 
     tell(story)
 

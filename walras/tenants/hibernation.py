@@ -21,6 +21,9 @@ DEFAULT_AFTER_MS: Final = 3_600_000
 SWEEP_MS: Final = 5_000
 # Clusters that one commit puts to sleep: what it holds up is bounded.
 AT_ONCE: Final = 200
+# To wake a cluster holds up everybody, for some 20 ms with so many objects or bytes. Larger ones stay awake.
+OBJECTS_MAX: Final = 1_000
+BYTES_MAX: Final = 8 << 20
 NEVER: Final = "never"
 BIDS: Final = "bids.walras.dev"
 LEASES: Final = "gpuleases.walras.dev"
@@ -87,7 +90,8 @@ class Hibernator:
         after = self._declared.get(name, DEFAULT_AFTER_MS)
         if after is None or now_ms - self._idle_since_ms[name] < after:
             return False
-        return not _is_at_work(self._api.state.clusters[name])
+        cluster = self._api.state.clusters[name]
+        return cluster.objects <= OBJECTS_MAX and cluster.bytes <= BYTES_MAX and not _is_at_work(cluster)
 
 
 def _is_at_work(cluster: Cluster) -> bool:
