@@ -122,5 +122,5 @@ def test_the_index_has_every_page() -> None:
 def test_what_is_left_out_of_the_run_is_little_and_says_why() -> None:
     skipped = [block for page in PAGES for block in docs.blocks(page) if block.not_run]
     shown = [block for page in PAGES for block in docs.blocks(page) if block.language in ("console", "bash")]
-    assert len(skipped) <= 12 < len(shown) / 4
+    assert len(skipped) <= 16 < len(shown) / 4
     assert all(len(block.not_run.split()) >= 3 for block in skipped)
