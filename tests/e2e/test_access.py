@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from support.live import Live, eventually, serving
+from support.live import Live, eventually, pod, serving
 
 from walras.kube.access.certificates import SIGNER
 from walras.server.tls import client_authority
@@ -165,6 +165,31 @@ def test_the_same_user_of_another_cluster_is_another_user(certified: Live) -> No
     assert "do not have permission" in with_certificate(certified, "one", theirs, "auth", "whoami")
     assert "bob" in with_certificate(certified, "two", theirs, "auth", "whoami")
     assert "bob" in with_certificate(certified, "one", mine, "auth", "whoami")
+
+
+def test_a_pod_finds_its_own_token_and_is_who_it_says(certified: Live) -> None:
+    config = certified.data.parent / "one.kubeconfig"
+    place = "/var/run/secrets/kubernetes.io/serviceaccount"
+    script = f"cat {place}/namespace; echo; cat {place}/token; echo; head -1 {place}/ca.crt; sleep 600"
+    certified.apply(config, pod("curious", script))
+
+    def said() -> list[str]:
+        return certified.kubectl(config, "logs", "curious", check=False).splitlines()
+
+    namespace, token, authority = eventually(lambda: said() if len(said()) == 3 else None, "its words")
+    assert (namespace, authority) == ("default", "-----BEGIN CERTIFICATE-----")
+    who = json.loads(certified.kubectl(config, "--token", token, "auth", "whoami", "-o", "json"))
+    info = who["status"]["userInfo"]
+    assert info["username"] == "system:serviceaccount:default:default"
+    assert info["extra"]["authentication.kubernetes.io/pod-name"] == ["curious"]
+    assert info["extra"]["authentication.kubernetes.io/node-name"] == ["base"]
+    certified.kubectl(config, "delete", "pod", "curious", "--grace-period=0", "--force")
+    eventually(
+        lambda: (
+            "must be logged in" in certified.kubectl(config, "--token", token, "get", "pods", check=False)
+        ),
+        "its token to be void",
+    )
 
 
 def tls(live: Live, files: tuple[Path, Path] | None, *protocols: str) -> ssl.SSLSocket:

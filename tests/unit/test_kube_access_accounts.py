@@ -388,3 +388,19 @@ def test_false_tokens_wait_for_each_other_and_for_nobody_else() -> None:
         assert await place.get(token, DISCOVERY) == 200
 
     tell(story)
+
+
+def test_a_token_that_is_bound_to_a_node_is_void_without_it() -> None:
+    async def story(place: Place) -> None:
+        await place.account()
+        node = {"metadata": {"name": "lease-1"}}
+        await place.api.create("one", "nodes", node)
+        token = await place.token(boundObjectRef={"kind": "Node", "apiVersion": "v1", "name": "lease-1"})
+        who = (await place.must(token, "POST", MYSELF, {}))["status"]["userInfo"]
+        assert who["extra"]["authentication.kubernetes.io/node-name"] == ["lease-1"]
+        await place.api.delete("one", "nodes", "", "lease-1")
+        assert await place.get(token, DISCOVERY) == 401
+        await place.api.create("one", "nodes", node)
+        assert await place.get(token, DISCOVERY) == 401
+
+    tell(story)

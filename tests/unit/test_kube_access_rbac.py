@@ -490,3 +490,13 @@ def test_nobody_else_than_the_caller_pays_for_what_is_done_in_a_name() -> None:
         assert set(seen) == {("one", "")}
 
     tell(story)
+
+
+def test_no_name_breaks_out_of_the_words_of_a_refusal() -> None:
+    async def story(place: Place) -> None:
+        answer = await place.ask("one", "GET", PODS, headers=acting('x" can do <b>all</b> & "'))
+        assert answer.status_code == 403 and answer.json()["message"].startswith(
+            r'pods is forbidden: User "x\" can do &lt;b&gt;all&lt;/b&gt; &amp; \"" cannot list resource'
+        )
+
+    tell(story)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from walras.core.errors import Forbidden
 from walras.kube.access import rules
 from walras.kube.access.bindings import Bindings, Where, subjects_of
@@ -104,12 +106,12 @@ class Authoriser:
 def forbidden(identity: Identity, asked: Attributes, reason: str = "") -> Forbidden:
     """The refusal, as k8s.io/apiserver/pkg/endpoints/handlers/responsewriters writes it."""
     if asked.path:
-        said = f'User "{identity.user}" cannot {asked.verb} path "{asked.path}"'
+        said = f"User {_quoted(identity.user)} cannot {asked.verb} path {_quoted(asked.path)}"
     else:
-        where = f'in the namespace "{asked.namespace}"' if asked.namespace else "at the cluster scope"
+        where = f"in the namespace {_quoted(asked.namespace)}" if asked.namespace else "at the cluster scope"
         said = (
-            f'User "{identity.user}" cannot {asked.verb} resource "{asked.combined}" '
-            f'in API group "{asked.group}" {where}'
+            f"User {_quoted(identity.user)} cannot {asked.verb} resource {_quoted(asked.combined)} "
+            f"in API group {_quoted(asked.group)} {where}"
         )
     said = said.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     subject = f'{asked.key} "{asked.name}" is forbidden' if asked.name else f"{asked.key} is forbidden"
@@ -118,6 +120,11 @@ def forbidden(identity: Identity, asked: Attributes, reason: str = "") -> Forbid
     if not asked.name:
         found.pop("name", None)
     return Forbidden(f"{subject}: {said}" + (f": {reason}" if reason else ""), details=found)
+
+
+def _quoted(text: str) -> str:
+    """As Go's %q writes it."""
+    return msgspec.json.encode(text).decode()
 
 
 def _aggregate(faults: list[str]) -> str:
