@@ -131,7 +131,7 @@ class Subject:
     def listed(self, at: int) -> State:
         resource = self.api.registry("a")["configmaps"]
         items, token = [], ""
-        first = {"resource_version": str(at), "resource_version_match": "Exact"}
+        first: dict[str, Any] = {"resource_version": str(at), "resource_version_match": "Exact"}
         while True:
             more = {"continue_": token} if token else first
             page = self.verbs.list(Context(Identity("op"), "a"), resource, "", limit=2, **more)
