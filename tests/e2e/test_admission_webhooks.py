@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Callable, Coroutine
+from copy import deepcopy
 from typing import Any
 
 import pytest
 from support.caller import Caller, run
 from support.webhook import ALLOW, Webhook, patch, refuse
+from support.world import AGENT, World, pod, tell
 
 from walras.core.errors import BadRequest, Conflict, Denied, Forbidden, InternalError, Invalid
 from walras.kube.admission.http import CalloutFailed
@@ -417,3 +419,71 @@ def test_clusters_without_configurations_cost_nothing() -> None:
         assert not caller.api.admission.configured.has("a")
 
     run(story)
+
+
+SET: Object = {
+    "metadata": {"name": "web", "namespace": "default"},
+    "spec": {
+        "replicas": 2,
+        "selector": {"matchLabels": {"app": "x"}},
+        "template": {"metadata": {"labels": {"app": "x"}}, "spec": pod("")["spec"]},
+    },
+}
+
+
+def watched(
+    answer: Callable[[Object], Any],
+    kind: str,
+    story: Callable[[World, Webhook], Coroutine[Any, Any, None]],
+) -> None:
+    """Tells a story with controllers at work and a webhook that is asked about the pods that they make."""
+
+    async def watched(world: World) -> None:
+        world.api.admission.webhooks.reach = Reach(world.api, networks=[LOOPBACK])
+        async with Webhook(answer) as webhook:
+            await world.create(kind, configuration(hook(webhook.client())))
+            await story(world, webhook)
+
+    tell(watched)
+
+
+def test_what_controllers_make_is_asked_about_and_changed() -> None:
+    async def story(world: World, webhook: Webhook) -> None:
+        await world.create("replicasets.apps", deepcopy(SET))
+        await world.settle()
+        pods = world.pods()
+        assert [each["metadata"]["labels"] for each in pods] == [{"app": "x", "seen": "yes"}] * 2
+        asked = {each["name"] for each in webhook.asked}
+        assert asked == {each["metadata"]["name"] for each in pods} and len(webhook.asked) == 2
+        (user,) = {each["userInfo"]["username"] for each in webhook.asked}
+        assert user == "system:kube-controller-manager"
+
+    change = {"op": "add", "path": "/metadata/labels/seen", "value": "yes"}
+    watched(lambda _: patch(change), MUTATING, story)
+
+
+def test_an_owner_is_told_what_a_webhook_has_against_its_pods() -> None:
+    async def story(world: World, webhook: Webhook) -> None:
+        await world.create("replicasets.apps", deepcopy(SET))
+        await world.planes.manager.settle()
+        assert not world.pods() and webhook.asked
+        (condition,) = world.api.get(AGENT, "replicasets.apps", "default", "web")["status"]["conditions"]
+        assert (condition["type"], condition["reason"]) == ("ReplicaFailure", "FailedCreate")
+        assert "denied the request: not here" in condition["message"]
+
+    watched(lambda _: refuse("not here"), VALIDATING, story)
+
+
+def test_a_slow_webhook_of_one_agent_keeps_no_other_waiting() -> None:
+    async def story(world: World, webhook: Webhook) -> None:
+        webhook.delay_s = 0.5
+        await world.agent("other")
+        await world.create("replicasets.apps", deepcopy(SET))
+        await world.create("replicasets.apps", deepcopy(SET), "other")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(world.pods(cluster="other")) == 2 and not world.pods()
+        await world.settle()
+        assert len(world.pods()) == 2
+
+    watched(lambda _: ALLOW, VALIDATING, story)

@@ -192,6 +192,23 @@ def test_who_is_established_stays_so_while_it_asks_for_what_is_taken() -> None:
     run(story)
 
 
+def test_conditions_of_others_stay() -> None:
+    async def story(caller: Caller) -> None:
+        made = await caller.create(CRDS, definition(first(storage=True)))
+        theirs = {"type": "Theirs", "status": "True", "reason": "Because", "message": "updated"}
+        wanted = [theirs, *made["status"]["conditions"]]
+        changed = await caller.patch(
+            CRDS, "things.ex.io", {"status": {"conditions": wanted}}, subresource="status"
+        )
+        assert [each["type"] for each in changed["status"]["conditions"]] == [
+            "Theirs",
+            "NamesAccepted",
+            "Established",
+        ]
+
+    run(story)
+
+
 def test_conversion_by_webhook_is_refused_clearly() -> None:
     async def story(caller: Caller) -> None:
         asked = definition(first(storage=True))

@@ -128,7 +128,13 @@ def establish(crd: Mapping[str, Any], now: str, others: Iterable[Mapping[str, An
     elif established.get("status") != "True":
         established = condition("Established", False, "NotAccepted", "not all names are accepted")
     names = condition("NamesAccepted", not reason, reason or "NoConflicts", message or "no conflicts found")
-    return {"conditions": [names, established], "acceptedNames": accepted, "storedVersions": stored}
+    ours = {"NamesAccepted": names, "Established": established}
+    known = [ours.pop(each["type"], each) for each in before.get("conditions") or ()]
+    return {
+        "conditions": [*known, *ours.values()],
+        "acceptedNames": accepted,
+        "storedVersions": stored,
+    }
 
 
 def is_refused(crd: Mapping[str, Any]) -> bool:

@@ -17,7 +17,8 @@ import structlog
 
 from walras.core.clock import Clock
 from walras.core.errors import InternalError, WalrasError
-from walras.kube.admission.call import REVIEW, Review, Unanswered
+from walras.kube.admission.call import REVIEW, Answered, Review, Unanswered
+from walras.kube.record import copy
 
 # Enough for one group commit to carry the writes of many; what waits for its fsync holds one of them.
 IN_FLIGHT_MAX: Final = 64
@@ -259,16 +260,22 @@ class Manager:
             self.add(work.controller, work.key)
             return
 
+        if review.is_endless:
+            del self._reviews[work]
+            error = InternalError("the object changes faster than its admission webhooks answer")
+            self.add(work.controller, work.key, self._failed(work, error))
+            return
+        call = unanswered.call
+        asked_about = None if call.new is None else copy(call.new)
+
         async def ask() -> None:
             try:
-                review.answers.append(await admission.ask(unanswered))
-                if review.is_endless:
-                    raise InternalError("the object changes faster than its admission webhooks answer")
-            except WalrasError as error:
-                self._reviews.pop(work, None)
-                self.add(work.controller, work.key, self._failed(work, error))
-            else:
-                self.add(work.controller, work.key)
+                answered = await admission.ask(unanswered)
+            except WalrasError as refusal:
+                # The controller hears it where it makes the object, and tells the object's owner.
+                answered = Answered(unanswered.phase, call.old, asked_about, None, refusal)
+            review.answers.append(answered)
+            self.add(work.controller, work.key)
 
         task = asyncio.get_running_loop().create_task(ask())
         self._asking.add(task)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from walras.core.clock import Clock, Ids
+from walras.core.errors import WalrasError
 from walras.kube.access.words import Attributes
 from walras.kube.context import Context, Identity
 from walras.kube.patch import same
@@ -79,12 +80,13 @@ class Call:
 
 @dataclass
 class Answered:
-    """What came out of asking outside: the object as it was asked about, and as it became."""
+    """What came out of asking outside: the object as it was asked about, and as it became, or why not."""
 
     phase: Phase
     old: Object | None
     new: Object | None
     result: Object | None
+    refusal: WalrasError | None = None
 
     def covers(self, phase: Phase, old: Object | None, new: Object | None) -> bool:
         return phase == self.phase and _alike(self.old, old) and _alike(self.new, new)

@@ -8,11 +8,14 @@ import binascii
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, urlsplit
 
 ANSWER_BYTES_MAX: Final = 4 << 20
 HEAD_BYTES_MAX: Final = 64 << 10
+# Of authorities, which take the more time to read the more there are.
+AUTHORITIES_BYTES_MAX: Final = 64 << 10
 _SAFE: Final = "/:@!$&'()*+,;=~%-._"
 
 # What Go says where OpenSSL has a number.
@@ -32,6 +35,13 @@ class CalloutFailed(Exception):
 
 def trust(ca_bundle: str) -> ssl.SSLContext:
     """TLS that believes certificates of a clientConfig's caBundle, or the system's. Raises CalloutFailed."""
+    if len(ca_bundle) > AUTHORITIES_BYTES_MAX:
+        raise CalloutFailed(f"caBundle is larger than {AUTHORITIES_BYTES_MAX} bytes")
+    return _trust(ca_bundle)
+
+
+@lru_cache(maxsize=256)
+def _trust(ca_bundle: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not ca_bundle:

@@ -76,6 +76,8 @@ class Webhooks:
         found = call.ctx.review.find(phase, call.old, call.new) if call.ctx.review else None
         if found is None:
             raise Unanswered(call, phase, hooks)
+        if found.refusal is not None:
+            raise found.refusal
         return found
 
     def _concerned(self, call: Call, phase: Phase) -> Iterator[Hook]:
