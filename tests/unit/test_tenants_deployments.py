@@ -296,3 +296,22 @@ def test_pods_that_never_came_up_give_way_first() -> None:
     spec = {"replicas": 4, "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}}
     wanted = scale(spec, replica_set(1, 0), [replica_set(4, 4), replica_set(2, 0)], gone=False)
     assert wanted == [1, 4, 0]
+
+
+def test_replica_sets_that_nobody_controls_are_taken_in_again() -> None:
+    async def story(world: World) -> None:
+        await world.create(DEPLOYMENTS, workload(replicas=2))
+        await world.settle()
+        await run_all(world)
+        before = {each["metadata"]["uid"] for each in world.pods()}
+        await world.api.delete(AGENT, DEPLOYMENTS, "default", "web", propagation="Orphan")
+        await world.settle()
+        (orphan,) = world.api.list(AGENT, SETS, "default")
+        assert "ownerReferences" not in orphan["metadata"]
+        made = await world.create(DEPLOYMENTS, workload(replicas=2))
+        await world.settle()
+        (again,) = world.api.list(AGENT, SETS, "default")
+        assert again["metadata"]["ownerReferences"][0]["uid"] == made["metadata"]["uid"]
+        assert {each["metadata"]["uid"] for each in world.pods()} == before
+
+    tell(story)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from walras.core.clock import Clock, parse_rfc3339, rfc3339
+from walras.core.clock import Clock, rfc3339
 from walras.core.errors import AlreadyExists, NotFound
 from walras.kube.api import API, Change
 from walras.kube.record import copy
@@ -13,20 +13,20 @@ from walras.kube.transaction import Transaction
 from walras.tenants.controller import Key, Manager
 from walras.tenants.dependents import Dependents
 from walras.tenants.events import Recorder
+from walras.tenants.membership import adopting, selector_of
 from walras.tenants.objects import (
     DEPLOYMENTS,
     PODS,
     REPLICA_SETS,
     Object,
-    condition,
     controller_of,
     deleting,
     finished,
+    labels,
     owner_reference,
-    parse_ms,
-    set_condition,
     status,
 )
+from walras.tenants.progress import counts_of, set_available, set_progress
 from walras.tenants.rollout import HASH_LABEL, REVISION, limits, same_template, scale, template_hash
 from walras.tenants.workloads import takes_pods
 
@@ -55,10 +55,13 @@ class DeploymentController:
         self._manager.add(self, Key(change.cluster, metadata["namespace"], metadata["name"]))
 
     def _set_changed(self, change: Change) -> None:
-        owner = controller_of(change.object)
+        owner, namespace = controller_of(change.object), change.object["metadata"]["namespace"]
         if owner is not None and owner.get("kind") == "Deployment":
-            namespace = change.object["metadata"]["namespace"]
             self._manager.add(self, Key(change.cluster, namespace, str(owner["name"])))
+        elif owner is None and change.type != "DELETED" and self._api.has_cluster(change.cluster):
+            for each in self._api.list(change.cluster, DEPLOYMENTS, namespace):
+                if _selects(each, change.object):
+                    self._manager.add(self, Key(change.cluster, namespace, each["metadata"]["name"]))
 
     def _pod_changed(self, change: Change) -> None:
         """Recreate waits for the last pod of the old revision to be gone."""
@@ -75,14 +78,17 @@ class DeploymentController:
         deployment = self._api.find(cluster, DEPLOYMENTS, namespace, name)
         if deployment is None or deleting(deployment) or not takes_pods(self._api, cluster, namespace):
             return None
-        sets = self._dependents.controlled(cluster, deployment, REPLICA_SETS)
-        sets = sorted((each for each in sets if not deleting(each)), key=_revision)
+        transaction = self._api.transaction()
+        try:
+            sets = self._sets(transaction, cluster, deployment)
+        except NotFound:
+            # One of them went away meanwhile, and its deletion brings us back.
+            return 1
         template = deployment["spec"]["template"]
         new = next(
             (each for each in reversed(sets) if same_template(each["spec"]["template"], template)), None
         )
         old = [each for each in sets if each is not new]
-        transaction = self._api.transaction()
         try:
             if deployment["spec"].get("paused"):
                 self._scale_paused(transaction, cluster, deployment, new, old)
@@ -96,6 +102,23 @@ class DeploymentController:
             return 1
         await transaction.commit()
         return again_ms
+
+    def _sets(self, transaction: Transaction, cluster: str, deployment: Object) -> list[Object]:
+        """The deployment's sets by revision, with those that nobody controls and that match it taken in."""
+        sets = [
+            each
+            for each in self._dependents.controlled(cluster, deployment, REPLICA_SETS)
+            if not deleting(each)
+        ]
+        namespace = deployment["metadata"]["namespace"]
+        for each in self._api.list(cluster, REPLICA_SETS, namespace):
+            if controller_of(each) is None and not deleting(each) and _selects(deployment, each):
+                sets.append(
+                    transaction.edit(
+                        cluster, REPLICA_SETS, namespace, each["metadata"]["name"], adopting(deployment)
+                    )
+                )
+        return sorted(sets, key=_revision)
 
     def _newest(
         self,
@@ -216,7 +239,7 @@ class DeploymentController:
         again: list[int] = []
 
         def report(latest: Object) -> None:
-            counts = _counts(deployment, new, old)
+            counts = counts_of(deployment, new, old)
             before = latest.get("status") or {}
             moved = any(
                 before.get(field) != counts.get(field) for field in ("updatedReplicas", "availableReplicas")
@@ -227,8 +250,8 @@ class DeploymentController:
                 annotations = latest["metadata"].setdefault("annotations", {})
                 annotations[REVISION] = str(_revision(new))
             _, unavailable = limits(spec)
-            _set_available(latest, rfc3339(now_ms), spec.get("replicas", 1) - unavailable)
-            left_ms = _set_progress(latest, new, now_ms, moved=moved)
+            set_available(latest, rfc3339(now_ms), spec.get("replicas", 1) - unavailable)
+            left_ms = set_progress(latest, new, now_ms, moved=moved)
             if left_ms is not None:
                 again.append(left_ms)
 
@@ -236,65 +259,9 @@ class DeploymentController:
         return again[0] if again else None
 
 
-def _counts(deployment: Object, new: Object | None, old: list[Object]) -> Object:
-    sets = [*old, *((new,) if new is not None else ())]
-    total = {
-        field: sum(status(each).get(field, 0) for each in sets)
-        for field in ("replicas", "readyReplicas", "availableReplicas", "terminatingReplicas")
-    }
-    total["updatedReplicas"] = status(new).get("replicas", 0) if new is not None else 0
-    total["unavailableReplicas"] = max(0, deployment["spec"].get("replicas", 1) - total["availableReplicas"])
-    return {field: count for field, count in total.items() if count}
-
-
-def _set_available(deployment: Object, now: str, wanted: int) -> None:
-    enough = status(deployment).get("availableReplicas", 0) >= wanted
-    set_condition(
-        deployment, "Available", "True" if enough else "False", now,
-        reason="MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable",
-        message=f"Deployment {'has' if enough else 'does not have'} minimum availability.",
-    )  # fmt: skip
-
-
-def _set_progress(deployment: Object, new: Object | None, now_ms: int, *, moved: bool) -> int | None:
-    spec, reported, now = deployment["spec"], status(deployment), rfc3339(now_ms)
-    replicas, name = spec.get("replicas", 1), new["metadata"]["name"] if new is not None else ""
-    complete = new is not None and all(
-        reported.get(field, 0) == replicas for field in ("replicas", "updatedReplicas", "availableReplicas")
-    )
-    progressing = condition(deployment, "Progressing")
-    if complete:
-        set_condition(
-            deployment, "Progressing", "True", now,
-            reason="NewReplicaSetAvailable", message=f'ReplicaSet "{name}" has successfully progressed.',
-        )  # fmt: skip
-        if progressing is None:
-            _touch(deployment, now)
-        return None
-    deadline_ms = int(spec.get("progressDeadlineSeconds", 600)) * 1000
-    since_ms = parse_ms((progressing or {}).get("lastUpdateTime"))
-    stale = progressing is None or progressing.get("reason") == "NewReplicaSetAvailable"
-    if moved or stale or since_ms is None:
-        set_condition(
-            deployment, "Progressing", "True", now,
-            reason="ReplicaSetUpdated", message=f'ReplicaSet "{name}" is progressing.',
-        )  # fmt: skip
-        _touch(deployment, now)
-        since_ms = parse_rfc3339(now)
-    left_ms = since_ms + deadline_ms - now_ms
-    if left_ms > 0:
-        return left_ms
-    set_condition(
-        deployment, "Progressing", "False", now,
-        reason="ProgressDeadlineExceeded", message=f'ReplicaSet "{name}" has timed out progressing.',
-    )  # fmt: skip
-    return None
-
-
-def _touch(deployment: Object, now: str) -> None:
-    for each in deployment["status"]["conditions"]:
-        if each["type"] == "Progressing":
-            each["lastUpdateTime"] = now
+def _selects(deployment: Object, replica_set: Object) -> bool:
+    selector = selector_of(deployment)
+    return selector is not None and selector.matches(labels(replica_set))
 
 
 def _revision(replica_set: Object) -> int:

@@ -101,7 +101,7 @@ class Members:
                 self._edit(transaction, cluster, pod, self._releasing(owner))
         for pod in self._dependents.unowned_pods(cluster, owner["metadata"]["namespace"]):
             if not deleting(pod) and not finished(pod) and self.selects(owner, pod):
-                kept.append(self._edit(transaction, cluster, pod, self._adopting(owner)))
+                kept.append(self._edit(transaction, cluster, pod, adopting(owner, self._finalizer)))
         return kept
 
     def _edit(
@@ -109,17 +109,6 @@ class Members:
     ) -> Object:
         metadata = pod["metadata"]
         return transaction.edit(cluster, PODS, metadata["namespace"], metadata["name"], change)
-
-    def _adopting(self, owner: Object) -> Callable[[Object], None]:
-        def adopt(latest: Object) -> None:
-            if controller_of(latest) is not None or deleting(latest):
-                return
-            metadata = latest["metadata"]
-            metadata["ownerReferences"] = [*owners(latest), owner_reference(owner)]
-            if self._finalizer and self._finalizer not in finalizers(latest):
-                metadata["finalizers"] = [*finalizers(latest), self._finalizer]
-
-        return adopt
 
     def _releasing(self, owner: Object) -> Callable[[Object], None]:
         def release(latest: Object) -> None:
@@ -142,3 +131,17 @@ def selector_of(owner: Object) -> LabelSelector | None:
     if owner["kind"] == "ReplicationController":
         declared = {"matchLabels": declared}
     return from_label_selector(declared) or None
+
+
+def adopting(owner: Object, finalizer: str = "") -> Callable[[Object], None]:
+    """Makes `owner` the controller of an object that has none, in place; with a finalizer, gives it that."""
+
+    def adopt(latest: Object) -> None:
+        if controller_of(latest) is not None or deleting(latest):
+            return
+        metadata = latest["metadata"]
+        metadata["ownerReferences"] = [*owners(latest), owner_reference(owner)]
+        if finalizer and finalizer not in finalizers(latest):
+            metadata["finalizers"] = [*finalizers(latest), finalizer]
+
+    return adopt

@@ -10,7 +10,7 @@ from walras.kube.api import API
 from walras.kube.record import copy
 from walras.kube.transaction import Transaction
 from walras.tenants.dependents import Dependents
-from walras.tenants.membership import selector_of
+from walras.tenants.membership import adopting, selector_of
 from walras.tenants.objects import REVISIONS, Object, controller_of, deleting, labels, owner_reference
 from walras.tenants.rollout import template_hash
 
@@ -92,7 +92,7 @@ class History:
         # A set that was deleted without its revisions and made again takes them in.
         selector, namespace = selector_of(owner), owner["metadata"]["namespace"]
         return [
-            transaction.edit(cluster, REVISIONS, namespace, each["metadata"]["name"], _adopting(owner))
+            transaction.edit(cluster, REVISIONS, namespace, each["metadata"]["name"], adopting(owner))
             for each in self._api.list(cluster, REVISIONS, namespace)
             if controller_of(each) is None
             and not deleting(each)
@@ -133,13 +133,3 @@ class History:
         if metadata.get("annotations"):
             revision["metadata"]["annotations"] = dict(metadata["annotations"])
         return transaction.create(cluster, REVISIONS, revision), collisions
-
-
-def _adopting(owner: Object) -> Any:
-    def adopt(latest: Object) -> None:
-        latest["metadata"]["ownerReferences"] = [
-            *(latest["metadata"].get("ownerReferences") or ()),
-            owner_reference(owner),
-        ]
-
-    return adopt
