@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from typing import Any, ClassVar, Final, NamedTuple
 
 import msgspec
@@ -41,7 +41,7 @@ class Record:
 
     __slots__ = ("_object", "key", "raw", "revision")
     # The records that are decoded, of all clusters, the longest first.
-    _decoded: ClassVar[deque[Record]] = deque()
+    _decoded: ClassVar[OrderedDict[Record, None]] = OrderedDict()
     _decoded_bytes: ClassVar[int] = 0
 
     def __init__(self, key: Key, revision: int, raw: bytes) -> None:
@@ -67,12 +67,17 @@ class Record:
 
     def _keep(self) -> None:
         """Counts this one as decoded, and lets go of those that were decoded the longest ago."""
-        Record._decoded.append(self)
+        Record._decoded[self] = None
         Record._decoded_bytes += len(self.raw)
         while Record._decoded_bytes > DECODED_BYTES_MAX and len(Record._decoded) > 1:
-            oldest = Record._decoded.popleft()
-            oldest._object = None
-            Record._decoded_bytes -= len(oldest.raw)
+            next(iter(Record._decoded)).release()
+
+    def release(self) -> None:
+        """Forgets what was decoded, until somebody looks again."""
+        if self in Record._decoded:
+            del Record._decoded[self]
+            Record._decoded_bytes -= len(self.raw)
+            self._object = None
 
     def fresh(self) -> Object:
         """A private copy, to mutate."""

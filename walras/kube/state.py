@@ -130,8 +130,10 @@ class State:
             return False
         cluster = self.clusters[name]
         cluster.defines = bool(CRDS in cluster.collections and cluster.collections[CRDS].records)
-        for resource in cluster.collections:
+        for resource, collection in cluster.collections.items():
             del self._by_resource[resource][name]
+            for record in collection.stored():
+                record.release()
         cluster.collections = {}
         cluster.asleep = True
         return True
