@@ -6,7 +6,7 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,6 +83,9 @@ def simulated(kubeconfig: Path, work: Path) -> Iterator[None]:
         _kubectl(kubeconfig, "apply", "-f", "-", stdin=json.dumps(_NODE))
         stack.enter_context(reference.program(work, "kwok", words))
         _await(kubeconfig, "the node", "node", NODE, "Ready")
+        # A new node is tainted until a controller sees that it is ready, if there is one.
+        with suppress(RuntimeError):
+            _kubectl(kubeconfig, "taint", "node", NODE, "node.kubernetes.io/not-ready-")
         _await_account(kubeconfig)
         _kubectl(kubeconfig, "apply", "-f", "-", stdin=json.dumps(_POD))
         _await(kubeconfig, "the pod", "pod", "simulated", "Ready", "-n", "kube-system")
