@@ -202,7 +202,7 @@ def test_the_three_patches_do_what_they_say(apiserver: Server) -> None:
     said = refused(
         k("patch", "deploy", "patched", "--type=json", "-p", '[{"op":"test","path":"/kind","value":"x"}]')
     )
-    assert "test" in said.lower()
+    assert "the server rejected our request" in said
     ok(k("delete", "deploy", "patched"))
 
 
@@ -335,7 +335,6 @@ def test_a_log_is_followed_until_the_client_leaves(apiserver: Server) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("debug", "odd", "--image=x"), "ephemeral containers are disabled for this cluster"),
         (("top", "nodes"), "Metrics API not available"),
     ],
 )
