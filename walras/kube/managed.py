@@ -254,8 +254,11 @@ def _updated(
     mine = frozenset(changed) - _BOOKKEEPING
     if mine:
         who = _who(manager or "unknown", "Update", resource.api_version, subresource)
-        before = kept[who].fields if who in kept else fieldsets.EMPTY
-        kept[who] = _Owned(mine | before, resource.api_version, now)
+        known = kept.get(who)
+        before, time = (known.fields, known.time) if known else (fieldsets.EMPTY, "")
+        # Upstream, too, gives what is owned through a scale no time.
+        time = time if subresource == "scale" else now
+        kept[who] = _Owned(mine | before, resource.api_version, time)
     return _capped({who: owned for who, owned in kept.items() if owned.fields})
 
 
