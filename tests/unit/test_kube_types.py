@@ -155,6 +155,30 @@ def pod(container: Object | None = None, **spec: Any) -> Object:
         (pod({"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.host.x"}}}]}),
          'spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Invalid value: "spec.host.x": error '
          "converting fieldPath: field label not supported: spec.host.x"),
+        (pod({"volumeDevices": [{"name": "v", "devicePath": "/x"}]}, volumes=[{"name": "v", "emptyDir": {}}]),
+         'spec.containers[0].volumeDevices[0].name: Invalid value: "v": can only use volume source type of '
+         "PersistentVolumeClaim or Ephemeral for block mode"),
+        (pod(volumes=[{"name": "v", "nfs": {"server": "s", "path": "x"}}]),
+         'spec.volumes[0].nfs.path: Invalid value: "x": must be an absolute path'),
+        (pod(volumes=[{"name": "v", "iscsi": {"targetPortal": "p", "iqn": "x"}}]),
+         'spec.volumes[0].iscsi.iqn: Invalid value: "x": must be valid format starting with iqn, '
+         'eui, or naa'),
+        (pod(volumes=[{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {
+            "resources": {"requests": {"storage": "1Gi"}}}}}}]),
+         "spec.volumes[0].ephemeral.volumeClaimTemplate.spec.accessModes: Required value: at least 1 access "
+         "mode is required"),
+        (pod({"lifecycle": {"preStop": {"sleep": {"seconds": 100}}}}),
+         "spec.containers[0].lifecycle.preStop.sleep: Invalid value: 100: must be non-negative and less than "
+         "terminationGracePeriodSeconds (30)"),
+        (pod({"resources": {"requests": {"cpu": "3"}}}, resources={"requests": {"cpu": "2"}}),
+         'spec.resources.requests[cpu]: Invalid value: "2": must be greater than or equal to '
+         'aggregate container '
+         "requests of 3"),
+        (pod({"resources": {"claims": [{"name": "z"}]}}),
+         'spec.containers[0].resources.claims[0]: Not found: "z": must be one of the names in '
+         "pod.spec.resourceClaims which is empty"),
+        (pod({"image": " i"}),
+         'spec.containers[0].image: Invalid value: " i": must not have leading or trailing whitespace'),
         (pod(os={"name": "windows"}, securityContext={"fsGroup": 1}),
          "spec.securityContext.fsGroup: Forbidden: cannot be set for a windows pod"),
         (pod(resourceClaims=[{"name": "a"}]),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from walras.kube import defaults_types as types
+from walras.kube import defaults_volumes
 from walras.kube.registry import Resource
 from walras.kube.schema import Schema
 
@@ -93,38 +94,27 @@ def pod_spec(spec: Object) -> None:
     for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
         _container(container)
     for volume in spec.get("volumes") or ():
-        _volume(volume)
+        defaults_volumes.volume(volume)
 
 
 def _container(container: Object) -> None:
     container.setdefault("terminationMessagePath", "/dev/termination-log")
     container.setdefault("terminationMessagePolicy", "File")
     if not container.get("imagePullPolicy"):
-        container["imagePullPolicy"] = "Always" if _is_latest(container.get("image", "")) else "IfNotPresent"
+        container["imagePullPolicy"] = (
+            "Always" if defaults_volumes.is_latest(container.get("image", "")) else "IfNotPresent"
+        )
     container.setdefault("resources", {})
     for port in container.get("ports") or ():
         port.setdefault("protocol", "TCP")
     for variable in container.get("env") or ():
-        _field_ref(variable.get("valueFrom") or {})
+        defaults_volumes.field_ref(variable.get("valueFrom") or {})
     for name in ("livenessProbe", "readinessProbe", "startupProbe"):
         if container.get(name) is not None:
             _probe(container[name])
     for hook in (container.get("lifecycle") or {}).values():
         if isinstance(hook, dict):
             _http_get(hook)
-
-
-def _is_latest(image: str) -> bool:
-    """Whether the image names the tag "latest" or neither tag nor digest."""
-    if "@" in image:
-        return False
-    _, colon, tag = image.rpartition("/")[2].partition(":")
-    return not colon or tag == "latest"
-
-
-def _field_ref(source: Object) -> None:
-    if source.get("fieldRef") is not None:
-        source["fieldRef"].setdefault("apiVersion", "v1")
 
 
 def _probe(probe: Object) -> None:
@@ -143,26 +133,6 @@ def _http_get(handler: Object) -> None:
     if handler.get("httpGet") is not None:
         handler["httpGet"].setdefault("path", "/")
         handler["httpGet"].setdefault("scheme", "HTTP")
-
-
-def _volume(volume: Object) -> None:
-    if len(volume) <= ("name" in volume):
-        volume["emptyDir"] = {}
-    for name in ("secret", "configMap", "downwardAPI", "projected"):
-        if volume.get(name) is not None:
-            volume[name].setdefault("defaultMode", 0o644)
-    template = (volume.get("ephemeral") or {}).get("volumeClaimTemplate")
-    if template is not None:
-        _sub(template, "spec").setdefault("volumeMode", "Filesystem")
-    if volume.get("hostPath") is not None:
-        volume["hostPath"].setdefault("type", "")
-    for item in (volume.get("downwardAPI") or {}).get("items") or ():
-        _field_ref(item)
-    for source in (volume.get("projected") or {}).get("sources") or ():
-        if source.get("serviceAccountToken") is not None:
-            source["serviceAccountToken"].setdefault("expirationSeconds", 3600)
-        for item in (source.get("downwardAPI") or {}).get("items") or ():
-            _field_ref(item)
 
 
 # ---- workloads

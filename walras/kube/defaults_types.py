@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from walras.kube import defaults_volumes
 from walras.kube.versions_builtin import CPU_PERCENT_DEFAULT
 
 Object = dict[str, Any]
@@ -91,8 +92,7 @@ def _volume(obj: Object) -> None:
     if obj.get("status") is None:
         obj["status"] = {}
     _unless(obj["status"], phase="Pending")
-    if obj["spec"].get("hostPath") is not None:
-        obj["spec"]["hostPath"].setdefault("type", "")
+    defaults_volumes.source(obj["spec"])
 
 
 def _namespace(obj: Object) -> None:

@@ -1,20 +1,17 @@
-"""Containers: names, images, ports, environment, probes, resources."""
+"""Containers: names, images, ports, environment, probes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from walras.core.quantity import canonical, parse_milli
-from walras.kube.validation import downward, names, security, volumes
+from walras.kube.validation import amounts, downward, names, security, volumes
 from walras.kube.validation.faults import Faults
 
 Object = Mapping[str, Any]
 
 _PROTOCOLS: Final = ("SCTP", "TCP", "UDP")
 _PULL_POLICIES: Final = ("Always", "IfNotPresent", "Never")
-_STANDARD: Final = ("cpu", "memory", "ephemeral-storage")
-_KUBERNETES: Final = "kubernetes.io/"
 _RESTARTS: Final = ("Always", "Never", "OnFailure")
 _RESTART_ACTIONS: Final = ("Restart", "RestartAllContainers")
 _RESTART_RULES_MAX: Final = 20
@@ -29,6 +26,7 @@ def containers(faults: Faults, path: str, spec: Object, known: Mapping[str, Obje
     regular = spec.get("containers") or ()
     if not regular:
         faults.required(f"{path}.containers")
+    grace = spec.get("terminationGracePeriodSeconds")
     taken: set[str] = set()
     host_ports: set[str] = set()
     for index, container in enumerate(regular):
@@ -36,8 +34,9 @@ def containers(faults: Faults, path: str, spec: Object, known: Mapping[str, Obje
         _common(faults, at, container, known, spec)
         _restarting(faults, at, container)
         _unique(faults, at, container, taken)
-        _probes(faults, at, container)
-        _host_ports(faults, at, container, host_ports)
+        _probes(faults, at, container, grace)
+    for index, container in enumerate(regular):
+        _host_ports(faults, f"{path}.containers[{index}]", container, host_ports)
     for index, container in enumerate(spec.get("initContainers") or ()):
         at = f"{path}.initContainers[{index}]"
         _common(faults, at, container, known, spec)
@@ -45,7 +44,7 @@ def containers(faults: Faults, path: str, spec: Object, known: Mapping[str, Obje
         _unique(faults, at, container, taken)
         _host_ports(faults, at, container, set())
         if container.get("restartPolicy") == "Always":
-            _probes(faults, at, container)
+            _probes(faults, at, container, grace)
         else:
             for name in ("lifecycle", *_PROBES):
                 if container.get(name) is not None:
@@ -111,7 +110,9 @@ def _common(faults: Faults, path: str, container: Object, known: Mapping[str, Ob
     _environment(faults, path, container)
     volumes.mounts(faults, path, container, known)
     faults.one_of(f"{path}.imagePullPolicy", container.get("imagePullPolicy"), _PULL_POLICIES)
-    resources(faults, f"{path}.resources", container.get("resources") or {})
+    given = container.get("resources") or {}
+    amounts.resources(faults, f"{path}.resources", given)
+    amounts.claims(faults, f"{path}.resources.claims", given.get("claims") or (), spec)
     policies = container.get("resizePolicy") or ()
     _resizing(faults, f"{path}.resizePolicy", policies, spec.get("restartPolicy"))
     context = container.get("securityContext") or {}
@@ -163,8 +164,11 @@ def _environment(faults: Faults, path: str, container: Object) -> None:
             faults.each(f"{at}.prefix", source["prefix"], names.env_name(source["prefix"]))
         given = [kind for kind in ("configMapRef", "secretRef") if source.get(kind) is not None]
         for kind in given:
-            if not source[kind].get("name"):
+            name = source[kind].get("name", "")
+            if not name:
                 faults.required(f"{at}.{kind}.name")
+            else:
+                faults.each(f"{at}.{kind}.name", name, names.generated(names.dns_subdomain, name))
         if not given:
             faults.invalid(f"{path}.envFrom", "", "must specify one of: `configMapRef` or `secretRef`")
         elif len(given) > 1:
@@ -179,10 +183,15 @@ def _value_from(faults: Faults, path: str, source: Object, has_value: bool) -> N
             downward.field(faults, at, reference, downward.IN_VARIABLES)
         elif kind == "resourceFieldRef":
             downward.resource(faults, at, reference, in_file=False)
-        elif kind != "fileKeyRef":
-            for name in ("name", "key"):
-                if not reference.get(name):
-                    faults.required(f"{at}.{name}")
+        elif kind == "fileKeyRef":
+            _file_key(faults, at, reference)
+        else:
+            name, key = reference.get("name", ""), reference.get("key", "")
+            faults.each(f"{at}.name", name, names.dns_subdomain(name))
+            if not key:
+                faults.required(f"{at}.key")
+            else:
+                faults.each(f"{at}.key", key, names.config_key(key))
     if not given:
         detail = (
             "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or "
@@ -195,91 +204,82 @@ def _value_from(faults: Faults, path: str, source: Object, has_value: bool) -> N
         faults.invalid(path, "", "may not have more than one field specified at a time")
 
 
-def _probes(faults: Faults, path: str, container: Object) -> None:
+def _file_key(faults: Faults, path: str, reference: Object) -> None:
+    key, volume, inner = (reference.get(field, "") for field in ("key", "volumeName", "path"))
+    if not key:
+        faults.required(f"{path}.key")
+    else:
+        faults.each(f"{path}.key", key, names.env_name(key))
+    if not volume:
+        faults.required(f"{path}.volumeName")
+    else:
+        faults.each(f"{path}.volumeName", volume, names.dns_label(volume))
+    if not inner:
+        faults.required(f"{path}.path")
+    elif ".." in inner.split("/"):
+        faults.invalid(f"{path}.path", inner, "must not contain '..'")
+
+
+def key_files(faults: Faults, path: str, spec: Object) -> None:
+    """The volumes of files that variables are read from: empty directories of the pod."""
+    known = {volume.get("name"): volume for volume in spec.get("volumes") or ()}
+    for kind in ("initContainers", "containers", "ephemeralContainers"):
+        for index, container in enumerate(spec.get(kind) or ()):
+            for number, variable in enumerate(container.get("env") or ()):
+                reference = (variable.get("valueFrom") or {}).get("fileKeyRef")
+                name = (reference or {}).get("volumeName", "")
+                at = f"{path}.{kind}[{index}].env[{number}].valueFrom.fileKeyRef.volumeName"
+                if reference is not None and name not in known:
+                    faults.not_found(at, name)
+                elif reference is not None and known[name].get("emptyDir") is None:
+                    faults.invalid(at, name, "referenced volume must be of type emptyDir")
+
+
+def _probes(faults: Faults, path: str, container: Object, grace: int | None) -> None:
+    lifecycle = container.get("lifecycle") or {}
+    for name in ("postStart", "preStop"):
+        if lifecycle.get(name) is not None:
+            _handler(faults, f"{path}.lifecycle.{name}", lifecycle[name], grace)
     for name in _PROBES:
         probe = container.get(name)
         if probe is None:
             continue
         at = f"{path}.{name}"
-        _handler(faults, at, probe)
+        _handler(faults, at, probe, grace)
         for field in (
             "initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"
         ):  # fmt: skip
             faults.nonnegative(f"{at}.{field}", probe.get(field))
+        own = probe.get("terminationGracePeriodSeconds")
+        if own is not None and own <= 0:
+            faults.invalid(f"{at}.terminationGracePeriodSeconds", own, "must be greater than 0")
+        if own is not None and name == "readinessProbe":
+            detail = "must not be set for readinessProbes"
+            faults.invalid(f"{at}.terminationGracePeriodSeconds", own, detail)
         if name != "readinessProbe" and probe.get("successThreshold", 1) != 1:
             faults.invalid(f"{at}.successThreshold", probe["successThreshold"], "must be 1")
-    lifecycle = container.get("lifecycle") or {}
-    for name in ("postStart", "preStop"):
-        if lifecycle.get(name) is not None:
-            _handler(faults, f"{path}.lifecycle.{name}", lifecycle[name])
 
 
-def _handler(faults: Faults, path: str, handler: Object) -> None:
+def _handler(faults: Faults, path: str, handler: Object, grace: int | None) -> None:
     given = [kind for kind in _HANDLERS if handler.get(kind) is not None]
     if not given:
         faults.required(path, "must specify a handler type")
-    for kind in given[1:]:
-        faults.forbidden(f"{path}.{kind}", "may not specify more than 1 handler type")
-    for kind in given[:1]:
+    for number, kind in enumerate(given):
         action, at = handler[kind], f"{path}.{kind}"
+        if number:
+            faults.forbidden(at, "may not specify more than 1 handler type")
+            continue
         if kind == "exec":
             if not action.get("command"):
                 faults.required(f"{at}.command")
         elif kind in ("httpGet", "tcpSocket", "grpc"):
             faults.each(f"{at}.port", action.get("port", 0), names.port(action.get("port", 0)))
+        elif grace is not None and not 0 <= action.get("seconds", 0) <= grace:
+            detail = f"must be non-negative and less than terminationGracePeriodSeconds ({grace})"
+            faults.invalid(at, action.get("seconds", 0), detail)
         if kind == "httpGet":
             if action.get("scheme", "HTTP") not in ("HTTP", "HTTPS"):
                 faults.not_supported(f"{at}.scheme", action["scheme"], ("HTTP", "HTTPS"))
             for header in action.get("httpHeaders") or ():
                 name = header.get("name", "")
                 faults.each(f"{at}.httpHeaders", name, names.header_name(name))
-
-
-# ---- resources
-
-
-def is_native(name: str) -> bool:
-    """Whether Kubernetes itself defines the resource, so that more of it may be promised than there is."""
-    return "/" not in name or _KUBERNETES in name
-
-
-def _overcommits(name: str) -> bool:
-    return is_native(name) and not name.startswith("hugepages-")
-
-
-def resources(faults: Faults, path: str, given: Object) -> None:
-    """Requests and limits of a container."""
-    requests, limits = given.get("requests") or {}, given.get("limits") or {}
-    for name, amount in sorted(limits.items()):
-        _resource(faults, f"{path}.limits[{name}]", name, amount)
-    for name, amount in sorted(requests.items()):
-        _resource(faults, f"{path}.requests[{name}]", name, amount)
-        at = f"{path}.requests"
-        if name in limits:
-            asked, most = parse_milli(amount), parse_milli(limits[name])
-            shown = f"{name} limit of {canonical(str(limits[name]))}"
-            if asked != most and not _overcommits(name):
-                faults.invalid(at, amount, f"must be equal to {shown}")
-            elif asked > most:
-                faults.invalid(at, amount, f"must be less than or equal to {shown}")
-        elif not _overcommits(name):
-            faults.required(f"{path}.limits", "Limit must be set for non overcommitable resources")
-
-
-def _resource(faults: Faults, path: str, name: str, amount: Any) -> None:
-    said = names.qualified_name(name)
-    faults.each(path, name, said)
-    if not said:
-        if "/" not in name:
-            if name not in _STANDARD and not name.startswith("hugepages-"):
-                faults.invalid(path, name, "must be a standard resource for containers")
-        elif not is_native(name) and names.qualified_name(f"requests.{name}"):
-            faults.invalid(path, name, "doesn't follow extended resource name standard")
-    quantity(faults, path, amount)
-    if not is_native(name) and parse_milli(amount) % 1000:
-        faults.invalid(path, amount, "must be an integer")
-
-
-def quantity(faults: Faults, path: str, amount: Any) -> None:
-    if parse_milli(amount) < 0:
-        faults.invalid(path, amount, "must be greater than or equal to 0")

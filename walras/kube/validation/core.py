@@ -11,10 +11,9 @@ import msgspec
 from walras.core.errors import Cause
 from walras.core.quantity import parse_milli
 from walras.kube.validation import names
-from walras.kube.validation.containers import quantity
+from walras.kube.validation.amounts import quantity
 from walras.kube.validation.faults import Faults, go
-from walras.kube.validation.metadata import label_selector
-from walras.kube.validation.storage import VOLUME_MODES, access_modes
+from walras.kube.validation.storage import claim_spec
 
 Object = Mapping[str, Any]
 
@@ -110,21 +109,7 @@ def namespace(faults: Faults, obj: Object, old: Object | None) -> None:
 
 def claim(faults: Faults, obj: Object, old: Object | None) -> None:
     spec = obj.get("spec") or {}
-    if spec.get("selector") is not None:
-        label_selector(faults, "spec.selector", spec["selector"])
-    detail = "at least 1 access mode is required"
-    access_modes(faults, "spec.accessModes", spec.get("accessModes"), detail)
-    size = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
-    if size is None:
-        faults.required("spec.resources[storage]")
-    elif parse_milli(size) <= 0:
-        faults.invalid("spec.resources[storage]", size, "must be greater than zero")
-    if spec.get("storageClassName"):
-        said = names.dns_subdomain(spec["storageClassName"])
-        faults.each("spec.storageClassName", spec["storageClassName"], said)
-    mode = spec.get("volumeMode")
-    if mode is not None and mode not in VOLUME_MODES:
-        faults.not_supported("spec.volumeMode", mode, VOLUME_MODES)
+    claim_spec(faults, "spec", spec)
     if old is not None:
         _claim_update(faults, obj, old)
 

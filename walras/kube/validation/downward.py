@@ -36,6 +36,11 @@ def field(faults: Faults, path: str, reference: Object, supported: tuple[str, ..
     if not given:
         faults.required(f"{path}.fieldPath")
         return
+    version = reference.get("apiVersion", "v1")
+    if version != "v1":
+        detail = f"error converting fieldPath: unsupported pod version: {version}"
+        faults.invalid(f"{path}.fieldPath", given, detail)
+        return
     whole, bracket, subscript = given.partition("['")
     if bracket and subscript.endswith("']"):
         key = subscript[:-2]

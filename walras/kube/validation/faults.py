@@ -61,8 +61,8 @@ class Faults(list[Cause]):
     def duplicate(self, path: str, value: Any) -> None:
         self._add("FieldValueDuplicate", path, f"Duplicate value: {rendered(value)}", "")
 
-    def not_found(self, path: str, value: Any) -> None:
-        self._add("FieldValueNotFound", path, f"Not found: {rendered(value)}", "")
+    def not_found(self, path: str, value: Any, detail: str = "") -> None:
+        self._add("FieldValueNotFound", path, f"Not found: {rendered(value)}", detail)
 
     def forbidden(self, path: str, detail: str) -> None:
         self._add("FieldValueForbidden", path, "Forbidden", detail)

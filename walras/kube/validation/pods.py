@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from walras.kube.validation import names, placement, security, walras
-from walras.kube.validation.containers import containers, resources
+from walras.kube.validation import amounts, names, placement, security, walras
+from walras.kube.validation.containers import containers, key_files
 from walras.kube.validation.faults import Faults, go
 from walras.kube.validation.metadata import check_annotations, check_labels
 from walras.kube.validation.network import check_ip
@@ -35,6 +35,12 @@ def pod(faults: Faults, obj: Object, old: Object | None) -> None:
     """A pod as it is created, or as an update would leave it."""
     spec = obj.get("spec") or {}
     pod_spec(faults, "spec", spec, is_pod=True)
+    for kind in ("containers", "initContainers"):
+        for index, container in enumerate(spec.get(kind) or ()):
+            image = container.get("image", "")
+            if image != image.strip():
+                detail = "must not have leading or trailing whitespace"
+                faults.invalid(f"spec.{kind}[{index}].image", image, detail)
     annotations = (obj.get("metadata") or {}).get("annotations")
     walras.pod_annotations(faults, "metadata.annotations", annotations)
     if old is not None:
@@ -65,9 +71,10 @@ def pod_spec(faults: Faults, path: str, spec: Object, *, is_pod: bool = False) -
     """What a pod's spec and a template's have in common."""
     if spec.get("terminationGracePeriodSeconds") is None:
         faults.required(f"{path}.terminationGracePeriodSeconds")
-    good = volumes(faults, f"{path}.volumes", spec.get("volumes") or ())
+    good = volumes(faults, f"{path}.volumes", spec.get("volumes") or (), is_pod=is_pod)
     _claims(faults, f"{path}.resourceClaims", spec.get("resourceClaims") or ())
     containers(faults, path, spec, good)
+    amounts.of_pod(faults, f"{path}.resources", spec)
     _host_network(faults, path, spec, is_pod=is_pod)
     faults.one_of(f"{path}.restartPolicy", spec.get("restartPolicy"), _RESTART)
     faults.one_of(f"{path}.dnsPolicy", spec.get("dnsPolicy"), _DNS)
@@ -100,8 +107,9 @@ def pod_spec(faults: Faults, path: str, spec: Object, *, is_pod: bool = False) -
         policies = ("PreemptLowerPriority", "Never")
         faults.one_of(f"{path}.preemptionPolicy", spec["preemptionPolicy"], policies)
     if spec.get("overhead"):
-        resources(faults, f"{path}.overhead", {"limits": spec["overhead"]})
+        amounts.resources(faults, f"{path}.overhead", {"limits": spec["overhead"]})
     security.system(faults, path, spec)
+    key_files(faults, path, spec)
 
 
 def _named(faults: Faults, path: str, spec: Object, *fields: str) -> None:

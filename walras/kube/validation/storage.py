@@ -8,7 +8,7 @@ from typing import Any, Final
 from walras.core.quantity import parse_milli
 from walras.kube.validation import names
 from walras.kube.validation.faults import Faults, Verbatim, go
-from walras.kube.validation.metadata import requirement
+from walras.kube.validation.metadata import label_selector, requirement
 
 Object = Mapping[str, Any]
 
@@ -45,6 +45,25 @@ def access_modes(faults: Faults, path: str, modes: Any, detail: str = "") -> Non
     known = {mode for mode in modes or () if mode in MODES}
     if "ReadWriteOncePod" in known and len(known) > 1:
         faults.forbidden(path, "may not use ReadWriteOncePod with other access modes")
+
+
+def claim_spec(faults: Faults, path: str, spec: Object) -> None:
+    """What a claim asks for, by itself or in a template."""
+    if spec.get("selector") is not None:
+        label_selector(faults, f"{path}.selector", spec["selector"])
+    detail = "at least 1 access mode is required"
+    access_modes(faults, f"{path}.accessModes", spec.get("accessModes"), detail)
+    size = ((spec.get("resources") or {}).get("requests") or {}).get("storage")
+    if size is None:
+        faults.required(f"{path}.resources[storage]")
+    elif parse_milli(size) <= 0:
+        faults.invalid(f"{path}.resources[storage]", size, "must be greater than zero")
+    if spec.get("storageClassName"):
+        said = names.dns_subdomain(spec["storageClassName"])
+        faults.each(f"{path}.storageClassName", spec["storageClassName"], said)
+    mode = spec.get("volumeMode")
+    if mode is not None and mode not in VOLUME_MODES:
+        faults.not_supported(f"{path}.volumeMode", mode, VOLUME_MODES)
 
 
 def volume(faults: Faults, obj: Object, old: Object | None) -> None:
@@ -148,7 +167,7 @@ def driver_name(faults: Faults, path: str, name: str) -> None:
     if len(name) > 63:
         faults.too_long(path, 63)
     if name:
-        faults.each(path, name.lower(), names.dns_subdomain(name.lower()))
+        faults.each(path, name, names.dns_subdomain(name.lower()))
 
 
 def storage_class(faults: Faults, obj: Object, old: Object | None) -> None:

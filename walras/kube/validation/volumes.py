@@ -6,21 +6,22 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from walras.core.quantity import parse_milli
-from walras.kube.validation import downward, names
+from walras.kube.validation import downward, names, sources
 from walras.kube.validation.faults import Faults
 
 Object = Mapping[str, Any]
 
+_PROPAGATIONS: Final = ("Bidirectional", "HostToContainer", "None")
 _TOKEN_SECONDS_MIN: Final = 600
 _MODE: Final = "must be a number between 0 and 0777 (octal), both inclusive"
 
 
-def volumes(faults: Faults, path: str, given: Any) -> dict[str, Object]:
+def volumes(faults: Faults, path: str, given: Any, *, is_pod: bool = False) -> dict[str, Object]:
     """Checks the list; returns the volumes without fault by name, which mounts may name."""
     good: dict[str, Object] = {}
     for index, volume in enumerate(given):
         at, own = f"{path}[{index}]", Faults()
-        _source(own, at, volume)
+        _source(own, at, volume, is_pod=is_pod)
         name = volume.get("name", "")
         if not name:
             own.required(f"{at}.name")
@@ -34,7 +35,7 @@ def volumes(faults: Faults, path: str, given: Any) -> dict[str, Object]:
     return good
 
 
-def _source(faults: Faults, path: str, volume: Object) -> None:
+def _source(faults: Faults, path: str, volume: Object, *, is_pod: bool) -> None:
     kinds = [kind for kind in volume if kind != "name"]
     if not kinds:
         faults.required(path, "must specify a volume type")
@@ -44,6 +45,8 @@ def _source(faults: Faults, path: str, volume: Object) -> None:
         check = _SOURCES.get(kind)
         if check is not None:
             check(faults, f"{path}.{kind}", volume[kind])
+        else:
+            sources.check(faults, f"{path}.{kind}", kind, volume[kind], is_pod=is_pod)
 
 
 def _empty_dir(faults: Faults, path: str, source: Object) -> None:
@@ -180,7 +183,10 @@ def mounts(faults: Faults, path: str, container: Object, known: Mapping[str, Obj
         seen.add(target)
         if name in devices:
             faults.invalid(f"{at}.name", name, "must not already exist in volumeDevices")
-        # Upstream leaves the index out of these two paths.
+        if target in devices.values():
+            detail = "must not already exist as a path in volumeDevices"
+            faults.invalid(f"{at}.mountPath", target, detail)
+        # Upstream leaves the index out of these paths.
         if mount.get("subPath"):
             faults.each(
                 f"{path}.volumeMounts.subPath", mount["subPath"], names.relative_path(mount["subPath"])
@@ -191,18 +197,53 @@ def mounts(faults: Faults, path: str, container: Object, known: Mapping[str, Obj
                 faults.invalid(f"{at}.subPathExpr", mount["subPathExpr"], detail)
             said = names.relative_path(mount["subPathExpr"])
             faults.each(f"{path}.volumeMounts.subPathExpr", mount["subPathExpr"], said)
+        _propagation(faults, f"{path}.volumeMounts", mount, container)
     _devices(faults, f"{path}.volumeDevices", container, known)
 
 
+def _propagation(faults: Faults, path: str, mount: Object, container: Object) -> None:
+    how, recursive = mount.get("mountPropagation"), mount.get("recursiveReadOnly")
+    if how is not None and how not in _PROPAGATIONS:
+        faults.not_supported(f"{path}.mountPropagation", how, _PROPAGATIONS)
+    if how == "Bidirectional" and not (container.get("securityContext") or {}).get("privileged"):
+        detail = "Bidirectional mount propagation is available only to privileged containers"
+        faults.forbidden(f"{path}.mountPropagation", detail)
+    if recursive in ("Enabled", "IfPossible"):
+        if not mount.get("readOnly"):
+            faults.forbidden(f"{path}.recursiveReadOnly", "may only be specified when readOnly is true")
+        if how not in (None, "None"):
+            detail = "may only be specified when mountPropagation is None or not specified"
+            faults.forbidden(f"{path}.recursiveReadOnly", detail)
+    elif recursive not in (None, "Disabled"):
+        faults.not_supported(f"{path}.recursiveReadOnly", recursive, ("Disabled", "Enabled", "IfPossible"))
+
+
 def _devices(faults: Faults, path: str, container: Object, known: Mapping[str, Object]) -> None:
+    mounted = {each.get("name"): each.get("mountPath", "") for each in container.get("volumeMounts") or ()}
+    seen: set[str] = set()
+    paths: set[str] = set()
     for index, device in enumerate(container.get("volumeDevices") or ()):
-        at, name = f"{path}[{index}]", device.get("name", "")
+        at, name, target = f"{path}[{index}]", device.get("name", ""), device.get("devicePath", "")
         if not name:
             faults.required(f"{at}.name")
-        if not device.get("devicePath"):
-            faults.required(f"{at}.devicePath")
+        if name in seen:
+            faults.invalid(f"{at}.name", name, "must be unique")
         if name not in known:
             faults.not_found(f"{at}.name", name)
         elif not {"persistentVolumeClaim", "ephemeral"} & known[name].keys():
             detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode"
             faults.invalid(f"{at}.name", name, detail)
+        if not target:
+            faults.required(f"{at}.devicePath")
+        if target in paths:
+            faults.invalid(f"{at}.devicePath", target, "must be unique")
+        if ".." in target.split("/"):
+            faults.invalid(f"{at}.devicePath", target, "can not contain backsteps ('..')")
+        else:
+            paths.add(target)
+        if name in mounted:
+            faults.invalid(f"{at}.name", name, "must not already exist in volumeMounts")
+        if target in mounted.values():
+            faults.invalid(f"{at}.devicePath", target, "must not already exist as a path in volumeMounts")
+        if name:
+            seen.add(name)
