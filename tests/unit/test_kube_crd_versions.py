@@ -89,6 +89,23 @@ def test_objects_outlive_a_change_of_the_version_in_which_they_are_stored() -> N
     run(story)
 
 
+def test_new_defaults_are_of_old_objects_too() -> None:
+    async def story(caller: Caller) -> None:
+        await caller.create(CRDS, definition(version("v1", {"a": TEXT, "b": TEXT}, storage=True)))
+        made = await caller.create(V1, thing(a="a"))
+        await turn(caller, version("v1", {"a": TEXT, "b": {**TEXT, "default": "c"}}, storage=True))
+        read = caller.get(V1, "x")
+        assert read["spec"] == {"a": "a", "b": "c"}
+        assert read["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+        (listed,) = caller.verbs.list(caller.context(), caller.resource(V1), "default").items
+        assert listed["spec"] == read["spec"]
+        # What had them already is not changed by them.
+        changed = await caller.patch(V1, "x", {"metadata": {"labels": {"l": "m"}}})
+        assert changed["metadata"]["generation"] == 1
+
+    run(story)
+
+
 def test_a_version_that_is_stored_need_not_be_served() -> None:
     async def story(caller: Caller) -> None:
         await caller.create(CRDS, definition(first(), second(storage=True, served=False)))

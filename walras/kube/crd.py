@@ -30,6 +30,8 @@ def resources(crd: Mapping[str, Any]) -> list[Resource]:
     spec = {**crd["spec"], "names": crd["status"].get("acceptedNames") or crd["spec"]["names"]}
     storage = next(each for each in spec["versions"] if each["storage"])
     is_mixed = len(spec["versions"]) > 1 or len(crd["status"].get("storedVersions") or ()) > 1
+    # A definition that has changed may have defaults that its objects were made without.
+    is_mixed = is_mixed or (crd["metadata"].get("generation", 1) > 1 and _has_defaults(storage))
     stored = _interned(spec, storage, is_mixed)
     others = (each for each in spec["versions"] if each["served"] and not each["storage"])
     return [stored, *(_interned(spec, each, stored=stored) for each in others)]
@@ -85,6 +87,12 @@ def resource_of(spec: Mapping[str, Any], version: Mapping[str, Any]) -> Resource
 def _deprecation(spec: Mapping[str, Any], version: Mapping[str, Any]) -> str:
     said = version.get("deprecationWarning")
     return said or f"{spec['group']}/{version['name']} {spec['names']['kind']} is deprecated"
+
+
+def _has_defaults(node: Any) -> bool:
+    if isinstance(node, dict):
+        return "default" in node or any(_has_defaults(each) for each in node.values())
+    return isinstance(node, list) and any(_has_defaults(each) for each in node)
 
 
 def with_metadata(schema: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -109,8 +109,11 @@ def _substance(resource: Resource, obj: Object) -> Object:
     return substance
 
 
-def preserve(resource: Resource, old: Object, new: Object) -> None:
-    """Restores in place what no write may change, and counts the generation."""
+def preserve(resource: Resource, old: Object, new: Object, read: Object | None = None) -> None:
+    """Restores in place what no write may change, and counts the generation.
+
+    `read` is the old object as it reads, where that is not as it lies in the store: no change either.
+    """
     if not (resource.is_mixed and new["apiVersion"] == resource.api_version):
         new["apiVersion"] = old["apiVersion"]
     new["kind"] = old["kind"]
@@ -120,7 +123,8 @@ def preserve(resource: Resource, old: Object, new: Object) -> None:
             after[name] = before[name]
         else:
             after.pop(name, None)
-    if counts_generation(resource) and _substance(resource, old) != _substance(resource, new):
+    same = [_substance(resource, each) for each in (old, read) if each is not None]
+    if counts_generation(resource) and _substance(resource, new) not in same:
         after["generation"] = int(before.get("generation", 0)) + 1
 
 

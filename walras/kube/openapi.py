@@ -98,20 +98,28 @@ def document_v2(registry: Registry) -> bytes:
     """Everything that is served as one document of OpenAPI v2, as JSON."""
     own = registry.additions
     shared = tuple(registry)[: len(registry) - len(own)]
-    parts = [_cached("v2", each, _fragments) for each in (shared, own) if each]
-    paths, schemas = (b",".join(part[which] for part in parts) for which in (0, 1))
+    parts = [_cached("v2", shared, _fragments)]
+    if own:
+        # Under names of the shared ones its definitions are the same.
+        names = parts[0][2]
+        parts.append(_cached(f"v2 beside {len(shared)}", own, lambda each: _fragments(each, names)))
+    paths, schemas = (b",".join(filter(None, (part[which] for part in parts))) for which in (0, 1))
     head = msgspec.json.encode({"swagger": "2.0", "info": _INFO, "securityDefinitions":
                                 {"BearerToken": _TOKEN}, "security": [{"BearerToken": []}]})  # fmt: skip
     return b'%b,"paths":{%b},"definitions":{%b}}' % (head[:-1], paths, schemas)
 
 
-def _fragments(resources: tuple[Resource, ...]) -> tuple[bytes, bytes]:
-    """The inside of the objects "paths" and "definitions" of version 2."""
+def _fragments(
+    resources: tuple[Resource, ...], without: frozenset[str] = frozenset()
+) -> tuple[bytes, bytes, frozenset[str]]:
+    """The inside of the objects "paths" and "definitions" of version 2, and the names that are defined."""
     components = _Components("#/definitions/")
     paths: dict[str, Any] = {}
     for resource in resources:
         paths.update(operations.paths_v2(operations.paths(resource, components.add(resource))))
-    return msgspec.json.encode(paths)[1:-1], msgspec.json.encode(components.schemas)[1:-1]
+    schemas = {name: schema for name, schema in components.schemas.items() if name not in without}
+    inside = msgspec.json.encode(paths)[1:-1], msgspec.json.encode(schemas)[1:-1]
+    return *inside, frozenset(schemas)
 
 
 class _Components:

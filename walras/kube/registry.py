@@ -39,7 +39,7 @@ class Resource:
     builtin: bool = True
     # The version of the type in which its objects are stored, where that is another; see versions.py.
     stored: Resource | None = field(default=None, repr=False)
-    # Whether objects may lie in several versions, each of which says which it is.
+    # Whether objects may lie in several versions, each of which says which it is, or lack some defaults.
     is_mixed: bool = False
     # Nobody can ask for what is not served; it is known by its key.
     is_served: bool = True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from walras.core.clock import Clock, Ids
 from walras.core.errors import BadRequest, InternalError
-from walras.kube import crd, defaults, definitions, deletion, objects, preparing
+from walras.kube import crd, defaults, definitions, deletion, objects, preparing, versions
 from walras.kube.access import mounting
 from walras.kube.record import Key, Object, Record, copy
 from walras.kube.registry import Registry, Resource
@@ -185,7 +185,7 @@ class Transaction:
         key = Key(cluster, resource, namespace, name)
         old = self._latest(key)
         new = build(old)
-        objects.preserve(kind, old, new)
+        objects.preserve(kind, old, new, versions.served(kind, old) if kind.is_mixed else None)
         if resource == objects.CRDS:
             definitions.establish(new, self._clock.now_ms(), self._definitions(cluster, name))
         if new == old:

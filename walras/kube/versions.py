@@ -52,8 +52,14 @@ def pruned(resource: Resource, obj: Object) -> Object:
 
 
 def _renamed(resource: Resource, obj: Object) -> Object:
-    """A custom resource in another version of it: pruned as that says, and else as it is."""
-    if obj.get("apiVersion") == resource.api_version:
+    """A custom resource with the defaults of the version in which it lies, pruned by that of `resource`."""
+    lies_in = next(
+        (each for each in (resource, resource.storage) if each.api_version == obj["apiVersion"]), None
+    )
+    if lies_in is not None:
+        obj = copied(obj)
+        defaults.apply(lies_in, obj)
+    if lies_in is resource:
         return obj
     return {**fields.prune(resource.schema, obj), "apiVersion": resource.api_version}
 
