@@ -262,6 +262,20 @@ def test_warnings_reach_the_caller() -> None:
     told(lambda _: {"allowed": True, "warnings": ["careful"]}, story)
 
 
+def test_a_webhook_has_the_audit_log_say_something() -> None:
+    async def story(caller: Caller, webhook: Webhook) -> None:
+        away = hook({"url": "https://127.0.0.1:1/"}, "b.example.com", failurePolicy="Ignore")
+        await caller.create(VALIDATING, configuration(hook(webhook.client()), away))
+        context = caller.context()
+        await caller.verbs.create(context, caller.resource("configmaps"), "default", config())
+        assert context.annotations == {
+            "a.example.com/why": "because",
+            "failed-open.validating.webhook.admission.k8s.io/b.example.com": "b.example.com",
+        }
+
+    told(lambda _: {**ALLOW, "auditAnnotations": {"why": "because"}}, story)
+
+
 def test_a_write_that_another_overtakes_is_asked_about_again() -> None:
     async def story(caller: Caller, webhook: Webhook) -> None:
         await caller.create("configmaps", config(a="1"))

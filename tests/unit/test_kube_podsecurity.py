@@ -161,3 +161,17 @@ def test_labels_that_say_nothing_are_refused() -> None:
 )
 def test_profiles_by_version(level: str, minor: int, asked: Object, reasons: list[str]) -> None:
     assert [bad.reason for bad in violations(level, minor, asked)] == reasons  # type: ignore[arg-type]
+
+
+def test_the_audit_log_says_what_a_stricter_profile_would_forbid() -> None:
+    async def story(caller: Caller) -> None:
+        await label(caller, audit="baseline")
+        context = caller.context()
+        await caller.verbs.create(context, caller.resource("pods"), "default", pod(privileged=True))
+        assert context.annotations == {
+            f"{PREFIX}enforce-policy": "privileged:latest",
+            f"{PREFIX}audit-violations": 'would violate PodSecurity "baseline:latest": privileged '
+            '(container "c" must not set securityContext.privileged=true)',
+        }
+
+    run(story)

@@ -309,3 +309,29 @@ def test_a_policy_guards_what_is_run_in_pods() -> None:
             await connect("sh")
 
     run(story)
+
+
+def test_policies_have_the_audit_log_say_something() -> None:
+    async def story(caller: Caller) -> None:
+        notes = [
+            {"key": "size", "valueExpression": "'has ' + string(size(object.data))"},
+            {"key": "nothing", "valueExpression": "null"},
+        ]
+        rule = {"expression": "size(object.data) < 2"}
+        await caller.create(POLICIES, policy(rule, auditAnnotations=notes))
+        await caller.create(BINDINGS, binding(validationActions=["Audit"]))
+        context = caller.context()
+        await caller.verbs.create(context, caller.resource("configmaps"), "default", config(a="1", b="2"))
+        failure = (
+            '[{"message":"failed expression: size(object.data) < 2","policy":"p","binding":"b",'
+            '"expressionIndex":0,"validationActions":["Audit"]}]'
+        )
+        assert context.annotations == {
+            "p/size": "has 2",
+            "validation.policy.admission.k8s.io/validation_failure": failure,
+        }
+        # What it cannot say for a fault denies, as failurePolicy wants it, whatever the binding says.
+        error = await denied(caller, {"metadata": {"name": "y"}})
+        assert error.message.endswith("resulted in error: no such key: data")
+
+    run(story)

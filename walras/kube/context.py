@@ -46,6 +46,8 @@ class Context:
     # Paths of fields that the body gives more than once.
     duplicates: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
+    # What admission notes of the request, for the audit log.
+    annotations: dict[str, str] = field(default_factory=dict)
     # Asked where a write turns out to be more than the request said; None when the server itself writes.
     access: Authoriser | None = None
     # Set while somebody outside is asked about the write; see admission/call.py.

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # How often a write is staged anew, for what it was told outside or because the object changed meanwhile.
 ROUNDS_MAX: Final = 24
+NOTES_MAX: Final = 64
+NOTE_CHARACTERS_MAX: Final = 10 * 1024
 
 Operation = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
 Phase = Literal["mutating", "validating"]
@@ -64,6 +66,12 @@ class Call:
         )
         decision = self.ctx.access.decide(identity, self.ctx.cluster, asked)
         return decision.allowed, decision.reason
+
+    def note(self, key: str, value: str) -> None:
+        """Has the audit log say something of the request, as far as there is room for it."""
+        notes = self.ctx.annotations
+        if key in notes or len(notes) < NOTES_MAX:
+            notes[key] = value[:NOTE_CHARACTERS_MAX]
 
     @property
     def key(self) -> str:

@@ -71,21 +71,21 @@ def _cause(label: str, value: str, why: str) -> Cause:
     )
 
 
-def held(namespace: Object | None) -> tuple[Held, Held, list[Cause]]:
-    """What a namespace's pods are held to, what they are warned of, and what is wrong with its labels."""
+def held(namespace: Object | None) -> tuple[Held, Held, Held, list[Cause]]:
+    """What a namespace's pods are held to, warned of and noted for in the audit log; what its labels lack."""
     labels = ((namespace or {}).get("metadata") or {}).get("labels") or {}
     if not any(key.startswith(_PREFIX) for key in labels):
-        return _FREE, _FREE, []
+        return _FREE, _FREE, _FREE, []
     causes: list[Cause] = []
     enforced = _read(labels, "enforce", causes, "restricted")
-    _read(labels, "audit", causes, "privileged")
+    audited = _read(labels, "audit", causes, "privileged")
     warned = _read(labels, "warn", causes, "privileged")
     given = labels.get(f"{_PREFIX}enforce")
     if f"{_PREFIX}warn" not in labels and given in LEVELS and enforced.level != "privileged":
         # Who is not asked to be warned is warned of what is enforced.
         minor = warned.minor if f"{_PREFIX}warn-version" in labels else enforced.minor
         warned = Held(enforced.level, minor)
-    return enforced, warned, causes
+    return enforced, warned, audited, causes
 
 
 _FREE: Final = Held()
@@ -106,8 +106,8 @@ def validate(call: Call) -> None:
 
 
 def _of_namespace(call: Call) -> None:
-    enforced, _, causes = held(call.object)
-    before, _, causes_before = held(call.old)
+    enforced, _, _, causes = held(call.object)
+    before, _, _, causes_before = held(call.old)
     if causes and causes != causes_before:
         raise validation.invalid(call.resource, call.name, causes)
     if call.operation == "CREATE" or enforced == before or enforced.level == "privileged":
@@ -143,18 +143,19 @@ def _others(count: int) -> str:
     return f" (and {count} other pod{'' if count == 1 else 's'})" if count else ""
 
 
-def _policy(call: Call) -> tuple[Held, Held]:
-    enforced, warned, _ = held(call.api.find(call.ctx.cluster, NAMESPACES, "", call.namespace))
-    return enforced, warned
+def _policy(call: Call) -> tuple[Held, Held, Held]:
+    return held(call.api.find(call.ctx.cluster, NAMESPACES, "", call.namespace))[:3]
 
 
 def _of_pod(call: Call) -> None:
-    enforced, warned = _policy(call)
-    if enforced.level == warned.level == "privileged":
+    enforced, warned, audited = _policy(call)
+    if enforced.level == warned.level == audited.level == "privileged":
         return
     if call.old is not None and not _is_significant(call.object["spec"], call.old["spec"]):
         return
+    call.note(f"{_PREFIX}enforce-policy", str(enforced))
     bad = enforced.of(call.object)
+    _audit(call, audited, call.object)
     if bad:
         why = f'violates PodSecurity "{enforced}": {", ".join(bad)}'
         raise forbidden(call.resource.key, call.name, why)
@@ -162,8 +163,8 @@ def _of_pod(call: Call) -> None:
 
 
 def _of_template(call: Call) -> None:
-    _, warned = _policy(call)
-    if warned.level == "privileged":
+    _, warned, audited = _policy(call)
+    if warned.level == audited.level == "privileged":
         return
     obj = call.object
     spec = obj if call.key == "podtemplates" else obj.get("spec") or {}
@@ -171,7 +172,14 @@ def _of_template(call: Call) -> None:
         spec = (spec.get("jobTemplate") or {}).get("spec") or {}
     template = spec.get("template")
     if template:
+        _audit(call, audited, template)
         _warn(call, warned, template)
+
+
+def _audit(call: Call, audited: Held, pod: Object) -> None:
+    bad = audited.of(pod)
+    if bad:
+        call.note(f"{_PREFIX}audit-violations", f'would violate PodSecurity "{audited}": {", ".join(bad)}')
 
 
 def _warn(call: Call, warned: Held, pod: Object) -> None:

@@ -30,6 +30,7 @@ class Verdict:
     allowed: bool
     patch: list[Any]
     warnings: tuple[str, ...]
+    annotations: Mapping[str, str]
     status: Mapping[str, Any]
 
 
@@ -81,11 +82,13 @@ def _verdict(review: Any, review_version: str, uid: str, mutating: bool) -> Verd
         _check(review, response, uid, mutating)
     patch = _patch(response) if mutating else []
     warnings = response.get("warnings") or ()
+    notes = response.get("auditAnnotations")
     status = response.get("status") or {}
     return Verdict(
         response.get("allowed") is True,
         patch,
         tuple(str(each)[:WARNING_CHARACTERS_MAX] for each in warnings if isinstance(each, str)),
+        {key: str(value) for key, value in notes.items()} if isinstance(notes, dict) else {},
         status if isinstance(status, dict) else {},
     )
 

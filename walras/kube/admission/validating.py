@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from walras.core.errors import Cause, Denied
 from walras.kube import cel
-from walras.kube.admission.call import Call
+from walras.kube.admission.call import NOTE_CHARACTERS_MAX, Call
 from walras.kube.admission.configured import VALIDATING_BINDINGS, VALIDATING_POLICIES, Configured
 from walras.kube.admission.expressions import OUT_OF_BUDGET, Evaluator
 from walras.kube.admission.policies import Bound, Policies, bound, evaluator, meets
 from walras.kube.objects import details
 
 MESSAGE_BYTES_MAX: Final = 5 * 1024
+_FAILURE: Final = "validation.policy.admission.k8s.io/validation_failure"
+# In the place of a validation's index: an audit annotation's fault, which denies whatever the binding says.
+_OF_AN_ANNOTATION: Final = -1
 _CODES: Final = {"Unauthorized": 401, "Forbidden": 403, "RequestEntityTooLarge": 413, "Invalid": 422}
 
 
@@ -25,6 +29,7 @@ class Decision:
     given: Bound
     message: str
     reason: str = ""
+    index: int = 0
 
 
 def validate(call: Call, configured: Configured, policies: Policies) -> None:
@@ -35,14 +40,21 @@ def validate(call: Call, configured: Configured, policies: Policies) -> None:
     bindings = configured.of(call.ctx.cluster, VALIDATING_BINDINGS)
     denied: list[Decision] = []
     for raw in raws:
+        notes: dict[str, list[str]] = {}
         for given in bound(call, policies.of(raw), bindings):
             actions = ((given.binding or {}).get("spec") or {}).get("validationActions") or ("Deny",)
-            for decision in _decisions(call, given):
-                if "Deny" in actions:
+            for decision in _decisions(call, given, notes):
+                if "Deny" in actions or decision.index == _OF_AN_ANNOTATION:
                     denied.append(decision)
+                if decision.index == _OF_AN_ANNOTATION:
+                    continue
+                if "Audit" in actions:
+                    call.note(_FAILURE, _failure(decision, list(actions)))
                 if "Warn" in actions:
                     said = f"Validation failed for ValidatingAdmissionPolicy {_named(decision)}"
                     call.ctx.warnings.append(f"{said}: {decision.message}")
+        for key, values in notes.items():
+            call.note(f"{raw['metadata']['name']}/{key}", ", ".join(dict.fromkeys(values)))
     if denied:
         raise _refusal(call, denied[0])
 
@@ -66,8 +78,23 @@ def _refusal(call: Call, decision: Decision) -> Denied:
     )
 
 
-def _decisions(call: Call, given: Bound) -> Iterator[Decision]:
-    """What does not comply, and what could not be evaluated where that counts."""
+def _failure(decision: Decision, actions: list[str]) -> str:
+    assert decision.given.binding is not None
+    failure = {
+        "message": decision.message,
+        "policy": decision.given.policy.name,
+        "binding": decision.given.binding["metadata"]["name"],
+        "expressionIndex": max(0, decision.index),
+        "validationActions": actions,
+    }
+    return json.dumps([failure], separators=(",", ":"), ensure_ascii=False)
+
+
+def _decisions(call: Call, given: Bound, notes: dict[str, list[str]]) -> Iterator[Decision]:
+    """What does not comply, and what could not be evaluated where that counts.
+
+    What the policy has to say to the audit log comes into `notes`.
+    """
     policy = given.policy
     if given.fault:
         if policy.fails:
@@ -82,7 +109,7 @@ def _decisions(call: Call, given: Bound) -> Iterator[Decision]:
         yield Decision(given, failure)
     if not holds:
         return
-    for validation in policy.spec.get("validations") or ():
+    for index, validation in enumerate(policy.spec.get("validations") or ()):
         text = str(validation.get("expression", "")).strip()
         try:
             if evaluate.run(policy.expression(text)) is True:
@@ -90,11 +117,25 @@ def _decisions(call: Call, given: Bound) -> Iterator[Decision]:
         except (cel.CelError, cel.SourceError) as error:
             if policy.fails:
                 said = str(error) if str(error) == OUT_OF_BUDGET else _failed(text, error)
-                yield Decision(given, said, str(validation.get("reason") or ""))
+                yield Decision(given, said, str(validation.get("reason") or ""), index)
             continue
-        yield Decision(
-            given, _message(evaluate, given, validation, text), str(validation.get("reason") or "")
-        )
+        message = _message(evaluate, given, validation, text)
+        yield Decision(given, message, str(validation.get("reason") or ""), index)
+    yield from _noted(evaluate, given, notes)
+
+
+def _noted(evaluate: Evaluator, given: Bound, notes: dict[str, list[str]]) -> Iterator[Decision]:
+    policy = given.policy
+    for annotation in policy.spec.get("auditAnnotations") or ():
+        text = str(annotation.get("valueExpression", "")).strip()
+        try:
+            value = evaluate.run(policy.expression(text))
+        except (cel.CelError, cel.SourceError) as error:
+            if policy.fails:
+                yield Decision(given, _failed(text, error), index=_OF_AN_ANNOTATION)
+            continue
+        if isinstance(value, str) and value.strip():
+            notes.setdefault(annotation["key"], []).append(value.strip()[:NOTE_CHARACTERS_MAX])
 
 
 def _failed(text: str, error: Exception) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S_DEFAULT: Final = 10
 TIMEOUT_S_MAX: Final = 30
+NOTE_KEY_MAX: Final = 316
 _NO_SIDE_EFFECTS: Final = ("None", "NoneOnDryRun")
 # What of its metadata a new object keeps whatever a webhook says.
 _OWN: Final = ("name", "namespace", "uid", "creationTimestamp", "managedFields")
@@ -156,10 +157,15 @@ class Webhooks:
             verdict = await self._call(call, hook, mutating)
         except CalloutFailed as error:
             if not hook.fails:
+                kind = "mutation" if mutating else "validating"
+                call.note(f"failed-open.{kind}.webhook.admission.k8s.io/{hook.name}", hook.name)
                 return None
             said = f'failed calling webhook "{hook.name}": {error}'
             raise InternalError(f"Internal error occurred: {said}", causes=(Cause("", said),)) from None
         call.ctx.warnings += verdict.warnings
+        for key, value in verdict.annotations.items():
+            if len(key) <= NOTE_KEY_MAX:
+                call.note(f"{hook.name}/{key}", value)
         if not verdict.allowed:
             raise review.denial(hook.name, verdict.status)
         return verdict

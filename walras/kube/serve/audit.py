@@ -63,6 +63,7 @@ class Trail:
         }
         if request is not None and request.decision is not None:
             event["annotations"] = {
+                **(request.asked.annotations if request.asked is not None else {}),
                 "authorization.k8s.io/decision": "allow" if request.decision.allowed else "forbid",
                 "authorization.k8s.io/reason": request.decision.reason,
             }
