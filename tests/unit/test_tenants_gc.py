@@ -184,3 +184,17 @@ def test_a_job_survives_the_loss_of_its_node() -> None:
         assert "failed" not in world.api.get(AGENT, "jobs.batch", "default", "train")["status"]
 
     tell(story)
+
+
+def test_objects_that_own_each_other_in_a_circle_do_not_wait_for_each_other_for_ever() -> None:
+    async def story(world: World) -> None:
+        _, _, last = await chain(world)
+        closing = owned("a", last)["metadata"]["ownerReferences"]
+        await world.api.edit(
+            AGENT, "configmaps", "default", "a", lambda it: it["metadata"].update(ownerReferences=closing)
+        )
+        await world.api.delete(AGENT, "configmaps", "default", "a", propagation="Foreground")
+        await world.settle()
+        assert configs(world) == set()
+
+    tell(story)

@@ -95,6 +95,31 @@ def test_a_replication_controller_keeps_its_number_and_tells_it() -> None:
     tell(story)
 
 
+def test_pods_that_a_quota_refuses_are_told_once_and_tried_again_later() -> None:
+    async def story(world: World) -> None:
+        await world.create(
+            "resourcequotas",
+            {"metadata": {"name": "two"}, "spec": {"hard": {"pods": "2"}}, "status": {"hard": {"pods": "2"}}},
+        )
+        await world.settle()
+        await world.create("replicationcontrollers", workload("replicationcontrollers", 3))
+        await world.settle()
+        assert len(world.pods()) == 2
+        found = world.api.get(AGENT, "replicationcontrollers", "default", "web")
+        assert condition(found, "ReplicaFailure") == "True"
+        await world.later(10)
+        again = world.api.get(AGENT, "replicationcontrollers", "default", "web")
+        assert again["metadata"]["resourceVersion"] == found["metadata"]["resourceVersion"]
+        await world.api.edit(
+            AGENT, "replicationcontrollers", "default", "web", lambda it: it["spec"].update(replicas=2)
+        )
+        await world.settle()
+        found = world.api.get(AGENT, "replicationcontrollers", "default", "web")
+        assert condition(found, "ReplicaFailure") == ""
+
+    tell(story)
+
+
 def test_pods_that_cannot_be_made_are_told_until_they_can() -> None:
     async def story(world: World) -> None:
         def quota(objects: int) -> Any:

@@ -100,14 +100,24 @@ class GarbageCollector:
             gone = {owner for owner, state in found.items() if state is not Owner.SOLID}
             await self._api.edit(cluster, *ref, lambda latest: _drop_owners(latest, gone))
             return
-        propagation = "Background"
+        propagation, transaction = "Background", self._api.transaction()
         if Owner.WAITING in found.values() and self._blocking(cluster, obj):
             propagation = "Foreground"
+            if self._is_circular(cluster, obj):
+                transaction.edit(cluster, *ref, _unblock)
         elif ORPHAN in finalizers(obj):
             propagation = "Orphan"
         elif FOREGROUND in finalizers(obj):
             propagation = "Foreground"
-        await self._api.delete(cluster, *ref, propagation=propagation)
+        transaction.delete(cluster, *ref, propagation=propagation)
+        await transaction.commit()
+
+    def _is_circular(self, cluster: str, obj: Object) -> bool:
+        """Whether a dependent waits for its own dependents, as owners in a circle do for each other."""
+        return any(
+            deleting(child) and FOREGROUND in finalizers(child)
+            for _, child in self._dependents.children(cluster, uid(obj))
+        )
 
     async def _orphan(self, cluster: str, ref: Ref, owner: Object) -> None:
         transaction = self._api.transaction()
@@ -159,3 +169,11 @@ def _drop_owners(obj: Object, gone: set[str]) -> None:
         obj["metadata"]["ownerReferences"] = left
     else:
         obj["metadata"].pop("ownerReferences", None)
+
+
+def _unblock(obj: Object) -> None:
+    """Lets its owners go before it."""
+    obj["metadata"]["ownerReferences"] = [
+        {**owner, "blockOwnerDeletion": False} if owner.get("blockOwnerDeletion") else dict(owner)
+        for owner in owners(obj)
+    ]

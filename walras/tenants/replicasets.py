@@ -19,6 +19,7 @@ from walras.tenants.objects import (
     REPLICATION_CONTROLLERS,
     Object,
     deleting,
+    is_true,
     labels,
     set_condition,
 )
@@ -169,7 +170,9 @@ class ReplicaSetController:
 def _tell_failure(owner: Object, failure: str, now: str) -> None:
     """The condition that pods cannot be made, there only while it is so."""
     if failure:
-        set_condition(owner, _FAILURE, "True", now, reason="FailedCreate", message=failure)
+        # The first one stays: the next names another pod, and to write it would bring us back at once.
+        if not is_true(owner, _FAILURE):
+            set_condition(owner, _FAILURE, "True", now, reason="FailedCreate", message=failure)
         return
     left = [each for each in owner["status"].get("conditions") or () if each.get("type") != _FAILURE]
     if left:
