@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from support.world import AGENT, World, condition, pod, tell
 
-from walras.tenants.rollout import limits, scale
+from walras.tenants.rollout import limits, proportional, scale
 
 DEPLOYMENTS, SETS = "deployments.apps", "replicasets.apps"
 Object = dict[str, Any]
@@ -313,5 +313,47 @@ def test_replica_sets_that_nobody_controls_are_taken_in_again() -> None:
         (again,) = world.api.list(AGENT, SETS, "default")
         assert again["metadata"]["ownerReferences"][0]["uid"] == made["metadata"]["uid"]
         assert {each["metadata"]["uid"] for each in world.pods()} == before
+
+    tell(story)
+
+
+def set_of(replicas: int, desired: int, most: int) -> Object:
+    remembered = {"desired-replicas": str(desired), "max-replicas": str(most)}
+    annotations = {f"deployment.kubernetes.io/{name}": value for name, value in remembered.items()}
+    return {"metadata": {"name": "x", "annotations": annotations}, "spec": {"replicas": replicas}}
+
+
+ROLLING: Object = {"strategy": {"rollingUpdate": {"maxSurge": 3, "maxUnavailable": 2}}}
+
+
+@pytest.mark.parametrize(
+    ("replicas", "new", "old", "expected"),
+    [
+        # The sizes that Kubernetes' own conformance test of proportional scaling expects.
+        (30, 5, [8], [13, 20]),
+        (10, 5, [8], None),
+        (0, 5, [8], [0, 0]),
+        (30, 13, [], None),
+        (5, 5, [8], [3, 5]),
+    ],
+)
+def test_a_deployment_that_is_scaled_in_a_rollout_scales_its_sets_in_proportion(
+    replicas: int, new: int, old: list[int], expected: list[int] | None
+) -> None:
+    sets = [set_of(size, 10, 13) for size in (new, *old)]
+    assert proportional({"replicas": replicas, **ROLLING}, sets[0], sets[1:]) == expected
+
+
+def test_scaling_in_a_rollout_that_is_stuck_divides_what_is_added() -> None:
+    async def story(world: World) -> None:
+        await world.create(DEPLOYMENTS, workload(replicas=10, **ROLLING))
+        await world.settle()
+        await run_all(world)
+        await set_image(world, "broken")
+        sizes = [each["spec"]["replicas"] for each in world.api.list(AGENT, SETS, "default")]
+        assert sorted(sizes) == [5, 8]
+        await change(world, replicas=30)
+        sizes = [each["spec"]["replicas"] for each in world.api.list(AGENT, SETS, "default")]
+        assert sorted(sizes) == [13, 20]
 
     tell(story)

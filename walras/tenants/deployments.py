@@ -27,7 +27,16 @@ from walras.tenants.objects import (
     status,
 )
 from walras.tenants.progress import counts_of, set_available, set_progress
-from walras.tenants.rollout import HASH_LABEL, REVISION, limits, same_template, scale, template_hash
+from walras.tenants.rollout import (
+    HASH_LABEL,
+    REVISION,
+    limits,
+    proportional,
+    replicas_annotations,
+    same_template,
+    scale,
+    template_hash,
+)
 from walras.tenants.workloads import takes_pods
 
 COMPONENT: Final = "deployment-controller"
@@ -183,7 +192,11 @@ class DeploymentController:
             or not all(finished(pod) for pod in self._dependents.controlled(cluster, each, PODS))
             for each in old
         )
-        wanted = scale(deployment["spec"], new, old, gone=gone)
+        spec = deployment["spec"]
+        recreates = (spec.get("strategy") or {}).get("type") == "Recreate"
+        wanted = None if recreates else proportional(spec, new, old)
+        if wanted is None:
+            wanted = scale(spec, new, old, gone=gone)
         for each, replicas in zip((new, *old), wanted, strict=True):
             self._resize(transaction, cluster, deployment, each, replicas)
 
@@ -203,14 +216,18 @@ class DeploymentController:
     def _resize(
         self, transaction: Transaction, cluster: str, deployment: Object, replica_set: Object, replicas: int
     ) -> None:
-        before = replica_set["spec"].get("replicas", 0)
+        before, metadata = replica_set["spec"].get("replicas", 0), replica_set["metadata"]
+
+        def resize(latest: Object) -> None:
+            latest["spec"]["replicas"] = replicas
+            if replicas:
+                remembered = replicas_annotations(deployment["spec"])
+                annotations = latest["metadata"].get("annotations") or {}
+                latest["metadata"]["annotations"] = {**annotations, **remembered}
+
+        transaction.edit(cluster, REPLICA_SETS, metadata["namespace"], metadata["name"], resize)
         if before == replicas:
             return
-        metadata = replica_set["metadata"]
-        transaction.edit(
-            cluster, REPLICA_SETS, metadata["namespace"], metadata["name"],
-            lambda latest: latest["spec"].update(replicas=replicas),
-        )  # fmt: skip
         direction = "up" if replicas > before else "down"
         self._recorder.stage(
             transaction, cluster, deployment, "Normal", "ScalingReplicaSet", component=COMPONENT,

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from walras.kube.api import API
 from walras.kube.record import copy
 from walras.kube.transaction import Transaction
@@ -30,8 +32,13 @@ class Revised:
 
 
 def patch_of(template: Mapping[str, Any]) -> Object:
-    """What a revision holds: a strategic merge patch that makes a workload's template this one."""
-    return {"spec": {"template": {**template, "$patch": "replace"}}}
+    """What a revision holds: a strategic merge patch that makes a workload's template this one.
+
+    Its keys are sorted, as Go writes a map: clients compare its bytes with those that they make themselves.
+    """
+    patch = {"spec": {"template": {**template, "$patch": "replace"}}}
+    sorted_patch: Object = msgspec.json.decode(msgspec.json.encode(patch, order="sorted"))
+    return sorted_patch
 
 
 def template_in(revision: Object) -> Object:

@@ -18,6 +18,8 @@ from walras.tenants.workloads import share_of
 
 HASH_LABEL: Final = "pod-template-hash"
 REVISION: Final = "deployment.kubernetes.io/revision"
+DESIRED: Final = "deployment.kubernetes.io/desired-replicas"
+MAX: Final = "deployment.kubernetes.io/max-replicas"
 # Kubernetes' alphabet for names that are safe and say nothing.
 _ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
 
@@ -84,3 +86,47 @@ def _scale_down(
         )
         budget = min(budget, available - available_min) if unhealthy_first else 0
     return wants
+
+
+def replicas_annotations(spec: Mapping[str, Any]) -> dict[str, str]:
+    """What a set with pods remembers of the deployment's size: from which it was scaled."""
+    replicas, (surge, _) = spec.get("replicas", 1), limits(spec)
+    return {DESIRED: str(replicas), MAX: str(replicas + surge)}
+
+
+def _remembered(replica_set: Object, annotation: str) -> int | None:
+    text = (replica_set["metadata"].get("annotations") or {}).get(annotation, "")
+    return int(text) if text.isascii() and text.isdecimal() else None
+
+
+def proportional(spec: Mapping[str, Any], new: Object, old: Sequence[Object]) -> list[int] | None:
+    """Replicas for the new set and the old ones when the deployment was scaled in the middle of a rollout.
+
+    Each gets its part of what is added or taken away, and the largest what is left over; None where the
+    deployment was not scaled, or there is nothing to divide.
+    """
+    sets = [new, *old]
+    sizes = [int(each["spec"].get("replicas", 0)) for each in sets]
+    active = [number for number, size in enumerate(sizes) if size]
+    replicas = int(spec.get("replicas", 1))
+    before = [_remembered(sets[number], DESIRED) for number in active]
+    if len(active) < 2 or all(each in (None, replicas) for each in before):
+        return None
+    surge, _ = limits(spec)
+    most = replicas + surge if replicas else 0
+    add = most - sum(sizes)
+    # The largest first; of equals the newest when pods are added, the oldest when they are taken away.
+    order = sorted(active, key=lambda number: (-sizes[number], number if add > 0 else -number))
+    parts = dict.fromkeys(order, 0)
+    for number in order:
+        left = add - sum(parts.values())
+        was = _remembered(sets[number], MAX) or most or 1
+        part = -sizes[number] if not replicas else _rounded(sizes[number] * most, was) - sizes[number]
+        parts[number] = min(part, left) if add > 0 else max(part, left)
+    parts[order[0]] += add - sum(parts.values())
+    return [max(0, size + parts.get(number, 0)) for number, size in enumerate(sizes)]
+
+
+def _rounded(dividend: int, divisor: int) -> int:
+    """The quotient, halves up."""
+    return (2 * dividend + divisor) // (2 * divisor)
