@@ -15,6 +15,7 @@ _VERSION: Final = re.compile(
     r"((?:resource ?version|current|version in record|precondition)[^0-9a-z]{1,4})(\d+)", re.I
 )
 _TOO_OLD: Final = re.compile(r"(too old resource version: )\d+ \(\d+\)")
+_AGE: Final = re.compile(r"\d{1,2}s")
 _NEAR_S: Final = 3600
 
 
@@ -59,12 +60,17 @@ class Normaliser:
         if isinstance(version, str) and version.isdigit():
             known = "uid" in metadata
             fixed["resourceVersion"] = self._named("rv", version) if known else "<revision>"
+        if isinstance(fixed.get("managedFields"), list):
+            # In order of their times, which may or may not be in the same second.
+            fixed["managedFields"] = sorted(fixed["managedFields"], key=_who)
         if fixed.get("continue"):
             fixed["continue"] = "<continue>"
         return fixed
 
     def _text(self, text: str) -> str:
         text = text.replace(self._own, "SELF")
+        if _AGE.fullmatch(text):
+            return "<age>"
         if len(text) < 6:
             return text
         text = _UID.sub(lambda found: self._named("uid", found[0]), text)
@@ -72,6 +78,10 @@ class Normaliser:
         text = _TOO_OLD.sub(r"\1<n>", text)
         text = _VERSION.sub(lambda found: f"{found[1]}<n>", text)
         return _GENERATED.sub(lambda found: self._named("generated", found[0]), text)
+
+
+def _who(entry: Any) -> str:
+    return str([entry.get(name) for name in ("operation", "manager", "apiVersion", "subresource")])
 
 
 def _time(found: re.Match[str]) -> str:

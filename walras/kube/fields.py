@@ -27,7 +27,9 @@ _UTC_SECONDS: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _UTC_MICROS: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 _MICROS: Final = re.compile(r"\.\d{6}(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 _INT_MAX: Final = {"int32": 2**31 - 1, "int64": 2**63 - 1}
-_ZERO: Final[dict[str, Any]] = {"string": "", "integer": 0, "boolean": False, "number": 0, "quantity": "0"}
+_ZERO: Final[dict[str, Any]] = {
+    "string": "", "integer": 0, "boolean": False, "number": 0, "quantity": "0", "bytes": "",
+}  # fmt: skip
 
 _QUANTITY_CHARACTERS: Final = re.compile(r"[+-]?[0-9.]+[eEinumkKMGTP]*[-+]?[0-9]*", re.ASCII)
 

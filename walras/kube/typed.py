@@ -30,10 +30,11 @@ class Kind(Enum):
 
 
 _META: Final = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
-# The one default that a key field of a built-in list has; OpenAPI does not carry it.
+# The defaults that key fields of built-in lists have; OpenAPI does not carry them.
 _KEY_DEFAULTS: Final = {
     ("io.k8s.api.core.v1.ContainerPort", "protocol"): "TCP",
     ("io.k8s.api.core.v1.ServicePort", "protocol"): "TCP",
+    ("io.k8s.apimachinery.pkg.apis.meta.v1.OwnerReference", "uid"): "",
 }
 
 

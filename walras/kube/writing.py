@@ -94,7 +94,10 @@ def _check_type(resource: Resource, obj: Object) -> None:
     """Raises Undecodable or BadRequest, in upstream's words, for an object of another type."""
     # A custom resource must say what it is; for the others the path does.
     api_version = obj.get("apiVersion") or (resource.api_version if resource.builtin else "")
-    kind = obj.get("kind") or resource.kind
+    kind = obj.get("kind") or (resource.kind if resource.builtin else "")
+    if not kind:
+        what = f"the object provided is unrecognized (must be of type {resource.kind})"
+        raise BadRequest(f"{what}: Object 'Kind' is missing")
     if api_version == resource.api_version and kind == resource.kind:
         return
     for field, value in (("apiVersion", api_version), ("kind", kind)):
@@ -325,7 +328,7 @@ class Writer:
             given = versions.stored(resource, build(versions.served(resource, old)))
             # As it would be stored today.
             old = versions.served(storage, old)
-            _check_same(resource, old, given, namespace, name)
+            _check_same(ctx, resource, old, given, namespace, name)
             _drop_repeated_owners(ctx, given["metadata"])
             new = within(storage, old, given, subresource)
             defaults.apply(storage, new)
@@ -446,12 +449,15 @@ def _drop_repeated_owners(ctx: Context, metadata: Object) -> None:
         )
 
 
-def _check_same(resource: Resource, old: Object, new: Object, namespace: str, name: str) -> None:
+def _check_same(
+    ctx: Context, resource: Resource, old: Object, new: Object, namespace: str, name: str
+) -> None:
     """Raises where the new state is of another object, or of another version than there is."""
     metadata, present = new["metadata"], old["metadata"]
     place(metadata, namespace)
     call(metadata, name)
-    if metadata.get("uid") not in (None, "", present["uid"]):
+    # A patch that changes the uid is invalid; a PUT with another one is meant for another object.
+    if not ctx.patching and metadata.get("uid") not in (None, "", present["uid"]):
         raise objects.conflict(
             resource.key,
             name,

@@ -151,7 +151,7 @@ class Resources:
             send_initial_events="sendInitialEvents" in query,
         )
         metadata: Object = {"resourceVersion": page.resource_version}
-        if page.continue_ or not resource.builtin:
+        if page.continue_ or not (resource.builtin or shape.as_):
             metadata["continue"] = page.continue_
         if page.remaining is not None:
             metadata["remainingItemCount"] = page.remaining
