@@ -31,6 +31,7 @@ LATENCY_WATCHES = 1_000
 LATENCY_EVENTS_PER_S = 1_000
 WATCHES_PER_CONNECTION = 100
 ASLEEP_S = 120.0
+WARM = 200
 Figures = dict[str, float]
 
 
@@ -135,7 +136,8 @@ def plane(target: Target, told: argparse.Namespace) -> Figures:
 
 def creation(server: Server, ours: Load, told: argparse.Namespace) -> Figures:
     """Control planes made one after another: until each answers its own agent, and what each takes."""
-    make_agents(server, ours, "warm-", 20)
+    # As many as fill what is kept for all of them together.
+    make_agents(server, ours, "warm-", WARM, 8)
     before = server.resident_kib
     made = make_agents(server, ours, "one-", told.agents)
     return {

@@ -33,7 +33,7 @@ def size(obj: Object) -> int:
 
 
 # Decoded, an object takes some eight times its JSON: so much JSON of clusters is kept decoded, all in all.
-DECODED_BYTES_MAX: Final = 4 << 20
+DECODED_BYTES_MAX: Final = 2 << 20
 
 
 class Record:
