@@ -15,8 +15,8 @@ from pathlib import Path
 
 from support import reference
 
-from differential import known
-from differential.running import Found, Outcome, Pair, pair
+from differential import every_type, known
+from differential.running import Found, Outcome, Pair, pair, sides
 
 
 def main() -> int:
@@ -27,14 +27,23 @@ def main() -> int:
     parser.add_argument(
         "--show", type=int, default=20, help="how many kinds of difference to print, smallest case first"
     )
+    parser.add_argument(
+        "--types",
+        nargs="?",
+        const="",
+        metavar="PART",
+        help="instead, objects of every built-in type, or of those with PART in their path",
+    )
     options = parser.parse_args()
     why = reference.missing("etcd", "kube-apiserver")
     if why:
         print(f"scripts/differential: {why}", file=sys.stderr)
         return 2
-    print(f"seed {options.seed}", flush=True)
+    if options.types is None:
+        print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="differential-") as work:
-        return asyncio.run(_run(Path(work), options))
+        run = _run(Path(work), options) if options.types is None else _types(Path(work), options)
+        return asyncio.run(run)
 
 
 async def _run(work: Path, options: argparse.Namespace) -> int:
@@ -50,6 +59,21 @@ async def _run(work: Path, options: argparse.Namespace) -> int:
             f"{len(outcome.found)} scenarios with another one"
         )
     return 1 if outcome.found else 0
+
+
+async def _types(work: Path, options: argparse.Namespace) -> int:
+    """Every difference of a type that is not known, the first of each kind in full."""
+    rows, found = known.table(), []
+    async with sides(work) as (theirs, ours):
+        async for scenario, each in every_type.compare(theirs, ours, options.types):
+            if not any(row.covers(each) for row in rows):
+                found.append((scenario, each))
+    counted = Counter(each.signature for _, each in found)
+    for signature, count in counted.most_common(options.show):
+        scenario, each = next(one for one in found if one[1].signature == signature)
+        print(f"== {count} x {signature} ({scenario.seed})\n  {each}")
+    print(f"{len(found)} differences that are not known")
+    return 1 if found else 0
 
 
 async def _print(servers: Pair, outcome: Outcome, most: int) -> None:

@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from differential.compare import Difference, differences
 from differential.normal import Normaliser
+from differential.running import make_namespace
 from differential.sides import Answer, Side
 from differential.steps import SELF, Scenario, Step
 from walras.kube.registry import Resource
@@ -30,7 +31,7 @@ AGGREGATED: Final = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDisc
 _MERGE: Final = "application/merge-patch+json"
 _AT_ONCE: Final = 8
 # Ports and addresses of Services, and random suffixes: each server takes its own.
-_ADDRESS: Final = re.compile(r"\b10\.0\.(?!0\.77\b)\d{1,3}\.\d{1,3}\b")
+_ADDRESS: Final = re.compile(r"\b10\.[089]\.(?!0\.77\b)\d{1,3}\.\d{1,3}\b")
 _PORT: Final = re.compile(r"\b3[0-2]\d{3}\b")
 _RESOURCES: Final = {(each.api_version, each.plural): each for each in BUILTIN}
 
@@ -97,9 +98,7 @@ async def compare(
 
 async def _played(theirs: Side, ours: Side, scenario: Scenario) -> AsyncGenerator[Difference, None]:
     own = f"t-{scenario.seed}"
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": own}}
-    for side in (theirs, ours):
-        await side.ask(Step(0, "POST", "/api/v1/namespaces", "prepare", body=namespace), own, {})
+    await asyncio.gather(*(make_namespace(side, own) for side in (theirs, ours)))
     normal = Normaliser(own), Normaliser(own)
     answers: tuple[dict[int, Any], dict[int, Any]] = ({}, {})
     for step in scenario.steps:

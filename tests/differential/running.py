@@ -81,7 +81,7 @@ class Pair:
         """The first difference that is not known. What a known one may have changed is not looked at."""
         outcome = outcome or Outcome()
         own = f"d{next(self._numbers)}-{played.seed}"
-        await asyncio.gather(*(_make_namespace(side, own) for side in (self._theirs, self._ours)))
+        await asyncio.gather(*(make_namespace(side, own) for side in (self._theirs, self._ours)))
         normal = [Normaliser(own), Normaliser(own)]
         theirs, ours = play(self._theirs, played, own), play(self._ours, played, own)
         try:
@@ -176,7 +176,7 @@ def _cut(body: Any, path: tuple[Any, ...]) -> Any:
     return body
 
 
-async def _make_namespace(side: Side, name: str) -> None:
+async def make_namespace(side: Side, name: str) -> None:
     """A namespace with its default ServiceAccount, which pods need."""
     body: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
     account: Object = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
@@ -208,11 +208,18 @@ async def _define(side: Side) -> None:
 
 
 @asynccontextmanager
-async def pair(work: Path, known: Sequence[Known]) -> AsyncIterator[Pair]:
-    """Both servers, started in folders below `work`."""
+async def sides(work: Path) -> AsyncIterator[tuple[Side, Side]]:
+    """The real server and this one, started in folders below `work`."""
     async with AsyncExitStack() as stack:
         theirs = await stack.enter_async_context(real(work / "real"))
         ours = await stack.enter_async_context(embedded(work / "embedded"))
+        yield theirs, ours
+
+
+@asynccontextmanager
+async def pair(work: Path, known: Sequence[Known]) -> AsyncIterator[Pair]:
+    """Both servers, ready for scenarios."""
+    async with sides(work) as (theirs, ours):
         await asyncio.gather(_define(theirs), _define(ours))
         # The real server prunes and validates by a new definition some moments after it serves it.
         await asyncio.sleep(2)

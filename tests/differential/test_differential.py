@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from support import reference
 
-from differential import known
+from differential import every_type, known
 from differential.__main__ import told
-from differential.running import pair
+from differential.running import pair, sides
 
 CASES = int(os.environ.get("WALRAS_DIFFERENTIAL_CASES", "1000"))
 # How many scenarios of a hundred may show a difference that is not listed yet: it goes down only.
@@ -30,6 +30,22 @@ def test_requests_of_a_seed_are_answered_as_the_real_server_answers_them(tmp_pat
         assert outcome.cases >= CASES
         assert {200, 201, 400, 404, 409, 422} <= outcome.by_status.keys()
         assert len(outcome.found) * 100 <= TOLERATED_PERCENT * outcome.cases, shown
+
+    asyncio.run(story())
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(bool(_WHY), reason=_WHY or "there")
+def test_objects_of_every_type_are_taken_and_shown_as_the_real_server_does(tmp_path: Path) -> None:
+    async def story() -> None:
+        rows = known.table()
+        async with sides(tmp_path) as (theirs, ours):
+            found = [
+                f"{scenario.seed}: {each.signature}\n  {each}"
+                async for scenario, each in every_type.compare(theirs, ours)
+                if not any(row.covers(each) for row in rows)
+            ]
+        assert not found, "\n".join(found[:20])
 
     asyncio.run(story())
 

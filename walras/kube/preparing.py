@@ -188,6 +188,22 @@ def _dated(before: Object, after: Object, request: Request) -> list[Object]:
     return conditions
 
 
+def _api_service(obj: Object, old: Object | None, request: Request) -> None:
+    """An APIService without a Service behind it is this server's own, and that answers."""
+    if old is not None or request.subresource:
+        return
+    obj["status"] = {}
+    if not (obj.get("spec") or {}).get("service"):
+        available = {
+            "type": "Available",
+            "status": "True",
+            "lastTransitionTime": request.now,
+            "reason": "Local",
+            "message": "Local APIServices are always available",
+        }
+        obj["status"] = {"conditions": [available]}
+
+
 _BUILTIN: Final[Mapping[str, Callable[[Object, Object | None, Request], None]]] = {
     "pods": _pod,
     "namespaces": _namespace,
@@ -197,4 +213,5 @@ _BUILTIN: Final[Mapping[str, Callable[[Object, Object | None, Request], None]]] 
     "daemonsets.apps": _daemon_set,
     "jobs.batch": _job,
     "certificatesigningrequests.certificates.k8s.io": _signing,
+    "apiservices.apiregistration.k8s.io": _api_service,
 }

@@ -104,11 +104,17 @@ class Transaction:
         self._put(key, self._private(key, self._latest(key)), deleted=True)
 
     def create(
-        self, cluster: str, resource: str, obj: Object, finish: Callable[[Object], None] | None = None
+        self,
+        cluster: str,
+        resource: str,
+        obj: Object,
+        finish: Callable[[Object], None] | None = None,
+        begin: Callable[[Object], None] | None = None,
     ) -> Object:
         """The new object, with uid, creationTimestamp and, from generateName, its name. AlreadyExists.
 
-        `finish` may fill in more, and refuse, once those are known; it refuses what has no name.
+        `finish` may fill in more, and refuse, once those are known; it refuses what has no name. `begin` sees
+        the object before the server has put anything of its own into it.
         """
         kind = self._resource(cluster, resource)
         fresh = {"apiVersion": kind.api_version, "kind": kind.kind, **copy(obj)}
@@ -119,6 +125,8 @@ class Transaction:
         if finish is None or metadata.get("name") or metadata.get("generateName"):
             metadata["name"] = self._name(cluster, resource, namespace, metadata)
         objects.initialise(kind, fresh, self._clock.now_ms(), self._ids)
+        if begin is not None:
+            begin(fresh)
         if resource == objects.PODS:
             named = str((fresh.get("spec") or {}).get("serviceAccountName") or mounting.DEFAULT)
             account = self.peek(cluster, objects.ACCOUNTS, namespace, named)

@@ -176,24 +176,27 @@ class Writer:
         name = str(metadata.get("name") or metadata.get("generateName") or "")
         policy.check_create(resource, obj)
         self._check_definition(ctx, tx, resource)
-        if resource.has_status:
+        if resource.has_status and resource.key != policy.NODES:
+            # Nodes tell what they have as they come.
             obj.pop("status", None)
         if resource.namespaced:
             self._check_namespace(ctx, tx, resource, namespace, name)
             self._check_account(ctx, tx, resource, namespace, name, obj)
         self._check_quota(ctx, resource, name)
 
-        def finish(fresh: Object) -> None:
+        def begin(fresh: Object) -> None:
             defaults.apply(resource.storage, fresh)
             escalation.check(ctx, resource, fresh, None)
             if record:
                 self._record(ctx, resource, None, fresh)
+
+        def finish(fresh: Object) -> None:
             asked = Call(self._api, tx, ctx, "CREATE", resource, "", namespace, name, fresh, None)
             self._admission.mutate(asked)
             self._finish(ctx, resource, fresh, None)
             self._admission.validate(asked)
 
-        return tx.create(ctx.cluster, resource.storage.key, obj, finish)
+        return tx.create(ctx.cluster, resource.storage.key, obj, finish, begin)
 
     def _allocate(self, ctx: Context, resource: Resource, old: Object | None, new: Object) -> None:
         """Gives a Service its addresses and ports. Raises Invalid where those it names are not to be had."""

@@ -60,7 +60,9 @@ def _metric(faults: Faults, path: str, metric: Object) -> None:
         faults.required(f"{path}.type", "must specify a metric source type")
         return
     if kind not in _SOURCES:
-        faults.not_supported(f"{path}.type", kind, _SOURCES)
+        # Upstream says so twice.
+        for _ in range(2):
+            faults.not_supported(f"{path}.type", kind, _SOURCES)
         return
     field = kind[:1].lower() + kind[1:]
     source = metric.get(field)
