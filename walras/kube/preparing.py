@@ -197,7 +197,7 @@ def _api_service(obj: Object, old: Object | None, request: Request) -> None:
         available = {
             "type": "Available",
             "status": "True",
-            "lastTransitionTime": request.now,
+            **({"lastTransitionTime": request.now} if request.now else {}),
             "reason": "Local",
             "message": "Local APIServices are always available",
         }
