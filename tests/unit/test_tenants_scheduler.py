@@ -294,3 +294,14 @@ def test_a_thousand_pods_that_cannot_run_do_not_hold_up_another_cluster() -> Non
         assert all(scheduled(each)["reason"] == "Unschedulable" for each in world.pods())
 
     tell(story, agents=(AGENT, "zoo"))
+
+
+def test_a_pod_that_claims_devices_waits_instead_of_running_without_them() -> None:
+    async def story(world: World) -> None:
+        claim = {"name": "gpu", "resourceClaimTemplateName": "one"}
+        await world.create("pods", pod("train", resourceClaims=[claim]))
+        await world.settle()
+        said = scheduled(world.api.get(AGENT, "pods", "default", "train"))["message"]
+        assert said == "0/1 nodes are available: 1 cannot allocate all claims."
+
+    tell(story)

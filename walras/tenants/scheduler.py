@@ -191,7 +191,7 @@ class Scheduler:
         """Has pods of lower priority go, where that makes room; which they are."""
         demand = waiting.demand
         lower = any(priority < waiting.priority for priority in view.priorities)
-        if demand is None or not waiting.preempts or not lower:
+        if demand is None or waiting.wants_devices or not waiting.preempts or not lower:
             return ()
         on = view.on()
         going = on.get(view.nominated.get(key, ""), ())
@@ -240,6 +240,9 @@ class Scheduler:
         if waiting.demand is None:
             return Choice(None, waiting.fault)
         nodes = view.room(key, waiting.priority)
+        if waiting.wants_devices:
+            count = len(nodes)
+            return Choice(None, f"0/{count} nodes are available: {count} cannot allocate all claims.")
         for claim in waiting.claims:
             found = self._api.find(cluster, CLAIMS, key[0], claim)
             if found is None or deleting(found):

@@ -36,6 +36,8 @@ class Waiting:
     # Pods of equal kind get equal answers, where other pods do not matter.
     kind: bytes
     preempts: bool = True
+    # Whether it asks for devices by ResourceClaims, which nothing here allocates.
+    wants_devices: bool = False
     # The node where room is being made for it.
     nominated: str = ""
 
@@ -189,6 +191,7 @@ def waiting_pod(pod: Object, priority: int) -> Waiting:
         claims=tuple(claim["claimName"] for claim in claims if "claimName" in claim),
         kind=_kind(spec),
         preempts=spec.get("preemptionPolicy") != "Never",
+        wants_devices=bool(spec.get("resourceClaims")),
         nominated=str((pod.get("status") or {}).get("nominatedNodeName") or ""),
     )
 
