@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from walras.tenants.job_backoff import BACKOFF_MS_MAX, BACKOFF_MS_MIN, ended_ms
 from walras.tenants.job_failure import COUNT, FAIL_INDEX, IGNORE, judge
-from walras.tenants.objects import Object, parse_ms, phase, status
+from walras.tenants.objects import Object, phase
 
 INDEX: Final = "batch.kubernetes.io/job-completion-index"
 FAILURES: Final = "batch.kubernetes.io/job-index-failure-count"
 IGNORED: Final = "batch.kubernetes.io/job-index-ignored-failure-count"
-BACKOFF_MS_MIN: Final = 10_000
-BACKOFF_MS_MAX: Final = 600_000
 
 
 class Failures(NamedTuple):
@@ -39,15 +38,6 @@ def index_of(pod: Mapping[str, Any]) -> int | None:
 def _number(pod: Mapping[str, Any], annotation: str) -> int | None:
     text = (pod["metadata"].get("annotations") or {}).get(annotation, "")
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
-
-
-def ended_ms(pod: Mapping[str, Any]) -> int | None:
-    """When the last of its containers ended; None where none tells."""
-    ends = [
-        parse_ms(((each.get("state") or {}).get("terminated") or {}).get("finishedAt"))
-        for each in status(pod).get("containerStatuses") or ()
-    ]
-    return max((end for end in ends if end is not None), default=None)
 
 
 def failures(spec: Mapping[str, Any], pods: Sequence[Object]) -> tuple[dict[int, Failures], set[int]]:

@@ -12,13 +12,11 @@ from typing import Any, Final
 
 from walras.core.clock import rfc3339
 from walras.kube.record import copy
+from walras.tenants.job_backoff import backoff_ms, restarts_of
 from walras.tenants.job_failure import FAIL_JOB, IGNORE, Verdict, judge
 from walras.tenants.job_indexes import (
-    BACKOFF_MS_MAX,
-    BACKOFF_MS_MIN,
     NONE,
     Failures,
-    ended_ms,
     failures,
     format_indexes,
     index_of,
@@ -253,7 +251,7 @@ class _Planner:
             missing -= len(self.terminating)
         if missing <= 0:
             return
-        wait_ms = 0 if self.by_index else self._backoff_ms()
+        wait_ms = 0 if self.by_index else backoff_ms(self.spec, self.pods, self.now_ms)
         if wait_ms > 0:
             self._again(wait_ms)
             return
@@ -290,23 +288,6 @@ class _Planner:
             self._again(wait_ms)
         return wait_ms <= 0
 
-    def _backoff_ms(self) -> int:
-        """Until the next pod may start: 10 s after the first failure, doubled with each further one."""
-        succeeded = [ended_ms(pod) or 0 for pod in self.pods if phase(pod) == "Succeeded"]
-        since_ms = max(succeeded, default=0)
-        failed = [
-            ended
-            for pod in self.pods
-            if phase(pod) == "Failed"
-            and judge(self.spec, pod).action != IGNORE
-            and (ended := ended_ms(pod)) is not None
-            and ended > since_ms
-        ]
-        if not failed:
-            return 0
-        delay_ms = min(BACKOFF_MS_MIN << min(len(failed) - 1, 10), BACKOFF_MS_MAX)
-        return max(failed) + delay_ms - self.now_ms
-
     def _report(self) -> None:
         self.status["active"] = len(self.active)
         self.status["ready"] = sum(is_ready(pod) for pod in self.active)
@@ -337,9 +318,3 @@ class _Planner:
 def plan(job: Object, pods: Sequence[Object], now_ms: int) -> Plan:
     """The next step of a job with these pods, all of its own; neither is mutated."""
     return _Planner(job, pods, now_ms).run()
-
-
-def restarts_of(pod: Mapping[str, Any]) -> int:
-    reported = status(pod)
-    containers = (*(reported.get("initContainerStatuses") or ()), *(reported.get("containerStatuses") or ()))
-    return sum(int(each.get("restartCount", 0)) for each in containers)

@@ -11,8 +11,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from walras.core.clock import Clock, rfc3339
-from walras.core.errors import NotFound, WalrasError
+from walras.core.clock import Clock
+from walras.core.errors import WalrasError
 from walras.kube.api import API, Change
 from walras.kube.transaction import Transaction
 from walras.tenants.controller import Key, Manager
@@ -26,17 +26,15 @@ from walras.tenants.objects import (
     PODS,
     PRIORITY_CLASSES,
     Object,
-    condition,
     deleting,
     finished,
     labels,
-    set_condition,
-    status,
     uid,
 )
 from walras.tenants.preempting import Preemptor, budgets_of
 from walras.tenants.preemption import sacrifice
 from walras.tenants.relations import Relation, relates
+from walras.tenants.verdicts import Verdicts
 from walras.tenants.view import ClusterView, PodKey, Waiting, waiting_pod
 
 SCHEDULER_NAME: Final = "default-scheduler"
@@ -52,6 +50,7 @@ class Scheduler:
         self._clock = clock
         self._manager = manager
         self._recorder = recorder
+        self._verdicts = Verdicts(api, clock, recorder, SCHEDULER_NAME)
         self._views: dict[str, ClusterView] = {}
 
     def watch(self) -> list[Callable[[], None]]:
@@ -176,13 +175,15 @@ class Scheduler:
         choice = self._choose(cluster, view, key, waiting)
         if choice.node is not None:
             assert waiting.demand is not None
-            if self._bind(transaction, cluster, key, waiting.uid, choice.node):
+            if self._verdicts.bind(transaction, cluster, key, waiting.uid, choice.node):
                 view.assumed[key] = waiting.uid
                 view.place(key, choice.node, waiting.demand, waiting.uid)
                 view.leave(key)
             return ()
         gone = self._preempt(transaction, cluster, view, key, waiting)
-        self._refuse(transaction, cluster, key, waiting.uid, choice.message, view.nominated.get(key, ""))
+        self._verdicts.refuse(
+            transaction, cluster, key, waiting.uid, choice.message, view.nominated.get(key, "")
+        )
         return gone
 
     def _preempt(
@@ -260,64 +261,6 @@ class Scheduler:
         if choice.node is None and is_like_others:
             view.refused[waiting.kind] = choice.message
         return choice
-
-    def _bind(self, transaction: Transaction, cluster: str, key: PodKey, pod_uid: str, node: str) -> bool:
-        now = rfc3339(self._clock.now_ms())
-        bound: list[Object] = []
-
-        def bind(pod: Object) -> None:
-            if uid(pod) == pod_uid and not pod["spec"].get("nodeName") and not deleting(pod):
-                pod["spec"]["nodeName"] = node
-                pod.setdefault("status", {}).pop("nominatedNodeName", None)
-                set_condition(pod, "PodScheduled", "True", now)
-                bound.append(pod)
-
-        try:
-            transaction.edit(cluster, PODS, *key, bind)
-        except NotFound:
-            return False
-        if bound:
-            self._recorder.stage(
-                transaction, cluster, bound[0], "Normal", "Scheduled",
-                message=f"Successfully assigned {key[0]}/{key[1]} to {node}", component=SCHEDULER_NAME,
-            )  # fmt: skip
-        return bool(bound)
-
-    def _refuse(
-        self,
-        transaction: Transaction,
-        cluster: str,
-        key: PodKey,
-        pod_uid: str,
-        message: str,
-        nominated: str,
-    ) -> None:
-        pod = self._api.find(cluster, PODS, *key)
-        said = condition(pod, "PodScheduled") if pod is not None else None
-        told = said is not None and said.get("status") == "False" and said.get("message") == message
-        if told and pod is not None and status(pod).get("nominatedNodeName", "") == nominated:
-            return
-        now = rfc3339(self._clock.now_ms())
-        refused: list[Object] = []
-
-        def refuse(pod: Object) -> None:
-            if uid(pod) == pod_uid and not pod["spec"].get("nodeName"):
-                set_condition(pod, "PodScheduled", "False", now, reason="Unschedulable", message=message)
-                if nominated:
-                    pod["status"]["nominatedNodeName"] = nominated
-                else:
-                    pod["status"].pop("nominatedNodeName", None)
-                refused.append(pod)
-
-        try:
-            transaction.edit(cluster, PODS, *key, refuse)
-        except NotFound:
-            return
-        if refused:
-            self._recorder.stage(
-                transaction, cluster, refused[0], "Warning", "FailedScheduling",
-                message=message, component=SCHEDULER_NAME,
-            )  # fmt: skip
 
 
 def _is_ours(pod: Object) -> bool:
