@@ -573,3 +573,18 @@ def test_decoded_nonsense_is_refused_without_an_exception() -> None:
         for empty in empties:
             found = faults(resource.key, copy.deepcopy(empty))
             assert all(": " in fault for fault in found)
+
+
+def test_a_stateful_sets_containers_may_mount_the_claims_that_its_templates_make() -> None:
+    labels = {"app": "db"}
+    mounting = {**CONTAINER, "volumeMounts": [{"name": "data", "mountPath": "/data"}]}
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    spec: Object = {
+        "serviceName": "db",
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": {"containers": [mounting]}},
+    }
+    made: Object = {"metadata": {"name": "db", "namespace": "default"}, "spec": spec}
+    assert any("volumeMounts[0].name" in each for each in faults("statefulsets.apps", made))
+    spec["volumeClaimTemplates"] = [{"metadata": {"name": "data"}, "spec": claim}]
+    assert faults("statefulsets.apps", made) == []

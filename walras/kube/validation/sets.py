@@ -123,7 +123,20 @@ def stateful_set(faults: Faults, obj: Object, old: Object | None) -> None:
     faults.nonnegative("spec.replicas", spec.get("replicas"))
     faults.nonnegative("spec.minReadySeconds", spec.get("minReadySeconds"))
     faults.nonnegative("spec.ordinals.start", (spec.get("ordinals") or {}).get("start"))
-    _template(faults, spec, _selector(faults, spec, "statefulset"), "StatefulSet")
+    _template(faults, _with_claims(spec), _selector(faults, spec, "statefulset"), "StatefulSet")
+
+
+def _with_claims(spec: Object) -> Object:
+    """The spec with the volumes in its template that its pods get from the claim templates."""
+    template = spec.get("template") or {}
+    inner = template.get("spec") or {}
+    volumes = list(inner.get("volumes") or ())
+    present = {each.get("name") for each in volumes}
+    for claim in spec.get("volumeClaimTemplates") or ():
+        name = (claim.get("metadata") or {}).get("name", "")
+        if name not in present:
+            volumes.append({"name": name, "persistentVolumeClaim": {"claimName": name}})
+    return {**spec, "template": {**template, "spec": {**inner, "volumes": volumes}}} if volumes else spec
 
 
 def _stateful_strategy(faults: Faults, strategy: Object) -> None:
