@@ -26,6 +26,7 @@ from walras.kube.store.reader import SqliteReader
 
 CONNECTIONS = 16
 OBJECTS = 20
+FLEET_CONNECTIONS = 128
 PODS = 5_000
 LATENCY_WATCHES = 1_000
 LATENCY_EVENTS_PER_S = 1_000
@@ -150,12 +151,12 @@ def creation(server: Server, ours: Load, told: argparse.Namespace) -> Figures:
 def fleet(server: Server, ours: Load, told: argparse.Namespace) -> Figures:
     """Many control planes with objects and a watch each: seconds to make, and what the server holds then."""
     started = time.perf_counter()
-    make_agents(server, ours, "f-", told.fleet, 32)
+    make_agents(server, ours, "f-", told.fleet, FLEET_CONNECTIONS)
     made = time.perf_counter() - started
     path = "/clusters/f-%d/api/v1/namespaces/default/configmaps"
     for number in range(OBJECTS):
         ours.order("each", agents="f-", method="POST", path=path, body=config_map(f"o-{number}"), status=201,
-                   count=told.fleet, connections=32)  # fmt: skip
+                   count=told.fleet, connections=FLEET_CONNECTIONS)  # fmt: skip
     took = time.perf_counter() - started
     watching = ours.order(
         "watch", agents="f-", path=f"{path}?watch=true", count=told.fleet, http2=True,
