@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -17,8 +18,12 @@ RawSchema = Mapping[str, Any]
 @cache
 def definitions() -> Mapping[str, RawSchema]:
     """Upstream's definitions of every built-in type, by name such as "io.k8s.api.core.v1.Pod"."""
+    # Only for its data: to import the package takes a quarter of a second.
+    package = find_spec("kubernetes_validate")
+    assert package is not None and package.submodule_search_locations, "kubernetes-validate is not installed"
+    folder = Path(package.submodule_search_locations[0])
     path = f"kubernetes-json-schema/v{DEFINITIONS_VERSION}-local/_definitions.json"
-    raw = msgspec.json.decode(files("kubernetes_validate").joinpath(path).read_bytes())
+    raw = msgspec.json.decode((folder / path).read_bytes())
     return raw["$defs"]  # type: ignore[no-any-return]
 
 

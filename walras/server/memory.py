@@ -12,6 +12,8 @@ import gc
 from collections.abc import Callable
 from typing import Final
 
+from walras.kube.schema import definitions
+
 # How many objects may come before the youngest are looked at, then how often that, then the next older.
 THRESHOLDS: Final = (20_000, 10, 20)
 # Every so many full collections everything is looked at.
@@ -37,6 +39,8 @@ def settle() -> Callable[[], None]:
         gc.set_threshold(*before)
         gc.unfreeze()
 
+    # What every write needs is read now, so that it is set aside and the first write does not wait for it.
+    definitions()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
