@@ -240,3 +240,32 @@ def test_conversion_by_webhook_is_refused_clearly() -> None:
             await caller.create(CRDS, asked)
 
     run(story)
+
+
+def test_an_applied_configuration_that_says_something_twice_is_told_where() -> None:
+    text = b"""apiVersion: v1
+kind: ConfigMap
+metadata: {name: x}
+data:
+  a: b
+  a: c
+"""
+
+    async def apply(caller: Caller, field_validation: str) -> list[str]:
+        context = caller.context(field_validation=field_validation)
+        resource, media = caller.resource("configmaps"), "application/apply-patch+yaml"
+        context.warnings = []
+        await caller.verbs.patch(context, resource, "default", "x", text, media)
+        return context.warnings
+
+    async def story(caller: Caller) -> None:
+        said = 'line 6: key "a" already set in map'
+        with pytest.raises(BadRequest) as refusal:
+            await apply(caller, "Strict")
+        assert refusal.value.message == (
+            "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  " + said
+        )
+        assert await apply(caller, "Warn") == [said]
+        assert await apply(caller, "Ignore") == []
+
+    run(story)

@@ -66,10 +66,11 @@ def _too_large(limit: int) -> RequestEntityTooLarge:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A decoded object, and the paths of the fields that were given more than once."""
+    """A decoded object, and the fields given more than once: their paths, and for YAML what lines say so."""
 
     value: Object
     duplicates: tuple[str, ...] = ()
+    repeats: tuple[str, ...] = ()
 
 
 async def decode(body: bytes, content_type: str, kind: str = "") -> Body:
@@ -173,6 +174,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     def __init__(self, text: bytes) -> None:
         super().__init__(text)
         self.repeated: dict[int, str] = {}
+        self.repeats: list[str] = []
         self.kept: list[Object] = []
 
 
@@ -185,6 +187,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> Object:
         text = key if isinstance(key, str) else json.dumps(key)
         if text in found:
             loader.repeated[id(found)] = text
+            line = key_node.start_mark.line + 1
+            loader.repeats.append(f"line {line}: key {json.dumps(text)} already set in map")
             loader.kept.append(found)
         found[text] = loader.construct_object(value_node, deep=True)
     return found
@@ -213,4 +217,6 @@ def _yaml(body: bytes) -> Body:
         checked = _checked(msgspec.json.decode(msgspec.json.encode(value)))
     except (yaml.YAMLError, UnicodeError, ValueError, TypeError, OverflowError) as error:
         raise BadRequest(f"error converting YAML to JSON: {error}") from None
-    return Body(checked, tuple(_paths(value, loader.repeated)) if loader.repeated else ())
+    if not loader.repeated:
+        return Body(checked)
+    return Body(checked, tuple(_paths(value, loader.repeated)), tuple(loader.repeats))
