@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -153,6 +154,16 @@ def test_version_2_is_one_document_of_everything_that_leads_nowhere_else() -> No
         for verb, operation in path.items():
             if verb in ("post", "put", "patch") and operation["x-kubernetes-action"] != "connect":
                 assert [each["in"] for each in operation["parameters"]].count("body") == 1
+
+
+def test_version_2_says_nothing_of_a_kind_that_may_have_any_fields() -> None:
+    schema = {**own_kind({"a": {"type": "string"}}).raw_schema, "x-kubernetes-preserve-unknown-fields": True}
+    kind = replace(own_kind({}), raw_schema=schema)
+    parsed = json.loads(openapi.document_v2(for_agents().with_crds([kind])))
+    assert parsed["definitions"]["com.example.v1.Gadget"].keys() == {
+        "type",
+        "x-kubernetes-group-version-kind",
+    }
 
 
 def test_version_2_leaves_out_what_it_has_no_words_for() -> None:

@@ -206,9 +206,10 @@ class _Components:
 
 def _published(raw: Mapping[str, Any], v2: bool) -> dict[str, Any]:
     """A custom kind's schema as it is published: with words for what every object has."""
-    schema = _without(raw) if v2 else dict(raw)
     if raw.get("x-kubernetes-preserve-unknown-fields") and v2:
-        return schema
+        # kubectl takes whatever is said of its fields to be all that there are.
+        return {"type": "object"}
+    schema = _without(raw) if v2 else dict(raw)
     metadata = {"description": _METADATA, "$ref": f"{_DEFINITIONS}{_META}"}
     return {**schema, "properties": {**schema.get("properties", {}), **_type_meta(), "metadata": metadata}}
 
