@@ -197,3 +197,21 @@ def test_a_policy_says_what_does_not_fit_the_types_that_it_is_about() -> None:
         }
 
     tell(story)
+
+
+def test_a_quota_undoes_what_others_write_into_its_status() -> None:
+    async def story(world: World) -> None:
+        quota = {"metadata": {"name": "q"}, "spec": {"hard": {"pods": "3"}}}
+        await world.create("resourcequotas", quota)
+        await world.settle()
+
+        def change(latest: Object) -> None:
+            latest["status"]["hard"] = {"pods": "7"}
+
+        await world.api.edit(AGENT, "resourcequotas", "default", "q", change)
+        await world.settle()
+        assert world.api.get(AGENT, "resourcequotas", "default", "q")["status"]["hard"] == {"pods": "7"}
+        await world.later(10)
+        assert world.api.get(AGENT, "resourcequotas", "default", "q")["status"]["hard"] == {"pods": "3"}
+
+    tell(story)

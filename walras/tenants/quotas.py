@@ -15,6 +15,8 @@ from walras.tenants.objects import PODS, Object, deleting, phase
 
 # What is made was counted as it was admitted; the rest of it can wait for others like it.
 SETTLE_MS: Final = 200
+# How long a status stands that somebody else has written.
+RESTORE_MS: Final = 10_000
 
 
 class QuotaController:
@@ -31,11 +33,12 @@ class QuotaController:
     def _changed(self, change: Change) -> None:
         if change.type == "DELETED":
             return
-        old = change.old or {}
-        if old.get("spec") != change.object.get("spec") or not (change.object.get("status") or {}).get(
-            "used"
-        ):
-            self._add(change.cluster, change.object)
+        old, quota = change.old or {}, change.object
+        status = quota.get("status") or {}
+        if old.get("spec") != quota.get("spec") or not status.get("used"):
+            self._add(change.cluster, quota)
+        elif not amounts.equal(status.get("hard") or {}, (quota.get("spec") or {}).get("hard") or {}):
+            self._add(change.cluster, quota, RESTORE_MS)
 
     def _add(self, cluster: str, quota: Object, after_ms: int = 0) -> None:
         metadata = quota["metadata"]
