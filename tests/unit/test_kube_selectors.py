@@ -199,12 +199,18 @@ def test_escaped_characters_are_data() -> None:
          '"data.a" is not a known field selector: only "metadata.name", "metadata.namespace"'),
         ("metadata.name", PODS, "invalid selector: 'metadata.name'; can't understand 'metadata.name'"),
         (r"metadata.name=a\b", PODS, r"invalid field selector: invalid escape sequence: \b"),
+        ("a=b=c", CONFIGMAPS, "invalid field selector: unescaped character in value: 61"),
+        ("metadata.labels.app=a", SHIRTS, "field label not supported: metadata.labels.app"),
     ],
 )  # fmt: skip
 def test_nonsense_fields_are_refused(text: str, resource: Resource, message: str) -> None:
     with pytest.raises(BadRequest) as refused:
         parse_fields(text, resource)
     assert refused.value.message == message
+
+
+def test_a_field_without_name_and_value_is_no_condition() -> None:
+    assert parse_fields("=", CONFIGMAPS).matches({"metadata": {"name": "a"}})
 
 
 def test_the_one_name_that_can_match_is_known() -> None:

@@ -18,7 +18,7 @@ from walras.kube.events import Matcher, in_cluster
 from walras.kube.options import invalid, quoted
 from walras.kube.record import Key, Object, Record
 from walras.kube.registry import Resource
-from walras.kube.selectors import parse_fields, parse_labels
+from walras.kube.selectors import field_terms, parse_fields, parse_labels
 from walras.kube.state import Cluster
 from walras.kube.watch import too_old
 
@@ -146,6 +146,7 @@ class Lister:
         """Raises BadRequest, Invalid, Expired for a revision that is gone, Timeout for one to come."""
         if selectors[0]:
             parse_labels(selectors[0])
+        field_terms(selectors[1])
         _check_versions(continue_, resource_version, match, initial_events)
         matches = matcher(resource, *selectors)
         if cluster == EVERY_CLUSTER:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from walras.core.errors import BadRequest
@@ -340,7 +340,8 @@ def _field_value(resource: str, field: str, obj: Mapping[str, Any]) -> str:
 def _supported(field: str, resource: Resource) -> None:
     """Raises BadRequest when objects of the type cannot be selected by the field."""
     own = resource.builtin and resource.key in _FIELDS
-    if field == "metadata.name" or (field == "metadata.namespace" and (resource.namespaced or not own)):
+    everywhere = resource.builtin and not own
+    if field == "metadata.name" or (field == "metadata.namespace" and (resource.namespaced or everywhere)):
         return
     declared = resource.selectable_fields
     if own:
@@ -353,22 +354,31 @@ def _supported(field: str, resource: Resource) -> None:
         raise BadRequest(f"field label not supported{of}: {field}")
     if field in declared:
         return
-    if declared:
+    if not resource.builtin:
         raise BadRequest(f"field label not supported: {field}")
     raise BadRequest(f'"{field}" is not a known field selector: only "metadata.name", "metadata.namespace"')
 
 
-def parse_fields(text: str, resource: Resource) -> FieldSelector:
-    """The selector written as in `kubectl get --field-selector`. Raises BadRequest."""
+def field_terms(text: str) -> list[FieldTerm]:
+    """What a field selector compares, whether or not a type has such fields. Raises BadRequest."""
     terms = []
     for part in re.findall(r"(?:\\.|[^,\\]|\\$)+", text):
         split = re.search(r"!=|==|=", part)
         if split is None:
             raise BadRequest(f"invalid selector: '{text}'; can't understand '{part}'")
-        field = "spec.nodeName" if part[: split.start()] == "spec.host" else part[: split.start()]
+        field, value = part[: split.start()], _unescape(part[split.end() :])
+        if field or value:
+            terms.append(FieldTerm(field, value, split.group() != "!="))
+    return terms
+
+
+def parse_fields(text: str, resource: Resource) -> FieldSelector:
+    """The selector written as in `kubectl get --field-selector`. Raises BadRequest."""
+    terms = []
+    for term in field_terms(text):
+        field = "spec.nodeName" if term.field == "spec.host" else term.field
         _supported(field, resource)
-        field = _STORED_LABELS.get(resource.key, {}).get(field, field)
-        terms.append(FieldTerm(field, _unescape(part[split.end() :]), split.group() != "!="))
+        terms.append(replace(term, field=_STORED_LABELS.get(resource.key, {}).get(field, field)))
     return FieldSelector(resource.storage.key, tuple(terms))
 
 
