@@ -223,7 +223,7 @@ def test_what_is_no_bid_or_nowhere_is_refused_in_words() -> None:
         refused: list[tuple[Any, type[WalrasError]]] = [
             ({}, Invalid),
             ({"spec": []}, WalrasError),
-            ({"kind": "Pod", "spec": {}}, BadRequest),
+            ({"kind": "Pod", "spec": {}}, WalrasError),
             ({**a_bid("1.00"), "metadata": {"namespace": 7}}, BadRequest),
             ({**a_bid("1.00"), "metadata": {"namespace": "nowhere"}}, NotFound),
         ]

@@ -116,7 +116,8 @@ class Quotes:
             identity, cluster, dry_run=True, field_manager="walras-quote", field_validation="Strict"
         )
         resource = self._verbs.api.registry(cluster)[BIDS]
-        return await self._verbs.create(context, resource, namespace, {**bid, "metadata": metadata})
+        named = {"apiVersion": resource.api_version, "kind": resource.kind}
+        return await self._verbs.create(context, resource, namespace, {**named, **bid, "metadata": metadata})
 
 
 def _answer(question: Question, outcome: market.Outcome | None) -> Object:

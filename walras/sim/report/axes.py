@@ -40,8 +40,8 @@ class Scale:
 
 
 def linear(values: Sequence[float], start: float, end: float) -> Scale:
-    """From 0, or less where there is less, to a round number above the highest."""
-    high, low = max(values, default=1.0), min(0.0, *values) if values else 0.0
+    """From 0, or less where there is less, to a round number above the highest and not below 0."""
+    high, low = (max(0.0, *values), min(0.0, *values)) if values else (1.0, 0.0)
     step = _step((high - low) or 1.0)
     top = -(-high // step) * step
     return Scale(low, top if top > low else low + 1.0, start, end)
