@@ -215,3 +215,28 @@ def test_a_quota_undoes_what_others_write_into_its_status() -> None:
         assert world.api.get(AGENT, "resourcequotas", "default", "q")["status"]["hard"] == {"pods": "3"}
 
     tell(story)
+
+
+def test_quotas_count_devices_by_class() -> None:
+    async def story(world: World) -> None:
+        name, claims = "gold.deviceclass.resource.k8s.io/devices", "count/resourceclaims.resource.k8s.io"
+        quota = {"metadata": {"name": "q"}, "spec": {"hard": {name: "50", claims: "2"}}}
+        await world.create("resourcequotas", quota)
+        requests = [
+            {"name": "a", "exactly": {"deviceClassName": "gold", "allocationMode": "ExactCount", "count": 3}},
+            {
+                "name": "b",
+                "firstAvailable": [
+                    {"name": "x", "deviceClassName": "gold", "count": 2},
+                    {"name": "y", "deviceClassName": "gold", "count": 5},
+                ],
+            },
+            {"name": "c", "exactly": {"deviceClassName": "gold", "allocationMode": "All"}},
+        ]
+        claim = {"metadata": {"name": "c"}, "spec": {"devices": {"requests": requests}}}
+        await world.create("resourceclaims.resource.k8s.io", claim)
+        await world.later(1)
+        used = world.api.get(AGENT, "resourcequotas", "default", "q")["status"]["used"]
+        assert used == {name: "40", claims: "1"}
+
+    tell(story)

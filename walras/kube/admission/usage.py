@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 
 CLAIMS: Final = "persistentvolumeclaims"
 SERVICES: Final = "services"
+DEVICE_CLAIMS: Final = "resourceclaims.resource.k8s.io"
 _CLASS: Final = ".storageclass.storage.k8s.io/"
+_DEVICES: Final = ".deviceclass.resource.k8s.io/devices"
+# As many devices as a request for all of them can get.
+_ALL_DEVICES: Final = 32
 # Types that quotas also count under a name of old.
 _ALIASES: Final = ("configmaps", "replicationcontrollers", "resourcequotas", "secrets")
 _NATIVE: Final = ("cpu", "memory", "ephemeral-storage")
@@ -42,6 +47,8 @@ def of(key: str, obj: Object) -> Amounts:
         return count | _claim(obj)
     if key == SERVICES:
         return count | _service(obj)
+    if key == DEVICE_CLAIMS:
+        return count | _devices(obj)
     return count | ({key: "1"} if key in _ALIASES else {})
 
 
@@ -83,6 +90,18 @@ def _claim(claim: Object) -> Amounts:
     return found
 
 
+def _devices(claim: Object) -> Amounts:
+    """The devices that a claim asks for, by class; of alternatives the most of each class."""
+    found: Counter[str] = Counter()
+    for request in ((claim.get("spec") or {}).get("devices") or {}).get("requests") or ():
+        most: Counter[str] = Counter()
+        for each in request.get("firstAvailable") or (request.get("exactly") or {},):
+            count = _ALL_DEVICES if each.get("allocationMode") == "All" else int(each.get("count") or 1)
+            most |= Counter({str(each.get("deviceClassName", "")): count})
+        found += most
+    return {f"{name}{_DEVICES}": str(count) for name, count in found.items()}
+
+
 def _service(service: Object) -> Amounts:
     spec = service.get("spec") or {}
     ports = spec.get("ports") or ()
@@ -113,6 +132,8 @@ def matching(key: str, names: Iterable[str]) -> list[str]:
     if key == SERVICES:
         known = {f"count/{key}", SERVICES, "services.loadbalancers", "services.nodeports"}
         return [name for name in names if name in known]
+    if key == DEVICE_CLAIMS:
+        return [name for name in names if name == f"count/{key}" or name.endswith(_DEVICES)]
     return [name for name in names if name == f"count/{key}" or (name == key and key in _ALIASES)]
 
 
@@ -211,6 +232,8 @@ def types_counted(names: Iterable[str]) -> set[str]:
             found.add(SERVICES)
         elif name in (CLAIMS, "requests.storage") or _CLASS in name:
             found.add(CLAIMS)
+        elif name.endswith(_DEVICES):
+            found.add(DEVICE_CLAIMS)
         else:
             found.add(PODS)
     return found
