@@ -39,3 +39,46 @@ def test_room_is_kept_where_a_lease_that_gives_way_is_about_to_begin() -> None:
     reserved = replace(lease("new", WHOLE[1]), state="reserved", start_ms=100_000)
     outcome = Auction().clear(snapshot(gang("gang", 3), leases=(lease("l0", WHOLE[0]), draining, reserved)))
     assert [each.bid for each in outcome.escrows] == ["gang"]
+
+
+def urgent(price: int) -> Bid:
+    package = Package(1, 1000, 0, 60_000, price * CREDIT)
+    return Bid("now", "of-now", "latency", (package,), 0, 100_000, 10**12)
+
+
+def test_an_urgent_bid_has_what_is_kept_for_a_less_dense_one_on_its_arrival() -> None:
+    """Both leases are worth less; the room of both is kept for a gang."""
+    leases = (lease("l0", WHOLE[0]), lease("l1", WHOLE[1]))
+    escrow = Escrow("gang", 0, WHOLE, 160_000)
+    outcome = Auction().express(snapshot(gang("gang", 2), urgent(3), leases=leases, escrows=(escrow,)), "now")
+    assert [award.bid for award in outcome.awards] == ["now"]
+    assert len(outcome.displacements) == 1
+    assert outcome.escrows == ()
+
+
+def test_an_urgent_bid_leaves_what_is_kept_for_a_denser_one() -> None:
+    leases = (lease("l0", WHOLE[0]), lease("l1", WHOLE[1]))
+    escrow = Escrow("gang", 0, WHOLE, 160_000)
+    outcome = Auction().express(snapshot(gang("gang", 4), urgent(3), leases=leases, escrows=(escrow,)), "now")
+    assert outcome.awards == () and outcome.escrows == (escrow,)
+
+
+def test_an_urgent_bid_that_wins_elsewhere_leaves_kept_rooms_alone() -> None:
+    """A third device is free."""
+    free = Device("d2", "n", "m", 2, 80_000)
+    leases = (lease("l0", WHOLE[0]), lease("l1", WHOLE[1]))
+    escrow = Escrow("gang", 0, WHOLE, 160_000)
+    at = snapshot(gang("gang", 2), urgent(3), leases=leases, escrows=(escrow,))
+    outcome = Auction().express(replace(at, devices=(*DEVICES, free)), "now")
+    assert [award.shares[0].device for award in outcome.awards] == ["d2"]
+    assert outcome.escrows == (escrow,)
+
+
+def test_of_several_kept_rooms_the_least_dense_gives_way_first() -> None:
+    leases = (lease("l0", WHOLE[0]), lease("l1", WHOLE[1]))
+    cheap = replace(gang("cheap", 2), packages=(Package(1, 1000, 0, 60_000, 2 * CREDIT),))
+    dear = replace(gang("dear", 3), packages=(Package(1, 1000, 0, 60_000, 3 * CREDIT),))
+    escrows = (Escrow("dear", 0, WHOLE[:1], 160_000), Escrow("cheap", 0, WHOLE[1:], 160_000))
+    outcome = Auction().express(snapshot(cheap, dear, urgent(9), leases=leases, escrows=escrows), "now")
+    assert [award.shares[0].device for award in outcome.awards] == ["d1"]
+    assert [each.bid for each in outcome.escrows] == ["dear"]

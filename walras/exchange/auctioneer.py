@@ -121,7 +121,9 @@ class Auctioneer:
         if bid is None:
             return
         question = self._on_arrival(fx, pool, bid, now_ms)
-        self._apply(fx, pool, question.snapshot, decide(question), {bid.id: (bid, stored)})
+        outcome = decide(question)
+        self._carried = msgspec.structs.replace(self._carried, escrows=outcome.escrows)
+        self._apply(fx, pool, question.snapshot, outcome, {bid.id: (bid, stored)})
 
     def ask(self, fx: Effects, pool: Pool, cluster: str, asked: Object, now_ms: int) -> Question:
         """What there is to decide if the bid came now. Stages nothing. Raises Invalid."""

@@ -12,7 +12,7 @@ from walras.core.errors import NotFound
 from walras.core.money import charge
 from walras.market.backfill import backfill
 from walras.market.clearing import Clearing, Override, Pass, Win, unworthy
-from walras.market.escrow import hold, hold_for_tick, keep, settle
+from walras.market.escrow import giving_way, hold, hold_for_tick, keep, settle
 from walras.market.explain import Explainer
 from walras.market.large import decided
 from walras.market.payments import Payments
@@ -43,12 +43,19 @@ class Auction:
         return settle(held, outcome)
 
     def express(self, snapshot: Snapshot, bid_id: str) -> Outcome:
-        """Sell to one bid at the posted price, by the same rules; renew nothing. Raises NotFound."""
+        """Sell to one bid at the posted price, by the same rules; renew nothing. Raises NotFound.
+
+        What is kept for less dense bids is kept from it only as far as it wins without.
+        """
         if all(bid.id != bid_id for bid in snapshot.bids):
             raise NotFound(f'bid "{bid_id}" is not pending')
-        shown = hold(snapshot).shown
-        outcome = decided(shown, bid_id) or _express(shown, bid_id)
-        return replace(outcome, memory=snapshot.memory, escrows=snapshot.escrows)
+        found = []
+        for escrows in giving_way(snapshot, bid_id):
+            shown = hold(replace(snapshot, escrows=escrows)).shown
+            found.append(decided(shown, bid_id) or _express(shown, bid_id))
+            if found[-1].awards:
+                return replace(found[-1], memory=snapshot.memory, escrows=escrows)
+        return replace(found[0], memory=snapshot.memory, escrows=snapshot.escrows)
 
 
 def _clear(snapshot: Snapshot) -> Outcome:

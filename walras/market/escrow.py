@@ -8,7 +8,7 @@ leases end before. Once all of the room is free the clearing decides as ever: th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -56,6 +56,24 @@ def hold(snapshot: Snapshot) -> Held:
     standing = tuple(each for each in snapshot.escrows if _stands(each, bids, snapshot))
     kept = tuple(_reservation(each, bids[each.bid], snapshot) for each in standing)
     return Held(replace(snapshot, leases=(*snapshot.leases, *kept)), snapshot, standing)
+
+
+def giving_way(snapshot: Snapshot, bid_id: str) -> Iterator[tuple[Escrow, ...]]:
+    """All escrows, then again and again without the least dense of those that the bid is denser than."""
+    yield snapshot.escrows
+    if not snapshot.escrows:
+        return
+    prepared = _prepared(snapshot, {bid_id, *(escrow.bid for escrow in snapshot.escrows)})
+    weaker = [each for each in snapshot.escrows if _outbid(each, (bid_id,), prepared)]
+    weaker.sort(key=lambda escrow: _density(escrow, prepared))
+    for count in range(1, len(weaker) + 1):
+        gone = {escrow.bid for escrow in weaker[:count]}
+        yield tuple(escrow for escrow in snapshot.escrows if escrow.bid not in gone)
+
+
+def _density(escrow: Escrow, prepared: Prepared) -> int:
+    option = _option(escrow.bid, escrow.package, prepared)
+    return option.offered_density if option is not None else 0
 
 
 def hold_for_tick(snapshot: Snapshot) -> Held:

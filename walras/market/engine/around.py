@@ -6,7 +6,7 @@ columns; the rules then look at these alone, with all that holds them, instead o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,16 @@ from walras.market.engine.ending import Ending
 from walras.market.engine.jit import Ints
 from walras.market.engine.options import Options
 from walras.market.engine.told import Told
-from walras.market.escrow import ESCROWS_MAX, LOOKED_AT, Held, hold, hold_for_tick, keep, settle
+from walras.market.escrow import (
+    ESCROWS_MAX,
+    LOOKED_AT,
+    Held,
+    giving_way,
+    hold,
+    hold_for_tick,
+    keep,
+    settle,
+)
 from walras.market.types import (
     Bid,
     Constraint,
@@ -82,6 +91,13 @@ class Around:
             return ()
         self._held = hold(self._snapshot(self._devices, self._kept_bids()))
         return self._reservations
+
+    def giving_way(self, row: int) -> Iterator[tuple[Escrow, ...]]:
+        """The escrows that are left, in turn, to a bid which is decided on its arrival."""
+        if not self._escrows:
+            return iter((self._escrows,))
+        around = self._snapshot(self._devices, [*self._kept_bids(), self._bid(row)])
+        return giving_way(replace(around, escrows=self._escrows), self._bid(row).id)
 
     def after(self, outcome: Outcome, refused: Refused) -> Outcome:
         """The outcome with what ended for escrows, losers on room that is idle until they are over, and the

@@ -7,7 +7,7 @@ the order of arrival without a price. It decides as the plain mechanism does.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -80,6 +80,14 @@ class Standing:
         row = self._known.rows.get(bid_id)
         if row is None:
             return Outcome((), (), (), (), posted_micros, escrows=tuple(escrows))
+        found = []
+        for left in Around(self.told, self._rules, now_ms, posted_micros, escrows).giving_way(row):
+            found.append(self._on_arrival(row, now_ms, posted_micros, left))
+            if found[-1].awards:
+                return found[-1]
+        return replace(found[0], escrows=tuple(escrows))
+
+    def _on_arrival(self, row: int, now_ms: int, posted_micros: int, escrows: tuple[Escrow, ...]) -> Outcome:
         held = Around(self.told, self._rules, now_ms, posted_micros, escrows).standing()
         kept = self.told.add_leases(held)
         if self._express is None:
@@ -88,7 +96,7 @@ class Standing:
         self.told.forget(held, kept)
         awards = self._known.award(decided)
         displacements = self._known.displaced(decided, now_ms + self._rules.notice_ms) if awards else ()
-        return Outcome(awards, (), (), displacements, decided.price_micros, escrows=tuple(escrows))
+        return Outcome(awards, (), (), displacements, decided.price_micros, escrows=escrows)
 
     def _refused(self, cleared: Cleared) -> Refused:
         options, kinds, book = (

@@ -119,7 +119,9 @@ class Market:
         asked = (bid.agent, bid.packages, bid.deadline_ms, bid.restart_cost_micros, bid.priority)
         moment = (asked, at_ms, self.leases.changes)
         if moment != self._refused:
-            self._apply(*self._express(bid.id, at_ms), now_ms, at_ms)
+            snapshot, outcome = self._express(bid.id, at_ms)
+            self._escrows = outcome.escrows
+            self._apply(snapshot, outcome, now_ms, at_ms)
             self._refused = moment if bid.id in self.pending else ()
 
     def withdraw(self, claim: Claim, now_ms: int, at_ms: int) -> None:
