@@ -21,6 +21,7 @@ _MEDIA: Final = (
 )  # fmt: skip
 _YAML: Final = (
     "a: b: c", "- a", "a", "a: &x 1\nb: *x", "%", "kind: ConfigMap\nmetadata:\n  name: a", "a: 2020-01-01",
+    "apiVersion: v1\nkind: ConfigMap\ndata:\n  a: b\n  a: c\ndata:\n  \"x\": y",
 )  # fmt: skip
 _PATCHES: Final = (
     "application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json",

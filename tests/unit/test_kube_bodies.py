@@ -46,16 +46,16 @@ def test_yaml_dates_stay_text_and_keys_become_text() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("text", "media"),
-    [
-        ('{"a":1,"b":{"c":1,"c":2},"d":[{"e":1},{"e":1,"e":2}]}', "application/json"),
-        ("a: 1\nb:\n  c: 1\n  c: 2\nd:\n- e: 1\n- e: 1\n  e: 2\n", "application/yaml"),
-    ],
-)
-def test_fields_given_twice_are_told_with_their_paths_and_the_last_one_counts(text: str, media: str) -> None:
-    found = decode(text, media)
-    assert found.duplicates == ("b.c", "d[1].e")
+def test_fields_given_twice_are_told_with_their_paths_and_the_last_one_counts() -> None:
+    found = decode('{"a":1,"b":{"c":1,"c":2},"d":[{"e":1},{"e":1,"e":2}]}', "application/json")
+    assert (found.duplicates, found.repeats) == (("b.c", "d[1].e"), ())
+    assert found.value == {"a": 1, "b": {"c": 2}, "d": [{"e": 1}, {"e": 2}]}
+
+
+def test_keys_given_twice_in_yaml_are_told_with_their_lines_and_the_last_one_counts() -> None:
+    found = decode("a: 1\nb:\n  c: 1\n  c: 2\nd:\n- e: 1\n- e: 1\n  e: 2\n", "application/yaml")
+    told = ('line 4: key "c" already set in map', 'line 8: key "e" already set in map')
+    assert (found.duplicates, found.repeats) == ((), told)
     assert found.value == {"a": 1, "b": {"c": 2}, "d": [{"e": 1}, {"e": 2}]}
 
 

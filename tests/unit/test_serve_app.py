@@ -275,6 +275,37 @@ def test_a_field_given_twice_is_warned_of_or_refused_as_was_asked(store: SqliteS
     assert (ignore.status_code, "warning" in ignore.headers) == (201, False)
 
 
+def test_a_key_given_twice_in_yaml_is_told_by_its_line(store: SqliteStore) -> None:
+    body = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: n\ndata:\n  a: b\n  a: c\nx: y\n"
+    path = "/clusters/one/api/v1/namespaces/default/configmaps"
+
+    async def ask(http: Client) -> list[httpx.Response]:
+        created = [
+            await http.post(
+                f"{path}?fieldValidation={mode}", content=body, headers={"content-type": "application/yaml"}
+            )
+            for mode in ("Strict", "Warn")
+        ]
+        applied = [
+            await http.patch(
+                f"{path}/n?fieldManager=m&force=true&fieldValidation={mode}",
+                content=body.removesuffix("x: y\n"),
+                headers={"content-type": "application/apply-patch+yaml"},
+            )
+            for mode in ("Strict", "Warn")
+        ]
+        return created + applied
+
+    strict, warn, applied, told = asking(store, "one", ask)
+    line = 'line 7: key "a" already set in map'
+    why = f"yaml: unmarshal errors:\n  {line}"
+    assert strict.json()["message"].endswith(f'strict decoding error: {why}, unknown field "x"')
+    assert 'line 7: key \\"a\\" already set in map' in warn.headers["warning"]
+    assert applied.status_code == 400
+    assert applied.json()["message"] == f"error strict decoding YAML: error converting YAML to JSON: {why}"
+    assert told.headers["warning"].count("already set") == 1
+
+
 def test_a_fault_inside_is_an_internal_error_without_its_details(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

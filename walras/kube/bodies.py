@@ -12,6 +12,7 @@ import msgspec
 import yaml
 
 from walras.core.errors import BadRequest, RequestEntityTooLarge, Timeout, UnsupportedMediaType
+from walras.kube.options import quoted
 from walras.kube.patch import json_kind
 from walras.kube.protobuf import decode as decode_protobuf
 
@@ -66,7 +67,7 @@ def _too_large(limit: int) -> RequestEntityTooLarge:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A decoded object, and the fields given more than once: their paths, and for YAML what lines say so."""
+    """A decoded object, and the fields that were given more than once: their paths, of YAML their lines."""
 
     value: Object
     duplicates: tuple[str, ...] = ()
@@ -173,9 +174,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
     def __init__(self, text: bytes) -> None:
         super().__init__(text)
-        self.repeated: dict[int, str] = {}
         self.repeats: list[str] = []
-        self.kept: list[Object] = []
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> Object:
@@ -186,10 +185,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> Object:
             raise yaml.constructor.ConstructorError(None, None, "a key is not a scalar", key_node.start_mark)
         text = key if isinstance(key, str) else json.dumps(key)
         if text in found:
-            loader.repeated[id(found)] = text
             line = key_node.start_mark.line + 1
-            loader.repeats.append(f"line {line}: key {json.dumps(text)} already set in map")
-            loader.kept.append(found)
+            loader.repeats.append(f"line {line}: key {quoted(text)} already set in map")
         found[text] = loader.construct_object(value_node, deep=True)
     return found
 
@@ -217,6 +214,4 @@ def _yaml(body: bytes) -> Body:
         checked = _checked(msgspec.json.decode(msgspec.json.encode(value)))
     except (yaml.YAMLError, UnicodeError, ValueError, TypeError, OverflowError) as error:
         raise BadRequest(f"error converting YAML to JSON: {error}") from None
-    if not loader.repeated:
-        return Body(checked)
-    return Body(checked, tuple(_paths(value, loader.repeated)), tuple(loader.repeats))
+    return Body(checked, repeats=tuple(loader.repeats))

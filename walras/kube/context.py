@@ -43,8 +43,9 @@ class Context:
     field_validation: Literal["Strict", "Warn", "Ignore"] = "Warn"
     # Whether it is a PATCH, of which some warnings tell another story.
     patching: bool = False
-    # Paths of fields that the body gives more than once.
+    # Fields that the body gives more than once: the paths of those in JSON, the lines of those in YAML.
     duplicates: tuple[str, ...] = ()
+    repeats: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
     # What admission notes of the request, for the audit log.
     annotations: dict[str, str] = field(default_factory=dict)

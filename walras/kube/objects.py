@@ -43,7 +43,7 @@ _GENERATION: Final = frozenset(
 )  # fmt: skip
 # A prefix is cut so that five random characters fit into a name of at most 63.
 _PREFIX_MAX: Final = 58
-_OWN: Final = ("uid", "creationTimestamp", "name", "namespace", "generateName", "selfLink")
+_OWN: Final = ("uid", "creationTimestamp", "name", "namespace", "selfLink")
 
 
 def details(resource: str, name: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -203,13 +203,12 @@ class Verbs:
         self._check(ctx, "patch", resource, namespace, subresource)
         media = patching.media_type(resource, content_type)
         if media == patching.APPLY:
-            given = await bodies.decode(body, "application/yaml")
-            document = given.value
-            _tell_repeats(ctx, given.repeats)
+            document = await bodies.decode(body, "application/yaml")
+            ctx.repeats = document.repeats
             if subresource == "scale":
-                scale = writing.decoded(ctx, scaling.SCALE, self._applied(scaling.SCALE, document))
+                scale = writing.decoded(ctx, scaling.SCALE, self._applied(scaling.SCALE, document.value))
                 return await self._scale(ctx, resource, namespace, name, lambda _: scale)
-            applied = self._applied(resource, document)
+            applied = self._applied(resource, document.value)
             changed = await self._staged(
                 ctx,
                 lambda tx: self._writer.apply(
@@ -439,16 +438,6 @@ def _item(resource: Resource, obj: Object) -> Object:
     if not resource.builtin:
         return shown
     return {name: value for name, value in shown.items() if name not in ("apiVersion", "kind")}
-
-
-def _tell_repeats(ctx: Context, repeats: Sequence[str]) -> None:
-    """Refuses or warns of what an applied configuration says twice, as fieldValidation wants it."""
-    if not repeats or ctx.field_validation == "Ignore":
-        return
-    if ctx.field_validation == "Strict":
-        said = "\n  ".join(("error converting YAML to JSON: yaml: unmarshal errors:", *repeats))
-        raise BadRequest(f"error strict decoding YAML: {said}")
-    ctx.warnings += repeats
 
 
 def _with_dry_run(ctx: Context, options: Object) -> Context:

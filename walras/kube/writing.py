@@ -40,8 +40,9 @@ BYTES_AN_OBJECT: Final = 8 << 10
 BYTES_MIN: Final = 1 << 20
 # What a client may leave out but not change, and what is not the client's to write at all.
 _FIXED: Final = ("name", "namespace", "uid")
+_UNMARSHAL: Final = "yaml: unmarshal errors:"
 _KEPT: Final = ("deletionTimestamp", "deletionGracePeriodSeconds")
-_OVERWRITTEN: Final = ("creationTimestamp", "generateName", "generation", "resourceVersion", "selfLink")
+_OVERWRITTEN: Final = ("creationTimestamp", "generation", "resourceVersion", "selfLink")
 # What a write of a built-in type's status may change of its metadata.
 _STATUS_METADATA: Final = ("labels", "annotations", "managedFields")
 
@@ -67,10 +68,11 @@ def decoded(ctx: Context, resource: Resource, obj: Object) -> Object:
     shaped, unknown = fields.decode(resource.schema, obj)
     faults = [f'unknown field "{path}"' for path in unknown]
     faults += [f'duplicate field "{path}"' for path in ctx.duplicates]
-    if faults and ctx.field_validation != "Ignore":
+    if (faults or ctx.repeats) and ctx.field_validation != "Ignore":
         if ctx.field_validation == "Strict":
-            raise Unknown(resource, faults)
-        ctx.warnings += faults
+            repeats = ["\n  ".join((_UNMARSHAL, *ctx.repeats))] if ctx.repeats else []
+            raise Unknown(resource, [*repeats, *faults])
+        ctx.warnings += [*ctx.repeats, *faults]
     # First, so that lists can leave them out without looking for them.
     shaped = {"apiVersion": "", "kind": "", **shaped}
     shaped["apiVersion"], shaped["kind"] = resource.api_version, resource.kind
@@ -371,6 +373,7 @@ class Writer:
                 shaped, _ = fields.decode(resource.schema, result)
             except fields.Undecodable as error:
                 raise Unclassified(error.why) from None
+            _tell_repeats(ctx)
             shaped.setdefault("metadata", {})
             return shaped
 
@@ -396,6 +399,16 @@ class Writer:
             merged,
             record=False,
         )
+
+
+def _tell_repeats(ctx: Context) -> None:
+    """Refuses or tells, as the request's fieldValidation says, what a configuration gives twice."""
+    if not ctx.repeats or ctx.field_validation == "Ignore":
+        return
+    if ctx.field_validation == "Strict":
+        why = "\n  ".join((_UNMARSHAL, *ctx.repeats))
+        raise BadRequest(f"error strict decoding YAML: error converting YAML to JSON: {why}")
+    ctx.warnings += [each for each in ctx.repeats if each not in ctx.warnings]
 
 
 def place(metadata: Object, namespace: str) -> None:

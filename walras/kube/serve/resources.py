@@ -198,14 +198,14 @@ class Resources:
         shape = negotiate.representation(request.header(b"accept"))
         request.check_media()
         context, body = request.context("CreateOptions"), await request.decoded(resource.kind)
-        context.duplicates = body.duplicates
+        context.duplicates, context.repeats = body.duplicates, body.repeats
         created = await self._verbs.create(context, resource, request.route.namespace, body.value)
         return self._one(request, resource, shape, created, 201)
 
     async def _update(self, request: Request, resource: Resource) -> Answer:
         shape, route = negotiate.representation(request.header(b"accept")), request.route
         context, body = request.context("UpdateOptions"), await request.decoded(resource.kind)
-        context.duplicates = body.duplicates
+        context.duplicates, context.repeats = body.duplicates, body.repeats
         is_new = not route.subresource and self._verbs.makes(
             route.cluster, resource, route.namespace, route.name
         )

@@ -13,6 +13,8 @@ from walras.kube.validation.faults import Faults
 Object = Mapping[str, Any]
 
 ANNOTATIONS_MAX_BYTES = 256 * 1024
+# Types whose finalizers anybody may name.
+_LENIENT = frozenset(("leases.coordination.k8s.io",))
 _FIXED = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 
 
@@ -36,7 +38,8 @@ def metadata(
     check_labels(faults, "metadata.labels", meta.get("labels"))
     check_annotations(faults, "metadata.annotations", meta.get("annotations"))
     _owners(faults, meta.get("ownerReferences") or ())
-    _finalizers(faults, meta.get("finalizers") or (), builtin=resource.builtin)
+    strict = resource.builtin and resource.key not in _LENIENT
+    _finalizers(faults, meta.get("finalizers") or (), strict=strict)
     _managed_fields(faults, meta.get("managedFields") or ())
 
 
@@ -102,10 +105,10 @@ def _owners(faults: Faults, owners: Any) -> None:
             controller = controller or current
 
 
-def _finalizers(faults: Faults, finalizers: Any, *, builtin: bool) -> None:
+def _finalizers(faults: Faults, finalizers: Any, *, strict: bool) -> None:
     for name in finalizers:
         faults.each("metadata.finalizers", name, names.qualified_name(name))
-    for index, name in enumerate(finalizers if builtin else ()):
+    for index, name in enumerate(finalizers if strict else ()):
         if "/" not in name and name not in FINALIZERS:
             detail = "name is neither a standard finalizer name nor is it fully qualified"
             faults.invalid(f"metadata.finalizers[{index}]", name, detail)
