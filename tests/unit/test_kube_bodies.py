@@ -31,10 +31,10 @@ def part(body: bytes, more: bool = False) -> dict[str, Any]:
 
 
 def test_json_and_yaml_give_the_same_object() -> None:
-    assert decode('{"kind":"A","spec":{"n":1}}').value == {"kind": "A", "spec": {"n": 1}}
-    assert decode("kind: A\nspec: {n: 1}", "application/yaml; charset=utf-8").value == {
+    assert decode('{"kind":"A","spec":{"m":1}}').value == {"kind": "A", "spec": {"m": 1}}
+    assert decode("kind: A\nspec: {m: 1}", "application/yaml; charset=utf-8").value == {
         "kind": "A",
-        "spec": {"n": 1},
+        "spec": {"m": 1},
     }
 
 
@@ -44,6 +44,11 @@ def test_yaml_dates_stay_text_and_keys_become_text() -> None:
         "1": "one",
         "true": True,
     }
+
+
+def test_yaml_knows_the_booleans_of_one_letter() -> None:
+    found = decode("a: [y, N]\nn: yy", "application/yaml").value
+    assert found == {"a": [True, False], "false": "yy"}
 
 
 def test_fields_given_twice_are_told_with_their_paths_and_the_last_one_counts() -> None:

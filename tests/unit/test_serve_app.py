@@ -276,7 +276,7 @@ def test_a_field_given_twice_is_warned_of_or_refused_as_was_asked(store: SqliteS
 
 
 def test_a_key_given_twice_in_yaml_is_told_by_its_line(store: SqliteStore) -> None:
-    body = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: n\ndata:\n  a: b\n  a: c\nx: y\n"
+    body = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: it\ndata:\n  a: b\n  a: c\nx: z\n"
     path = "/clusters/one/api/v1/namespaces/default/configmaps"
 
     async def ask(http: Client) -> list[httpx.Response]:
@@ -288,8 +288,8 @@ def test_a_key_given_twice_in_yaml_is_told_by_its_line(store: SqliteStore) -> No
         ]
         applied = [
             await http.patch(
-                f"{path}/n?fieldManager=m&force=true&fieldValidation={mode}",
-                content=body.removesuffix("x: y\n"),
+                f"{path}/it?fieldManager=m&force=true&fieldValidation={mode}",
+                content=body.removesuffix("x: z\n"),
                 headers={"content-type": "application/apply-patch+yaml"},
             )
             for mode in ("Strict", "Warn")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -170,7 +171,10 @@ def _checked(value: Any) -> Object:
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML as Kubernetes reads it: dates stay text, keys become text, repeated keys are noted."""
+    """YAML as Kubernetes reads it: dates stay text, keys become text, y and n are booleans.
+
+    Repeated keys are noted.
+    """
 
     def __init__(self, text: bytes) -> None:
         super().__init__(text)
@@ -186,7 +190,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> Object:
         text = key if isinstance(key, str) else json.dumps(key)
         if text in found:
             line = key_node.start_mark.line + 1
-            loader.repeats.append(f"line {line}: key {quoted(text)} already set in map")
+            shown = quoted(key) if isinstance(key, str) else text
+            loader.repeats.append(f"line {line}: key {shown} already set in map")
         found[text] = loader.construct_object(value_node, deep=True)
     return found
 
@@ -196,6 +201,8 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in pairs if not tag.endswith((":timestamp", ":merge"))]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.bool_values = {**yaml.SafeLoader.bool_values, "y": True, "n": False}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("[yYnN]$"), list("yYnN"))
 
 
 def _yaml(body: bytes) -> Body:
