@@ -314,8 +314,8 @@ def test_server_side_apply_creates_then_owns_then_conflicts() -> None:
         assert refused.value.causes[0].reason == "FieldManagerConflict"
         forced = await agent.patch("configmaps", "x", other, apply, field_manager="two", force=True)
         assert forced["data"] == {"k": "2"}
-        yaml = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: y}\ndata: {k: 2020-01-01, l: text}\n"
-        assert (await agent.patch("configmaps", "y", yaml, apply))["data"] == {"k": "2020-01-01", "l": "text"}
+        yaml = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: z}\ndata: {k: 2020-01-01, l: text}\n"
+        assert (await agent.patch("configmaps", "z", yaml, apply))["data"] == {"k": "2020-01-01", "l": "text"}
 
     run(story)
 

@@ -26,8 +26,8 @@ def _error_types(base: type[WalrasError]) -> Iterator[type[WalrasError]]:
         yield sub
 
 
-# A base comes after its subclasses, so it is the one that a shared reason stands for.
-_BY_REASON: Final = {error.reason: error for error in _error_types(WalrasError)}
+# Those that inherit their reason, or are told it, are no reason's own.
+_BY_REASON: Final = {error.reason: error for error in _error_types(WalrasError) if "reason" in vars(error)}
 
 
 def _error_of(status: Object) -> WalrasError:
