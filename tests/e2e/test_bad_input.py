@@ -132,7 +132,12 @@ def test_a_server_that_is_down_is_told_as_that(tmp_path: Path) -> None:
 def test_an_agent_without_a_budget_that_makes_sense_is_refused(
     fleet: httpx.Client, budget: Any, said: str
 ) -> None:
-    agent = {"metadata": {"name": "wrong"}, "spec": {} if budget is None else {"budget": budget}}
+    agent = {
+        "apiVersion": "walras.dev/v1alpha1",
+        "kind": "Agent",
+        "metadata": {"name": "wrong"},
+        "spec": {} if budget is None else {"budget": budget},
+    }
     assert said in refused(fleet.post(f"{WALRAS}/agents", json=agent))
     assert fleet.get(f"{WALRAS}/agents/wrong").status_code == 404
 
@@ -204,8 +209,8 @@ def test_a_pod_that_has_nothing_to_run_says_so(server: Live, acme: Path) -> None
 @pytest.mark.parametrize(
     ("content", "kind", "code", "said"),
     [
-        ("{not json", "json", 400, "must be JSON"),
-        ("[]", "json", 400, "must be an object"),
+        ("{not json", "json", 400, "JSON is malformed"),
+        ("[]", "json", 400, "cannot unmarshal"),
         ("a: [", "yaml", 400, "error converting YAML to JSON"),
         ("a: &a [*a]", "yaml", 400, "aliases are not accepted"),
         ('{"metadata": {"name": "x"}, "spec": {"containers": "none"}}', "json", 400, "cannot unmarshal"),
