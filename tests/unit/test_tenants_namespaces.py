@@ -80,6 +80,27 @@ def test_a_finalizer_in_it_holds_the_namespace_and_is_named() -> None:
     tell(story)
 
 
+def test_the_pods_of_a_namespace_go_before_what_protects_them() -> None:
+    async def story(world: World) -> None:
+        await make(world)
+        await world.create("configmaps", {"metadata": {"name": "x", "namespace": "lab"}})
+        held = pod("web")
+        held["metadata"] |= {"namespace": "lab", "finalizers": ["x/hold"]}
+        await world.create("pods", held)
+        await world.api.delete(AGENT, "namespaces", "", "lab")
+        await world.settle()
+        left = world.api.get(AGENT, "namespaces", "", "lab")
+        assert condition(left, "NamespaceDeletionContentFailure") == "True"
+        assert condition(left, "NamespaceDeletionDiscoveryFailure") == "False"
+        assert world.api.get(AGENT, "configmaps", "lab", "x")
+        await world.api.edit(AGENT, "pods", "lab", "web", lambda it: it["metadata"].update(finalizers=[]))
+        await world.remove(world.pods("lab")[0])
+        assert world.api.find(AGENT, "configmaps", "lab", "x") is None
+        assert world.api.find(AGENT, "namespaces", "", "lab") is None
+
+    tell(story)
+
+
 def test_a_full_namespace_is_emptied_in_bites() -> None:
     async def story(world: World) -> None:
         await make(world)

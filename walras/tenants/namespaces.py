@@ -9,15 +9,16 @@ from typing import Final
 from walras.core.clock import Clock, rfc3339
 from walras.core.errors import AlreadyExists, NotFound
 from walras.kube.api import API, Change
+from walras.kube.registry import Resource
 from walras.kube.transaction import Transaction
 from walras.tenants.controller import Key, Manager
 from walras.tenants.dependents import Dependents
 from walras.tenants.objects import (
     CONFIG_MAPS,
     NAMESPACES,
+    PODS,
     SERVICE_ACCOUNTS,
     Object,
-    condition,
     deleting,
     finalizers,
     set_condition,
@@ -45,6 +46,22 @@ def root_ca(namespace: str, ca_pem: str) -> Object:
         },
         "data": {"ca.crt": ca_pem},
     }
+
+
+# What is said of a namespace that is emptied while nothing is in the way, by condition: reason and message.
+_FINE: Final = {
+    "NamespaceDeletionDiscoveryFailure": ("ResourcesDiscovered", "All resources successfully discovered"),
+    "NamespaceDeletionGroupVersionParsingFailure": (
+        "ParsedGroupVersions",
+        "All legacy kube types successfully parsed",
+    ),
+    "NamespaceDeletionContentFailure": (
+        "ContentDeleted",
+        "All content successfully deleted, may be waiting on finalization",
+    ),
+    "NamespaceContentRemaining": ("ContentRemoved", "All content successfully removed"),
+    "NamespaceFinalizersRemaining": ("ContentHasNoFinalizers", "All content-preserving finalizers finished"),
+}
 
 
 class NamespaceController:
@@ -107,9 +124,7 @@ class NamespaceController:
         left: Counter[str] = Counter()
         held: Counter[str] = Counter()
         started = 0
-        for resource in self._api.registry(cluster):
-            if not resource.namespaced or "delete" not in resource.verbs:
-                continue
+        for resource in self._doomed(cluster, name):
             for obj in self._api.list(cluster, resource.key, name):
                 if not deleting(obj) and started < DELETE_MAX:
                     started += 1
@@ -120,35 +135,53 @@ class NamespaceController:
         if not started and not left:
             transaction.edit(cluster, NAMESPACES, "", name, _finalise)
         elif left:
-            # Kubernetes' wording; what still goes by itself is looked at again when it has gone.
+            # What still goes by itself is looked at again when it has gone.
             self._report(transaction, cluster, name, left, held)
         await transaction.commit()
         return 0 if started else None
 
+    def _doomed(self, cluster: str, name: str) -> list[Resource]:
+        """What is to be deleted now: pods first, so that none runs on without what protects it (KEP-5080)."""
+        if self._api.list(cluster, PODS, name):
+            return [self._api.registry(cluster)[PODS]]
+        return [
+            resource
+            for resource in self._api.registry(cluster)
+            if resource.namespaced and "delete" in resource.verbs
+        ]
+
     def _report(
         self, transaction: Transaction, cluster: str, name: str, left: Counter[str], held: Counter[str]
     ) -> None:
+        """Kubernetes' conditions, in its words."""
         now = rfc3339(self._clock.now_ms())
-        content = "Some resources are remaining: " + ", ".join(
-            f"{resource} has {count} resource instances" for resource, count in sorted(left.items())
-        )
-        waiting = "Some content in the namespace has finalizers remaining: " + ", ".join(
-            f"{finalizer} in {count} resource instances" for finalizer, count in sorted(held.items())
-        )
+        told = {"NamespaceContentRemaining": ("SomeResourcesRemain", _remaining(left))}
+        if held:
+            told["NamespaceFinalizersRemaining"] = ("SomeFinalizersRemain", _finalizing(held))
+        if f"{PODS}." in left:
+            failed = (
+                "Failed to delete all resource types, 1 remaining: unexpected items still remain in "
+                f"namespace: {name} for gvr: /v1, Resource=pods"
+            )
+            told["NamespaceDeletionContentFailure"] = ("ContentDeletionFailed", failed)
 
         def report(namespace: Object) -> None:
-            set_condition(
-                namespace, "NamespaceContentRemaining", "True", now,
-                reason="SomeResourcesRemain", message=content,
-            )  # fmt: skip
-            if held or condition(namespace, "NamespaceFinalizersRemaining") is not None:
-                set_condition(
-                    namespace, "NamespaceFinalizersRemaining", "True" if held else "False", now,
-                    reason="SomeFinalizersRemain" if held else "ContentHasNoFinalizers",
-                    message=waiting if held else "All content-preserving finalizers finished",
-                )  # fmt: skip
+            for kind, fine in _FINE.items():
+                value = "True" if kind in told else "False"
+                reason, message = told.get(kind, fine)
+                set_condition(namespace, kind, value, now, reason=reason, message=message)
 
         transaction.edit(cluster, NAMESPACES, "", name, report)
+
+
+def _remaining(left: Counter[str]) -> str:
+    counts = (f"{resource} has {count} resource instances" for resource, count in sorted(left.items()))
+    return "Some resources are remaining: " + ", ".join(counts)
+
+
+def _finalizing(held: Counter[str]) -> str:
+    counts = (f"{finalizer} in {count} resource instances" for finalizer, count in sorted(held.items()))
+    return "Some content in the namespace has finalizers remaining: " + ", ".join(counts)
 
 
 def _finalise(namespace: Object) -> None:
