@@ -43,7 +43,7 @@ class Schema:
     Nodes below are made once, on the first walk, and shared.
     """
 
-    __slots__ = ("_children", "_form", "_items", "_values", "raw", "ref", "ruled", "rules")
+    __slots__ = ("_children", "_form", "_items", "_scalars", "_values", "raw", "ref", "ruled", "rules")
 
     def __init__(self, raw: RawSchema, ref: str = "") -> None:
         outer = raw
@@ -58,6 +58,7 @@ class Schema:
         self._items: Schema | None = None
         self._values: Schema | None = None
         self._form = ""
+        self._scalars: frozenset[tuple[bool, Any]] | None = None
         # Kept by the CEL rules of custom resources: whether there are any here or below, and those here.
         self.ruled: bool | None = None
         self.rules: Any = None
@@ -73,6 +74,14 @@ class Schema:
         declared = self.raw.get("type", ())
         every = (declared,) if isinstance(declared, str) else tuple(declared)
         return tuple(kind for kind in every if kind != "null")
+
+    @property
+    def scalars(self) -> frozenset[tuple[bool, Any]]:
+        """Those of the enum, each with whether it is a boolean, which Python takes for a number."""
+        if self._scalars is None:
+            allowed = (each for each in self.raw.get("enum", ()) if not isinstance(each, dict | list))
+            self._scalars = frozenset((isinstance(each, bool), each) for each in allowed)
+        return self._scalars
 
     @property
     def form(self) -> str:

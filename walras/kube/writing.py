@@ -30,7 +30,7 @@ from walras.kube.api import API
 from walras.kube.context import Context
 from walras.kube.options import no_kind, quoted
 from walras.kube.patch import copied, json_kind
-from walras.kube.record import Object, size
+from walras.kube.record import Object, encode, size
 from walras.kube.registry import Resource
 from walras.kube.schema import definitions
 from walras.kube.transaction import Transaction
@@ -437,7 +437,7 @@ def call(metadata: Object, name: str) -> None:
 
 def _warn_of_finalizers(ctx: Context, resource: Resource, metadata: Object, before: Object) -> None:
     """Warns of new finalizers of a custom resource that anybody might use; of others' they are refused."""
-    known = (*objects.FINALIZERS, *(before.get("finalizers") or ()))
+    known = {*objects.FINALIZERS, *(before.get("finalizers") or ())}
     for name in () if resource.builtin else metadata.get("finalizers") or ():
         if name not in known and "/" not in name:
             ctx.warnings.append(
@@ -448,15 +448,13 @@ def _warn_of_finalizers(ctx: Context, resource: Resource, metadata: Object, befo
 
 def _drop_repeated_owners(ctx: Context, metadata: Object) -> None:
     """Takes out owner references that are there already, with a warning."""
-    kept: list[Any] = []
+    kept: dict[bytes, Any] = {}
     repeated: list[str] = []
     for owner in metadata.get("ownerReferences") or ():
-        if owner in kept:
+        if kept.setdefault(encode(sorted(owner.items())), owner) is not owner:
             repeated.append(str(owner.get("uid", "")))
-        else:
-            kept.append(owner)
     if repeated:
-        metadata["ownerReferences"] = kept
+        metadata["ownerReferences"] = list(kept.values())
         when = " after mutating admission happens" if ctx.patching else ""
         ctx.warnings.append(
             f".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from walras.core.quantity import canonical, exact
@@ -12,6 +13,8 @@ from walras.kube.validation.names import dns_label
 
 Object = Mapping[str, Any]
 
+# More than an answer's headers hold: see `walras.kube.serve.answers.warnings`.
+WARNINGS_MAX: Final = 512
 _HOSTNAME: Final = "which can result in surprising behavior; a DNS label is recommended: "
 _STATIC: Final = ".static.k8s.io"
 _INGRESS_CLASS: Final = "kubernetes.io/ingress.class"
@@ -36,20 +39,22 @@ _COMPLETIONS, _PARALLELISM = 100_000, 10_000
 
 
 def warnings(resource: Resource, new: Object, old: Object | None, subresource: str) -> list[str]:
-    """What to tell who creates `new`, or makes it of `old`."""
+    """What to tell who creates `new`, or makes it of `old`; the first WARNINGS_MAX of it."""
     if not resource.builtin or subresource:
         return []
-    found: list[str] = []
+    return list(islice(_told(resource, new, old), WARNINGS_MAX))
+
+
+def _told(resource: Resource, new: Object, old: Object | None) -> Iterator[str]:
     if resource.key in _TEMPLATES:
-        found += _workload(resource.key, new, old)
+        yield from _workload(resource.key, new, old)
     if resource.group == "admissionregistration.k8s.io" and new["metadata"]["name"].endswith(_STATIC):
         said = "are reserved for static manifest-based configurations and cannot be managed via the API"
-        found.append(f'metadata.name: names ending with "{_STATIC}" {said}')
+        yield f'metadata.name: names ending with "{_STATIC}" {said}'
     if resource.key in _OF_OBJECTS:
-        found += _OF_OBJECTS[resource.key](new)
+        yield from _OF_OBJECTS[resource.key](new)
     elif resource.key in _OF_CHANGES:
-        found += _OF_CHANGES[resource.key](new, old)
-    return found
+        yield from _OF_CHANGES[resource.key](new, old)
 
 
 def _hostname(what: str, new: Object) -> Iterator[str]:

@@ -136,29 +136,49 @@ def _environment(variables: Iterable[Object], path: str) -> Iterator[str]:
         seen.add(name)
 
 
+class _Taken:
+    """Definitions of one container port, by what another one collides with: so that each that does not
+    collide costs the same however many there are."""
+
+    def __init__(self) -> None:
+        self._all: list[tuple[str, str, int]] = []
+        self._by: dict[tuple[int, str | bool], list[int]] = {}
+
+    def add(self, where: str, address: str, host: int) -> None:
+        for key in ((host, address), (host, bool(address))):
+            self._by.setdefault(key, []).append(len(self._all))
+        self._all.append((where, address, host))
+
+    def like(self, address: str, host: int) -> Iterator[tuple[str, str, int]]:
+        """Those that collide, in order."""
+        if not host:
+            return iter(self._all)
+        keys = ((host, address), (host, not address), (0, True), (0, False))
+        return (self._all[at] for at in sorted({at for key in keys for at in self._by.get(key, ())}))
+
+
 def _ports(containers: list[tuple[str, Object]]) -> Iterator[str]:
     ports = [
         (f"{where}.ports[{index}]", port)
         for where, container in containers
         for index, port in enumerate(container.get("ports") or ())
     ]
-    taken: dict[tuple[int, str], list[tuple[str, Object]]] = {}
+    taken: dict[tuple[int, str], _Taken] = {}
     for where, port in ports:
         address, host = port.get("hostIP", ""), port.get("hostPort", 0)
         number, protocol = port["containerPort"], port.get("protocol", "")
         if address and not host:
             shown = f"Name:{port.get('name', '')} HostPort:0 ContainerPort:{number} Protocol:{protocol}"
             yield f"{where}: hostIP set without hostPort: {{{shown} HostIP:{address}}}"
-        others = taken.setdefault((number, protocol), [])
-        for other, before in others:
-            its_address, its_host = before.get("hostIP", ""), before.get("hostPort", 0)
+        others = taken.setdefault((number, protocol), _Taken())
+        for other, its_address, its_host in others.like(address, host):
             if (address, host) == (its_address, its_host):
                 yield f"{where}: duplicate port definition with {other}"
             elif not host or not its_host:
                 yield f"{where}: overlapping port definition with {other}"
-            elif host == its_host and bool(address) != bool(its_address):
+            else:
                 yield f"{where}: dangerously ambiguous port definition with {other}"
-        others.append((where, port))
+        others.add(where, address, host)
     names: dict[str, str] = {}
     for where, port in ports:
         name = port.get("name", "")
@@ -182,7 +202,7 @@ def _volumes(volumes: Iterable[Object], path: str) -> Iterator[str]:
         for kind in ("configMap", "secret", "downwardAPI"):
             source = volume.get(kind) or {}
             paths = [(item.get("path", ""), "") for item in source.get("items") or ()]
-            for said in _overlaps(paths, []):
+            for said in _overlaps(paths, _Paths()):
                 where = f"volume {parts.quoted(volume['name'])} ({_source(kind, source)})"
                 yield f"{where}: overlapping paths: {said}"
         if volume.get("projected") is not None:
@@ -196,7 +216,7 @@ def _source(kind: str, source: Object) -> str:
 
 
 def _projected(name: str, sources: Iterable[Object]) -> Iterator[str]:
-    before: list[tuple[str, str]] = []
+    before = _Paths()
     for source in sources:
         paths: list[tuple[str, str]] = []
         if not source:
@@ -214,15 +234,45 @@ def _projected(name: str, sources: Iterable[Object]) -> Iterator[str]:
             yield f"volume {parts.quoted(name)} (Projected): overlapping paths: {said}"
 
 
-def _overlaps(paths: Iterable[tuple[str, str]], before: list[tuple[str, str]]) -> Iterator[str]:
+def _overlaps(paths: Iterable[tuple[str, str]], before: _Paths) -> Iterator[str]:
     """What of `paths` is or lies in what came before; all are added to that."""
     for path, source in paths:
         mine = path.rstrip("/")
-        for other, its_source in before:
-            apart = not f"{other}/".startswith(f"{mine}/") and not f"{mine}/".startswith(f"{other}/")
-            if mine and other and not apart:
+        if mine:
+            for _, other, its_source in sorted(before.touching(mine)):
                 yield f"{_shown(mine, source)} with {_shown(other, its_source)}"
-        before.append((mine, source))
+            before.add(mine, source)
+
+
+class _Paths:
+    """Paths by their parts, so that what is in the way of another is found without looking at the rest."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._below: dict[str, _Paths] = {}
+        self._here: list[tuple[int, str, str]] = []
+
+    def add(self, path: str, source: str) -> None:
+        self._count += 1
+        node = self
+        for part in path.split("/"):
+            node = node._below.setdefault(part, _Paths())
+        node._here.append((self._count, path, source))
+
+    def touching(self, path: str) -> list[tuple[int, str, str]]:
+        """Those that are the path, lie in it or hold it; each with when it came."""
+        node, found = self, []
+        for part in path.split("/"):
+            found += node._here
+            if part not in node._below:
+                return found
+            node = node._below[part]
+        nodes = [node]
+        while nodes:
+            node = nodes.pop()
+            found += node._here
+            nodes += node._below.values()
+        return found
 
 
 def _shown(path: str, source: str) -> str:

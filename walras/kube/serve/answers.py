@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -12,6 +12,9 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
+# Characters of all warnings of one answer, and of each of them once there are more.
+WARNED_MAX: Final = 4096
+WARNING_MAX: Final = 256
 encode = msgspec.json.Encoder().encode
 
 
@@ -57,3 +60,18 @@ def warning(text: str) -> tuple[bytes, bytes]:
     quoted = text.replace("\\", "\\\\").replace('"', '\\"')
     value = f'299 - "{quoted}"'.encode("ascii", "replace")
     return b"warning", bytes(byte for byte in value if byte >= 0x20)
+
+
+def warnings(texts: Iterable[str]) -> Headers:
+    """A header for each thing, once; cut short, and then left out, where they are too much for a client."""
+    told = list(dict.fromkeys(text for text in texts if text))
+    if sum(map(len, told)) <= WARNED_MAX:
+        return tuple(map(warning, told))
+    headers: list[tuple[bytes, bytes]] = []
+    room = WARNED_MAX
+    for text in told:
+        if room <= 0:
+            break
+        room -= len(text[:WARNING_MAX])
+        headers.append(warning(text[:WARNING_MAX]))
+    return tuple(headers)

@@ -31,7 +31,7 @@ from walras.kube.context import EVERY_CLUSTER
 from walras.kube.registry import Registry
 from walras.kube.registry_builtin import for_all
 from walras.kube.serve import discovery, status
-from walras.kube.serve.answers import Answer, Headers, Stream, encode, json_answer, text_answer, warning
+from walras.kube.serve.answers import Answer, Headers, Stream, encode, json_answer, text_answer, warnings
 from walras.kube.serve.audit import Audit
 from walras.kube.serve.auditlog import AuditLog
 from walras.kube.serve.callers import NOBODY, PUBLIC, Callers, header
@@ -138,10 +138,10 @@ class Application:
         finally:
             if call.turn is not None:
                 call.turn.leave()
-        warnings = _warnings(call.request)
+        told = _warnings(call.request)
         if isinstance(outcome, Answer):
             code = outcome.status
-            outcome = replace(outcome, headers=(*warnings, *outcome.headers)) if warnings else outcome
+            outcome = replace(outcome, headers=(*told, *outcome.headers)) if told else outcome
             outcome = await compressed(outcome, header(scope, b"accept-encoding"))
             await send_answer(send, outcome, head_only=scope["method"] == "HEAD")
         else:
@@ -153,7 +153,7 @@ class Application:
                 # A watch may last for hours: nothing that only its beginning needed is kept so long.
                 call.request = None
             del scope
-            code = await self._stream(outcome, payer, turn, receive, send, warnings)
+            code = await self._stream(outcome, payer, turn, receive, send, told)
         if trail is not None:
             trail.note("ResponseComplete", call.request, code, call.failure)
 
@@ -164,7 +164,7 @@ class Application:
         turn: Turn,
         receive: Receive,
         send: Send,
-        warnings: Headers,
+        told: Headers,
     ) -> int:
         """The code with which it was answered, once that is over."""
         refusal = self.streams.refusal(payer)
@@ -176,7 +176,7 @@ class Application:
         if isinstance(outcome, Stream):
             await turn.run(self.streams.pump(outcome, payer, receive, send))
             return outcome.status
-        await turn.run(self.streams.follow(outcome, payer, receive, send, warnings))
+        await turn.run(self.streams.follow(outcome, payer, receive, send, told))
         return 200
 
     async def _outcome(self, call: _Call, scope: Mapping[str, Any], receive: Receive) -> Outcome:
@@ -374,4 +374,4 @@ def _warnings(request: Request | None) -> Headers:
     told = [request.deprecation] if request.deprecation else []
     if request.asked is not None:
         told += request.asked.warnings
-    return tuple(warning(text) for text in dict.fromkeys(told))
+    return warnings(told)

@@ -25,8 +25,9 @@ _UNKNOWN: Final = "must be a standard resource type or fully qualified"
 
 
 def claims(faults: Faults, path: str, claims: Any, spec: Object) -> None:
-    known = sorted(claim.get("name", "") for claim in spec.get("resourceClaims") or ())
+    known = {claim.get("name", "") for claim in spec.get("resourceClaims") or ()}
     seen: set[str] = set()
+    in_part: set[str] = set()
     for index, claim in enumerate(claims):
         at, name, request = f"{path}[{index}]", claim.get("name", ""), claim.get("request", "")
         if not name:
@@ -40,11 +41,13 @@ def claims(faults: Faults, path: str, claims: Any, spec: Object) -> None:
                 faults.each(f"{at}.request", request, names.dns_label(request))
             if key in seen:
                 faults.duplicate(at, key)
-            elif not request and any(other.startswith(f"{name}/") for other in seen):
+            elif not request and name in in_part:
                 faults.duplicate(at, name)
             seen.add(key)
-        if name not in known:
-            listed = f": {', '.join(known)}" if known else " which is empty"
+            if request:
+                in_part.add(name)
+        if name not in known and not faults.full:
+            listed = f": {', '.join(sorted(known))}" if known else " which is empty"
             faults.not_found(at, name, f"must be one of the names in pod.spec.resourceClaims{listed}")
 
 

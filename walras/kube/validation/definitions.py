@@ -135,22 +135,22 @@ def _versions(faults: Faults, spec: Object, was: Object) -> None:
         detail = "must have exactly one version marked as storage version"
         faults.invalid("spec.versions", _shown(versions), detail)
     alone = len(versions) == 1
+    # What all versions have in common is of the whole spec, as it is inside upstream's server.
+    common = _same(versions, _schema_of)
+    subresources = _same(versions, lambda each: each.get("subresources"))
+    columns = alone or _same(versions, lambda each: each.get("additionalPrinterColumns"))
     for index, version in enumerate(versions):
         path, name = f"spec.versions[{index}]", version.get("name", "")
         said = names.dns1035_label(name)
         if said:
             faults.invalid(f"{path}.name", name, ",".join(said))
         _deprecation(faults, path, version)
-        # What all versions have in common is of the whole spec, as it is inside upstream's server.
-        common = _same(versions, _schema_of)
         if not index or not common:
             place = "spec.validation" if common else f"{path}.schema"
             _schema(faults, f"{place}.openAPIV3Schema", _schema_of(version), before.get(name))
-        where = "spec" if _same(versions, lambda each: each.get("subresources")) else path
+        where = "spec" if subresources else path
         _subresources(faults, f"{where}.subresources", version.get("subresources") or {})
-        where = (
-            "spec" if alone or _same(versions, lambda each: each.get("additionalPrinterColumns")) else path
-        )
+        where = "spec" if columns else path
         for number, column in enumerate(version.get("additionalPrinterColumns") or ()):
             _column(faults, f"{where}.additionalPrinterColumns[{number}]", column)
         _selectable(faults, f"{'spec' if alone else path}.selectableFields", version)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from walras.core.errors import Cause
+
+# Characters that are told of one object. A list of faults grows with the object, and so may each of them.
+TOLD_MAX: Final = 256 << 10
 
 
 class Struct(dict[str, Any]):
@@ -34,7 +37,25 @@ def rendered(value: Any) -> str:
 
 
 class Faults(list[Cause]):
-    """The faults found so far, each with its path and a typed reason."""
+    """The faults found so far, each with its path and a typed reason; the first is always among them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether so much is told already that nothing more is."""
+        return self._told >= TOLD_MAX
+
+    def append(self, cause: Cause) -> None:
+        if not self.full:
+            self._told += len(cause.message) + len(cause.field)
+            super().append(cause)
+
+    def extend(self, causes: Iterable[Cause]) -> None:
+        for cause in causes:
+            self.append(cause)
 
     def _add(self, reason: str, path: str, text: str, detail: str) -> None:
         self.append(Cause(reason, f"{text}: {detail}" if detail else text, path))

@@ -175,11 +175,13 @@ def _exit_codes(faults: Faults, path: str, codes: Object, known: set[Any]) -> No
         faults.invalid(f"{path}.values", values, "at least one value is required")
     elif len(values) > _EXIT_CODES_MAX:
         faults.too_many(f"{path}.values", len(values), _EXIT_CODES_MAX)
+    seen: set[int] = set()
     for index, value in enumerate(values):
         if operator == "In" and value == 0:
             faults.invalid(f"{path}.values[{index}]", value, "must not be 0 for the In operator")
-        if value in values[:index]:
+        if value in seen:
             faults.duplicate(f"{path}.values[{index}]", value)
+        seen.add(value)
     if values != sorted(values):
         faults.invalid(f"{path}.values", values, "must be ordered")
 

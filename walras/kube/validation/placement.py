@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -115,14 +116,16 @@ def _label_keys(faults: Faults, path: str, match: Any, mismatch: Any, selector: 
         for index, key in enumerate(keys if selector is not None else ()):
             faults.each(f"{path}.{kind}[{index}]", key, names.qualified_name(key))
     known = set((selector or {}).get("matchLabels") or {})
+    places = {key: index for index, key in reversed(list(enumerate(match)))}
+    others = set(mismatch)
     for expression in (selector or {}).get("matchExpressions") or ():
         key = expression.get("key", "")
-        if key in match and key in known:
+        if key in places and key in known:
             detail = "exists in both matchLabelKeys and labelSelector"
-            faults.invalid(f"{path}[{list(match).index(key)}]", key, detail)
+            faults.invalid(f"{path}[{places[key]}]", key, detail)
         known.add(key)
     for index, key in enumerate(match):
-        if key in mismatch:
+        if key in others:
             detail = "exists in both matchLabelKeys and mismatchLabelKeys"
             faults.invalid(f"{path}.matchLabelKeys[{index}]", key, detail)
 
@@ -138,6 +141,7 @@ def gates(faults: Faults, path: str, given: Any) -> None:
 
 
 def spreading(faults: Faults, path: str, constraints: Any) -> None:
+    left = Counter((each.get("topologyKey", ""), each.get("whenUnsatisfiable", "")) for each in constraints)
     for index, constraint in enumerate(constraints):
         at, otherwise = f"{path}[{index}]", constraint.get("whenUnsatisfiable", "")
         skew, key = constraint.get("maxSkew", 0), constraint.get("topologyKey", "")
@@ -148,7 +152,8 @@ def spreading(faults: Faults, path: str, constraints: Any) -> None:
         if otherwise not in _OTHERWISE:
             faults.not_supported(f"{at}.whenUnsatisfiable", otherwise, _OTHERWISE)
         same = (key, otherwise)
-        if any((e.get("topologyKey"), e.get("whenUnsatisfiable")) == same for e in constraints[index + 1 :]):
+        left[same] -= 1
+        if left[same]:
             faults.duplicate(f"{at}.{{topologyKey, whenUnsatisfiable}}", f"{{{key}, {otherwise}}}")
         domains = constraint.get("minDomains")
         if domains is not None:

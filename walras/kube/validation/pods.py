@@ -237,10 +237,10 @@ def _deadline_update(faults: Faults, new: int | None, old: int | None) -> bool:
 
 
 def _toleration_update(faults: Faults, new: list[Object], old: list[Object]) -> None:
-    def bare(toleration: Object) -> Object:
-        return {key: value for key, value in toleration.items() if key != "tolerationSeconds"}
+    def bare(toleration: Object) -> frozenset[tuple[str, Any]]:
+        return frozenset((key, value) for key, value in toleration.items() if key != "tolerationSeconds")
 
-    kept = [bare(toleration) for toleration in new]
+    kept = {bare(toleration) for toleration in new}
     if any(bare(toleration) not in kept for toleration in old):
         detail = "existing toleration can not be modified except its tolerationSeconds"
         faults.forbidden("spec.tolerations", detail)

@@ -49,7 +49,7 @@ def _value(faults: Faults, schema: Schema, value: Any, old: Any, path: str) -> N
         return
     if not _type(faults, schema, value, path):
         return
-    if "enum" in raw and not any(_same(value, allowed) for allowed in raw["enum"]):
+    if "enum" in raw and not faults.full and not _is_allowed(schema, value):
         shown = [each if isinstance(each, str) else json.dumps(each) for each in raw["enum"]]
         faults.not_supported(path, value, shown)
     if isinstance(value, str):
@@ -61,6 +61,12 @@ def _value(faults: Faults, schema: Schema, value: Any, old: Any, path: str) -> N
     elif isinstance(value, dict):
         _properties(faults, schema, value, old, path)
     _combined(faults, schema, value, path)
+
+
+def _is_allowed(schema: Schema, value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(_same(value, allowed) for allowed in schema.raw["enum"])
+    return (isinstance(value, bool), value) in schema.scalars
 
 
 def _same(value: Any, allowed: Any) -> bool:
