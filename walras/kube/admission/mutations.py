@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from walras.core.errors import Denied, InternalError, WalrasError
-from walras.kube import cel, defaults, fields, typed, versions
-from walras.kube.admission import expressions
+from walras.kube import cel, typed
+from walras.kube.admission import expressions, shaping
 from walras.kube.admission.call import Call
 from walras.kube.admission.configured import MUTATING_BINDINGS, MUTATING_POLICIES, Configured
 from walras.kube.admission.policies import Bound, Policies, bound, evaluator, meets
@@ -15,9 +15,6 @@ from walras.kube.cel.values import plain
 from walras.kube.objects import details
 from walras.kube.patch import json_patch, same
 from walras.kube.record import Object, copy
-
-# What of its metadata no policy changes.
-_OWN = ("name", "namespace", "uid", "creationTimestamp", "managedFields", "resourceVersion", "generation")
 
 
 class _Unusable(Exception):
@@ -85,20 +82,11 @@ def _mutated(call: Call, given: Bound, mutation: Mapping[str, Any]) -> bool:
     else:
         text = str((mutation.get("applyConfiguration") or {}).get("expression", ""))
         result = _merged(given, current, plain(evaluate.run(given.policy.expression(text))))
-    shaped, _ = fields.decode(given.version.schema, result)
-    stored = versions.stored(given.version, shaped)
-    stored["apiVersion"], stored["kind"] = call.new["apiVersion"], call.new["kind"]
-    metadata, own = stored.setdefault("metadata", {}), call.new["metadata"]
-    for name in _OWN:
-        if name in own:
-            metadata[name] = own[name]
-        else:
-            metadata.pop(name, None)
-    defaults.apply(call.resource.storage, stored)
-    if same(stored, call.new):
+    made = shaping.stored(call, given.version, result)
+    if same(made, call.new):
         return False
     call.new.clear()
-    call.new.update(stored)
+    call.new.update(made)
     return True
 
 

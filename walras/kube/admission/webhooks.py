@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from walras.core.errors import BadRequest, Cause, InternalError, WalrasError
-from walras.kube import cel, defaults, fields, versions
-from walras.kube.admission import expressions, review
+from walras.kube import cel
+from walras.kube.admission import expressions, review, shaping
 from walras.kube.admission.call import Answered, Call, Phase, Unanswered
 from walras.kube.admission.configured import MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS, Configured
 from walras.kube.admission.http import CalloutFailed
@@ -27,8 +27,6 @@ TIMEOUT_S_DEFAULT: Final = 10
 TIMEOUT_S_MAX: Final = 30
 NOTE_KEY_MAX: Final = 316
 _NO_SIDE_EFFECTS: Final = ("None", "NoneOnDryRun")
-# What of its metadata a new object keeps whatever a webhook says.
-_OWN: Final = ("name", "namespace", "uid", "creationTimestamp", "managedFields")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,14 +229,4 @@ def _apply(call: Call, hook: Hook, patch: list[Any]) -> Object:
         raise InternalError("Internal error occurred: the patch of a webhook left no object")
     if call.operation == "CONNECT" or call.subresource in ("eviction", "binding", "scale"):
         return patched
-    shaped, _ = fields.decode(hook.version.schema, patched)
-    stored = versions.stored(hook.version, shaped)
-    stored["apiVersion"], stored["kind"] = call.new["apiVersion"], call.new["kind"]
-    metadata, own = stored.setdefault("metadata", {}), call.new["metadata"]
-    for name in _OWN:
-        if name in own:
-            metadata[name] = own[name]
-        else:
-            metadata.pop(name, None)
-    defaults.apply(call.resource.storage, stored)
-    return stored
+    return shaping.stored(call, hook.version, patched)

@@ -137,53 +137,38 @@ def optional_member(operand: Step, key: Step) -> Step:
 
 
 def both(left: Step, right: Step) -> Step:
-    def both(run: Run) -> bool:
-        failure: CelError | None = None
-        try:
-            first = left(run)
-            if first is False:
-                return False
-            if first is not True:
-                failure = no_overload()
-        except CostExceeded:
-            raise
-        except CelError as error:
-            failure = error
-        second = right(run)
-        if second is False:
-            return False
-        if failure is not None:
-            raise failure
-        if second is not True:
-            raise no_overload()
-        return True
-
-    return both
+    return _shortcut(left, right, settles=False)
 
 
 def either(left: Step, right: Step) -> Step:
-    def either(run: Run) -> bool:
+    return _shortcut(left, right, settles=True)
+
+
+def _shortcut(left: Step, right: Step, *, settles: bool) -> Step:
+    """Each side settles it alone with that value, whatever the other does, even fail."""
+
+    def shortcut(run: Run) -> Any:
         failure: CelError | None = None
         try:
             first = left(run)
-            if first is True:
-                return True
-            if first is not False:
+            if first is settles:
+                return settles
+            if not isinstance(first, bool):
                 failure = no_overload()
         except CostExceeded:
             raise
         except CelError as error:
             failure = error
         second = right(run)
-        if second is True:
-            return True
+        if second is settles:
+            return settles
         if failure is not None:
             raise failure
-        if second is not False:
+        if not isinstance(second, bool):
             raise no_overload()
-        return False
+        return not settles
 
-    return either
+    return shortcut
 
 
 def choice(condition: Step, chosen: Step, other: Step) -> Step:
