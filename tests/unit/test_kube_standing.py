@@ -29,6 +29,15 @@ def test_system_priorities_and_the_range_of_services_are_there() -> None:
     assert objects("servicecidrs.networking.k8s.io")["kubernetes"]["spec"]["cidrs"] == [str(services.RANGE)]
 
 
+def test_there_is_a_class_for_each_runtime_that_the_server_has() -> None:
+    table = standing.records(CREATED, ["process", "vm"])["runtimeclasses.node.k8s.io"]
+    assert {name: record.object["handler"] for (_, name), record in table.items()} == {
+        "process": "process",
+        "vm": "vm",
+    }
+    assert "runtimeclasses.node.k8s.io" not in TABLE
+
+
 def test_each_is_as_if_it_had_been_stored() -> None:
     registry = for_agents()
     for key, table in TABLE.items():

@@ -88,9 +88,9 @@ def test_what_is_missing_is_named_unless_it_is_optional(reference: dict[str, Any
     assert "X" not in made({"name": "X", "valueFrom": {"configMapKeyRef": {**reference, "optional": True}}})
 
 
-def test_arguments_without_a_command_are_no_command() -> None:
-    assert command({"args": ["x"]}, {}) == ()
-    assert command({"command": ["run"], "args": ["--name=$(NAME)"]}, {"NAME": "n"}) == ("run", "--name=n")
+def test_words_of_a_command_have_variables_in_them() -> None:
+    assert command(None, {}) == ()
+    assert command(["run", "--name=$(NAME)", "$$(NAME)"], {"NAME": "n"}) == ("run", "--name=n", "$(NAME)")
 
 
 def node(*shares: dict[str, Any]) -> dict[str, Any]:

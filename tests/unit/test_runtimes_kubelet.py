@@ -117,7 +117,7 @@ def test_a_bound_pod_runs_and_succeeds(tmp_path: Path) -> None:
         await world.pod("job")
         await world.phase("job", "Running")
         assert world.container("job")["ready"] is True
-        assert world.container("job")["containerID"].startswith("process://")
+        assert world.container("job")["containerID"].startswith("fake://")
         world.runtime.processes[0].exit(0)
         await world.phase("job", "Succeeded")
         assert world.container("job")["state"]["terminated"]["reason"] == "Completed"
@@ -278,13 +278,13 @@ def test_an_interrupted_pod_that_exits_with_zero_has_not_succeeded(tmp_path: Pat
     in_world(tmp_path, story, FakeRuntime(stubborn=True))
 
 
-def test_a_container_without_a_command_says_what_this_runtime_does(tmp_path: Path) -> None:
+def test_a_container_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         await world.pod("nginx", container={"command": None, "image": "nginx"})
         await world.until(lambda: "waiting" in world.container("nginx").get("state", {}))
         waiting = world.container("nginx")["state"]["waiting"]
         assert waiting["reason"] == "CreateContainerError"
-        assert 'pulls no images (image "nginx")' in waiting["message"]
+        assert waiting["message"] == 'container "main" has no command'
         assert ("Warning", "Failed") in {said[:2] for said in world.events.said}
         await world.api.delete(ACME, "pods", "default", "nginx")
         await world.until(lambda: world.gone("nginx"))
@@ -301,6 +301,40 @@ def test_what_a_pod_asks_of_the_machine_is_left_out_in_words(tmp_path: Path) -> 
         assert said[2].startswith("runs without hostNetwork, hostPID, privileged, added capabilities: ")
 
     in_world(tmp_path, story)
+
+
+def test_a_pod_of_a_runtime_that_the_server_lacks_waits_and_says_so(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.api.create(
+            ACME, "runtimeclasses.node.k8s.io", {"metadata": {"name": "gvisor"}, "handler": "runsc"}
+        )
+        await world.pod("p", runtimeClassName="gvisor")
+        await world.until(lambda: world.container("p"))
+        assert world.container("p")["state"] == {"waiting": {"reason": "ContainerCreating"}}
+        said = "Failed to create pod sandbox: failed to get sandbox runtime: "
+        said += 'no runtime for "runsc" is configured'
+        assert ("Warning", "FailedCreatePodSandBox", said) in world.events.said
+        await world.api.delete(ACME, "pods", "default", "p")
+        await world.until(lambda: world.gone("p"))
+        assert not world.runtime.processes
+
+    in_world(tmp_path, story, FakeRuntime(handlers=("", "other")))
+
+
+def test_a_pod_goes_to_the_runtime_of_its_class_once_there_is_one(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("p", runtimeClassName="sandboxed")
+        await world.until(world.timers.pending)
+        said = 'Failed to create pod sandbox: runtimeclasses.node.k8s.io "sandboxed" not found'
+        assert ("Warning", "FailedCreatePodSandBox", said) in world.events.said
+        await world.api.create(
+            ACME, "runtimeclasses.node.k8s.io", {"metadata": {"name": "sandboxed"}, "handler": "other"}
+        )
+        world.timers.fire()
+        await world.phase("p", "Running")
+        assert world.runtime.processes[0].spec.pod.handler == "other"
+
+    in_world(tmp_path, story, FakeRuntime(handlers=("", "other")))
 
 
 def test_a_working_directory_stays_below_the_sandboxs_root(tmp_path: Path) -> None:

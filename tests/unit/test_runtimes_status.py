@@ -86,7 +86,7 @@ def test_a_verdict_overrules_the_containers() -> None:
 
 def test_a_records_life_survives_in_the_status() -> None:
     first = Record("c", "img")
-    first.run("abc", NOW_MS)
+    first.run("process://abc", NOW_MS)
     first.end(3, NOW_MS + 2000)
     first.wait("CrashLoopBackOff", "back-off 10s")
     first.restarts = 1

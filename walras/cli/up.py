@@ -19,6 +19,7 @@ import uvloop
 from walras.cli.options import data_option
 from walras.cli.target import default_data
 from walras.kube.admission.reach import Network
+from walras.runtimes.handlers import HANDLERS, PROCESS
 from walras.server.app import Options, Ready, serve
 
 
@@ -89,6 +90,13 @@ def _networks(_: click.Context, __: click.Parameter, values: Sequence[str]) -> t
     callback=_networks,
     help="Addresses beside public ones that the URLs of agents' webhooks may lead to; may be given often.",
 )
+@click.option(
+    "--runtime",
+    type=click.Choice(HANDLERS),
+    default=PROCESS,
+    show_default=True,
+    help="What runs the pods that name no RuntimeClass; `walras doctor` says which there are.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON once it is ready.")
 def up(
     data: Path | None,
@@ -97,6 +105,7 @@ def up(
     certificates: tuple[str, int] | None,
     audit_log: Path | None,
     webhook_networks: tuple[Network, ...],
+    runtime: str,
     as_json: bool,
 ) -> None:
     """Start everything on this machine: API servers, market, ledger and runtime, in one process.
@@ -115,6 +124,7 @@ def up(
         audit_log=audit,
         certificates=certificates,
         webhook_networks=webhook_networks,
+        runtime=runtime,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(options, as_json))

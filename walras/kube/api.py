@@ -36,14 +36,17 @@ Events = list[Event]
 
 
 class API:
-    """Trusted access to every cluster. Belongs to the one thread that runs the event loop."""
+    """Trusted access to every cluster. Belongs to the one thread that runs the event loop.
 
-    def __init__(self, store: Store, clock: Clock, ids: Ids) -> None:
+    `handlers`: runtimes for which every cluster has a RuntimeClass.
+    """
+
+    def __init__(self, store: Store, clock: Clock, ids: Ids, *, handlers: Iterable[str] = ()) -> None:
         self.store = store
         self.clock = clock
         self.ids = ids
         now = rfc3339(clock.now_ms())
-        defaults = {**bootstrap.records(now), **standing.records(now)}
+        defaults = {**bootstrap.records(now), **standing.records(now, handlers)}
         self.state = State(store.clusters(), store.current(), store.load, defaults)
         self.state.on_wake = self._woke
         self.hub = Hub(self.revision)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from walras.kube import services
@@ -41,9 +41,25 @@ _PRIORITY_CLASSES: Final = {
 _COMPONENTS: Final = ("controller-manager", "etcd-0", "scheduler")
 
 
-def records(created: str) -> bootstrap.Table:
-    """By resource and (namespace, name), all made at the time `created`, for all clusters to share."""
-    return bootstrap.recorded(_objects(created), created)
+def records(created: str, handlers: Iterable[str] = ()) -> bootstrap.Table:
+    """By resource and (namespace, name), all made at the time `created`, for all clusters to share.
+
+    `handlers`: runtimes that pods may choose, each by a RuntimeClass of its name.
+    """
+    return bootstrap.recorded([*_objects(created), *_runtime_classes(handlers)], created)
+
+
+def _runtime_classes(handlers: Iterable[str]) -> Iterator[tuple[str, Object]]:
+    for handler in handlers:
+        yield (
+            "runtimeclasses.node.k8s.io",
+            {
+                "apiVersion": "node.k8s.io/v1",
+                "kind": "RuntimeClass",
+                "metadata": {"name": handler},
+                "handler": handler,
+            },
+        )
 
 
 def _objects(created: str) -> Iterator[tuple[str, Object]]:

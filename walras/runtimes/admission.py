@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from walras.core.errors import WalrasError
 from walras.core.quantity import parse_milli, parse_quantity
-from walras.runtimes.base import Limits
+from walras.runtimes.base import Limits, Traits
 from walras.runtimes.status import Verdict
 from walras.tenants.demands import demand_of, taken_by
 from walras.tenants.fit import Usage, node_of, refusals
@@ -41,20 +41,21 @@ def refusal(pod: Object, node: Object, others: Iterable[Object]) -> Verdict | No
     return None
 
 
-def not_given(pod: Object) -> str:
+def not_given(pod: Object, traits: Traits) -> str:
     """What the pod asks of the machine and runs without, in words; "" for nothing."""
     spec = pod["spec"]
     asked = [name for name in _OF_THE_HOST if spec.get(name)]
     for container in (*(spec.get("initContainers") or ()), *spec["containers"]):
         security = container.get("securityContext") or {}
         asked += ["privileged"] if security.get("privileged") else []
-        asked += ["added capabilities"] if (security.get("capabilities") or {}).get("add") else []
+        if traits.images is None:
+            asked += ["added capabilities"] if (security.get("capabilities") or {}).get("add") else []
         asked += ["hostPort"] if any(port.get("hostPort") for port in container.get("ports") or ()) else []
     if not asked:
         return ""
     return (
-        f"runs without {', '.join(dict.fromkeys(asked))}: the process runtime keeps every pod in a sandbox "
-        "with a network and processes of its own"
+        f"runs without {', '.join(dict.fromkeys(asked))}: the {traits.scheme} runtime keeps every pod in a "
+        "sandbox with a network and processes of its own"
     )
 
 

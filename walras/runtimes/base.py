@@ -11,8 +11,9 @@ from walras.core.errors import InternalError
 from walras.kube.serve.ports import Session, Stream, Wish
 
 __all__ = [
-    "ContainerSpec", "ExitStatus", "Limits", "Mount", "Output", "PodRef", "Process", "Runtime", "Session",
-    "StartError", "Stream", "Wish",
+    "ContainerSpec", "CreateError", "ExitStatus", "ImageError", "Images", "Limits", "Mount", "NoRuntime",
+    "Output", "PodRef", "PodRuntime", "Process", "Runtime", "Security", "Session", "StartError", "Stream",
+    "Traits", "Wish", "no_runtime",
 ]  # fmt: skip
 
 # Called in the loop's thread with raw bytes as they come, in any pieces.
@@ -39,28 +40,64 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class PodRef:
-    """The pod a container belongs to: all of its containers share one network and one set of limits."""
+    """The pod a container belongs to: all of its containers share one network and one set of limits.
+
+    `handler` says which runtime is its own, as its RuntimeClass does; "" is the server's default.
+    """
 
     cluster: str
     node: str
     uid: str
     name: str
+    handler: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """What a container's securityContext and its pod's ask for together; None is what the image says."""
+
+    user: int | None = None
+    group: int | None = None
+    groups: tuple[int, ...] = ()
+    # Capabilities without "CAP_"; "ALL" among those dropped.
+    added: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    read_only_root: bool = False
+    no_new_privileges: bool = False
+    non_root: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """One attempt at running one container."""
+    """One attempt at running one container.
+
+    Without a `command` an image's own entrypoint gets the `args`. `working_dir` "" is the image's own.
+    """
 
     pod: PodRef
     name: str
     attempt: int
-    argv: tuple[str, ...]
+    command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     working_dir: str = "/"
     mounts: tuple[Mount, ...] = ()
     # Device files to pass through, such as "/dev/nvidia0".
     devices: tuple[str, ...] = ()
     limits: Limits = Limits()
+    args: tuple[str, ...] = ()
+    image: str = ""
+    # What `Images` found or pulled for `image`; "" for a runtime without images.
+    image_id: str = ""
+    security: Security = Security()
+    # Whether the main process has a terminal, and an input that `attach` leads to.
+    tty: bool = False
+    stdin: bool = False
+    stdin_once: bool = False
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The whole command line; empty when the container names no command."""
+        return (*self.command, *self.args) if self.command else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +110,60 @@ class ExitStatus:
 
 class StartError(InternalError):
     """The container's program could not be started; the message says why, as runc would."""
+
+
+class CreateError(InternalError):
+    """The container cannot be made; the message says why. `again`: another try may go better."""
+
+    def __init__(self, message: str, *, again: bool = False) -> None:
+        super().__init__(message)
+        self.again = again
+
+
+class ImageError(InternalError):
+    """The image cannot be had. `reason` is why the container waits, in the kubelet's words."""
+
+    def __init__(self, message: str, reason: str = "ErrImagePull") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class NoRuntime(InternalError):
+    """The server has no runtime for a pod's handler."""
+
+
+def no_runtime(handler: str) -> NoRuntime:
+    """In the words of containerd."""
+    return NoRuntime(f'failed to get sandbox runtime: no runtime for "{handler}" is configured')
+
+
+class Images(Protocol):
+    """Where a runtime's images are. What the kubelet makes of it is in `pulling`."""
+
+    async def find(self, pod: PodRef, image: str, keys: tuple[Mapping[str, str], ...]) -> str:
+        """The image's id, with a digest; "" when it is not here or not for this pod's agent.
+
+        `keys` are what the pod may show a registry, as in `pull`. Raises ImageError.
+        """
+
+    async def pull(self, pod: PodRef, image: str, keys: tuple[Mapping[str, str], ...]) -> tuple[str, int]:
+        """Fetches the image: its id, and its size in bytes.
+
+        `keys`: {"username", "password"} of the registry, tried in turn; none is anonymous. Raises ImageError.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What the containers of a runtime are made of.
+
+    `scheme` is of their ids, as in "process://1234". `env` is where their environment begins. Without
+    `images` a container needs a command, and the runtime's own file system stands at the system's places.
+    """
+
+    scheme: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    images: Images | None = None
 
 
 class Process(Protocol):
@@ -98,18 +189,38 @@ class Process(Protocol):
         """The main process's end, after everything it left behind was killed and its output delivered."""
 
 
-class Runtime(Protocol):
-    """Runs containers on behalf of nodes. Every method is called from one event loop."""
+class PodRuntime(Protocol):
+    """Runs containers. Every method is called from one event loop."""
 
     @property
     def separates_users(self) -> bool:
         """Whether each agent's programs run under a uid of their own (`sandbox.uid_of`), once open."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What whoever starts the server has to know before running programs of others, once open."""
 
     async def open(self) -> None:
         """Gets ready; ends whatever an earlier run of the same server left behind."""
 
     async def close(self) -> None:
         """Kills everything that is left."""
+
+    def traits(self, pod: PodRef) -> Traits:
+        """What the pod's containers are made of. Raises NoRuntime."""
+
+    async def start(self, spec: ContainerSpec, output: Output, pod_limits: Limits) -> Process:
+        """Returns once the program runs. Raises StartError and CreateError."""
+
+    async def remove_pod(self, pod: PodRef) -> None:
+        """Kills what is left of the pod and forgets its group and network; fine when there is none."""
+
+    async def dial(self, pod: PodRef, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to a port that the pod listens on. Raises ServiceUnavailable."""
+
+
+class Runtime(PodRuntime, Protocol):
+    """Runs containers on behalf of nodes."""
 
     def set_node(self, cluster: str, node: str, limits: Limits) -> None:
         """Makes the node's group or changes its limits. Limits that cannot be enforced are in `checks`."""
@@ -119,12 +230,3 @@ class Runtime(Protocol):
 
     def cpu_ms(self, cluster: str, node: str) -> int:
         """CPU time that the node's pods have used so far; never falls while the node exists."""
-
-    async def start(self, spec: ContainerSpec, output: Output, pod_limits: Limits) -> Process:
-        """Returns once the program runs. Raises StartError."""
-
-    async def remove_pod(self, pod: PodRef) -> None:
-        """Kills what is left of the pod and forgets its group and network; fine when there is none."""
-
-    async def dial(self, pod: PodRef, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection to a port that the pod listens on. Raises ServiceUnavailable."""

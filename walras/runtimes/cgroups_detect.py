@@ -53,35 +53,43 @@ def hierarchies(mountinfo: str, membership: str) -> list[Hierarchy]:
 
 @dataclass(frozen=True, slots=True)
 class Detected:
-    """The groups to use, or None, and a line about every controller that is not to be had."""
+    """The groups to use, or None, and a line about every controller that is not to be had.
+
+    `path`: where they are below every mount point; "" where that differs.
+    """
 
     groups: Groups | None
     notes: tuple[str, ...]
+    path: str = ""
 
 
-def detect(name: str, found: Sequence[Hierarchy] | None = None) -> Detected:
-    """Groups below one called `name`, made where this process already is, so that its own limits hold on."""
+def detect(name: str, found: Sequence[Hierarchy] | None = None, *, one_path: bool = False) -> Detected:
+    """Groups below one called `name`, made where this process already is, so that its own limits hold on.
+
+    `one_path`: at the root of each hierarchy of version 1 instead, where one path names them all.
+    """
     if found is None:
         found = hierarchies(read(Path("/proc/self/mountinfo")), read(Path("/proc/self/cgroup")))
-    first, first_notes = _version_1(name, found)
+    path = f"/{name}" if one_path else ""
+    first, first_notes = _version_1(name, found, one_path)
     if first is not None and "cpu" in first.controllers:
-        return Detected(first, tuple(first_notes))
-    second, second_notes = _version_2(name, found)
+        return Detected(first, tuple(first_notes), path)
+    second, second_notes, second_path = _version_2(name, found)
     if second is not None and ("cpu" in second.controllers or first is None):
-        return Detected(second, tuple(second_notes))
+        return Detected(second, tuple(second_notes), second_path)
     if not found:
         return Detected(None, ("no cgroup file system is mounted",))
-    return Detected(first, tuple(first_notes or second_notes))
+    return Detected(first, tuple(first_notes or second_notes), path)
 
 
-def _version_1(name: str, found: Sequence[Hierarchy]) -> tuple[Groups | None, list[str]]:
+def _version_1(name: str, found: Sequence[Hierarchy], one_path: bool) -> tuple[Groups | None, list[str]]:
     bases: dict[str, Path] = {}
     notes = []
     for controller in cgroups_v1.CONTROLLERS:
         places = [each for each in found if controller in each.controllers]
         if not places:
             continue
-        base = places[0].own / name
+        base = (places[0].mount_point if one_path else places[0].own) / name
         try:
             _try(GroupsV1({controller: base}))
             bases[controller] = base
@@ -94,7 +102,7 @@ def _version_1(name: str, found: Sequence[Hierarchy]) -> tuple[Groups | None, li
     return groups, notes
 
 
-def _version_2(name: str, found: Sequence[Hierarchy]) -> tuple[Groups | None, list[str]]:
+def _version_2(name: str, found: Sequence[Hierarchy]) -> tuple[Groups | None, list[str], str]:
     notes = []
     for place in [each for each in found if each.version == 2]:
         for parent in dict.fromkeys((place.own, place.mount_point)):
@@ -109,8 +117,9 @@ def _version_2(name: str, found: Sequence[Hierarchy]) -> tuple[Groups | None, li
                 notes.append(f"cgroup v2: {error.strerror} ({parent})")
                 continue
             missing = [each for each in cgroups_v2.CONTROLLERS if each not in available]
-            return groups, [f"cgroup v2: no {each} controller in {parent}" for each in missing]
-    return None, notes
+            path = f"/{(parent / name).relative_to(place.mount_point)}"
+            return groups, [f"cgroup v2: no {each} controller in {parent}" for each in missing], path
+    return None, notes, ""
 
 
 def _cores_milli() -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from walras.runtimes.cgroups_detect import Detected, detect
+from walras.runtimes.handlers import offers
 from walras.runtimes.probe import Probed, probe
 from walras.runtimes.spawn import Spawner
 
@@ -45,7 +46,7 @@ def checks(data_dir: Path) -> list[Check]:
         with suppress(OSError):
             detected.groups.remove(())
     found = asyncio.run(_probe(detected, data_dir))
-    return [_linux(), *_sandbox(found), *_groups(detected), _open_files()]
+    return [_linux(), *_sandbox(found), *_groups(detected), _open_files(), *_runtimes(data_dir)]
 
 
 async def _probe(detected: Detected, data_dir: Path) -> Probed:
@@ -88,3 +89,8 @@ def _groups(detected: Detected) -> Iterator[Check]:
 def _open_files() -> Check:
     most = os.sysconf("SC_OPEN_MAX")
     return Check("open files", most >= _OPEN_FILES_WANTED, str(most), f"ulimit -n {_OPEN_FILES_WANTED}")
+
+
+def _runtimes(data_dir: Path) -> Iterator[Check]:
+    for offer in offers(data_dir):
+        yield Check(f"runtime {offer.handler}", offer.make is not None, offer.detail, offer.advice)

@@ -12,9 +12,11 @@ from walras.core.clock import parse_rfc3339
 from walras.core.errors import WalrasError
 from walras.runtimes.admission import container_limits, pod_limits
 from walras.runtimes.backoff import Backoff, restarts
-from walras.runtimes.base import ContainerSpec, Process, StartError
+from walras.runtimes.base import ContainerSpec, CreateError, Process, StartError, Traits
 from walras.runtimes.environment import ConfigError, EnvSource, command, environment, gpu
-from walras.runtimes.sandbox import START_CODE, search_path
+from walras.runtimes.pulling import Puller
+from walras.runtimes.sandbox import START_CODE
+from walras.runtimes.security import security_of
 from walras.runtimes.status import CRASH_LOOP, Record
 from walras.runtimes.volumes import Volume, mounts
 
@@ -22,10 +24,8 @@ if TYPE_CHECKING:
     from walras.runtimes.podworker import PodWorker
 
 Object = dict[str, Any]
-NO_COMMAND: Final = (
-    'container "{name}" has no command: the process runtime runs programs of this machine '
-    'and pulls no images (image "{image}")'
-)
+# As often as the kubelet looks at a pod again when a container could not be made.
+_CREATE_AGAIN_S: Final = 10.0
 
 
 class ContainerLoop:
@@ -37,6 +37,7 @@ class ContainerLoop:
         self._worker, self._services = worker, worker.services
         self._container, self._record, self._volumes = container, record, volumes
         self._backoff = Backoff()
+        self._puller = Puller(worker, container, record)
         self._policy = worker.pod["spec"].get("restartPolicy", "Always")
 
     async def run(self) -> bool:
@@ -74,6 +75,13 @@ class ContainerLoop:
 
     async def _attempt(self) -> bool:
         """Runs the container once; False when it could not even be tried before the pod is to end."""
+        while not self._worker.stopping:
+            if (tried := await self._once()) is not None:
+                return tried
+        return False
+
+    async def _once(self) -> bool | None:
+        """None when the container could not be made, which was waited out."""
         spec = await self._configured()
         if spec is None:
             return False
@@ -89,6 +97,10 @@ class ContainerLoop:
         except StartError as error:
             self._failed(error)
             return True
+        except CreateError as error:
+            self._refused("CreateContainerError", error.message)
+            await (worker.pause(_CREATE_AGAIN_S) if error.again else worker.ending())
+            return None
         else:
             await self._watch(process)
             return True
@@ -103,7 +115,8 @@ class ContainerLoop:
 
     async def _watch(self, process: Process) -> None:
         record, worker, clock = self._record, self._worker, self._services.clock
-        record.run(process.id, clock.now_ms())
+        scheme = self._traits().scheme
+        record.run(f"{scheme}://{process.id}", clock.now_ms())
         worker.processes[record.name] = process
         worker.publish()
         worker.event("Normal", "Started", f"Started container {record.name}")
@@ -119,10 +132,14 @@ class ContainerLoop:
 
     async def _configured(self) -> ContainerSpec | None:
         """Waits for what the container refers to; None when the pod is to end before."""
-        worker, record = self._worker, self._record
+        worker = self._worker
         while not worker.stopping:
+            traits = self._traits()
+            image_id = await self._puller.ready(traits.images) if traits.images is not None else ""
+            if traits.images is not None and not image_id:
+                return None
             try:
-                spec = self._spec()
+                spec = self._spec(traits, image_id)
             except ConfigError as error:
                 self._refused("CreateContainerConfigError", error.message)
                 await worker.configs_changed()
@@ -130,10 +147,7 @@ class ContainerLoop:
             except WalrasError as error:
                 self._refused("CreateContainerError", error.message)
             else:
-                if spec.argv:
-                    return spec
-                message = NO_COMMAND.format(name=record.name, image=record.image)
-                self._refused("CreateContainerError", message)
+                return spec
             await worker.ending()
         return None
 
@@ -144,23 +158,33 @@ class ContainerLoop:
         self._worker.publish()
         self._worker.event("Warning", "Failed", f"Error: {message}")
 
-    def _spec(self) -> ContainerSpec:
+    def _traits(self) -> Traits:
+        return self._services.runtime.traits(self._worker.ref)
+
+    def _spec(self, traits: Traits, image_id: str) -> ContainerSpec:
         worker, container = self._worker, self._container
         source = EnvSource(worker.pod, worker.node, worker.lookup)
         devices = gpu(worker.node) if _asks_for_gpu(container) else None
-        base = {"PATH": search_path(), "HOSTNAME": worker.ref.name[:63], "HOME": "/tmp"}  # noqa: S108
-        base |= {"LANG": "C.UTF-8", **(devices.env if devices else {})}
-        env = environment(source, container, base)
+        env = environment(source, container, {**traits.env, **(devices.env if devices else {})})
+        given, has_images = str(container.get("workingDir") or ""), traits.images is not None
+        directory = posixpath.normpath("/" + given.lstrip("/")) if given or not has_images else ""
         return ContainerSpec(
             pod=worker.ref,
             name=container["name"],
             attempt=self._record.restarts,
-            argv=command(container, env),
+            command=command(container.get("command"), env),
+            args=command(container.get("args"), env),
+            image=self._record.image,
+            image_id=image_id,
             env=env,
-            working_dir=posixpath.normpath("/" + str(container.get("workingDir") or "").lstrip("/")),
-            mounts=mounts(container, self._volumes, env),
+            working_dir=directory,
+            mounts=mounts(container, self._volumes, env, whole=has_images),
             devices=devices.devices if devices else (),
             limits=container_limits(container),
+            security=security_of(worker.pod, container),
+            tty=bool(container.get("tty")),
+            stdin=bool(container.get("stdin")),
+            stdin_once=bool(container.get("stdinOnce")),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -42,10 +42,9 @@ def expand(text: str, env: Mapping[str, str]) -> str:
     return _REFERENCE.sub(value, text)
 
 
-def command(container: Object, env: Mapping[str, str]) -> tuple[str, ...]:
-    """The command line, empty when the container names no command."""
-    words = [*(container.get("command") or ()), *(container.get("args") or ())]
-    return tuple(expand(str(word), env) for word in words) if container.get("command") else ()
+def command(words: Iterable[object] | None, env: Mapping[str, str]) -> tuple[str, ...]:
+    """A container's `command` or its `args`, with variables."""
+    return tuple(expand(str(word), env) for word in words or ())
 
 
 def field_value(pod: Object, path: str) -> str:

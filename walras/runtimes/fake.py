@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from walras.core.errors import ServiceUnavailable
 from walras.runtimes.attaching import Attached, Fan
 from walras.runtimes.base import (
     ContainerSpec,
+    CreateError,
     ExitStatus,
+    Images,
     Limits,
     Output,
     PodRef,
     Session,
     StartError,
+    Traits,
     Wish,
+    no_runtime,
 )
 
 
@@ -70,15 +74,26 @@ class FakeRuntime:
     """See base.Runtime. `refuse` may give a message with which a start fails."""
 
     separates_users = False
+    warnings = ()
 
     def __init__(
-        self, refuse: Callable[[ContainerSpec], str] | None = None, *, stubborn: bool = False
+        self,
+        refuse: Callable[[ContainerSpec], str] | None = None,
+        *,
+        stubborn: bool = False,
+        images: Images | None = None,
+        handlers: Collection[str] = ("",),
     ) -> None:
         self.processes: list[FakeProcess] = []
         self.nodes: dict[tuple[str, str], Limits] = {}
         self.removed_pods: list[PodRef] = []
         self.used_ms: dict[tuple[str, str], int] = {}
-        self._refuse, self._stubborn = refuse, stubborn
+        self._refuse, self._stubborn, self._images, self._handlers = refuse, stubborn, images, handlers
+
+    def traits(self, pod: PodRef) -> Traits:
+        if pod.handler not in self._handlers:
+            raise no_runtime(pod.handler)
+        return Traits("fake", {"HOSTNAME": pod.name}, self._images)
 
     async def open(self) -> None:
         pass
@@ -101,6 +116,8 @@ class FakeRuntime:
 
     async def start(self, spec: ContainerSpec, output: Output, pod_limits: Limits) -> FakeProcess:
         del pod_limits
+        if not spec.command and self._images is None:
+            raise CreateError(f'container "{spec.name}" has no command')
         if self._refuse is not None and (message := self._refuse(spec)):
             raise StartError(message)
         process = FakeProcess(f"fake-{len(self.processes)}", spec, Fan(output), self._stubborn)

@@ -27,7 +27,8 @@ def adapted(spec: ContainerSpec, mark: str) -> ContainerSpec:
     working_dir = _rewritten(spec.working_dir, spec.mounts)
     return replace(
         spec,
-        argv=rewritten(spec.argv, spec.mounts),
+        command=rewritten(spec.command, spec.mounts),
+        args=rewritten(spec.args, spec.mounts),
         env={**env, MARK: mark, CONTAINER_MARK: mark_of(spec)},
         working_dir=working_dir if os.path.isdir(working_dir) else "/",
     )

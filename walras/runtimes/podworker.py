@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Literal
 
@@ -12,7 +13,7 @@ import structlog
 
 from walras.core.errors import WalrasError
 from walras.runtimes.admission import not_given, refusal
-from walras.runtimes.base import PodRef, Process
+from walras.runtimes.base import NoRuntime, PodRef, Process
 from walras.runtimes.container import ContainerLoop, gather
 from walras.runtimes.environment import ConfigError, EnvSource
 from walras.runtimes.publisher import Publisher
@@ -26,7 +27,7 @@ Object = dict[str, Any]
 # Why a pod ends: it is deleted; its node is taken away; the server stops and will start it again.
 Ending = Literal["deleted", "node", "shutdown"]
 KILLED: Final = 137
-_VOLUME_RETRY_S: Final = 5.0
+_RETRY_S: Final = 5.0
 _RENEW_AT: Final = 0.8
 _RESTARTED: Final = "the server that ran the pod was restarted"
 _NODE_GONE: Final = Verdict(
@@ -155,13 +156,13 @@ class PodWorker:
 
     async def _live(self) -> None:
         self._recover()
-        if self._verdict is not None or self.stopping:
+        if self._verdict is not None or self.stopping or not await self._handled():
             return
         self._verdict = refusal(self.pod, self.node, self._others())
         if self._verdict is not None:
             self.event("Warning", self._verdict.reason, self._verdict.message)
             return
-        if ignored := not_given(self.pod):
+        if ignored := not_given(self.pod, self.services.runtime.traits(self.ref)):
             self.event("Warning", "Ignored", ignored)
         volumes = await self._volumes()
         if volumes is None:
@@ -191,6 +192,27 @@ class PodWorker:
             ]
         )
 
+    async def _handled(self) -> bool:
+        """Finds the runtime that the pod's class names; False when there is none before the pod is to end."""
+        said = ""
+        while not self.stopping:
+            try:
+                self.ref = replace(self.ref, handler=self.services.handler(self.cluster, self.pod))
+                self.services.runtime.traits(self.ref)
+            except WalrasError as error:
+                message = f"Failed to create pod sandbox: {error.message}"
+                if message != said:
+                    self.event("Warning", "FailedCreatePodSandBox", message)
+                    self.publish()
+                said = message
+                if isinstance(error, NoRuntime):
+                    await self.ending()
+                else:
+                    await self.pause(_RETRY_S)
+            else:
+                return True
+        return False
+
     def _recover(self) -> None:
         """What ran under an earlier server was killed with it."""
         for record in (*self._inits, *self._mains):
@@ -214,7 +236,7 @@ class PodWorker:
                     await self.configs_changed()
                 elif isinstance(error, OSError):
                     # A full disk is full until somebody makes room, which nothing tells of.
-                    await self.pause(_VOLUME_RETRY_S)
+                    await self.pause(_RETRY_S)
                 else:
                     await self.ending()
         return None

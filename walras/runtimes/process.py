@@ -7,7 +7,6 @@ import hashlib
 import os
 import signal
 import subprocess
-from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -21,47 +20,35 @@ from walras.runtimes import procfs
 from walras.runtimes.attaching import Attached, Fan
 from walras.runtimes.base import (
     ContainerSpec,
+    CreateError,
     ExitStatus,
     Limits,
     Output,
     PodRef,
     Session,
     StartError,
+    Traits,
     Wish,
 )
-from walras.runtimes.cgroups import GroupPath, Groups, group_name, kill_all
-from walras.runtimes.cgroups_detect import detect
+from walras.runtimes.cgroups import GroupPath, group_name, kill_all
 from walras.runtimes.dial import connect
 from walras.runtimes.entering import Entered, enter
 from walras.runtimes.launch import Launched, launch
 from walras.runtimes.plain import MARK, adapted, rewritten
 from walras.runtimes.probe import Probed, probe
-from walras.runtimes.sandbox import Mode, Sandbox
+from walras.runtimes.sandbox import Mode, Sandbox, search_path
+from walras.runtimes.shares import POD_PIDS_MAX, Shares, Sharing
 from walras.runtimes.spawn import Spawner
-from walras.runtimes.throttle import Throttle
 
 log = structlog.get_logger(__name__)
 
-POD_PIDS_MAX: Final = 1024
+NO_COMMAND: Final = (
+    'container "{name}" has no command: the process runtime runs programs of this machine '
+    'and pulls no images (image "{image}")'
+)
 # Programs that may be in one container at a time beside its own.
 ENTERED_MAX: Final = 32
-_REMEMBERED_NODES: Final = 4096
 _NUMBERS = count(1)
-
-
-@dataclass
-class _Node:
-    """`ended_ns` is CPU time of containers that are gone; only used where no cgroup counts it."""
-
-    path: GroupPath
-    limits: Limits
-    throttle: Throttle | None = None
-    containers: set[Container] = field(default_factory=set)
-    ended_ns: int = 0
-
-    def uncounted_cpu_ns(self) -> int:
-        """CPU time of all its containers, past and present, as /proc tells it."""
-        return self.ended_ns + sum(each.cpu_ns() for each in self.containers)
 
 
 @dataclass
@@ -168,23 +155,27 @@ class Container:
             await started.kill()
 
 
-class ProcessRuntime:
+class ProcessRuntime(Sharing):
     """See base.Runtime. `mode` None takes the best that this machine lets the server do."""
 
     name = "process"
 
-    def __init__(self, data_dir: Path, *, mode: Mode | None = None, use_cgroups: bool = True) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        mode: Mode | None = None,
+        use_cgroups: bool = True,
+        shares: Shares | None = None,
+    ) -> None:
+        super().__init__(shares or Shares(data_dir, use_cgroups=use_cgroups))
         self._data_dir = data_dir.resolve()
-        self._mark = hashlib.sha256(str(self._data_dir).encode()).hexdigest()[:12]
+        self._mark = self.shares.mark
         self._wanted_mode = mode
-        self._use_cgroups = use_cgroups
         self.spawner = Spawner()
-        self.groups: Groups | None = None
         self.probed: Probed | None = None
         self._sandbox: Sandbox | None = None
-        self._nodes: dict[tuple[str, str], _Node] = {}
         self._pods: dict[str, _Pod] = {}
-        self._final_ms: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     @property
     def separates_users(self) -> bool:
@@ -199,111 +190,42 @@ class ProcessRuntime:
             "pods are not shut in: run only programs that you trust; `walras doctor` says what is missing",
         )
 
+    def traits(self, pod: PodRef) -> Traits:
+        env = {"PATH": search_path(), "HOSTNAME": pod.name[:63], "HOME": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108
+        return Traits("process", env)
+
     async def open(self) -> None:
-        detected = detect(f"walras-{self._mark}") if self._use_cgroups else None
-        self.groups = detected.groups if detected is not None else None
-        if self.groups is not None:
-            await kill_all(self.groups, ())
+        await self.shares.open()
         for pid in procfs.marked(MARK, self._mark):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         identities = self._data_dir / "runtime"
-        self.probed = await probe(self.spawner, self._wanted_mode, detected, self._data_dir, identities)
+        self.probed = await probe(
+            self.spawner, self._wanted_mode, self.shares.detected, self._data_dir, identities
+        )
         self._sandbox = self.probed.sandbox
         log.info("runtime ready", mode=self.probed.sandbox.mode, notes=list(self.probed.notes))
 
     async def close(self) -> None:
-        for cluster, node in list(self._nodes):
-            await self.remove_node(cluster, node)
+        await self.shares.close()
         for pod in self._pods.values():
             pod.close()
         self._pods.clear()
-        if self.groups is not None:
-            await kill_all(self.groups, ())
         self.spawner.close()
-
-    # Nodes
-
-    def _node(self, cluster: str, node: str) -> _Node:
-        found = self._nodes.get((cluster, node))
-        if found is None:
-            path = (group_name("agent", cluster), group_name("node", node))
-            found = self._nodes[cluster, node] = _Node(path, Limits())
-            self._enforce(path, Limits())
-        return found
-
-    def _enforce(self, path: GroupPath, limits: Limits) -> None:
-        if self.groups is None:
-            return
-        try:
-            self.groups.make(path, limits)
-        except OSError as error:
-            log.warning("limit not enforced", group="/".join(path), limits=str(limits), error=str(error))
-
-    def set_node(self, cluster: str, node: str, limits: Limits) -> None:
-        found = self._node(cluster, node)
-        if found.limits == limits:
-            return
-        found.limits = limits
-        self._enforce(found.path, limits)
-        if self.groups is not None and "cpu" in self.groups.controllers:
-            return
-        if found.throttle is not None:
-            found.throttle.close()
-            found.throttle = None
-        if limits.cpu_milli is not None:
-            containers = found.containers
-            found.throttle = Throttle(
-                lambda: [pid for each in containers for pid in each.pids()], found.uncounted_cpu_ns
-            )
-            found.throttle.start(limits.cpu_milli)
-
-    async def remove_node(self, cluster: str, node: str) -> None:
-        found = self._nodes.get((cluster, node))
-        if found is None:
-            return
-        if self.groups is not None:
-            while self.groups.pids(found.path):
-                self.groups.kill(found.path)
-                await asyncio.sleep(0.001)
-        await asyncio.gather(*(each.kill() for each in list(found.containers)))
-        if self._nodes.get((cluster, node)) is not found:
-            return
-        self._final_ms[cluster, node] = self.cpu_ms(cluster, node)
-        while len(self._final_ms) > _REMEMBERED_NODES:
-            self._final_ms.popitem(last=False)
-        del self._nodes[cluster, node]
-        if found.throttle is not None:
-            found.throttle.close()
-        if self.groups is not None:
-            await kill_all(self.groups, found.path)
-            with suppress(OSError):
-                self.groups.remove_empty(found.path[:1])
-
-    def cpu_ms(self, cluster: str, node: str) -> int:
-        found = self._nodes.get((cluster, node))
-        if found is None:
-            return self._final_ms.get((cluster, node), 0)
-        if self.groups is not None and (used_ns := self.groups.cpu_ns(found.path)):
-            return used_ns // 1_000_000
-        return found.uncounted_cpu_ns() // 1_000_000
 
     # Pods and containers
 
     def _pod(self, ref: PodRef) -> _Pod:
         found = self._pods.get(ref.uid)
         if found is None:
-            path = (*self._node(ref.cluster, ref.node).path, group_name("pod", ref.uid))
-            found = self._pods[ref.uid] = _Pod(path)
+            found = self._pods[ref.uid] = _Pod(self.shares.pod_path(ref))
         return found
 
-    async def _prepare(self, pod: _Pod, limits: Limits) -> None:
+    async def _prepare(self, ref: PodRef, pod: _Pod, limits: Limits) -> None:
         async with pod.ready:
             if pod.prepared:
                 return
-            self._enforce(
-                pod.path, Limits(limits.cpu_milli, limits.memory_bytes, limits.pids or POD_PIDS_MAX)
-            )
+            self.shares.enforce_pod(ref, limits)
             if self._sandbox is not None and self._sandbox.mode == "root":
                 pod.network = await self.spawner.make_network()
             pod.prepared = True
@@ -318,11 +240,13 @@ class ProcessRuntime:
 
     async def start(self, spec: ContainerSpec, output: Output, pod_limits: Limits) -> Container:
         assert self._sandbox is not None, "open comes first"
-        pod, node = self._pod(spec.pod), self._node(spec.pod.cluster, spec.pod.node)
+        if not spec.command:
+            raise CreateError(NO_COMMAND.format(name=spec.name, image=spec.image))
+        pod = self._pod(spec.pod)
         path = (*pod.path, group_name("container", f"{spec.name}-{spec.attempt}"))
         try:
-            await self._prepare(pod, pod_limits)
-            self._enforce(path, spec.limits)
+            await self._prepare(spec.pod, pod, pod_limits)
+            self.shares.enforce(path, spec.limits)
             entrances = self.groups.entrances(path) if self.groups is not None else ()
             if self._sandbox.mode == "plain":
                 spec = adapted(spec, self._mark)
@@ -338,7 +262,7 @@ class ProcessRuntime:
                 await kill_all(self.groups, path)
             raise
         container = Container(self, spec, path, started, fan)
-        node.containers.add(container)
+        self.shares.join(spec.pod, container)
         pod.containers.add(container)
         return container
 
@@ -367,9 +291,7 @@ class ProcessRuntime:
     def forget(self, container: Container, used_ns: int) -> None:
         """The container has ended and everything of it is gone."""
         ref = container.spec.pod
-        if (node := self._nodes.get((ref.cluster, ref.node))) is not None:
-            node.containers.discard(container)
-            node.ended_ns += used_ns
+        self.shares.leave(ref, container, used_ns)
         if (pod := self._pods.get(ref.uid)) is not None:
             pod.containers.discard(container)
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from walras.core.clock import Clock
+from walras.core.errors import NotFound
 from walras.kube.access.accounts import Accounts, node_of
 from walras.kube.access.mounting import DEFAULT
+from walras.kube.admission.small import RUNTIME_CLASSES
 from walras.kube.api import API
 from walras.kube.objects import ACCOUNTS
 from walras.runtimes.base import Runtime
@@ -84,6 +86,16 @@ class Services:
         return self.accounts.issue(
             cluster, account, audiences=audiences, lifetime_s=lifetime_s, bound=pod, node=node
         )
+
+    def handler(self, cluster: str, pod: Object) -> str:
+        """What the pod's RuntimeClass calls the runtime of its pods; "" without one. Raises NotFound."""
+        name = str(pod["spec"].get("runtimeClassName") or "")
+        if not name:
+            return ""
+        found = self.api.find(cluster, RUNTIME_CLASSES, "", name)
+        if found is None:
+            raise NotFound(f'{RUNTIME_CLASSES} "{name}" not found')
+        return str(found["handler"])
 
     def event(self, cluster: str, about: Object, type_: str, reason: str, message: str) -> None:
         self.recorder.event(cluster, about, type_, reason, message, component=COMPONENT)

@@ -29,6 +29,7 @@ class Record:
     last: Object = field(default_factory=dict)
     restarts: int = 0
     container_id: str = ""
+    image_id: str = ""
 
     @property
     def running(self) -> bool:
@@ -57,9 +58,10 @@ class Record:
         self.state = {"waiting": {"reason": reason, **({"message": message} if message else {})}}
 
     def run(self, container_id: str, now_ms: int) -> None:
+        """It runs, under an id with its scheme."""
         if self.ended is not None:
             self.last = self.state
-        self.container_id = f"process://{container_id}"
+        self.container_id = container_id
         self.state = {"running": {"startedAt": rfc3339(now_ms)}}
 
     def end(self, code: int, now_ms: int, *, oom_killed: bool = False, failure: str = "") -> None:
@@ -84,7 +86,7 @@ class Record:
             "ready": done if self.init else self.running,
             "restartCount": self.restarts,
             "image": self.image,
-            "imageID": "",
+            "imageID": self.image_id,
             "started": self.running,
         }
         if self.container_id:
@@ -116,6 +118,7 @@ def _records(containers: Iterable[Object], statuses: Iterable[Object], *, init: 
             record.last = dict(status.get("lastState") or {})
             record.restarts = int(status.get("restartCount") or 0)
             record.container_id = str(status.get("containerID") or "")
+            record.image_id = str(status.get("imageID") or "")
         found.append(record)
     return found
 

@@ -255,20 +255,27 @@ def _put(directory: Path, name: str, file: File, owner: int) -> None:
     fresh.replace(path)
 
 
-def mounts(container: Object, volumes: Mapping[str, Volume], env: Mapping[str, str]) -> tuple[Mount, ...]:
-    """Where the container sees its volumes. Raises ConfigError for a place that is not to be had."""
+def mounts(
+    container: Object, volumes: Mapping[str, Volume], env: Mapping[str, str], *, whole: bool = False
+) -> tuple[Mount, ...]:
+    """Where the container sees its volumes. Raises ConfigError for a place that is not to be had.
+
+    `whole`: its file system is all its own, and whoever mounts there is not led astray by symbolic links.
+    """
     found: list[Mount] = []
     for each in container.get("volumeMounts") or ():
         name, target = str(each["name"]), posixpath.normpath("/" + str(each["mountPath"]).lstrip("/"))
         if name not in volumes:
             raise ConfigError(f'volume "{name}" is not in the pod')
-        if _holds(target, OWN_DIRECTORY) or any(_holds(taken, target) for taken in _TAKEN):
+        if not whole and (_holds(target, OWN_DIRECTORY) or any(_holds(taken, target) for taken in _TAKEN)):
             raise ConfigError(f"mountPath {target}: the process runtime keeps this place for the system")
         volume = volumes[name]
         path = volume.path
         if sub_path := expand(str(each.get("subPathExpr") or ""), env) or str(each.get("subPath") or ""):
             path = _inside(volume, sub_path)
         found.append(Mount(str(path), target, bool(each.get("readOnly")) or not volume.writable))
+    if whole:
+        return tuple(found)
     # What the pod did not ask for does not stand in the way of what it did.
     account = next((each for each in found if each.target == mounting.MOUNT_PATH), None)
     if account is not None and any(account.target.startswith(each.target + "/") for each in found):

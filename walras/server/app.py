@@ -27,8 +27,8 @@ from walras.kube.serve.certified import listen
 from walras.kube.serve.server import serve as serve_http
 from walras.kube.store.sqlite import SqliteStore
 from walras.kube.verbs import Verbs
+from walras.runtimes.handlers import PROCESS, offers, runtimes
 from walras.runtimes.kubelet import Kubelet
-from walras.runtimes.process import ProcessRuntime
 from walras.server import log, memory, tls
 from walras.server.system import SystemClock, SystemIds
 from walras.tenants.planes import ControlPlanes
@@ -54,6 +54,8 @@ class Options:
     certificates: tuple[str, int] | None = None
     # What URLs of agents' webhooks may lead to beside public addresses.
     webhook_networks: tuple[Network, ...] = ()
+    # Which runtime runs the pods that name none.
+    runtime: str = PROCESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,9 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         ) from error
     url = f"https://{_address(options.host)}:{port}"
 
-    api = API(store, clock, ids)
+    offered = offers(options.data)
+    runtime = runtimes(options.data, options.runtime, offered)
+    api = API(store, clock, ids, handlers=[each.handler for each in offered if each.make is not None])
     if not api.has_cluster(FLEET):
         await api.create_cluster(FLEET)
     planes = ControlPlanes(
@@ -117,7 +121,6 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     )
     await stack.enter_async_context(_running(planes))
     operator_file = _write_kubeconfig(options.data, url, certificates.ca_pem, planes.operator_token)
-    runtime = ProcessRuntime(options.data)
     kubelet = Kubelet(api, runtime, clock, planes.recorder, options.data, accounts=planes.accounts)
     exchange = Exchange(
         api,

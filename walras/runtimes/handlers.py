@@ -1,0 +1,48 @@
+"""Which runtimes a server has on this machine, and why not the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from walras.core.errors import Invalid
+from walras.runtimes.base import PodRuntime
+from walras.runtimes.dispatch import Runtimes
+from walras.runtimes.process import ProcessRuntime
+from walras.runtimes.shares import Shares
+
+PROCESS: Final = "process"
+CONTAINER: Final = "container"
+VM: Final = "vm"
+HANDLERS: Final = (PROCESS, CONTAINER, VM)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A runtime by its handler. `make` is None where it is not to be had; `detail` says what or why not."""
+
+    handler: str
+    make: Callable[[Shares], PodRuntime] | None
+    detail: str
+    advice: str = ""
+
+
+def offers(data_dir: Path) -> list[Offer]:
+    """What there is for each handler. Looks at what is installed, starts nothing."""
+    process = Offer(
+        PROCESS, lambda shares: ProcessRuntime(data_dir, shares=shares), "programs of this machine"
+    )
+    return [process, *(Offer(each, None, "not there yet", "use another") for each in (CONTAINER, VM))]
+
+
+def runtimes(data_dir: Path, default: str, found: list[Offer]) -> Runtimes:
+    """Everything that is `found`. Raises Invalid when `default` is not."""
+    chosen = next(each for each in found if each.handler == default)
+    if chosen.make is None:
+        advice = f": {chosen.advice}" if chosen.advice else ""
+        raise Invalid(f"--runtime {default}: {chosen.detail}{advice}")
+    made = [each for each in found if each.make is not None]
+    shares = Shares(data_dir, one_path=any(each.handler == CONTAINER for each in made))
+    return Runtimes(shares, {each.handler: each.make(shares) for each in made if each.make}, default)
