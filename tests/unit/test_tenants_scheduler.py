@@ -302,6 +302,6 @@ def test_a_pod_that_claims_devices_waits_instead_of_running_without_them() -> No
         await world.create("pods", pod("train", resourceClaims=[claim]))
         await world.settle()
         said = scheduled(world.api.get(AGENT, "pods", "default", "train"))["message"]
-        assert said == "0/1 nodes are available: 1 cannot allocate all claims."
+        assert said == '0/1 nodes are available: pod "default/train": ResourceClaim not created yet.'
 
     tell(story)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
-from walras.core.errors import WalrasError
+from walras.core.errors import Invalid, WalrasError
 from walras.core.quantity import parse_milli, parse_quantity
 from walras.devices.request import GpuRequest, gpu_request, is_gpu_resource
 
@@ -41,6 +41,8 @@ class Demand:
     # On its way out.
     leaving: bool = False
     generation: int = 0
+    # Whether it has devices by ResourceClaims.
+    claims: bool = False
 
     def is_of(self, pod: Raw) -> bool:
         """Whether it still says what the pod's newest state does, without reading all of that."""
@@ -53,10 +55,13 @@ def demand_of(pod: Raw, priority: int = 0) -> Demand:
     """Raises Invalid for a GPU request that no node can have, or a quantity that is none."""
     spec = pod["spec"]
     affinity = spec.get("affinity") or {}
+    gpu = gpu_request(spec)
+    if gpu is not None and spec.get("resourceClaims"):
+        raise Invalid("a pod asks for GPUs by limits of its containers or by resource claims, not by both")
     return Demand(
         name=pod["metadata"]["name"],
         requests=_requests(spec),
-        gpu=gpu_request(spec),
+        gpu=gpu,
         node_selector=spec.get("nodeSelector") or {},
         affinity=affinity.get("nodeAffinity") or {},
         tolerations=tuple(spec.get("tolerations") or ()),
@@ -77,6 +82,7 @@ def _relations(pod: Raw, priority: int) -> dict[str, Any]:
         "priority": priority,
         "leaving": "deletionTimestamp" in metadata,
         "generation": metadata.get("generation", 0),
+        "claims": bool(spec.get("resourceClaims")),
     }
 
 

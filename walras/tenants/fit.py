@@ -29,6 +29,7 @@ from walras.tenants.demands import ANY, Demand, Port, Raw, amount
 LEASE_LABEL: Final = "walras.dev/lease"
 BID_LABEL: Final = "walras.dev/bid"
 DEVICES_ANNOTATION: Final = "walras.dev/devices"
+CLAIMS_KEPT_OUT: Final = "node(s) whose devices pods have by their limits"
 
 
 _UNSCHEDULABLE_TAINT: Final = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
@@ -73,11 +74,14 @@ class Usage:
     requests: Counter[str] = field(default_factory=Counter)
     gpus: list[GpuRequest] = field(default_factory=list)
     ports: Counter[Port] = field(default_factory=Counter)
+    # Pods that have devices by ResourceClaims.
+    claiming: int = 0
 
     def add(self, demand: Demand) -> None:
         self.pods += 1
         self.requests.update(demand.requests)
         self.ports.update(demand.ports)
+        self.claiming += demand.claims
         if demand.gpu is not None:
             self.gpus.append(demand.gpu)
 
@@ -85,11 +89,12 @@ class Usage:
         self.pods -= 1
         self.requests.subtract(demand.requests)
         self.ports.subtract(demand.ports)
+        self.claiming -= demand.claims
         if demand.gpu is not None:
             self.gpus.remove(demand.gpu)
 
     def copy(self) -> Usage:
-        return Usage(self.pods, self.requests.copy(), list(self.gpus), self.ports.copy())
+        return Usage(self.pods, self.requests.copy(), list(self.gpus), self.ports.copy(), self.claiming)
 
     def clashes(self, ports: Iterable[Port]) -> bool:
         """Whether a pod has one of these ports at the same address, or at all of them."""
@@ -171,7 +176,7 @@ def refusals(demand: Demand, node: Node, usage: Usage, held: frozenset[str] = fr
             return [f"node(s) had untolerated taint {{{taint.get('key')}: {taint.get('value', '')}}}"]
     if not selected(demand, node):
         return ["node(s) didn't match Pod's node affinity/selector"]
-    if node.is_lease and demand.gpu is None:
+    if node.is_lease and demand.gpu is None and not demand.claims:
         return ["node(s) of a lease only take pods that ask for a GPU"]
     if node.bid != demand.name and node.bid in held:
         return ["node(s) were won by another pod's bid"]
@@ -202,10 +207,10 @@ def selected(demand: Demand, node: Node) -> bool:
     required = demand.affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
     if required is None:
         return True
-    return any(_term_matches(term, node) for term in required.get("nodeSelectorTerms") or ())
+    return any(term_matches(term, node) for term in required.get("nodeSelectorTerms") or ())
 
 
-def _term_matches(term: Raw, node: Node) -> bool:
+def term_matches(term: Raw, node: Node) -> bool:
     expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
     # A term that says nothing matches nothing.
     if not expressions and not fields:
@@ -229,7 +234,12 @@ def _shortages(demand: Demand, node: Node, usage: Usage) -> list[str]:
     for name, asked in demand.requests.items():
         if asked and usage.requests[name] + asked > node.allocatable.get(name, 0):
             short.append(f"Insufficient {name}")
-    if demand.gpu is not None and not _packs([*usage.gpus, demand.gpu], node.devices):
+    if demand.claims and node.devices and usage.gpus:
+        # A lease serves limits or claims, whoever came first: nobody gets a share twice.
+        short.append(CLAIMS_KEPT_OUT)
+    if demand.gpu is None:
+        return short
+    if (node.devices and usage.claiming) or not _packs([*usage.gpus, demand.gpu], node.devices):
         short.append(f"Insufficient {_gpu_shortage(demand.gpu, node, usage)}")
     return short
 
@@ -286,7 +296,7 @@ def _score(demand: Demand, node: Node, usage: Usage, among: Among | None) -> tup
     preferred = sum(
         int(term.get("weight", 0))
         for term in demand.affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
-        if _term_matches(term.get("preference") or {}, node)
+        if term_matches(term.get("preference") or {}, node)
     )
     left_milli = node.gpu_milli - sum(gpu.total_milli for gpu in usage.gpus)
     left_over = sum(

@@ -14,6 +14,8 @@ from walras.tenants.account_tokens import AccountTokenController
 from walras.tenants.agents import AgentController, prepare_fleet
 from walras.tenants.aggregation import AggregationController
 from walras.tenants.certificates import CertificateController
+from walras.tenants.claims.reservations import ReservationController
+from walras.tenants.claims.templates import ClaimTemplateController
 from walras.tenants.controller import Manager
 from walras.tenants.cronjobs import CronJobController
 from walras.tenants.daemonsets import DaemonSetController
@@ -93,6 +95,8 @@ class ControlPlanes:
             DaemonSetController(*workloads),
             EndpointsController(api, manager),
             ClaimController(api, manager),
+            ClaimTemplateController(api, manager, recorder),
+            ReservationController(api, manager),
             AggregationController(api, manager),
             AccountTokenController(api, manager, self.accounts, ca_pem),
             ProtectionController(api, manager),

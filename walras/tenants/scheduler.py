@@ -15,6 +15,8 @@ from walras.core.clock import Clock
 from walras.core.errors import WalrasError
 from walras.kube.api import API, Change
 from walras.kube.transaction import Transaction
+from walras.tenants.claims.placing import Placing, Plan
+from walras.tenants.claims.pod import DEVICE_CLASSES, RESOURCE_CLAIMS, SLICES
 from walras.tenants.controller import Key, Manager
 from walras.tenants.demands import Demand, taken_by
 from walras.tenants.events import Recorder
@@ -58,6 +60,9 @@ class Scheduler:
             self._api.subscribe(NODES, self._node_changed),
             self._api.subscribe(PODS, self._pod_changed),
             self._api.subscribe(CLAIMS, self._claim_changed),
+            self._api.subscribe(RESOURCE_CLAIMS, self._devices_changed),
+            self._api.subscribe(SLICES, self._devices_changed),
+            self._api.subscribe(DEVICE_CLASSES, self._devices_changed),
             self._api.on_sleep(lambda cluster: self._views.pop(cluster, None)),
         ]
 
@@ -91,6 +96,14 @@ class Scheduler:
         view = self._views.get(change.cluster)
         if view is not None and any(waiting.claims for waiting in view.waiting.values()):
             view.wake()
+            self._enqueue_if_due(change.cluster, view)
+
+    def _devices_changed(self, change: Change) -> None:
+        view = self._views.get(change.cluster)
+        if view is not None:
+            if change.resource == RESOURCE_CLAIMS:
+                view.claims.pop((change.namespace, change.name), None)
+            view.wake_claiming()
             self._enqueue_if_due(change.cluster, view)
 
     def _pod_changed(self, change: Change) -> None:
@@ -140,10 +153,11 @@ class Scheduler:
 
     async def _pass(self, cluster: str, view: ClusterView) -> None:
         transaction = self._api.transaction()
+        placing = Placing(self._api, cluster, transaction, view.claims)
         tried: list[PodKey] = []
-        while len(tried) < PASS_MAX and (key := view.next()) is not None:
+        while len(tried) < PASS_MAX and not placing.is_spent and (key := view.next()) is not None:
             tried.append(key)
-            tried += self._schedule(transaction, cluster, view, key)
+            tried += self._schedule(transaction, cluster, view, key, placing)
         # What is left takes the cluster's next turn.
         self._enqueue_if_due(cluster, view)
         try:
@@ -151,6 +165,8 @@ class Scheduler:
         except WalrasError as error:
             # Nothing of it happened: what the API says counts again, after a while.
             view.paused = True
+            for claim in placing.written:
+                view.claims.pop(claim, None)
             for key in tried:
                 self._look_again(cluster, view, key)
             self._manager.retry(self, Key(cluster, "", ""), error)
@@ -169,13 +185,16 @@ class Scheduler:
         cluster: str,
         view: ClusterView,
         key: PodKey,
+        placing: Placing,
     ) -> Sequence[PodKey]:
         """Stages what becomes of the pod; other pods that have to go for it."""
         waiting = view.waiting[key]
-        choice = self._choose(cluster, view, key, waiting)
+        choice, plan = self._choose(cluster, view, key, waiting, placing)
         if choice.node is not None:
             assert waiting.demand is not None
             if self._verdicts.bind(transaction, cluster, key, waiting.uid, choice.node):
+                if plan is not None:
+                    plan.stage(choice.node)
                 view.assumed[key] = waiting.uid
                 view.place(key, choice.node, waiting.demand, waiting.uid)
                 view.leave(key)
@@ -237,30 +256,55 @@ class Scheduler:
         found = self._api.find(cluster, NAMESPACES, "", namespace)
         return labels(found) if found is not None else {}
 
-    def _choose(self, cluster: str, view: ClusterView, key: PodKey, waiting: Waiting) -> Choice:
+    def _choose(
+        self, cluster: str, view: ClusterView, key: PodKey, waiting: Waiting, placing: Placing
+    ) -> tuple[Choice, Plan | None]:
         if waiting.demand is None:
-            return Choice(None, waiting.fault)
+            return Choice(None, waiting.fault), None
         nodes = view.room(key, waiting.priority)
+        fault = self._unmounted(cluster, key, waiting)
+        if fault:
+            return Choice(None, f"0/{len(nodes)} nodes are available: {fault}."), None
+        among = self._among(cluster, view, waiting.demand)
         if waiting.wants_devices:
-            count = len(nodes)
-            return Choice(None, f"0/{count} nodes are available: {count} cannot allocate all claims.")
+            return self._with_claims(cluster, view, key, waiting.demand, placing, nodes, among)
+        # A pod whose bid won a node is like no other pod.
+        is_like_others = key[1] not in view.bids and among is None and not view.nominated
+        known = view.refused.get(waiting.kind) if is_like_others else None
+        if known is not None:
+            return Choice(None, known), None
+        choice = choose(waiting.demand, nodes, view.held, among)
+        if choice.node is None and is_like_others:
+            view.refused[waiting.kind] = choice.message
+        return choice, None
+
+    def _with_claims(
+        self,
+        cluster: str,
+        view: ClusterView,
+        key: PodKey,
+        demand: Demand,
+        placing: Placing,
+        nodes: Sequence[tuple[Node, Usage]],
+        among: Relation | None,
+    ) -> tuple[Choice, Plan | None]:
+        pod = self._api.find(cluster, PODS, *key)
+        if pod is None:
+            return Choice(None, "the pod is gone"), None
+        try:
+            plan = placing.plan(pod, among)
+        except WalrasError as error:
+            return Choice(None, f"0/{len(nodes)} nodes are available: {error.message}."), None
+        return choose(demand, nodes, view.held, plan), plan
+
+    def _unmounted(self, cluster: str, key: PodKey, waiting: Waiting) -> str:
+        """Why a volume of the pod is not to be had; "" where all are."""
         for claim in waiting.claims:
             found = self._api.find(cluster, CLAIMS, key[0], claim)
             if found is None or deleting(found):
                 fault = "not found" if found is None else "is being deleted"
-                return Choice(
-                    None, f'0/{len(nodes)} nodes are available: persistentvolumeclaim "{claim}" {fault}.'
-                )
-        # A pod whose bid won a node is like no other pod.
-        among = self._among(cluster, view, waiting.demand)
-        is_like_others = key[1] not in view.bids and among is None and not view.nominated
-        known = view.refused.get(waiting.kind) if is_like_others else None
-        if known is not None:
-            return Choice(None, known)
-        choice = choose(waiting.demand, nodes, view.held, among)
-        if choice.node is None and is_like_others:
-            view.refused[waiting.kind] = choice.message
-        return choice
+                return f'persistentvolumeclaim "{claim}" {fault}'
+        return ""
 
 
 def _is_ours(pod: Object) -> bool:

@@ -36,7 +36,7 @@ class Waiting:
     # Pods of equal kind get equal answers, where other pods do not matter.
     kind: bytes
     preempts: bool = True
-    # Whether it asks for devices by ResourceClaims, which nothing here allocates.
+    # Whether it asks for devices by ResourceClaims.
     wants_devices: bool = False
     # The node where room is being made for it.
     nominated: str = ""
@@ -60,6 +60,8 @@ class ClusterView:
     # Waiting pods to whom others matter, and nodes where room is being made for waiting pods.
     relating: set[PodKey] = field(default_factory=set)
     nominated: dict[PodKey, str] = field(default_factory=dict)
+    # ResourceClaims as we wrote them, not yet committed.
+    claims: dict[PodKey, Object] = field(default_factory=dict)
     # Between a commit that failed and its next try.
     paused: bool = False
 
@@ -99,6 +101,12 @@ class ClusterView:
         self.refused.clear()
         for key in self.waiting:
             self.queue(key)
+
+    def wake_claiming(self) -> None:
+        """Something changed about devices or claims."""
+        for key, waiting in self.waiting.items():
+            if waiting.wants_devices:
+                self.queue(key)
 
     def next(self) -> PodKey | None:
         while self.to_try:
@@ -189,15 +197,17 @@ def waiting_pod(pod: Object, priority: int) -> Waiting:
         demand=demand,
         fault=fault,
         claims=tuple(claim["claimName"] for claim in claims if "claimName" in claim),
-        kind=_kind(spec),
+        kind=_kind(pod),
         preempts=spec.get("preemptionPolicy") != "Never",
         wants_devices=bool(spec.get("resourceClaims")),
         nominated=str((pod.get("status") or {}).get("nominatedNodeName") or ""),
     )
 
 
-def _kind(spec: Mapping[str, Any]) -> bytes:
+def _kind(pod: Object) -> bytes:
     """Equal for pods that scheduling cannot tell apart."""
+    spec = pod["spec"]
+    claims = spec.get("resourceClaims")
     return msgspec.json.encode(
         [
             [container.get("resources") for container in spec.get("containers") or ()],
@@ -205,6 +215,7 @@ def _kind(spec: Mapping[str, Any]) -> bytes:
             [container.get("ports") for container in spec.get("containers") or ()],
             *(spec.get(name) for name in ("overhead", "nodeSelector", "affinity", "tolerations", "priority")),
             spec.get("topologySpreadConstraints"),
+            *([claims, (pod.get("status") or {}).get("resourceClaimStatuses")] if claims else ()),
         ],
         order="sorted",
     )

@@ -1,0 +1,228 @@
+"""Claims of devices in a cluster: made from templates, allocated, reserved and given back."""
+
+from typing import Any
+
+from support import world
+from support.devices import (
+    claim,
+    device,
+    device_class,
+    device_slice,
+    given,
+    request,
+    template,
+)
+from support.world import AGENT, World, scheduled
+
+CLAIMS = "resourceclaims.resource.k8s.io"
+CLASSES = "deviceclasses.resource.k8s.io"
+SLICES = "resourceslices.resource.k8s.io"
+TEMPLATES = "resourceclaimtemplates.resource.k8s.io"
+
+
+def node(name: str) -> dict[str, Any]:
+    capacity = {"cpu": "4", "memory": "4Gi", "pods": "16"}
+    return {
+        "metadata": {"name": name},
+        "status": {"capacity": capacity, "allocatable": dict(capacity)},
+    }
+
+
+async def furnish(it: World, devices: int = 1) -> None:
+    """A node with devices and a class for them."""
+    await it.create("nodes", node("one"))
+    await it.create(CLASSES, device_class("gpu", "device.driver == 'gpu.example.com'"))
+    await it.create(SLICES, device_slice("one", *(device(f"gpu-{at}") for at in range(devices))))
+
+
+def using(name: str, claimed: str = "", template_name: str = "", **spec: Any) -> dict[str, Any]:
+    source = {"resourceClaimName": claimed} if claimed else {"resourceClaimTemplateName": template_name}
+    pod = world.pod(name, resourceClaims=[{"name": "gpu", **source}], **spec)
+    pod["spec"]["containers"][0]["resources"] = {"claims": [{"name": "gpu"}]}
+    return pod
+
+
+def pod_of(it: World, name: str) -> dict[str, Any]:
+    return it.api.get(AGENT, "pods", "default", name)
+
+
+def claim_of(it: World, name: str) -> dict[str, Any]:
+    return it.api.get(AGENT, CLAIMS, "default", name)
+
+
+def test_a_pod_gets_a_claim_of_its_own_from_a_template_and_its_devices() -> None:
+    async def story(it: World) -> None:
+        await furnish(it)
+        await it.create(TEMPLATES, template("one-gpu", request()))
+        await it.create("pods", using("train", template_name="one-gpu"))
+        await it.settle()
+        pod = pod_of(it, "train")
+        ((made,),) = ([each["resourceClaimName"] for each in pod["status"]["resourceClaimStatuses"]],)
+        assert made.startswith("train-gpu-")
+        found = claim_of(it, made)
+        assert found["metadata"]["annotations"] == {"resource.kubernetes.io/pod-claim-name": "gpu"}
+        (owner,) = found["metadata"]["ownerReferences"]
+        assert (owner["kind"], owner["uid"], owner["controller"]) == ("Pod", pod["metadata"]["uid"], True)
+        assert found["metadata"]["finalizers"] == ["resource.kubernetes.io/delete-protection"]
+        assert pod["spec"]["nodeName"] == "one"
+        assert given(found) == ["gpu-0"]
+        (result,) = found["status"]["allocation"]["devices"]["results"]
+        assert result == {
+            "request": "gpu", "driver": "gpu.example.com", "pool": "one", "device": "gpu-0",
+        }  # fmt: skip
+        here = {"key": "metadata.name", "operator": "In", "values": ["one"]}
+        assert found["status"]["allocation"]["nodeSelector"] == {
+            "nodeSelectorTerms": [{"matchFields": [here]}]
+        }
+        reserved = {"resource": "pods", "name": "train", "uid": pod["metadata"]["uid"]}
+        assert found["status"]["reservedFor"] == [reserved]
+
+    world.tell(story)
+
+
+def test_what_a_finished_pod_had_goes_to_the_next() -> None:
+    async def story(it: World) -> None:
+        await furnish(it)
+        await it.create(TEMPLATES, template("one-gpu", request()))
+        await it.create("pods", using("first", template_name="one-gpu"))
+        await it.settle()
+        await it.create("pods", using("second", template_name="one-gpu"))
+        await it.settle()
+        message = scheduled(pod_of(it, "second"))["message"]
+        assert message == "0/2 nodes are available: 2 cannot allocate all claims."
+        await it.end_pod(pod_of(it, "first"))
+        assert pod_of(it, "second")["spec"]["nodeName"] == "one"
+        owners = [each["metadata"]["ownerReferences"][0]["name"] for each in it.api.list(AGENT, CLAIMS)]
+        assert owners == ["second"]
+
+    world.tell(story)
+
+
+def test_a_claim_is_shared_by_pods_until_the_last_of_them_is_done() -> None:
+    async def story(it: World) -> None:
+        await furnish(it)
+        await it.create(CLAIMS, claim("shared", request()))
+        for name in ("one", "two"):
+            await it.create("pods", using(name, "shared"))
+        await it.settle()
+        reserved = [each["name"] for each in claim_of(it, "shared")["status"]["reservedFor"]]
+        assert sorted(reserved) == ["one", "two"]
+        await it.end_pod(pod_of(it, "one"))
+        found = claim_of(it, "shared")
+        assert [each["name"] for each in found["status"]["reservedFor"]] == ["two"]
+        await it.api.delete(AGENT, CLAIMS, "default", "shared")
+        await it.settle()
+        assert "deletionTimestamp" in claim_of(it, "shared")["metadata"]
+        await it.end_pod(pod_of(it, "two"))
+        assert it.api.find(AGENT, CLAIMS, "default", "shared") is None
+
+    world.tell(story)
+
+
+def test_a_claim_that_nobody_uses_any_more_is_deallocated_and_stays() -> None:
+    async def story(it: World) -> None:
+        await furnish(it)
+        await it.create(CLAIMS, claim("mine", request()))
+        await it.create("pods", using("train", "mine"))
+        await it.settle()
+        assert given(claim_of(it, "mine")) == ["gpu-0"]
+        await it.end_pod(pod_of(it, "train"))
+        found = claim_of(it, "mine")
+        assert "allocation" not in found["status"]
+        assert "finalizers" not in found["metadata"]
+
+    world.tell(story)
+
+
+def test_many_pods_at_once_never_get_the_same_device() -> None:
+    async def story(it: World) -> None:
+        await furnish(it, devices=3)
+        await it.create(TEMPLATES, template("one-gpu", request()))
+        for number in range(6):
+            await it.create("pods", using(f"pod-{number}", template_name="one-gpu"))
+        await it.settle()
+        held = [each for found in it.api.list(AGENT, CLAIMS) for each in given(found)]
+        assert sorted(held) == ["gpu-0", "gpu-1", "gpu-2"]
+        assert sum(bool(pod["spec"].get("nodeName")) for pod in it.pods()) == 3
+
+    world.tell(story)
+
+
+def test_a_pod_is_told_what_of_its_claims_is_missing() -> None:
+    async def story(it: World) -> None:
+        def message(name: str) -> str:
+            return str(scheduled(pod_of(it, name))["message"])
+
+        await it.create("nodes", node("one"))
+        await it.create("pods", using("named", "mine"))
+        await it.create("pods", using("generated", template_name="one-gpu"))
+        await it.settle()
+        assert 'resourceclaim "mine" not found' in message("named")
+        assert 'pod "default/generated": ResourceClaim not created yet' in message("generated")
+        (event,) = it.events("FailedResourceClaimCreation")
+        assert 'resource claim template "one-gpu"' in event["message"]
+        await it.create(CLAIMS, claim("mine", request()))
+        await it.create(TEMPLATES, template("one-gpu", request()))
+        await it.settle()
+        assert "request gpu: device class gpu does not exist" in message("named")
+        await it.create(CLASSES, device_class("gpu"))
+        await it.create(SLICES, device_slice("one", device("gpu-0"), device("gpu-1")))
+        await it.settle()
+        assert {pod["spec"].get("nodeName") for pod in it.pods()} == {"one"}
+
+    world.tell(story)
+
+
+def test_a_pod_without_a_claim_of_its_own_name_does_not_get_another_pods() -> None:
+    async def story(it: World) -> None:
+        await furnish(it)
+        await it.create(CLAIMS, claim("stranger", request()))
+        pod = using("train", template_name="one-gpu")
+        pod["status"] = {"resourceClaimStatuses": [{"name": "gpu", "resourceClaimName": "stranger"}]}
+        await it.api.create(AGENT, "pods", {**pod, "metadata": {"name": "train", "namespace": "default"}})
+        await it.settle()
+        assert "Pod is not owner" in scheduled(pod_of(it, "train"))["message"]
+        await it.create(TEMPLATES, template("one-gpu", request()))
+        await it.settle()
+        assert pod_of(it, "train")["spec"]["nodeName"] == "one"
+        assert "status" not in claim_of(it, "stranger") or not given(claim_of(it, "stranger"))
+
+    world.tell(story)
+
+
+def test_administrators_need_the_label_of_their_namespace() -> None:
+    async def story(it: World) -> None:
+        await furnish(it)
+        await it.create(CLAIMS, claim("user", request()))
+        await it.create(CLAIMS, claim("admin", request(adminAccess=True)))
+        await it.create("pods", using("train", "user"))
+        await it.settle()
+        await it.create("pods", using("watch", "admin"))
+        await it.settle()
+        assert "admin access to devices" in scheduled(pod_of(it, "watch"))["message"]
+
+        def label(found: dict[str, Any]) -> None:
+            found["metadata"].setdefault("labels", {})["resource.kubernetes.io/admin-access"] = "true"
+
+        await it.api.edit(AGENT, "namespaces", "", "default", label)
+        await it.create("pods", using("watch-too", "admin"))
+        await it.settle()
+        assert pod_of(it, "watch-too")["spec"]["nodeName"] == "one"
+        (result,) = claim_of(it, "admin")["status"]["allocation"]["devices"]["results"]
+        assert (result["device"], result["adminAccess"]) == ("gpu-0", True)
+
+    world.tell(story)
+
+
+def test_a_pod_bound_past_the_scheduler_may_use_what_its_claim_holds() -> None:
+    async def story(it: World) -> None:
+        await furnish(it)
+        await it.create(CLAIMS, claim("shared", request()))
+        await it.create("pods", using("first", "shared"))
+        await it.settle()
+        await it.create("pods", using("bound", "shared", nodeName="one"))
+        await it.settle()
+        reserved = [each["name"] for each in claim_of(it, "shared")["status"]["reservedFor"]]
+        assert reserved == ["first", "bound"]
+
+    world.tell(story)

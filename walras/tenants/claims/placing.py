@@ -1,0 +1,176 @@
+"""The scheduler's part: on which nodes a pod's claims can be met, and what is written when it goes to one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from walras.core.errors import Invalid, WalrasError
+from walras.kube.api import API
+from walras.kube.transaction import Transaction
+from walras.tenants.claims.asks import Ask, Asked, read
+from walras.tenants.claims.effort import STEPS_MAX, Effort
+from walras.tenants.claims.pod import (
+    DEVICE_CLASSES,
+    FINALIZER,
+    RESOURCE_CLAIMS,
+    SLICES,
+    can_be_reserved,
+    claims_of,
+    is_allocated,
+    is_reserved,
+    reserve,
+)
+from walras.tenants.claims.pools import Pools, in_selector
+from walras.tenants.claims.result import allocation, taken_by
+from walras.tenants.claims.search import Pick, Search, Taken
+from walras.tenants.fit import Among, Node
+from walras.tenants.objects import NAMESPACES, Object, finalizers, labels, status
+
+ClaimKey = tuple[str, str]
+"""Namespace and name."""
+
+ADMIN_LABEL: Final = "resource.kubernetes.io/admin-access"
+UNAVAILABLE: Final = "cannot allocate all claims"
+
+
+class Placing:
+    """One pass over a cluster's pods. `under_way`: claims as earlier passes wrote them, not committed yet."""
+
+    def __init__(
+        self, api: API, cluster: str, transaction: Transaction, under_way: dict[ClaimKey, Object]
+    ) -> None:
+        self._api, self._cluster, self._transaction = api, cluster, transaction
+        self._under_way = under_way
+        self._pools: Pools | None = None
+        self._taken = Taken()
+        self._spent = 0
+        self.written: list[ClaimKey] = []
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has taken so long that other clusters should have their turn."""
+        return self._spent >= STEPS_MAX
+
+    def plan(self, pod: Object, among: Among | None) -> Plan:
+        """Raises Invalid where no node can do, in kube-scheduler's words."""
+        namespace = pod["metadata"]["namespace"]
+        found = claims_of(pod, lambda name: self._find(namespace, name))
+        # A pod may call one claim by several names.
+        claims = {_key(claim): claim for claim in found.values()}
+        asked = []
+        for claim in claims.values():
+            if not is_allocated(claim):
+                asked.append(read(claim, self._class))
+            elif not is_reserved(claim, pod) and not can_be_reserved(claim):
+                raise Invalid("resourceclaim in use")
+        if any(_administers(each) for each in asked) and not self._may_administer(namespace):
+            raise Invalid(f'admin access to devices is for namespaces with the label {ADMIN_LABEL}: "true"')
+        return Plan(self, pod, claims, asked, among)
+
+    def search(self, asked: list[Asked], node: Node, effort: Effort) -> list[list[Pick]] | None:
+        """Raises Invalid."""
+        if self._pools is None:
+            self._pools = Pools(self._api.list(self._cluster, SLICES))
+            committed = {_key(claim): claim for claim in self._api.list(self._cluster, RESOURCE_CLAIMS)}
+            self._taken = taken_by({**committed, **self._under_way}.values())
+        before = effort.spent
+        try:
+            return Search(asked, self._pools.on(node), self._taken, effort).run()
+        finally:
+            self._spent += effort.spent - before
+
+    def write(self, pod: Object, claims: Iterable[ClaimKey], allocated: Mapping[ClaimKey, Object]) -> None:
+        """Stages the allocations, and that the pod may use its claims.
+
+        What is staged is what was looked at: nothing comes in between, and a commit that is overtaken fails.
+        """
+        for key in claims:
+
+            def change(latest: Object, key: ClaimKey = key) -> None:
+                if key in allocated:
+                    latest.setdefault("status", {})["allocation"] = allocated[key]
+                    if FINALIZER not in finalizers(latest):
+                        latest["metadata"]["finalizers"] = [*finalizers(latest), FINALIZER]
+                reserve(latest, pod)
+
+            edited = self._transaction.edit(self._cluster, RESOURCE_CLAIMS, *key, change)
+            self._under_way[key] = edited
+            self.written.append(key)
+        for picks in allocated.values():
+            fresh = taken_by([{"status": {"allocation": picks}}])
+            self._taken.devices |= fresh.devices
+            for device, part in fresh.parts.items():
+                self._taken.add(device, part)
+
+    def new_uid(self) -> str:
+        return self._api.ids.uid()
+
+    def _find(self, namespace: str, name: str) -> Object | None:
+        return self._transaction.peek(self._cluster, RESOURCE_CLAIMS, namespace, name)
+
+    def _class(self, name: str) -> Object | None:
+        return self._api.find(self._cluster, DEVICE_CLASSES, "", name)
+
+    def _may_administer(self, namespace: str) -> bool:
+        found = self._api.find(self._cluster, NAMESPACES, "", namespace)
+        return found is not None and labels(found).get(ADMIN_LABEL) == "true"
+
+
+class Plan:
+    """One pod's claims over the nodes; stands among what else keeps it from one."""
+
+    def __init__(
+        self,
+        placing: Placing,
+        pod: Object,
+        claims: Mapping[ClaimKey, Object],
+        asked: list[Asked],
+        among: Among | None,
+    ) -> None:
+        self._placing, self._pod, self._claims, self._asked = placing, pod, claims, asked
+        self._among = among
+        self._effort = Effort()
+        self._picks: dict[str, list[list[Pick]]] = {}
+        self._places = [
+            selector
+            for claim in claims.values()
+            if (selector := (status(claim).get("allocation") or {}).get("nodeSelector")) is not None
+        ]
+
+    def refusal(self, node: Node) -> str:
+        """Why the claims cannot be met there; "" where they can."""
+        if self._among is not None and (why := self._among.refusal(node)):
+            return why
+        if not all(in_selector(place, node) for place in self._places):
+            return "resourceclaim not available on the node"
+        if not self._asked:
+            return ""
+        try:
+            picks = self._placing.search(self._asked, node, self._effort)
+        except WalrasError as error:
+            return error.message
+        if picks is None:
+            return UNAVAILABLE
+        self._picks[node.name] = picks
+        return ""
+
+    def score(self, node: Node) -> tuple[int, int]:
+        return self._among.score(node) if self._among is not None else (0, 0)
+
+    def stage(self, node: str) -> None:
+        """Stages what the pod gets on a node that was not refused."""
+        found = zip(self._asked, self._picks.get(node, ()), strict=True) if self._asked else ()
+        allocated = {
+            _key(asked.raw): allocation(asked, picks, node, self._placing.new_uid) for asked, picks in found
+        }
+        self._placing.write(self._pod, self._claims, allocated)
+
+
+def _key(claim: Mapping[str, Any]) -> ClaimKey:
+    return claim["metadata"]["namespace"], claim["metadata"]["name"]
+
+
+def _administers(asked: Asked) -> bool:
+    every: list[Ask] = [ask for alternatives in asked.requests for ask in alternatives]
+    return any(ask.admin for ask in every)
