@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 
 from walras.core.errors import ServiceUnavailable
-from walras.runtimes import procfs
+from walras.runtimes import messages, procfs
 from walras.runtimes.base import ContainerSpec, ExitStatus, Limits, Mount, PodRef, StartError, Stream
 from walras.runtimes.process import Container, ProcessRuntime
 from walras.runtimes.sandbox import Mode, uid_of
+from walras.runtimes.volumes import Places
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -199,6 +200,20 @@ def test_the_data_directory_is_hidden_even_inside_a_directory_that_is_seen(tmp_p
         sandboxed(inside, story)
     finally:
         shutil.rmtree(inside)
+
+
+def test_the_file_for_the_last_words_can_be_written_to(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        places = Places(tmp_path / "data", lambda each: uid_of(each) if world.runtime.separates_users else -1)
+        container = {"name": "main", "terminationMessagePath": "/dev/termination-log"}
+        pod = PodRef("acme", "base", "uid-p1", "p1")
+        mount = messages.make(places, pod, container, 0, (), whole=False)
+        assert mount is not None
+        code, _ = await world.run("sh", "-c", "echo because > /dev/termination-log", mounts=(mount,))
+        assert code == 0
+        assert messages.read(Path(mount.source)) == "because\n"
+
+    sandboxed(tmp_path, story)
 
 
 def test_the_system_cannot_be_written_to(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from walras.runtimes.backoff import Backoff, restarts
-from walras.runtimes.status import Record, Verdict, phase, pod_status, qos_class, records
+from walras.runtimes.backoff import Backoff, Restart, restart_of
+from walras.runtimes.records import Record, records
+from walras.runtimes.status import Verdict, phase, pod_status, qos_class
 
 NOW_MS = 1_700_000_000_000
 WAITING: dict[str, Any] = {"waiting": {"reason": "ContainerCreating"}}
@@ -16,8 +17,17 @@ def ended(code: int) -> dict[str, Any]:
     return {"terminated": {"exitCode": code}}
 
 
-def record(state: dict[str, Any], last: dict[str, Any] | None = None, *, init: bool = False) -> Record:
-    return Record("c", "img", init, state, last or {})
+def record(
+    state: dict[str, Any],
+    last: dict[str, Any] | None = None,
+    *,
+    init: bool = False,
+    sidecar: bool = False,
+    policy: str = "Always",
+    started: bool = True,
+) -> Record:
+    restart = Restart(policy)
+    return Record("c", "img", init, state, last or {}, sidecar=sidecar, restart=restart, started=started)
 
 
 @pytest.mark.parametrize(
@@ -38,11 +48,11 @@ def record(state: dict[str, Any], last: dict[str, Any] | None = None, *, init: b
 def test_the_phase_follows_from_containers_as_in_kubelet(
     policy: str, states: list[dict[str, Any]], expected: str
 ) -> None:
-    assert phase([], [record(state) for state in states], policy) == expected
+    assert phase([], [record(state, policy=policy) for state in states]) == expected
 
 
 def test_a_container_that_waits_to_run_again_counts_as_running() -> None:
-    assert phase([], [record(WAITING, ended(1))], "OnFailure") == "Running"
+    assert phase([], [record(WAITING, ended(1), policy="OnFailure")]) == "Running"
 
 
 @pytest.mark.parametrize(
@@ -50,7 +60,7 @@ def test_a_container_that_waits_to_run_again_counts_as_running() -> None:
     [("Always", RUNNING, "Pending"), ("Never", ended(1), "Failed"), ("OnFailure", ended(1), "Pending")],
 )
 def test_init_containers_come_first(policy: str, init: dict[str, Any], expected: str) -> None:
-    assert phase([record(init, init=True)], [record(WAITING)], policy) == expected
+    assert phase([record(init, init=True, policy=policy)], [record(WAITING)]) == expected
 
 
 def pod(**status: Any) -> dict[str, Any]:
@@ -91,7 +101,7 @@ def test_a_records_life_survives_in_the_status() -> None:
     first.wait("CrashLoopBackOff", "back-off 10s")
     first.restarts = 1
     status = pod_status(pod(), [], [first], now_ms=NOW_MS)
-    _, (again,) = records(pod(**status))
+    _, (again,), _ = records(pod(**status))
     assert again.status() == first.status()
     assert again.last["terminated"] == {
         "exitCode": 3,
@@ -124,6 +134,44 @@ def test_ten_quiet_minutes_forgive_a_crash() -> None:
     assert backoff.delay_s(1000) == 10
 
 
-def test_init_containers_are_repeated_only_when_they_fail() -> None:
-    assert restarts("Always", 1, init=True) and not restarts("Always", 0, init=True)
-    assert not restarts("Never", 1, init=True)
+def test_a_containers_own_rules_go_before_its_policy_and_that_before_the_pods() -> None:
+    assert restart_of({}, "OnFailure") == Restart("OnFailure")
+    assert restart_of({"restartPolicy": "Never"}, "Always").again(1) is False
+    codes = {"operator": "In", "values": [42]}
+    rules = [{"action": "Restart", "exitCodes": codes}]
+    ruled = restart_of({"restartPolicy": "Never", "restartPolicyRules": rules}, "Never")
+    assert [ruled.again(code) for code in (42, 1, 0)] == [True, False, False]
+    rules = [{"action": "Restart", "exitCodes": {**codes, "operator": "NotIn"}}]
+    ruled = restart_of({"restartPolicy": "Never", "restartPolicyRules": rules}, "Never")
+    assert [ruled.again(code) for code in (42, 1, 0)] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "main", "expected"),
+    [
+        (record(WAITING, sidecar=True), record(WAITING), "Pending"),
+        (record(RUNNING, sidecar=True, started=False), record(WAITING), "Pending"),
+        (record(RUNNING, sidecar=True), record(RUNNING), "Running"),
+        (record(WAITING, ended(1), sidecar=True), record(RUNNING), "Running"),
+        (record(RUNNING, sidecar=True), record(ended(0), policy="Never"), "Running"),
+        (record(ended(137), sidecar=True), record(ended(0), policy="Never"), "Succeeded"),
+    ],
+)
+def test_a_pod_is_over_with_its_main_containers_once_its_sidecars_have_gone(
+    sidecar: Record, main: Record, expected: str
+) -> None:
+    assert phase([sidecar], [main]) == expected
+
+
+def test_readiness_gates_are_waited_for_in_the_words_of_kubelet() -> None:
+    gated = pod(conditions=[{"type": "b", "status": "False"}, {"type": "c", "status": "True"}])
+    gated["spec"]["readinessGates"] = [{"conditionType": name} for name in "abc"]
+    status = pod_status(gated, [], [record(RUNNING)], now_ms=NOW_MS)
+    found = {each["type"]: each for each in status["conditions"]}
+    assert found["ContainersReady"]["status"] == "True"
+    assert found["Ready"]["status"] == "False"
+    assert found["Ready"]["reason"] == "ReadinessGatesNotReady"
+    assert found["Ready"]["message"] == (
+        'corresponding condition of pod readiness gate "a" does not exist., '
+        'the status of pod readiness gate "b" is not "True", but False'
+    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 FIRST_S: Final = 10
 MOST_S: Final = 300
@@ -25,8 +26,32 @@ class Backoff:
         return delay
 
 
-def restarts(restart_policy: str, code: int, *, init: bool) -> bool:
-    """Whether a container that ended with `code` is to run again."""
-    if init or restart_policy == "OnFailure":
-        return restart_policy != "Never" and code != 0
-    return restart_policy == "Always"
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Whether a container that ended is to run again: what the first rule that matches says, else `policy`.
+
+    `rules`: an operator, "In" or "NotIn", and the exit codes after which the container is restarted.
+    """
+
+    policy: str
+    rules: tuple[tuple[str, frozenset[int]], ...] = ()
+
+    def again(self, code: int) -> bool:
+        if any((code in codes) == (operator == "In") for operator, codes in self.rules):
+            return True
+        return self.policy == "Always" or (self.policy == "OnFailure" and code != 0)
+
+
+ALWAYS: Final = Restart("Always")
+
+
+def restart_of(container: Mapping[str, Any], pod_policy: str) -> Restart:
+    """The container's own policy and rules, or its pod's policy. As ContainerShouldRestart of Kubernetes."""
+    if "restartPolicy" not in container:
+        return Restart(pod_policy)
+    rules = []
+    for rule in container.get("restartPolicyRules") or ():
+        codes = rule.get("exitCodes") or {}
+        if rule.get("action") == "Restart" and codes:
+            rules.append((str(codes.get("operator")), frozenset(map(int, codes.get("values") or ()))))
+    return Restart(str(container["restartPolicy"]), tuple(rules))

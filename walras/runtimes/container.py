@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
-import signal
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from walras.core.clock import parse_rfc3339
 from walras.core.errors import WalrasError
+from walras.runtimes import messages
 from walras.runtimes.admission import container_limits, pod_limits
-from walras.runtimes.backoff import Backoff, restarts
-from walras.runtimes.base import ContainerSpec, CreateError, Process, StartError, Traits
+from walras.runtimes.backoff import Backoff
+from walras.runtimes.base import ContainerSpec, CreateError, ExitStatus, Mount, Process, StartError, Traits
 from walras.runtimes.environment import ConfigError, EnvSource, command, environment, gpu
 from walras.runtimes.pulling import Puller
+from walras.runtimes.records import CRASH_LOOP, Record
+from walras.runtimes.running import Running
 from walras.runtimes.sandbox import START_CODE
 from walras.runtimes.security import security_of
-from walras.runtimes.status import CRASH_LOOP, Record
 from walras.runtimes.volumes import Volume, mounts
+from walras.runtimes.waiting import cancelled
 
 if TYPE_CHECKING:
     from walras.runtimes.podworker import PodWorker
@@ -29,7 +33,10 @@ _CREATE_AGAIN_S: Final = 10.0
 
 
 class ContainerLoop:
-    """Runs a container until it is over for good or the pod is to end."""
+    """Runs a container until it is over for good or the pod is to end.
+
+    `tried` is set when the first attempt has begun, or cannot; `started` when what waits for it may go on.
+    """
 
     def __init__(
         self, worker: PodWorker, container: Object, record: Record, volumes: Mapping[str, Volume]
@@ -37,18 +44,22 @@ class ContainerLoop:
         self._worker, self._services = worker, worker.services
         self._container, self._record, self._volumes = container, record, volumes
         self._backoff = Backoff()
-        self._puller = Puller(worker, container, record)
-        self._policy = worker.pod["spec"].get("restartPolicy", "Always")
+        self.tried, self.started = asyncio.Event(), asyncio.Event()
+        self._puller = Puller(worker, container, record, self.tried.set)
 
     async def run(self) -> bool:
         """Whether the container's last attempt succeeded."""
+        try:
+            return await self._run()
+        finally:
+            self.tried.set()
+
+    async def _run(self) -> bool:
         record, worker = self._record, self._worker
         again = record.ended is not None or bool(record.last)
         while not worker.stopping:
             if again:
-                if record.ended is not None and not restarts(
-                    self._policy, record.exit_code or 0, init=record.init
-                ):
+                if record.ended is not None and not self._again(record.exit_code or 0):
                     break
                 if not await self._back_off():
                     break
@@ -57,6 +68,9 @@ class ContainerLoop:
                 break
             again = True
         return record.ended is not None and record.exit_code == 0
+
+    def _again(self, code: int) -> bool:
+        return not (self._record.init and code == 0) and self._record.restart.again(code)
 
     async def _back_off(self) -> bool:
         """False when the pod is to end meanwhile."""
@@ -93,42 +107,61 @@ class ContainerLoop:
             self._failed(StartError(f"its log cannot be written: {error.strerror or error}"))
             return True
         try:
+            spec, message = self._with_message(spec)
             process = await services.runtime.start(spec, writer.write, pod_limits(worker.pod))
+            ended = await self._watch(process)
         except StartError as error:
             self._failed(error)
-            return True
         except CreateError as error:
             self._refused("CreateContainerError", error.message)
             await (worker.pause(_CREATE_AGAIN_S) if error.again else worker.ending())
             return None
         else:
-            await self._watch(process)
-            return True
+            services.logs.close(log_path)
+            said = await self._last_words(message, log_path, ended)
+            now_ms = services.clock.now_ms()
+            self._record.end(ended.code, now_ms, oom_killed=ended.oom_killed, message=said)
+            worker.publish()
         finally:
             services.logs.close(log_path)
+        return True
+
+    async def _last_words(self, message: Mount | None, log_path: Path, ended: ExitStatus) -> str:
+        said = messages.read(Path(message.source)) if message is not None else ""
+        policy = self._container.get("terminationMessagePolicy")
+        if not said and ended.code and policy == "FallbackToLogsOnError":
+            said = await messages.from_log(self._services.logs, log_path)
+        return said
+
+    def _with_message(self, spec: ContainerSpec) -> tuple[ContainerSpec, Mount | None]:
+        """The same with a file for its termination message. Raises StartError."""
+        places, pod = self._services.places, spec.pod
+        try:
+            whole = self._traits().images is not None
+            mount = messages.make(places, pod, self._container, spec.attempt, spec.mounts, whole=whole)
+        except OSError as error:
+            raise StartError(
+                f"its termination message cannot be written: {error.strerror or error}"
+            ) from error
+        return (replace(spec, mounts=(*spec.mounts, mount)) if mount is not None else spec), mount
 
     def _failed(self, error: StartError) -> None:
         message = f"failed to start container: {error.message}"
+        self.tried.set()
         self._record.end(START_CODE, self._services.clock.now_ms(), failure=message)
         self._worker.publish()
         self._worker.event("Warning", "Failed", f"Error: {message}")
 
-    async def _watch(self, process: Process) -> None:
-        record, worker, clock = self._record, self._worker, self._services.clock
-        scheme = self._traits().scheme
-        record.run(f"{scheme}://{process.id}", clock.now_ms())
-        worker.processes[record.name] = process
-        worker.publish()
-        worker.event("Normal", "Started", f"Started container {record.name}")
-        # The end of the pod may have been asked for while the program was on its way.
-        if worker.killing:
-            await process.kill()
-        elif worker.stopping:
-            process.signal(signal.SIGTERM)
-        ended = await process.wait()
-        del worker.processes[record.name]
-        record.end(ended.code, clock.now_ms(), oom_killed=ended.oom_killed)
-        worker.publish()
+    async def _watch(self, process: Process) -> ExitStatus:
+        self._worker.event("Normal", "Started", f"Started container {self._record.name}")
+        container_id = f"{self._traits().scheme}://{process.id}"
+        running = Running(self._worker, self._container, self._record, process, container_id, self._begun)
+        return await running.watch()
+
+    def _begun(self) -> None:
+        self.tried.set()
+        if self._record.running and self._record.started:
+            self.started.set()
 
     async def _configured(self) -> ContainerSpec | None:
         """Waits for what the container refers to; None when the pod is to end before."""
@@ -152,6 +185,7 @@ class ContainerLoop:
         return None
 
     def _refused(self, reason: str, message: str) -> None:
+        self.tried.set()
         if self._record.state.get("waiting", {}).get("message") == message:
             return
         self._record.wait(reason, message)
@@ -207,6 +241,13 @@ def _spoken(seconds: int) -> str:
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
-async def gather(loops: list[ContainerLoop]) -> list[bool]:
-    """Runs them side by side."""
-    return list(await asyncio.gather(*(each.run() for each in loops)))
+async def in_order(loops: list[ContainerLoop]) -> None:
+    """Runs them side by side, each begun when the one before has been tried."""
+    tasks: list[asyncio.Task[bool]] = []
+    try:
+        for loop in loops:
+            tasks.append(asyncio.ensure_future(loop.run()))
+            await loop.tried.wait()
+        await asyncio.gather(*tasks)
+    finally:
+        await cancelled(*tasks)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Collection
+import socket
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 
 from walras.core.errors import ServiceUnavailable
@@ -24,6 +25,9 @@ from walras.runtimes.base import (
     no_runtime,
 )
 
+Answer = Callable[["FakeProcess", tuple[str, ...]], int | None]
+Server = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
 
 @dataclass(eq=False)
 class FakeProcess:
@@ -33,6 +37,8 @@ class FakeProcess:
     spec: ContainerSpec
     output: Fan
     stubborn: bool = False
+    # The exit code of a program that enters, None for one that goes on; without it all go on.
+    answer: Answer | None = None
     entered: list[tuple[str, ...]] = field(default_factory=list)
     signals: list[int] = field(default_factory=list)
     _ended: asyncio.Future[ExitStatus] = field(
@@ -55,7 +61,12 @@ class FakeProcess:
     async def enter(self, argv: tuple[str, ...], wish: Wish) -> Session:
         """A program that says what the main one does."""
         self.entered.append(argv)
-        return self.attach(wish)
+        code = self.answer(self, argv) if self.answer is not None else None
+        if code is None:
+            return self.attach(wish)
+        over: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
+        over.set_result(ExitStatus(code))
+        return Attached(Fan(lambda _stream, _data: None), wish, over)
 
     def attach(self, wish: Wish) -> Session:
         return Attached(self.output, wish, self._ended)
@@ -71,7 +82,10 @@ class FakeProcess:
 
 
 class FakeRuntime:
-    """See base.Runtime. `refuse` may give a message with which a start fails."""
+    """See base.Runtime. `refuse` may give a message with which a start fails.
+
+    `answer` is asked for the exit code of a program that enters, `ports` are what every pod listens on.
+    """
 
     separates_users = False
     warnings = ()
@@ -83,12 +97,16 @@ class FakeRuntime:
         stubborn: bool = False,
         images: Images | None = None,
         handlers: Collection[str] = ("",),
+        answer: Answer | None = None,
     ) -> None:
         self.processes: list[FakeProcess] = []
         self.nodes: dict[tuple[str, str], Limits] = {}
         self.removed_pods: list[PodRef] = []
         self.used_ms: dict[tuple[str, str], int] = {}
+        self.ports: dict[int, Server] = {}
         self._refuse, self._stubborn, self._images, self._handlers = refuse, stubborn, images, handlers
+        self._answer = answer
+        self._serving: set[asyncio.Task[None]] = set()
 
     def traits(self, pod: PodRef) -> Traits:
         if pod.handler not in self._handlers:
@@ -120,7 +138,8 @@ class FakeRuntime:
             raise CreateError(f'container "{spec.name}" has no command')
         if self._refuse is not None and (message := self._refuse(spec)):
             raise StartError(message)
-        process = FakeProcess(f"fake-{len(self.processes)}", spec, Fan(output), self._stubborn)
+        number = len(self.processes)
+        process = FakeProcess(f"fake-{number}", spec, Fan(output), self._stubborn, self._answer)
         self.processes.append(process)
         return process
 
@@ -131,4 +150,19 @@ class FakeRuntime:
         self.removed_pods.append(pod)
 
     async def dial(self, pod: PodRef, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        raise ServiceUnavailable(f'pod "{pod.name}" does not answer on port {port}')
+        server = self.ports.get(port)
+        if server is None:
+            raise ServiceUnavailable(f'pod "{pod.name}" does not answer on port {port}')
+        ours, theirs = socket.socketpair()
+        task = asyncio.ensure_future(_serve(server, theirs))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+        return await asyncio.open_connection(sock=ours)
+
+
+async def _serve(server: Server, sock: socket.socket) -> None:
+    reader, writer = await asyncio.open_connection(sock=sock)
+    try:
+        await server(reader, writer)
+    finally:
+        writer.close()

@@ -248,10 +248,10 @@ class Kubelet:
         return worker
 
     def _process(self, cluster: str, pod: Object, container: str) -> Process:
-        process = self._worker(cluster, pod).processes.get(container)
-        if process is None:
+        running = self._worker(cluster, pod).running.get(container)
+        if running is None:
             raise NotFound(f'container not found ("{container}")')
-        return process
+        return running.process
 
     async def exec(
         self, cluster: str, pod: Object, container: str, argv: tuple[str, ...], wish: Wish
@@ -266,7 +266,8 @@ class Kubelet:
 
 def _container_status(pod: Object, container: str) -> Object:
     status = pod.get("status") or {}
-    for statuses, specs in (("containerStatuses", "containers"), ("initContainerStatuses", "initContainers")):
+    for specs in ("containers", "initContainers", "ephemeralContainers"):
+        statuses = f"{specs.removesuffix('s')}Statuses"
         for each in status.get(statuses) or ():
             if each["name"] == container:
                 return dict(each)

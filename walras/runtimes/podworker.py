@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from functools import partial
 from typing import Any, Final, Literal
 
 import structlog
 
-from walras.core.errors import WalrasError
+from walras.runtimes import actions
 from walras.runtimes.admission import not_given, refusal
-from walras.runtimes.base import NoRuntime, PodRef, Process
-from walras.runtimes.container import ContainerLoop, gather
-from walras.runtimes.environment import ConfigError, EnvSource
+from walras.runtimes.backoff import Restart
+from walras.runtimes.base import PodRef
+from walras.runtimes.container import ContainerLoop, in_order
+from walras.runtimes.environment import HOST_IP
+from walras.runtimes.preparing import Preparing
 from walras.runtimes.publisher import Publisher
+from walras.runtimes.records import record_of, records
+from walras.runtimes.running import Running
 from walras.runtimes.services import Services
-from walras.runtimes.status import CONTAINER_CREATING, DISRUPTION, Verdict, phase, pod_status, records
-from walras.runtimes.volumes import Volume, prepare, renew, token_lifetime_s
+from walras.runtimes.status import DISRUPTION, Verdict, phase, pod_status
+from walras.runtimes.volumes import Volume
+from walras.runtimes.waiting import Grace, cancelled, first
 
 log = structlog.get_logger(__name__)
 
 Object = dict[str, Any]
-# Why a pod ends: it is deleted; its node is taken away; the server stops and will start it again.
-Ending = Literal["deleted", "node", "shutdown"]
+# Why a pod ends: it is deleted; its node is taken away; the server stops and will start it again; its main
+# containers are over and the others are to follow.
+Ending = Literal["deleted", "node", "shutdown", "finished"]
 KILLED: Final = 137
-_RETRY_S: Final = 5.0
-_RENEW_AT: Final = 0.8
 _RESTARTED: Final = "the server that ran the pod was restarted"
 _NODE_GONE: Final = Verdict(
     "Failed", "Terminated", "The pod's node went away, and everything on it was ended."
@@ -53,17 +54,18 @@ class PodWorker:
         self.services, self.cluster, self.pod, self.node = services, cluster, pod, node
         self.ref = PodRef(cluster, pod["spec"]["nodeName"], metadata["uid"], metadata["name"])
         self.namespace: str = metadata["namespace"]
-        self.processes: dict[str, Process] = {}
-        self.killing = False
+        self.running: dict[str, Running] = {}
+        self.grace: Grace | None = None  # set once the pod is to end
         self._others = others
         self._ending: Ending | None = None
-        self._grace_s = 0.0
         self._end = asyncio.Event()
-        self._changed = asyncio.Event()
         self._verdict: Verdict | None = None
         self._disrupted = ""
         self._signalled = False
-        self._inits, self._mains = records(pod)
+        self._inits, self._mains, self._extras = records(pod)
+        self._volumes: Mapping[str, Volume] | None = None
+        # Sidecars and ephemeral containers, which run until the main ones are over.
+        self._beside: list[asyncio.Task[bool]] = []
         self._publisher = Publisher(services, cluster, pod, self._render)
         self.task = asyncio.get_running_loop().create_task(self._run())
 
@@ -71,8 +73,11 @@ class PodWorker:
 
     def update(self, pod: Object) -> None:
         """The pod's newest state."""
-        self.pod = pod
+        old, self.pod = self.pod, pod
         metadata = pod["metadata"]
+        if _gates(old) != _gates(pod):
+            self.publish()
+        self._debug()
         if "deletionTimestamp" in metadata:
             self.stop("deleted", float(metadata.get("deletionGracePeriodSeconds") or 0))
 
@@ -80,12 +85,11 @@ class PodWorker:
         """Ends the pod; later calls can only shorten the time it has."""
         if self._ending is None or ending == "node":
             self._ending = ending
-        if self._end.is_set():
-            self._grace_s = min(self._grace_s, grace_s)
+        if self.grace is None:
+            self.grace = Grace(grace_s, self.services.sleep)
         else:
-            self._grace_s = grace_s
+            self.grace.shorten(grace_s)
         self._end.set()
-        self._changed.set()
 
     @property
     def over(self) -> bool:
@@ -104,14 +108,14 @@ class PodWorker:
 
     async def pause(self, seconds: float) -> bool:
         """Waits; False when the pod is to end before."""
-        return not await self._either(self._end.wait(), self.services.sleep(seconds))
+        return not await first(self._end.wait(), self.services.sleep(seconds))
 
     async def configs_changed(self) -> None:
         """Returns when something that containers refer to may be there now, or the pod is to end."""
         configs = self.services.configs
         event = configs.wait(self.cluster, self.namespace)
         try:
-            await self._either(self._end.wait(), event.wait())
+            await first(self._end.wait(), event.wait())
         finally:
             configs.forget(self.cluster, self.namespace, event)
 
@@ -125,16 +129,21 @@ class PodWorker:
     def event(self, type_: str, reason: str, message: str) -> None:
         self.services.event(self.cluster, self.pod, type_, reason, message)
 
-    async def _either(self, first: Any, second: Any) -> bool:
-        """Whether the first came true, when either has."""
-        tasks = [asyncio.ensure_future(first), asyncio.ensure_future(second)]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return bool(tasks[0].done())
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    async def dial(self, port: int) -> actions.Streams:
+        """A connection to a port of the pod. Raises ServiceUnavailable."""
+        return await self.services.runtime.dial(self.ref, port)
+
+    def address(self) -> str:
+        return HOST_IP
+
+    def own_grace(self, seconds: int | None = None) -> Grace:
+        """The time that one of its containers has to end: `seconds`, or what the pod gives."""
+        return Grace(self._grace_s() if seconds is None else float(seconds), self.services.sleep)
+
+    def _grace_s(self) -> float:
+        seconds = float(self.pod["spec"].get("terminationGracePeriodSeconds", 30))
+        # As everywhere, less than none is a second.
+        return seconds if seconds >= 0 else 1.0
 
     # Its life
 
@@ -143,9 +152,9 @@ class PodWorker:
             self.update(self.pod)
         alive = asyncio.ensure_future(self._live())
         try:
-            await self._either(self._end.wait(), asyncio.shield(alive))
+            await first(self._end.wait(), asyncio.shield(alive))
             if self.stopping:
-                await self._terminate(alive)
+                self._terminate()
             await alive
         except Exception:
             log.exception("pod failed", cluster=self.cluster, pod=self.ref.name)
@@ -155,8 +164,9 @@ class PodWorker:
         await self._conclude()
 
     async def _live(self) -> None:
+        preparing = Preparing(self)
         self._recover()
-        if self._verdict is not None or self.stopping or not await self._handled():
+        if self._verdict is not None or self.stopping or not await preparing.handled():
             return
         self._verdict = refusal(self.pod, self.node, self._others())
         if self._verdict is not None:
@@ -164,96 +174,64 @@ class PodWorker:
             return
         if ignored := not_given(self.pod, self.services.runtime.traits(self.ref)):
             self.event("Warning", "Ignored", ignored)
-        volumes = await self._volumes()
-        if volumes is None:
+        self._volumes = await preparing.volumes()
+        if self._volumes is None:
             return
-        timers = [asyncio.ensure_future(self._deadline()), asyncio.ensure_future(self._renewals())]
+        timers = [asyncio.ensure_future(self._deadline()), asyncio.ensure_future(preparing.renewals())]
         try:
-            await self._containers(volumes)
+            await self._containers(self._volumes)
         finally:
-            for timer in timers:
-                timer.cancel()
-            await asyncio.gather(*timers, return_exceptions=True)
+            await cancelled(*timers)
 
     async def _containers(self, volumes: Mapping[str, Volume]) -> None:
-        spec = self.pod["spec"]
-        for container, record in zip(spec.get("initContainers") or (), self._inits, strict=True):
-            if record.ended is not None and record.exit_code == 0:
-                continue
-            if not await ContainerLoop(self, container, record, volumes).run():
-                return
-        for record in self._mains:
-            if record.state.get("waiting", {}).get("reason") == "PodInitializing":
-                record.wait(CONTAINER_CREATING)
-        await gather(
-            [
-                ContainerLoop(self, container, record, volumes)
-                for container, record in zip(spec["containers"], self._mains, strict=True)
-            ]
-        )
+        self._debug()
+        try:
+            if await self._initialised(volumes):
+                for record in self._mains:
+                    record.initialised()
+                containers = zip(self.pod["spec"]["containers"], self._mains, strict=True)
+                await in_order([ContainerLoop(self, *each, volumes) for each in containers])
+            if self._beside:
+                self.stop("finished", self._grace_s())
+            await asyncio.gather(*self._beside)
+        finally:
+            await cancelled(*self._beside)
 
-    async def _handled(self) -> bool:
-        """Finds the runtime that the pod's class names; False when there is none before the pod is to end."""
-        said = ""
-        while not self.stopping:
-            try:
-                self.ref = replace(self.ref, handler=self.services.handler(self.cluster, self.pod))
-                self.services.runtime.traits(self.ref)
-            except WalrasError as error:
-                message = f"Failed to create pod sandbox: {error.message}"
-                if message != said:
-                    self.event("Warning", "FailedCreatePodSandBox", message)
-                    self.publish()
-                said = message
-                if isinstance(error, NoRuntime):
-                    await self.ending()
-                else:
-                    await self.pause(_RETRY_S)
-            else:
-                return True
-        return False
+    async def _initialised(self, volumes: Mapping[str, Volume]) -> bool:
+        """Whether the main containers may start: init containers are done, sidecars have started."""
+        containers = self.pod["spec"].get("initContainers") or ()
+        for container, record in zip(containers, self._inits, strict=True):
+            if record.sidecar:
+                loop = ContainerLoop(self, container, record, volumes)
+                task = asyncio.ensure_future(loop.run())
+                self._beside.append(task)
+                if not await first(loop.started.wait(), asyncio.shield(task)):
+                    return False
+            elif record.ended is not None and record.exit_code == 0:
+                continue
+            elif not await ContainerLoop(self, container, record, volumes).run():
+                return False
+        return not self.stopping
+
+    def _debug(self) -> None:
+        """Starts ephemeral containers that are new."""
+        if self._volumes is None or self.stopping:
+            return
+        known = {record.name for record in self._extras}
+        for container in self.pod["spec"].get("ephemeralContainers") or ():
+            if container["name"] not in known:
+                record = record_of(self.pod, container)
+                record.restart = Restart("Never")
+                self._extras.append(record)
+                loop = ContainerLoop(self, container, record, self._volumes)
+                self._beside.append(asyncio.ensure_future(loop.run()))
 
     def _recover(self) -> None:
         """What ran under an earlier server was killed with it."""
-        for record in (*self._inits, *self._mains):
+        for record in (*self._inits, *self._mains, *self._extras):
             if record.running:
                 record.end(KILLED, self.services.clock.now_ms())
                 self._disrupted = _RESTARTED
-
-    async def _volumes(self) -> dict[str, Volume] | None:
-        """Waits for what volumes are made from; None when the pod is to end before."""
-        said = ""
-        while not self.stopping:
-            try:
-                return prepare(self.services.places, self.cluster, self._source())
-            except (WalrasError, OSError) as error:
-                message = f"MountVolume.SetUp failed: {error}"
-                if message != said:
-                    self.event("Warning", "FailedMount", message)
-                    self.publish()
-                said = message
-                if isinstance(error, ConfigError):
-                    await self.configs_changed()
-                elif isinstance(error, OSError):
-                    # A full disk is full until somebody makes room, which nothing tells of.
-                    await self.pause(_RETRY_S)
-                else:
-                    await self.ending()
-        return None
-
-    def _source(self) -> EnvSource:
-        return EnvSource(
-            self.pod, self.node, self.lookup, partial(self.services.token, self.cluster, self.pod)
-        )
-
-    async def _renewals(self) -> None:
-        """Writes the tokens in the pod's volumes anew when four fifths of their time are over."""
-        lifetime_s = token_lifetime_s(self.pod)
-        while lifetime_s and await self.pause(lifetime_s * _RENEW_AT):
-            try:
-                renew(self.services.places, self.cluster, self._source())
-            except (WalrasError, OSError) as error:
-                self.event("Warning", "FailedMount", f"MountVolume.SetUp failed: {error}")
 
     async def _deadline(self) -> None:
         seconds: int | None = self.pod["spec"].get("activeDeadlineSeconds")
@@ -262,28 +240,20 @@ class PodWorker:
         if await self.pause(float(seconds)):
             self._verdict = _DEADLINE
             self.event("Normal", "DeadlineExceeded", _DEADLINE.message)
-            grace_s = float(self.pod["spec"].get("terminationGracePeriodSeconds", 30))
-            # As everywhere, less than none is a second.
-            self.stop("shutdown", grace_s if grace_s >= 0 else 1.0)
+            self.stop("shutdown", self._grace_s())
 
-    async def _terminate(self, alive: asyncio.Future[None]) -> None:
-        """SIGTERM, the time that is left, SIGKILL; a shorter time may be set meanwhile."""
-        loop = asyncio.get_running_loop()
-        began_s = loop.time()
-        self._signalled = bool(self.processes)
+    def _terminate(self) -> None:
+        """Has every container end in its turn: sidecars after those that follow them."""
+        assert self.grace is not None, "stop comes first"
+        self._signalled = self._ending != "finished" and bool(self.running)
         if self._ending == "shutdown" and self._verdict is None:
             self._publisher.silent = True
-        for name, process in list(self.processes.items()):
-            self.event("Normal", "Killing", f"Stopping container {name}")
-            if self._grace_s > 0:
-                process.signal(signal.SIGTERM)
-        while not alive.done() and (left_s := began_s + self._grace_s - loop.time()) > 0:
-            self._changed.clear()
-            timer = self._either(self._changed.wait(), self.services.sleep(left_s))
-            if not await self._either(asyncio.shield(alive), timer) and not self._changed.is_set():
-                break
-        self.killing = True
-        await asyncio.gather(*(process.kill() for process in list(self.processes.values())))
+        order = {record.name: place for place, record in enumerate(self._inits)}
+        last = len(order)
+        for name, running in list(self.running.items()):
+            place = order.get(name, last)
+            after = [each for other, each in self.running.items() if place < order.get(other, last)]
+            running.end(f"Stopping container {name}", self.grace, after)
 
     # Its status
 
@@ -293,12 +263,10 @@ class PodWorker:
             self._inits,
             self._mains,
             now_ms=self.services.clock.now_ms(),
+            extras=self._extras,
             verdict=self._verdict,
-            disrupted=self._disrupted if self._is_disrupted() else "",
+            disrupted=self._disrupted if self.pod["spec"].get("restartPolicy") == "Never" else "",
         )
-
-    def _is_disrupted(self) -> bool:
-        return bool(self.pod["spec"].get("restartPolicy") == "Never")
 
     def _last_word(self, pod: Object) -> Verdict:
         """The phase of a pod that was ended from outside: an interrupted one has not succeeded."""
@@ -310,8 +278,7 @@ class PodWorker:
     async def _conclude(self) -> None:
         """Everything is gone: says so, and lets the pod go where it is deleted."""
         deleted = "deletionTimestamp" in self.pod["metadata"]
-        policy = self.pod["spec"].get("restartPolicy", "Always")
-        finished = phase(self._inits, self._mains, policy) in {"Succeeded", "Failed"} and not self._signalled
+        finished = phase(self._inits, self._mains) in {"Succeeded", "Failed"} and not self._signalled
         if self._verdict is None and self.stopping and not finished:
             if self._ending == "node" and not deleted:
                 self._verdict = _NODE_GONE
@@ -325,3 +292,10 @@ class PodWorker:
             await self._publisher.flush()
         if self._ending != "shutdown" or self._verdict is not None:
             await asyncio.to_thread(self.services.places.remove_pod, self.cluster, self.ref.uid)
+
+
+def _gates(pod: Object) -> list[Any]:
+    """What others say of the pod's readiness."""
+    gates = {each.get("conditionType") for each in pod["spec"].get("readinessGates") or ()}
+    conditions = (pod.get("status") or {}).get("conditions") or () if gates else ()
+    return [(each["type"], each.get("status")) for each in conditions if each["type"] in gates]

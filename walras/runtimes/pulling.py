@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from walras.runtimes import image_names
 from walras.runtimes.backoff import FIRST_S, Backoff
 from walras.runtimes.base import ImageError, Images
-from walras.runtimes.status import Record
+from walras.runtimes.records import Record
 
 if TYPE_CHECKING:
     from walras.runtimes.podworker import PodWorker
@@ -20,7 +21,11 @@ _SHOWN_S: Final = 2.0
 class Puller:
     """Gets one container's image, through all its attempts."""
 
-    def __init__(self, worker: PodWorker, container: Object, record: Record) -> None:
+    def __init__(
+        self, worker: PodWorker, container: Object, record: Record, failed: Callable[[], None]
+    ) -> None:
+        """`failed` is called when the image cannot be had at once."""
+        self._tell = failed
         self._worker, self._record = worker, record
         self._image = str(container.get("image") or "")
         self._policy = str(container.get("imagePullPolicy") or "IfNotPresent")
@@ -82,6 +87,7 @@ class Puller:
     async def _failed(self, error: ImageError) -> None:
         """Says so, and waits until it may be tried again."""
         worker, record = self._worker, self._record
+        self._tell()
         worker.event("Warning", "Failed", f"Error: {error.reason}")
         record.wait(error.reason, error.message)
         worker.publish()

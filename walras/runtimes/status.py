@@ -2,145 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from walras.core.clock import rfc3339
 from walras.core.errors import WalrasError
 from walras.core.quantity import parse_milli
 from walras.runtimes.environment import HOST_IP
+from walras.runtimes.records import Record
 
 Object = dict[str, Any]
-CONTAINER_CREATING: Final = "ContainerCreating"
-POD_INITIALIZING: Final = "PodInitializing"
-CRASH_LOOP: Final = "CrashLoopBackOff"
 DISRUPTION: Final = "DisruptionTarget"
 
 
-@dataclass
-class Record:
-    """What is known of one container over all its attempts. `state` and `last` as in ContainerStatus."""
-
-    name: str
-    image: str
-    init: bool = False
-    state: Object = field(default_factory=lambda: {"waiting": {"reason": CONTAINER_CREATING}})
-    last: Object = field(default_factory=dict)
-    restarts: int = 0
-    container_id: str = ""
-    image_id: str = ""
-
-    @property
-    def running(self) -> bool:
-        return "running" in self.state
-
-    @property
-    def begun(self) -> bool:
-        """Whether an attempt was ever made."""
-        return bool(self.last) or "waiting" not in self.state
-
-    @property
-    def ended(self) -> Object | None:
-        """The terminated state, or None."""
-        return self.state.get("terminated")
-
-    @property
-    def exit_code(self) -> int | None:
-        """Of the attempt that ended last, None before the first."""
-        ended = self.ended or self.last.get("terminated")
-        return int(ended["exitCode"]) if ended else None
-
-    def wait(self, reason: str, message: str = "") -> None:
-        """Nothing runs; what ended before becomes the last state."""
-        if self.ended is not None:
-            self.last = self.state
-        self.state = {"waiting": {"reason": reason, **({"message": message} if message else {})}}
-
-    def run(self, container_id: str, now_ms: int) -> None:
-        """It runs, under an id with its scheme."""
-        if self.ended is not None:
-            self.last = self.state
-        self.container_id = container_id
-        self.state = {"running": {"startedAt": rfc3339(now_ms)}}
-
-    def end(self, code: int, now_ms: int, *, oom_killed: bool = False, failure: str = "") -> None:
-        """The attempt is over; `failure` says why it did not even start."""
-        started = self.state.get("running", {}).get("startedAt", rfc3339(now_ms))
-        reason = "StartError" if failure else "OOMKilled" if oom_killed else "Error" if code else "Completed"
-        ended: Object = {"exitCode": code, "reason": reason}
-        if failure:
-            ended["message"] = failure
-        ended |= {"startedAt": started, "finishedAt": rfc3339(now_ms)}
-        if self.container_id:
-            ended["containerID"] = self.container_id
-        self.state = {"terminated": ended}
-
-    def status(self) -> Object:
-        """As in `status.containerStatuses`."""
-        done = self.ended is not None and self.ended["exitCode"] == 0
-        shown: Object = {
-            "name": self.name,
-            "state": self.state,
-            "lastState": self.last,
-            "ready": done if self.init else self.running,
-            "restartCount": self.restarts,
-            "image": self.image,
-            "imageID": self.image_id,
-            "started": self.running,
-        }
-        if self.container_id:
-            shown["containerID"] = self.container_id
-        return shown
-
-
-def records(pod: Mapping[str, Any]) -> tuple[list[Record], list[Record]]:
-    """Records of init and main containers, going on from what the pod's status says."""
-    status, spec = pod.get("status") or {}, pod["spec"]
-    inits = _records(spec.get("initContainers") or (), status.get("initContainerStatuses") or (), init=True)
-    mains = _records(spec["containers"], status.get("containerStatuses") or (), init=False)
-    if inits:
-        for record in mains:
-            if record.state == {"waiting": {"reason": CONTAINER_CREATING}}:
-                record.wait(POD_INITIALIZING)
-    return inits, mains
-
-
-def _records(containers: Iterable[Object], statuses: Iterable[Object], *, init: bool) -> list[Record]:
-    known = {each["name"]: each for each in statuses}
-    found = []
-    for container in containers:
-        record = Record(container["name"], str(container.get("image") or ""), init)
-        if init:
-            record.state = {"waiting": {"reason": POD_INITIALIZING}}
-        if status := known.get(container["name"]):
-            record.state = dict(status.get("state") or record.state)
-            record.last = dict(status.get("lastState") or {})
-            record.restarts = int(status.get("restartCount") or 0)
-            record.container_id = str(status.get("containerID") or "")
-            record.image_id = str(status.get("imageID") or "")
-        found.append(record)
-    return found
-
-
-def phase(inits: Sequence[Record], mains: Sequence[Record], restart_policy: str) -> str:
-    """As kubelet's getPhase."""
+def phase(inits: Sequence[Record], mains: Sequence[Record], extras: Sequence[Record] = ()) -> str:
+    """As kubelet's getPhase; a pod is not over while a sidecar or an ephemeral container runs."""
     for record in inits:
-        code = record.exit_code
-        if record.ended is None or code != 0:
-            if record.ended is not None and restart_policy == "Never":
-                return "Failed"
-            return "Pending"
+        if record.init and (record.ended is None or record.exit_code != 0):
+            failed = record.exit_code is not None and not record.restart.again(record.exit_code)
+            return "Failed" if failed and record.exit_code != 0 else "Pending"
+    sidecars = [record for record in inits if record.sidecar]
+    begun = any(record.begun for record in mains)
+    if not begun and any(not ((record.running and record.started) or record.last) for record in sidecars):
+        return "Pending"
     if any("waiting" in record.state and not record.last for record in mains):
         return "Pending"
-    if any(record.running for record in mains) or restart_policy == "Always":
+    if any(record.running for record in (*mains, *sidecars, *extras)):
         return "Running"
-    if any("waiting" in record.state for record in mains):
+    codes = [record.exit_code or 0 for record in mains]
+    if any(record.restart.again(code) for record, code in zip(mains, codes, strict=True)):
         return "Running"
-    codes = [record.exit_code for record in mains]
-    if all(code == 0 for code in codes):
-        return "Succeeded"
-    return "Failed" if restart_policy == "Never" else "Running"
+    return "Failed" if any(codes) else "Succeeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,17 +51,18 @@ def pod_status(
     mains: Sequence[Record],
     *,
     now_ms: int,
+    extras: Sequence[Record] = (),
     verdict: Verdict | None = None,
     disrupted: str = "",
 ) -> Object:
     """The whole status of a pod on a node, going on from its present one.
 
+    `extras`: its ephemeral containers.
     `disrupted`: why the pod is ended from outside, for a DisruptionTarget condition it does not have yet.
     """
     status: Object = dict(pod.get("status") or {})
     now = rfc3339(now_ms)
-    policy = pod["spec"].get("restartPolicy", "Always")
-    status["phase"] = verdict.phase if verdict is not None else phase(inits, mains, policy)
+    status["phase"] = verdict.phase if verdict is not None else phase(inits, mains, extras)
     for name in ("reason", "message"):
         status.pop(name, None)
     if verdict is not None:
@@ -181,11 +75,14 @@ def pod_status(
     if inits:
         status["initContainerStatuses"] = [record.status() for record in inits]
     status["containerStatuses"] = [record.status() for record in mains]
+    if extras:
+        status["ephemeralContainerStatuses"] = [_ephemeral(record) for record in extras]
     if verdict is not None and not any(record.begun for record in (*inits, *mains)):
         # As kubelet rejects a pod: no container waits for anything any more.
         for name in ("initContainerStatuses", "containerStatuses"):
             status.pop(name, None)
-    status["conditions"] = _conditions(status, inits, mains, now)
+    gates = [str(each.get("conditionType")) for each in pod["spec"].get("readinessGates") or ()]
+    status["conditions"] = _conditions(status, inits, mains, gates, now)
     if disrupted and not any(each["type"] == DISRUPTION for each in status["conditions"]):
         status["conditions"].append(
             {
@@ -200,23 +97,22 @@ def pod_status(
     return status
 
 
-def _conditions(status: Object, inits: Sequence[Record], mains: Sequence[Record], now: str) -> list[Object]:
+def _ephemeral(record: Record) -> Object:
+    """Nothing waits for an ephemeral container: it is never ready, and was never waited for."""
+    return {key: value for key, value in record.status().items() if key != "started"} | {"ready": False}
+
+
+def _conditions(
+    status: Object, inits: Sequence[Record], mains: Sequence[Record], gates: Sequence[str], now: str
+) -> list[Object]:
     over = status["phase"] in {"Succeeded", "Failed"}
-    initialized = all(record.exit_code == 0 and record.ended for record in inits)
-    unready = [record.name for record in mains if not record.running]
-    why: tuple[str, str] = ("", "")
-    if status["phase"] == "Succeeded":
-        why = ("PodCompleted", "")
-    elif status["phase"] == "Failed":
-        why = ("PodFailed", "")
-    elif unready:
-        why = ("ContainersNotReady", f"containers with unready status: [{' '.join(unready)}]")
     begun = any(record.container_id for record in (*inits, *mains))
+    contained = _containers_ready(status["phase"], inits, mains)
     wanted = {
         "PodReadyToStartContainers": (begun and not over, ("", "")),
-        "Initialized": (initialized, ("", "") if initialized else ("ContainersNotInitialized", "")),
-        "Ready": (not unready and not over, why),
-        "ContainersReady": (not unready and not over, why),
+        "Initialized": _initialized(status["phase"], inits, mains),
+        "Ready": contained if not contained[0] else _gated(status, gates),
+        "ContainersReady": contained,
         "PodScheduled": (True, ("", "")),
     }
     present = {each["type"]: each for each in status.get("conditions") or ()}
@@ -234,6 +130,46 @@ def _conditions(status: Object, inits: Sequence[Record], mains: Sequence[Record]
         condition |= {key: said for key, said in (("reason", reason), ("message", message)) if said}
         found.append(condition)
     return found
+
+
+_Condition = tuple[bool, tuple[str, str]]
+
+
+def _containers_ready(phase: str, inits: Sequence[Record], mains: Sequence[Record]) -> _Condition:
+    if phase == "Succeeded":
+        return False, ("PodCompleted", "")
+    if phase == "Failed":
+        return False, ("PodFailed", "")
+    counted = (*(record for record in inits if record.sidecar), *mains)
+    unready = [record.name for record in counted if not record.status()["ready"]]
+    if unready:
+        return False, ("ContainersNotReady", f"containers with unready status: [{' '.join(unready)}]")
+    return True, ("", "")
+
+
+def _gated(status: Object, gates: Sequence[str]) -> _Condition:
+    present = {each["type"]: str(each.get("status")) for each in status.get("conditions") or ()}
+    missing = [
+        f'corresponding condition of pod readiness gate "{gate}" does not exist.'
+        if gate not in present
+        else f'the status of pod readiness gate "{gate}" is not "True", but {present[gate]}'
+        for gate in gates
+        if present.get(gate) != "True"
+    ]
+    return (False, ("ReadinessGatesNotReady", ", ".join(missing))) if missing else (True, ("", ""))
+
+
+def _initialized(phase: str, inits: Sequence[Record], mains: Sequence[Record]) -> _Condition:
+    if phase == "Succeeded":
+        return True, ("PodCompleted", "")
+    if any(record.begun for record in mains):
+        return True, ("", "")
+    missing = [
+        record.name for record in inits if not record.status()["started" if record.sidecar else "ready"]
+    ]
+    if not missing:
+        return True, ("", "")
+    return False, ("ContainersNotInitialized", f"containers with incomplete status: [{' '.join(missing)}]")
 
 
 def qos_class(spec: Mapping[str, Any]) -> str:

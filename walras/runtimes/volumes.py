@@ -267,7 +267,7 @@ def mounts(
         name, target = str(each["name"]), posixpath.normpath("/" + str(each["mountPath"]).lstrip("/"))
         if name not in volumes:
             raise ConfigError(f'volume "{name}" is not in the pod')
-        if not whole and (_holds(target, OWN_DIRECTORY) or any(_holds(taken, target) for taken in _TAKEN)):
+        if not whole and is_taken(target):
             raise ConfigError(f"mountPath {target}: the process runtime keeps this place for the system")
         volume = volumes[name]
         path = volume.path
@@ -282,6 +282,11 @@ def mounts(
         found.remove(account)
     _check_nesting(found)
     return tuple(found)
+
+
+def is_taken(target: str) -> bool:
+    """Whether the place is the system's, or would hide something of it."""
+    return _holds(target, OWN_DIRECTORY) or any(_holds(taken, target) for taken in _TAKEN)
 
 
 def _holds(outer: str, inner: str) -> bool:

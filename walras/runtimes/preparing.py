@@ -1,0 +1,87 @@
+"""What a pod needs before its containers run: a runtime, and volumes, whose tokens are renewed meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from walras.core.errors import WalrasError
+from walras.runtimes.base import NoRuntime
+from walras.runtimes.environment import ConfigError, EnvSource
+from walras.runtimes.volumes import Volume, prepare, renew, token_lifetime_s
+
+if TYPE_CHECKING:
+    from walras.runtimes.podworker import PodWorker
+
+_RETRY_S: Final = 5.0
+_RENEW_AT: Final = 0.8
+
+
+class Preparing:
+    """Says as events of the pod what stands in the way."""
+
+    def __init__(self, worker: PodWorker) -> None:
+        self._worker = worker
+
+    async def handled(self) -> bool:
+        """Finds the runtime that the pod's class names; False when there is none before the pod is to end."""
+        worker, said = self._worker, ""
+        while not worker.stopping:
+            try:
+                handler = worker.services.handler(worker.cluster, worker.pod)
+                worker.ref = replace(worker.ref, handler=handler)
+                worker.services.runtime.traits(worker.ref)
+            except WalrasError as error:
+                message = f"Failed to create pod sandbox: {error.message}"
+                if message != said:
+                    worker.event("Warning", "FailedCreatePodSandBox", message)
+                    worker.publish()
+                said = message
+                if isinstance(error, NoRuntime):
+                    await worker.ending()
+                else:
+                    await worker.pause(_RETRY_S)
+            else:
+                return True
+        return False
+
+    async def volumes(self) -> dict[str, Volume] | None:
+        """Waits for what volumes are made from; None when the pod is to end before."""
+        worker, said = self._worker, ""
+        while not worker.stopping:
+            try:
+                return prepare(worker.services.places, worker.cluster, self._source())
+            except (WalrasError, OSError) as error:
+                message = f"MountVolume.SetUp failed: {error}"
+                if message != said:
+                    worker.event("Warning", "FailedMount", message)
+                    worker.publish()
+                said = message
+                if isinstance(error, ConfigError):
+                    await worker.configs_changed()
+                elif isinstance(error, OSError):
+                    # A full disk is full until somebody makes room, which nothing tells of.
+                    await worker.pause(_RETRY_S)
+                else:
+                    await worker.ending()
+        return None
+
+    def _source(self) -> EnvSource:
+        worker = self._worker
+        return EnvSource(
+            worker.pod,
+            worker.node,
+            worker.lookup,
+            partial(worker.services.token, worker.cluster, worker.pod),
+        )
+
+    async def renewals(self) -> None:
+        """Writes the tokens in the pod's volumes anew when four fifths of their time are over."""
+        worker = self._worker
+        lifetime_s = token_lifetime_s(worker.pod)
+        while lifetime_s and await worker.pause(lifetime_s * _RENEW_AT):
+            try:
+                renew(worker.services.places, worker.cluster, self._source())
+            except (WalrasError, OSError) as error:
+                worker.event("Warning", "FailedMount", f"MountVolume.SetUp failed: {error}")
