@@ -54,6 +54,10 @@ def run(source: str, **variables: Any) -> Any:
         "'%s: %d%% %.2f %x'.format(['a', 5, 1.0, 255]) == 'a: 5% 1.00 ff'",
         "timestamp('2024-02-29T12:30:45.5Z').getMonth() == 1",
         "timestamp('2024-02-29T23:30:45Z').getHours('+01:00') == 0",
+        "timestamp('9999-12-31T23:59:59Z').getFullYear('+01:00') == 10000",
+        "timestamp('0001-01-01T00:00:00Z').getFullYear('-01:00') == 0",
+        # As doubles, which cannot tell them apart.
+        "18446744073709551615u == dyn(18446744073709551616.0) && 9007199254740993 <= 9007199254740992.0",
         "timestamp('2024-02-29T00:00:00Z') - timestamp('2024-02-28T00:00:00Z') == duration('24h')",
         "duration('1h30m').getMinutes() == 90 && string(duration('1.5s')) == '1.5s'",
         "string(timestamp('2024-02-29T12:30:45Z')) == '2024-02-29T12:30:45Z'",

@@ -26,6 +26,7 @@ from walras.kube.cel.times import (
     part,
     timestamp_of,
     truncated,
+    year,
 )
 from walras.kube.cel.values import (
     NANOS,
@@ -37,6 +38,7 @@ from walras.kube.cel.values import (
     Timestamp,
     TypeValue,
     UInt,
+    alike,
     equal,
     no_overload,
     type_of,
@@ -138,6 +140,7 @@ def compare(left: Any, right: Any) -> int:
         raise no_overload()
     if (isinstance(left, float) and math.isnan(left)) or (isinstance(right, float) and math.isnan(right)):
         raise CelError("NaN values cannot be ordered")
+    left, right = alike(left, right)
     return -1 if left < right else int(left > right)
 
 
@@ -249,7 +252,7 @@ STANDARD: Final[Mapping[str, Function]] = {
     "endsWith": _strings(lambda text, part: text.endswith(part)),
     "startsWith": _strings(lambda text, part: text.startswith(part)),
     "matches": _strings(_matches),
-    "getFullYear": part(lambda at: at.year),
+    "getFullYear": year,
     "getMonth": part(lambda at: at.month - 1),
     "getDayOfYear": part(lambda at: at.timetuple().tm_yday - 1),
     "getDayOfMonth": part(lambda at: at.day - 1),

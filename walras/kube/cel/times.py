@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -25,6 +25,7 @@ _TIME: Final = re.compile(
     r"(?:([Zz])|([+-])(\d\d):(\d\d))",
     re.ASCII,
 )
+_CYCLE: Final = timedelta(days=146_097)
 _DURATION: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _UNITS: Final = {
     "ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": NANOS, "m": 60 * NANOS,
@@ -108,12 +109,25 @@ def part(get: Callable[[datetime], int], whole_of: int = 0) -> Callable[..., int
             return truncated(value.ns, whole_of)
         if not isinstance(value, Timestamp):
             raise no_overload()
-        try:
-            return get(value.moment().astimezone(_zone(zone)))
-        except OverflowError:
-            raise CelError("timestamp overflow") from None
+        return get(_local(value, _zone(zone)))
 
     return run
+
+
+def year(value: Any, zone: Any = "UTC") -> int:
+    if not isinstance(value, Timestamp):
+        raise no_overload()
+    return _local(value, _zone(zone)).year - 400 * _cycles(value)
+
+
+def _cycles(value: Timestamp) -> int:
+    """Cycles of the calendar, of 400 years, that bring the days around the time within Python's years."""
+    return {MINYEAR: 1, MAXYEAR: -1}.get(value.moment().year, 0)
+
+
+def _local(value: Timestamp, zone: tzinfo) -> datetime:
+    """The time in a zone, some cycles of the calendar later or earlier: all but the year is the same then."""
+    return (value.moment() + _cycles(value) * _CYCLE).astimezone(zone)
 
 
 def milliseconds(value: Any, zone: Any = "UTC") -> int:

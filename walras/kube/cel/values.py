@@ -157,7 +157,17 @@ def equal(left: Any, right: Any) -> bool:
         if not isinstance(right, Optional) or left.has != right.has:
             return False
         return equal(left.value, right.value)
+    left, right = alike(left, right)
     return bool(left == right)
+
+
+def alike(left: Any, right: Any) -> tuple[Any, Any]:
+    """Both as doubles where one of two numbers is: upstream compares so, though large ones lose digits."""
+    if isinstance(left, float) and isinstance(right, int):
+        return left, float(right)
+    if isinstance(left, int) and isinstance(right, float):
+        return float(left), right
+    return left, right
 
 
 def plain(value: Any) -> Any:
