@@ -1,43 +1,25 @@
-"""Escrows of a pool that the engine keeps, by the plain rules, on the few devices that they are about.
+"""Escrows of a pool that the engine keeps, by the rules of `walras.market.escrow`.
 
-A plan takes the devices that come free soonest. Those that a plan of a clearing could take are found in
-columns; the rules then look at these alone, with all that holds them, instead of at the whole pool.
+Devices are whole and alike, so that a bid may have any of them and is as dense as its price is high: what the
+rules look for is found in columns, and no snapshot is made of the pool.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from walras.market.backfill import backfill
+from walras.market.engine.clearing import Cleared
 from walras.market.engine.ending import Ending
-from walras.market.engine.jit import Ints
+from walras.market.engine.filling import Filling
+from walras.market.engine.jit import NONE, Ints
+from walras.market.engine.leases import DRAINING
 from walras.market.engine.options import Options
 from walras.market.engine.told import Told
-from walras.market.escrow import (
-    ESCROWS_MAX,
-    LOOKED_AT,
-    Held,
-    giving_way,
-    hold,
-    hold_for_tick,
-    keep,
-    settle,
-)
-from walras.market.types import (
-    Bid,
-    Constraint,
-    Escrow,
-    Explanation,
-    Lease,
-    Outcome,
-    Reason,
-    Refusal,
-    Rules,
-    Snapshot,
-)
+from walras.market.escrow import ESCROWS_MAX, LOOKED_AT
+from walras.market.types import Bid, Displacement, Escrow, Lease, Outcome, Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,171 +48,158 @@ class Refused:
 class Around:
     """The escrows of one clearing, before it and after it."""
 
-    def __init__(
-        self, told: Told, rules: Rules, now_ms: int, posted_micros: int, escrows: Sequence[Escrow]
-    ) -> None:
-        self._told, self._known, self._lease_rows = told, told.known, told.lease_rows
-        self._rules, self._now, self._posted = rules, now_ms, posted_micros
+    def __init__(self, told: Told, rules: Rules, now_ms: int, escrows: Sequence[Escrow]) -> None:
+        self._told, self._known = told, told.known
+        self._rules, self._now = rules, now_ms
         self._escrows = tuple(escrows)
-        names = {share.device for escrow in self._escrows for share in escrow.shares}
-        self._devices = self._numbers(name for name in names if name in told.devices)
-        empty = Snapshot(now_ms, rules, (), (), (), posted_micros)
-        self._held = Held(empty, empty)
+        self._standing: tuple[Escrow, ...] = ()
+        self._ended: tuple[Displacement, ...] = ()
+        self._outbid: frozenset[str] = frozenset()
 
     def before(self) -> tuple[tuple[Lease, ...], dict[str, Lease]]:
         """The rooms that are kept, as leases; and the leases that end for escrows, as they are then."""
-        if not self._escrows:
-            return (), {}
-        self._held = hold_for_tick(self._snapshot(self._devices, self._kept_bids()))
-        ended = {each.lease for each in self._held.ended}
-        return self._reservations, {each.id: each for each in self._held.real.leases if each.id in ended}
+        ended: dict[str, Lease] = {}
+        standing = []
+        for escrow in filter(self._stands, self._escrows):
+            for lease in self._in_the_way(escrow, ended):
+                drains_ms = max(lease.end_ms, self._now + self._rules.notice_ms)
+                ended[lease.id] = replace(lease, state="draining", drains_at_ms=drains_ms)
+            if self._holders(escrow, ended):
+                standing.append(escrow)
+        self._standing = tuple(standing)
+        self._ended = tuple(Displacement(each.id, None, _over_ms(each), "gang") for each in ended.values())
+        return self._reservations, ended
 
     def standing(self) -> tuple[Lease, ...]:
         """The rooms that are kept from a bid which is decided on its arrival."""
-        if not self._escrows:
-            return ()
-        self._held = hold(self._snapshot(self._devices, self._kept_bids()))
+        self._standing = tuple(filter(self._stands, self._escrows))
         return self._reservations
 
     def giving_way(self, row: int) -> Iterator[tuple[Escrow, ...]]:
-        """The escrows that are left, in turn, to a bid which is decided on its arrival."""
-        if not self._escrows:
-            return iter((self._escrows,))
-        around = self._snapshot(self._devices, [*self._kept_bids(), self._bid(row)])
-        return giving_way(replace(around, escrows=self._escrows), self._bid(row).id)
+        """All escrows, then again and again without the least dense of those that a bid is denser than, which
+        is decided on its arrival."""
+        yield self._escrows
+        price = _price(self._known.packages[row][0])
+        worth = {escrow.bid: self._worth(escrow) for escrow in self._escrows}
+        weaker = sorted((name for name in worth if worth[name] < price), key=lambda name: worth[name])
+        for count in range(1, len(weaker) + 1):
+            yield tuple(escrow for escrow in self._escrows if escrow.bid not in weaker[:count])
 
-    def after(self, outcome: Outcome, refused: Refused) -> Outcome:
+    def after(self, cleared: Cleared, outcome: Outcome, refused: Refused) -> Outcome:
         """The outcome with what ended for escrows, losers on room that is idle until they are over, and the
         escrows of the next clearing; without refusals."""
-        if self._held.escrows:
-            outcome = self._keep(outcome, refused)
-        won = {award.bid for award in outcome.awards}
-        first = refused.first(LOOKED_AT + len(won)).tolist()
-        lost = np.array([row for row in first if self._bid(row).id not in won][:LOOKED_AT], np.int64)
-        lost = self._from_the_first_that_is_helped(lost, outcome)
-        if not lost.size:
-            displacements = (*outcome.displacements, *self._held.ended)
-            return replace(outcome, refusals=(), displacements=displacements, escrows=self._held.escrows)
-        real = self._snapshot(self._reach(lost, outcome), map(self._bid, lost.tolist()))
-        told = replace(outcome, refusals=self._refusals(lost))
-        return replace(settle(replace(self._held, real=real), told), refusals=())
+        filled: Ints = refused.rows[:0]
+        if self._standing:
+            self._keep(refused)
+            filling = Filling(self._told, self._rules, self._now, self._standing)
+            filled, awards = filling.fill(cleared, outcome, refused)
+            outcome = replace(outcome, awards=(*outcome.awards, *awards))
+        lost = refused.first(LOOKED_AT + filled.size)
+        escrows = self._planned(lost[~np.isin(lost, filled)][:LOOKED_AT], cleared)
+        return replace(outcome, displacements=(*outcome.displacements, *self._ended), escrows=escrows)
 
-    def _from_the_first_that_is_helped(self, lost: Ints, outcome: Outcome) -> Ints:
-        """The gangs among losers from the first on that room is kept for, if there is one. For one device
-        nothing is kept: it is free, or it is that of one lease, which gives way anyway."""
-        known = {*(escrow.bid for escrow in self._held.escrows), *self._held.outbid}
-        gangs = lost[self._wanted(lost) > 1]
-        if gangs.size and len(self._held.escrows) < ESCROWS_MAX:
-            ending = self._ending(outcome)
-            for at, row in enumerate(gangs.tolist()):
-                if self._known.packages[row][0].id not in known and ending.helps(row):
-                    return gangs[at:]
-        return _NONE
+    def _keep(self, refused: Refused) -> None:
+        """Forget escrows that are over: those whose bids won, or lost to denser ones."""
+        rows, densest = self._known.rows, int(refused.options.price[refused.rows].max(initial=NONE))
+        wanted = [each for each in self._standing if rows.get(each.bid, NONE) in refused.rows]
+        self._outbid = frozenset(each.bid for each in wanted if self._worth(each) < densest)
+        self._standing = tuple(each for each in wanted if each.bid not in self._outbid)
 
-    def _keep(self, outcome: Outcome, refused: Refused) -> Outcome:
-        """Forget escrows that are over, and fill what is idle in the others."""
-        options, rows = refused.options, self._known.rows
-        mine = [rows[each.bid] for each in self._held.escrows if each.bid in rows]
-        rest_ms = max(each.starts_ms for each in self._held.escrows) - self._now - self._rules.notice_ms
-        short = refused.rows[options.term[refused.rows] <= rest_ms]
-        asked = (np.intersect1d(mine, refused.rows), short, refused.first(LOOKED_AT))
-        lost = refused.ordered(np.unique(np.concatenate(asked)).astype(np.int64))
-        real = self._snapshot(self._devices, map(self._bid, lost.tolist()))
-        shown = replace(real, leases=(*real.leases, *self._reservations))
-        outcome = replace(outcome, refusals=self._refusals(lost))
-        self._held = keep(replace(self._held, shown=shown, real=real), outcome)
-        if not self._held.escrows or not short.size:
-            return outcome
-        # What winners and those who go on pay is no longer there to be paid by others.
-        awarded = (self._bid(rows[award.bid]) for award in outcome.awards)
-        there = {lease.id for lease in real.leases}
-        going = [self._lease(each.lease) for each in outcome.renewals if each.lease not in there]
-        bids, leases = (*real.bids, *awarded), (*real.leases, *going)
-        return backfill(replace(self._held, real=replace(real, bids=bids, leases=leases)), outcome)
+    def _planned(self, lost: Ints, cleared: Cleared) -> tuple[Escrow, ...]:
+        """The escrows that stand, and new ones for losers. For one device nothing is kept: it is free, or it
+        is that of one lease, which gives way anyway."""
+        book, escrows = self._known.book, [*self._standing]
+        gangs = lost[book.catalogue.columns().devices[book.options().kind[lost]] > 1]
+        if not gangs.size or len(escrows) >= ESCROWS_MAX:
+            return tuple(escrows)
+        known = self._outbid.union(each.bid for each in escrows)
+        ending = Ending(self._told, self._rules, self._now, cleared)
+        for escrow in escrows:
+            ending.deny(np.array(self._numbers(escrow)))
+        for row in gangs.tolist():
+            if len(escrows) < ESCROWS_MAX and self._known.packages[row][0].id not in known:
+                planned = ending.plan(row)
+                escrows += [planned] if planned else []
+        return tuple(escrows)
+
+    def _stands(self, escrow: Escrow) -> bool:
+        """Whether its bid still waits on devices that there still are, and it is not overdue."""
+        overdue_ms = escrow.starts_ms + self._rules.notice_ms + 2 * self._rules.tick_ms
+        there = all(share.device in self._told.devices for share in escrow.shares)
+        return self._bid(escrow) is not None and self._now <= overdue_ms and there
+
+    def _in_the_way(self, escrow: Escrow, ended: dict[str, Lease]) -> list[Lease]:
+        """Leases up for renewal that give way to the bid and have some of its room."""
+        worth, bid = self._worth(escrow), self._bid(escrow)
+        horizon_ms = self._now + self._rules.notice_ms + self._rules.tick_ms
+        return [
+            lease
+            for lease in self._holders(escrow, ended)
+            if lease.state == "active"
+            and lease.end_ms <= horizon_ms
+            and bid is not None
+            and (
+                lease.max_price_micros < worth
+                or (lease.max_price_micros == worth and lease.start_ms >= bid.submitted_ms)
+            )
+        ]
+
+    def _holders(self, escrow: Escrow, ended: dict[str, Lease]) -> list[Lease]:
+        """The leases in its room that stay once drains are over, beside those that ended; each once."""
+        shares, state = self._known.leases.shares(), self._known.leases.table["state"]
+        rows: dict[int, None] = {}
+        for device in self._numbers(escrow):
+            share = int(shares.on_device[device])
+            while share:
+                row = int(shares.lease[share - 1])
+                if state[row] != DRAINING:
+                    rows[row] = None
+                share = int(shares.after[share - 1])
+        found = [self._known.leases_by_row[row] for row in rows]
+        return [lease for lease in found if lease.id not in ended]
 
     @property
     def _reservations(self) -> tuple[Lease, ...]:
-        return self._held.shown.leases[len(self._held.real.leases) :]
+        found = ((escrow, self._bid(escrow)) for escrow in self._standing)
+        return tuple(_reservation(escrow, bid, self._now) for escrow, bid in found if bid is not None)
 
-    def _ending(self, outcome: Outcome) -> Ending:
-        kept = [share.device for escrow in self._held.escrows for share in escrow.shares]
-        won = [share.device for award in outcome.awards for share in award.shares]
-        return Ending(
-            self._known, self._lease_rows, self._rules, self._now, outcome, self._numbers({*kept, *won})
-        )
+    def _bid(self, escrow: Escrow) -> Bid | None:
+        """The bid that it is for, be its deadline over; None when it is gone."""
+        row = self._known.rows.get(escrow.bid)
+        return self._told.late.get(escrow.bid) if row is None else self._known.packages[row][0]
 
-    def _reach(self, gangs: Ints, outcome: Outcome) -> Ints:
-        """The devices that any plan for one of these bids could take, and those of escrows."""
-        ending, widest = self._ending(outcome), int(self._wanted(gangs).max())
-        # Beside its own as many as plans before it may take away.
-        more = (ESCROWS_MAX + 1) * widest
-        found = [ending.free[:more]]
-        for row in gangs.tolist():
-            found.append(ending.beside(ending.yielding(row, widest * more).tolist()))
-        return np.unique(np.concatenate((self._devices, *found)))
+    def _worth(self, escrow: Escrow) -> int:
+        """How dense the bid is that it is for, NONE for one that is gone or late."""
+        row = self._known.rows.get(escrow.bid)
+        return NONE if row is None else _price(self._known.packages[row][0])
 
-    def _snapshot(self, devices: Ints, bids: Iterable[Bid]) -> Snapshot:
-        """Of some devices, and enough others that the pool could hold what it can hold."""
-        widest = int(self._known.book.catalogue.columns().devices.max(initial=1))
-        every = np.union1d(devices, np.arange(min(widest, len(self._known.devices))))
-        funds = self._known.book.funds
-        agents, shares = self._known.leases.table["agent"], self._known.leases.shares()
-        rows: dict[int, None] = {}
-        for device in every.tolist():
-            share = int(shares.on_device[device])
-            while share:
-                rows[int(shares.lease[share - 1])] = None
-                share = int(shares.after[share - 1])
-        leases = tuple(
-            replace(self._known.leases_by_row[row], funds_micros=int(funds[agents[row]]))
-            for row in sorted(rows)
-        )
-        return Snapshot(
-            self._now,
-            self._rules,
-            tuple(self._known.devices[device] for device in every.tolist()),
-            leases,
-            tuple(bids),
-            self._posted,
-            frozenset(),
-            escrows=self._escrows,
-        )
-
-    def _kept_bids(self) -> list[Bid]:
-        late = [self._told.late[each.bid] for each in self._escrows if each.bid in self._told.late]
-        rows = (self._known.rows.get(each.bid) for each in self._escrows)
-        return [*map(self._funded, late), *(self._bid(row) for row in rows if row is not None)]
-
-    def _bid(self, row: int) -> Bid:
-        return self._funded(self._known.packages[row][0])
-
-    def _funded(self, bid: Bid) -> Bid:
-        """With what its agent can pay now."""
-        return replace(bid, funds_micros=int(self._known.book.funds[self._told.agents[bid.agent]]))
-
-    def _lease(self, name: str) -> Lease:
-        row = self._lease_rows[name]
-        funds = int(self._known.book.funds[self._known.leases.table["agent"][row]])
-        return replace(self._known.leases_by_row[row], funds_micros=funds)
-
-    def _wanted(self, rows: Ints) -> Ints:
-        """How many devices each option wants."""
-        book = self._known.book
-        found: Ints = book.catalogue.columns().devices[book.options().kind[rows]]
-        return found
-
-    def _refusals(self, rows: Ints) -> tuple[Refusal, ...]:
-        """Of bids in the order of the clearing, in which they lost for want of room."""
-        return tuple(
-            Refusal(
-                self._known.packages[row][0].id,
-                Explanation(Reason.OUTBID, Constraint.PRICE, 0, None, position, ""),
-            )
-            for position, row in enumerate(rows.tolist(), 1)
-        )
-
-    def _numbers(self, names: Iterable[str]) -> Ints:
-        return np.array(sorted(self._told.devices[name] for name in names), np.int64)
+    def _numbers(self, escrow: Escrow) -> list[int]:
+        return [self._told.devices[share.device] for share in escrow.shares]
 
 
-_NONE = np.empty(0, np.int64)
+def _price(bid: Bid) -> int:
+    return bid.packages[0].price_micros
+
+
+def _over_ms(lease: Lease) -> int:
+    assert lease.drains_at_ms is not None, "it was made to drain"
+    return lease.drains_at_ms
+
+
+def _reservation(escrow: Escrow, bid: Bid, now_ms: int) -> Lease:
+    """The room as a lease that has not begun: nobody is placed there, and nobody may displace it."""
+    return Lease(
+        id=f"escrow:{bid.id}",
+        bid=bid.id,
+        agent=bid.agent,
+        job_class=bid.job_class,
+        shares=escrow.shares,
+        price_micros=0,
+        max_price_micros=_price(bid),
+        restart_cost_micros=0,
+        term_ms=bid.packages[0].term_ms,
+        start_ms=now_ms,
+        end_ms=escrow.starts_ms,
+        funds_micros=0,
+        state="reserved",
+    )

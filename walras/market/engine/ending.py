@@ -1,114 +1,157 @@
-"""Which devices of a kept pool come free soonest, and what a bid could have of them."""
+"""Room for gangs in a kept pool: which devices of it come free soonest, and what a bid could have of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from heapq import heapify, heappop, heappush
+from collections.abc import Iterable
+from heapq import heappop, heappush
 
 import numpy as np
+import numpy.typing as npt
 
-from walras.market.engine.jit import NONE, Ints
-from walras.market.engine.leases import DRAINING, RESERVED
-from walras.market.engine.snapshots import Translated
+from walras.market.engine.clearing import Cleared
+from walras.market.engine.jit import LIMIT, Grid, Ints, kernel
+from walras.market.engine.leases import ACTIVE, DRAINING, RESERVED, Shares
 from walras.market.engine.sorting import LATER
-from walras.market.types import Outcome, Rules
+from walras.market.engine.told import WHOLE, Told
+from walras.market.types import Escrow, Rules, Share
+
+Flags = npt.NDArray[np.bool_]
+# Rows of what `soonest_over` fills: leases, when they are over, the lowest device of each.
+LEASE, OVER, LOWEST = 0, 1, 2
 
 
 class Ending:
-    """Whole devices after a clearing: those that are free once what drains is gone, and leased ones by how
-    soon their lease is over, of equal ones the lower number first."""
+    """Whole devices after a clearing: those that are free once what drains is gone, and leases by how soon
+    they are over. What is planned here is taken from then on."""
 
-    def __init__(
-        self,
-        known: Translated,
-        lease_rows: Mapping[str, int],
-        rules: Rules,
-        now_ms: int,
-        outcome: Outcome,
-        taken: Ints,
-    ) -> None:
-        """taken: devices that no bid may have, beside those that were just won."""
-        table, shares = known.leases.table, known.leases.shares()
-        self._known, options, kinds = known, known.book.options(), known.book.catalogue.kinds
-        self._options, self._sizes = options, kinds["devices"]
-        there = np.flatnonzero(shares.milli > 0)
-        there = there[table["state"][shares.lease[there]] != DRAINING]
-        self._held = np.full(len(known.devices), _FREE, np.int64)
-        self._held[shares.device[there]] = shares.lease[there]
-        gone = [lease_rows[each.lease] for each in outcome.displacements]
-        self._held[np.isin(self._held, gone)] = _FREE
-        self._held[taken] = _TAKEN
-        self.free = np.flatnonzero(self._held == _FREE)
-        ends, waiting = table["end"].copy(), table["state"] == RESERVED
-        ends[waiting] = now_ms + rules.notice_ms + rules.tick_ms + table["term"][waiting]
-        for renewal in outcome.renewals:
-            ends[lease_rows[renewal.lease]] = renewal.end_ms
-        devices = np.flatnonzero(self._held >= 0)
-        order = np.argsort(np.maximum(ends[self._held[devices]], now_ms + 1), kind="stable")
-        self._devices = devices[order]
-        rows = self._held[self._devices]
-        self._began, prices = table["start"][rows], table["price"][rows]
-        # Whole devices are all of one kind to a price.
-        kind = int(np.flatnonzero(kinds.column("possible"))[0])
-        self._density = prices * kinds["numerator"][kind] // kinds["denominator"][kind]
+    def __init__(self, told: Told, rules: Rules, now_ms: int, cleared: Cleared) -> None:
+        table, gone = told.known.leases.table, cleared.gone
+        self._told, self._table, self._now = told, table, now_ms
+        self._shares = told.known.leases.shares()
+        self._ends, states = table["end"].copy(), table["state"].copy()
+        waiting = states == RESERVED
+        # A lease that waits begins once what drains for it is gone.
+        self._ends[waiting] = now_ms + rules.notice_ms + rules.tick_ms + table["term"][waiting]
+        renewed = cleared.renewed
+        self._ends[renewed] = np.maximum(self._ends[renewed], now_ms) + table["term"][renewed]
+        self._states, self._taken = states, told.known.book.devices.later_milli > 0
+        rows = np.concatenate((gone.displaced, gone.given, gone.ended))
+        states[rows] = DRAINING
+        for row in rows.tolist():
+            self._taken[self._devices_of(row)] = False
+        # By device, whether no bid may have it, be there a lease on it or not.
+        self._denied = np.zeros(self._taken.size, np.bool_)
+        self.deny(cleared.won.devices)
 
-    def yielding(self, option: int, count: int) -> Ints:
-        """So many leased devices, the soonest first, whose lease gives way to an option: it is worth less, or
-        as much and began after the bid had come."""
-        density, rank = self._options.density[option], self._options.rank[option]
-        came = rank - LATER * (rank >= LATER)
-        weaker = (self._density < density) | ((self._density == density) & (self._began >= came))
-        return self._devices[np.flatnonzero(weaker)[:count]]
+    def deny(self, devices: Ints) -> None:
+        """No bid may have these."""
+        self._denied[devices] = True
 
-    def helps(self, option: int) -> bool:
-        """Whether leases would have to go for a bid of several devices, and are worth no more than it is: as
-        `walras.market.planning.Planning.plan` has it, device by device."""
-        wanted = int(self._sizes[self._options.kind[option]])
-        free, chosen = self.free[:wanted].tolist(), 0
-        heapify(free)
-        gone: dict[int, None] = {}
-        soonest = self._in_turn(option, wanted)
-        while chosen < wanted:
-            if free:
-                heappop(free)
-            else:
-                device = next((each for each in soonest if int(self._held[each]) not in gone), NONE)
-                if device == NONE:
-                    return False
-                lease = int(self._held[device])
-                gone[lease] = None
-                for other in self.devices_of(lease):
-                    if other != device and self._held[other] == lease:
-                        heappush(free, other)
-            chosen += 1
-        table, rows = self._known.leases.table, np.fromiter(gone, np.int64)
-        worth = int((table["price"][rows] * table["milli"][rows]).sum())
-        return len(gone) > 0 and worth <= int(self._options.price[option]) * wanted * 1000
+    def plan(self, row: int) -> Escrow | None:
+        """The room that a gang which lost would have if leases that give way to it are not renewed, as
+        `walras.market.planning.Planning.plan` has it: device by device, each the one that is free soonest."""
+        known = self._told.known
+        options = known.book.options()
+        wanted = int(known.book.catalogue.columns().devices[options.kind[row]])
+        free = self._first_free(wanted)
+        rank = int(options.rank[row])
+        soonest = soonest_over(
+            int(options.price[row]),
+            rank - LATER * (rank >= LATER),
+            np.empty((3, wanted), np.int64),
+            np.maximum(self._ends, self._now + 1),
+            self._states,
+            self._table["price"],
+            self._table["start"],
+            self._table["first"],
+            self._denied,
+            self._shares,
+        ).tolist()
+        chosen: list[int] = []
+        victims: list[int] = []
+        while len(chosen) < wanted:
+            if not free:
+                if len(victims) == len(soonest):
+                    return None
+                victims.append(soonest[len(victims)])
+                for device in self._devices_of(victims[-1]):
+                    if not self._denied[device]:
+                        heappush(free, device)
+            chosen.append(heappop(free))
+        if not victims or not self._is_worth(row, victims, wanted):
+            return None
+        found, numbers = known.devices, np.array(chosen)
+        self.deny(numbers)
+        shares = tuple(Share(found[device].id, WHOLE, found[device].memory_mib) for device in chosen)
+        starts_ms = max([*self._ends[victims].tolist(), *self._drains(chosen)])
+        return Escrow(known.packages[row][0].id, 0, shares, starts_ms)
 
-    def _in_turn(self, option: int, wanted: int) -> Iterator[int]:
-        """Leased devices that could be next; a lease that is gone may have many of the first."""
-        seen = 0
-        while True:
-            found = self.yielding(option, max(8 * wanted, 2 * seen))[seen:].tolist()
-            if not found:
-                return
-            seen += len(found)
-            yield from found
+    def _first_free(self, count: int) -> list[int]:
+        """So many devices that are free once drains are over, the lowest numbers; a heap."""
+        found: list[int] = np.flatnonzero(~(self._taken | self._denied))[:count].tolist()
+        return found
 
-    def beside(self, devices: Iterable[int]) -> Ints:
-        """These with all others of their leases."""
-        leases = {int(self._held[device]) for device in devices} - {_FREE, _TAKEN}
-        others = {device for lease in leases for device in self.devices_of(lease)}
-        return np.array(sorted({*devices, *others}), np.int64)
+    def _is_worth(self, row: int, victims: list[int], wanted: int) -> bool:
+        """Whether a bid is worth as much as the leases that would go for it."""
+        table = self._table
+        worth = int((table["price"][victims] * table["milli"][victims]).sum())
+        return worth <= int(self._told.known.book.options().price[row]) * wanted * WHOLE
 
-    def devices_of(self, lease: int) -> list[int]:
-        """The devices of the lease of a row."""
-        shares, found = self._known.leases.shares(), []
-        share = int(self._known.leases.table["first"][lease])
+    def _devices_of(self, lease: int) -> list[int]:
+        return [int(self._shares.device[share]) for share in self._chain(lease)]
+
+    def _chain(self, lease: int) -> Iterable[int]:
+        following, share = self._shares.next, int(self._table["first"][lease])
         while share:
-            found.append(int(shares.device[share - 1]))
-            share = int(shares.next[share - 1])
+            yield share - 1
+            share = int(following[share - 1])
+
+    def _drains(self, devices: Iterable[int]) -> list[int]:
+        """When what drains on some devices already is over."""
+        shares, state, found = self._shares, self._table["state"], []
+        for device in devices:
+            share = int(shares.on_device[device])
+            while share:
+                row = int(shares.lease[share - 1])
+                if state[row] == DRAINING:
+                    lease = self._told.known.leases_by_row[row]
+                    found.append(lease.drains_at_ms or lease.end_ms)
+                share = int(shares.after[share - 1])
         return found
 
 
-_FREE, _TAKEN = NONE, NONE - 1
+@kernel
+def soonest_over(
+    price: int, came_ms: int, best: Grid, ends: Ints, states: Ints, prices: Ints, starts: Ints, first: Ints,
+    denied: Flags, shares: Shares,
+) -> Ints:  # fmt: skip
+    """The leases that give way to a bid, the first that are over and of these those on lower devices: at most
+    as many as `best` has columns. They are worth less, or as much and began after the bid had come."""
+    count, most = 0, best.shape[1]
+    for row in range(states.size):
+        if states[row] != ACTIVE and states[row] != RESERVED:
+            continue
+        if prices[row] > price or (prices[row] == price and starts[row] < came_ms):
+            continue
+        if count == most and ends[row] > best[OVER, most - 1]:
+            continue
+        lowest, share = LIMIT, first[row]
+        while share:
+            device = shares.device[share - 1]
+            if not denied[device]:
+                lowest = min(lowest, device)
+            share = shares.next[share - 1]
+        at = count
+        while at > 0 and (
+            best[OVER, at - 1] > ends[row]
+            or (best[OVER, at - 1] == ends[row] and best[LOWEST, at - 1] > lowest)
+        ):
+            at -= 1
+        if lowest == LIMIT or at == most:
+            continue
+        count = min(count + 1, most)
+        for later in range(count - 1, at, -1):
+            for column in range(3):
+                best[column, later] = best[column, later - 1]
+        best[LEASE, at], best[OVER, at], best[LOWEST, at] = row, ends[row], lowest
+    return best[LEASE, :count].copy()

@@ -47,7 +47,7 @@ class Standing:
         self.told.lay_aside(now_ms)
         if not self._priced:
             return self._in_order(now_ms)
-        around = Around(self.told, self._rules, now_ms, posted_micros, escrows)
+        around = Around(self.told, self._rules, now_ms, escrows)
         reservations, ended = around.before()
         self.told.tell_leases(ended)
         kept = self.told.add_leases(reservations)
@@ -61,7 +61,7 @@ class Standing:
             self._known.displacements(cleared, now_ms + self._rules.notice_ms),
             cleared.price_micros,
         )
-        return Turn(around.after(outcome, refused), refused.paid and not self.told.late)
+        return Turn(around.after(cleared, outcome, refused), refused.paid and not self.told.late)
 
     def _in_order(self, now_ms: int) -> Turn:
         """What was there first goes first; leases go on for as long as they are used."""
@@ -81,14 +81,14 @@ class Standing:
         if row is None:
             return Outcome((), (), (), (), posted_micros, escrows=tuple(escrows))
         found = []
-        for left in Around(self.told, self._rules, now_ms, posted_micros, escrows).giving_way(row):
+        for left in Around(self.told, self._rules, now_ms, escrows).giving_way(row):
             found.append(self._on_arrival(row, now_ms, posted_micros, left))
             if found[-1].awards:
                 return found[-1]
         return replace(found[0], escrows=tuple(escrows))
 
     def _on_arrival(self, row: int, now_ms: int, posted_micros: int, escrows: tuple[Escrow, ...]) -> Outcome:
-        held = Around(self.told, self._rules, now_ms, posted_micros, escrows).standing()
+        held = Around(self.told, self._rules, now_ms, escrows).standing()
         kept = self.told.add_leases(held)
         if self._express is None:
             self._express = Express(self._known.book, self._known.leases, terms_of(self._rules))
