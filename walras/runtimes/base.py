@@ -81,6 +81,8 @@ class ContainerSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     working_dir: str = "/"
     mounts: tuple[Mount, ...] = ()
+    # All volumes of the pod, whose targets are their names; every mount is of one of them.
+    volumes: tuple[Mount, ...] = ()
     # Device files to pass through, such as "/dev/nvidia0".
     devices: tuple[str, ...] = ()
     limits: Limits = Limits()

@@ -213,6 +213,9 @@ class ContainerLoop:
             env=env,
             working_dir=directory,
             mounts=mounts(container, self._volumes, env, whole=has_images),
+            volumes=tuple(
+                Mount(str(each.path), name, not each.writable) for name, each in self._volumes.items()
+            ),
             devices=devices.devices if devices else (),
             limits=container_limits(container),
             security=security_of(worker.pod, container),

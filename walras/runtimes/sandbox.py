@@ -290,6 +290,11 @@ def python_prefixes() -> list[str]:
     return [each for each in prefixes if not _below(each, "/usr") and each != "/"]
 
 
+def etc_files() -> tuple[str, ...]:
+    """Names below /etc of what every container sees of this machine's."""
+    return _ETC
+
+
 def search_path() -> str:
     """$PATH of containers: the server's Python first, so that `python` is the one known to be there."""
     own = [os.path.join(each, "bin") for each in dict.fromkeys((sys.prefix, sys.base_prefix))]

@@ -1,0 +1,10 @@
+#!/bin/sh
+# The first steps of a guest: modules, the share, then Python from it. Words are filled in by initramfs.py.
+b=/bin/busybox
+$b mount -t proc proc /proc
+$b mount -t sysfs sys /sys
+for module in /modules/*; do $b insmod "$module"; done
+$b mount -t devtmpfs dev /dev
+$b ifconfig lo 127.0.0.1
+$b mount -t virtiofs share /.share || { echo "no share"; exec $b poweroff -f; }
+exec @PYTHON@ -I -S -c 'import sys; sys.path.insert(0, "/agent"); from walras.runtimes.vm.guest.agent import main; main()'

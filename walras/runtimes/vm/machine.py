@@ -1,0 +1,184 @@
+"""One pod's virtual machine, from its first container to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from walras.runtimes.base import ContainerSpec, ExitStatus, Limits, Mount, PodRef, Process, StartError, Stream
+from walras.runtimes.process import ProcessRuntime
+from walras.runtimes.sandbox import uid_of
+from walras.runtimes.vm.channel import Channel
+from walras.runtimes.vm.parts import Parts
+from walras.runtimes.vm.qemu import AGENT_SOCKET, Accelerator, Disk, Shape, command, sandbox_mounts
+
+BOOT_S: Final = 120.0
+_CONSOLE_BYTES: Final = 4096
+_WORDS_MAX: Final = 600
+CONTAINER: Final = "vm"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a machine is made of and how large it is. `volumes` are all that its containers may mount."""
+
+    parts: Parts
+    initramfs: Path
+    accelerator: Accelerator
+    shape: Shape
+    volumes: tuple[Mount, ...] = ()
+    disks: tuple[Disk, ...] = ()
+
+
+class Machine:
+    """A guest that runs. `channel` leads to its first process; `ended` is the machine's own end."""
+
+    def __init__(self, plan: Plan, process: Process, channel: Channel, run: Path, console: bytearray) -> None:
+        self.plan, self.channel = plan, channel
+        self._process, self._run, self._console = process, run, console
+        self._reading = asyncio.ensure_future(channel.run())
+        self.ended = asyncio.ensure_future(self._watch())
+
+    @property
+    def over(self) -> bool:
+        return self.ended.done()
+
+    async def ready(self, timeout_s: float) -> None:
+        """Returns when the guest's first process is there. Raises StartError."""
+        ready = self.channel.ready
+        await asyncio.wait((ready, self.ended), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            return
+        why = "ends before it is ready" if self.ended.done() else f"is not ready after {timeout_s:.0f} s"
+        raise StartError(f"the virtual machine {why}{self.last_words()}")
+
+    def last_words(self) -> str:
+        """The end of what the console said, to be appended to a message."""
+        words = " ".join(self._console.decode(errors="replace").split())
+        return f": {words[-_WORDS_MAX:]}" if words else ""
+
+    async def _watch(self) -> ExitStatus:
+        ending = asyncio.ensure_future(self._process.wait())
+        await asyncio.wait((ending, self._reading), return_when=asyncio.FIRST_COMPLETED)
+        if not ending.done():
+            await self._process.kill()
+        status = await ending
+        self._reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._reading
+        self.channel.close(ExitStatus(137, status.oom_killed))
+        shutil.rmtree(self._run, ignore_errors=True)
+        return status
+
+    async def kill(self) -> None:
+        """Ends it at once; returns when nothing is left."""
+        await self._process.kill()
+        await asyncio.shield(self.ended)
+
+
+async def boot(runtime: ProcessRuntime, plan: Plan, pod: PodRef, runs: Path, timeout_s: float) -> Machine:
+    """Starts the machine in a sandbox of the process runtime; returns when it is ready. Raises StartError."""
+    owner = uid_of(pod.cluster) if runtime.separates_users else -1
+    run = _make_run(runs, owner)
+    listener = _listen(run, owner)
+    console = bytearray()
+
+    def hear(_: Stream, data: bytes) -> None:
+        console.extend(data)
+        del console[:-_CONSOLE_BYTES]
+
+    limits = Limits(memory_bytes=plan.shape.limit_bytes)
+    spec = ContainerSpec(
+        pod=pod,
+        name=CONTAINER,
+        attempt=0,
+        command=command(plan.parts, plan.accelerator, plan.shape, plan.disks),
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        mounts=sandbox_mounts(plan.parts, plan.initramfs, run, plan.volumes, plan.disks),
+        devices=("/dev/kvm",) if plan.accelerator == "kvm" else (),
+        limits=limits,
+    )
+    try:
+        process = await runtime.start(spec, hear, limits)
+    except BaseException:
+        listener.close()
+        shutil.rmtree(run, ignore_errors=True)
+        raise
+    try:
+        channel = await _accept(listener, process)
+    except BaseException as error:
+        await process.kill()
+        shutil.rmtree(run, ignore_errors=True)
+        if isinstance(error, (OSError, TimeoutError)):
+            words = " ".join(console.decode(errors="replace").split())[-_WORDS_MAX:]
+            raise StartError(f"the virtual machine does not start: {words or error}") from error
+        raise
+    finally:
+        listener.close()
+    machine = Machine(plan, process, channel, run, console)
+    try:
+        await machine.ready(timeout_s)
+    except BaseException:
+        await machine.kill()
+        raise
+    return machine
+
+
+def _make_run(runs: Path, owner: int) -> Path:
+    runs.mkdir(parents=True, exist_ok=True)
+    run = Path(tempfile.mkdtemp(dir=runs))
+    if owner >= 0:
+        os.chown(run, owner, owner)
+    return run
+
+
+def _listen(run: Path, owner: int) -> socket.socket:
+    """The socket that QEMU connects to; made before there is anybody who could put another in its place."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    directory = os.open(run, os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # The names of sockets are short, folders' may be long.
+        made.bind(f"/proc/self/fd/{directory}/{AGENT_SOCKET}")
+        if owner >= 0:
+            os.chown(run / AGENT_SOCKET, owner, owner)
+        made.listen(1)
+    except BaseException:
+        made.close()
+        raise
+    finally:
+        os.close(directory)
+    return made
+
+
+async def _accept(listener: socket.socket, process: Process) -> Channel:
+    """Raises OSError when QEMU ends before it connects, TimeoutError."""
+    loop = asyncio.get_running_loop()
+    accepting = asyncio.ensure_future(loop.sock_accept(listener))
+    ending = asyncio.ensure_future(process.wait())
+    try:
+        done, _ = await asyncio.wait((accepting, ending), timeout=BOOT_S, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            raise TimeoutError("QEMU does not connect")
+        if not accepting.done():
+            raise OSError(f"it ends with exit code {ending.result().code}")
+    finally:
+        for each in (accepting, ending):
+            each.cancel()
+    made, _ = accepting.result()
+    return Channel(*await asyncio.open_unix_connection(sock=made))
+
+
+def place_of(mount: Mount, volumes: Sequence[Mount]) -> str | None:
+    """Where the guest finds what the mount names, below its share; None when it is in no volume."""
+    for number, volume in enumerate(volumes):
+        if mount.source == volume.source or mount.source.startswith(volume.source + "/"):
+            return f"volumes/{number}{mount.source.removeprefix(volume.source)}"
+    return None

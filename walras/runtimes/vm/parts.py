@@ -1,0 +1,101 @@
+"""What a virtual machine is made of, found on this machine: QEMU, virtiofsd, busybox, a kernel."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+# A folder with boot/vmlinuz-* and lib/modules, as `dpkg-deb -x` of a kernel's package leaves it.
+KERNEL_VARIABLE: Final = "WALRAS_VM_KERNEL"
+ADVICE: Final = (
+    "apt-get install qemu-system-x86 busybox-static linux-image-cloud-amd64, or name a folder with boot and "
+    f"lib/modules of a kernel's package unpacked in ${KERNEL_VARIABLE}"
+)
+_VIRTIOFSD: Final = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")
+_NUMBER: Final = re.compile(r"\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel image and the directory of its modules."""
+
+    image: Path
+    modules: Path
+
+    @property
+    def version(self) -> str:
+        return self.modules.name
+
+    def module(self, name: str) -> Path | None:
+        """The file of a module; None when it is built in, or not there."""
+        found = self.modules.glob(f"kernel/**/{name}.ko*")
+        return next((each for each in sorted(found) if each.suffix in {".ko", ".xz"}), None)
+
+    def has(self, name: str) -> bool:
+        if self.module(name) is not None:
+            return True
+        try:
+            return f"/{name}.ko" in (self.modules / "modules.builtin").read_text()
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Programs by path, and the kernel."""
+
+    qemu: str
+    virtiofsd: str
+    busybox: str
+    kernel: Kernel
+
+
+def find(needed_modules: frozenset[str]) -> tuple[Parts | None, str]:
+    """The parts, or None and which of them are missing."""
+    qemu, unshare = shutil.which("qemu-system-x86_64"), shutil.which("unshare")
+    virtiofsd = next((each for each in _VIRTIOFSD if os.access(each, os.X_OK)), "")
+    busybox = next((each for each in ("/bin/busybox", "/usr/bin/busybox") if _is_static(each)), "")
+    kernel = next((each for each in kernels() if all(map(each.has, needed_modules))), None)
+    missing = [
+        name
+        for name, there in (
+            ("qemu-system-x86_64", qemu), ("virtiofsd", virtiofsd), ("a static busybox", busybox),
+            ("unshare of util-linux", unshare), ("bubblewrap", shutil.which("bwrap")),
+            ("a kernel with virtiofs", kernel),
+        )
+        if not there
+    ]  # fmt: skip
+    if missing or kernel is None or qemu is None:
+        return None, f"missing: {', '.join(missing)}"
+    return Parts(qemu, virtiofsd, busybox, kernel), ""
+
+
+def kernels() -> Iterator[Kernel]:
+    """Kernels with their modules, Debian's for clouds first, newest first."""
+    root = Path(os.environ.get(KERNEL_VARIABLE) or "/")
+    found = []
+    for image in root.glob("boot/vmlinuz-*"):
+        version = image.name.removeprefix("vmlinuz-")
+        modules = next(
+            (each for at in ("lib/modules", "usr/lib/modules") if (each := root / at / version).is_dir()),
+            None,
+        )
+        if modules is not None and os.access(image, os.R_OK):
+            numbers = [int(each) for each in _NUMBER.findall(version)]
+            found.append((version.endswith("-cloud-amd64"), numbers, Kernel(image, modules)))
+    return (kernel for _, _, kernel in sorted(found, key=lambda each: each[:2], reverse=True))
+
+
+def _is_static(path: str) -> bool:
+    """Whether it is an ELF program that asks for no interpreter (it names none in its first page)."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4096)
+    except OSError:
+        return False
+    return head.startswith(b"\x7fELF") and b"/ld-linux" not in head

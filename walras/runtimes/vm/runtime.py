@@ -1,0 +1,187 @@
+"""The vm runtime: a virtual machine a pod, run by QEMU in a sandbox of the process runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from walras.core.errors import ServiceUnavailable
+from walras.runtimes.base import (
+    ContainerSpec,
+    CreateError,
+    Limits,
+    Mount,
+    Output,
+    PodRef,
+    StartError,
+    Stream,
+    Traits,
+    Wish,
+)
+from walras.runtimes.process import ProcessRuntime
+from walras.runtimes.shares import Shares, Sharing
+from walras.runtimes.vm import acceleration, container, initramfs
+from walras.runtimes.vm.channel import Remote
+from walras.runtimes.vm.container import VmContainer
+from walras.runtimes.vm.guest import wire
+from walras.runtimes.vm.machine import BOOT_S, Machine, Plan, boot
+from walras.runtimes.vm.parts import Parts
+from walras.runtimes.vm.qemu import shape_of
+from walras.runtimes.vm.session import Entered, Streams
+
+log = structlog.get_logger(__name__)
+
+NO_COMMAND: Final = (
+    'container "{name}" has no command: the vm runtime runs programs of this machine and pulls no images '
+    '(image "{image}")'
+)
+NO_DEVICES: Final = (
+    "the vm runtime hands no devices of this machine to a guest: run the pod without runtimeClassName vm"
+)
+_DIAL_S: Final = 10.0
+
+
+class _Pod:
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.machine: Machine | None = None
+        self.gone = False
+
+
+class VmRuntime(Sharing):
+    """See base.PodRuntime. `parts` are those of `parts.find`."""
+
+    name = "vm"
+
+    def __init__(
+        self,
+        data_dir: Path,
+        parts: Parts,
+        *,
+        shares: Shares | None = None,
+        accelerator: acceleration.Wanted = None,
+    ) -> None:
+        super().__init__(shares or Shares(data_dir))
+        self._directory = data_dir.resolve() / "vm"
+        self._parts = parts
+        self._inner = ProcessRuntime(data_dir, shares=self.shares)
+        self._pods: dict[str, _Pod] = {}
+        self._archive: Path | None = None
+        self._accelerator = acceleration.Choice(self._inner, parts, self._directory, accelerator)
+        self._carrying: set[asyncio.Future[None]] = set()
+
+    @property
+    def separates_users(self) -> bool:
+        return self._inner.separates_users
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return ()
+
+    def traits(self, pod: PodRef) -> Traits:
+        return Traits("vm", self._inner.traits(pod).env)
+
+    async def open(self) -> None:
+        await self._inner.open()
+        shutil.rmtree(self._directory / "run", ignore_errors=True)
+
+    async def close(self) -> None:
+        machines = [pod.machine for pod in self._pods.values() if pod.machine is not None]
+        await asyncio.gather(*(each.kill() for each in machines))
+        self._pods.clear()
+        await self._inner.close()
+
+    async def start(self, spec: ContainerSpec, output: Output, pod_limits: Limits) -> VmContainer:
+        if not spec.command:
+            raise CreateError(NO_COMMAND.format(name=spec.name, image=spec.image))
+        if spec.devices:
+            raise CreateError(NO_DEVICES)
+        pod = self._pods.setdefault(spec.pod.uid, _Pod())
+        async with pod.lock:
+            if pod.gone:
+                raise StartError("the pod is gone")
+            if pod.machine is None or pod.machine.over:
+                pod.machine = await self._boot(spec, pod_limits)
+            machine = pod.machine
+        return await container.start(machine, spec, output)
+
+    async def _boot(self, spec: ContainerSpec, pod_limits: Limits) -> Machine:
+        try:
+            if self._archive is None:
+                self._archive = await asyncio.to_thread(initramfs.cached, self._parts, self._directory)
+            plan = Plan(
+                self._parts,
+                self._archive,
+                await self._accelerator.made(),
+                shape_of(pod_limits),
+                volumes=spec.volumes or _sources(spec.mounts),
+            )
+            return await boot(self._inner, plan, spec.pod, self._directory / "run", BOOT_S)
+        except OSError as error:
+            raise StartError(f"the virtual machine cannot be made: {error}") from error
+
+    async def remove_pod(self, pod: PodRef) -> None:
+        found = self._pods.get(pod.uid)
+        if found is not None:
+            found.gone = True
+            async with found.lock:
+                if found.machine is not None:
+                    await found.machine.kill()
+            self._pods.pop(pod.uid, None)
+        await self._inner.remove_pod(pod)
+
+    async def dial(self, pod: PodRef, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        found = self._pods.get(pod.uid)
+        if found is None or found.machine is None or found.machine.over:
+            raise ServiceUnavailable(f'pod "{pod.name}" is not running')
+        streams = Streams(("stdout",))
+        try:
+            async with asyncio.timeout(_DIAL_S):
+                channel = found.machine.channel
+                remote = await channel.open(wire.DIAL, port, streams.hear, streams.shut)
+        except (StartError, TimeoutError) as error:
+            why = str(error) or "no answer"
+            raise ServiceUnavailable(f'pod "{pod.name}" does not answer on port {port}: {why}') from error
+        ours, theirs = socket.socketpair()
+        task = asyncio.ensure_future(_carry(theirs, streams, remote))
+        self._carrying.add(task)
+        task.add_done_callback(self._carrying.discard)
+        return await asyncio.open_connection(sock=ours)
+
+
+def _sources(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
+    """What stands for the volumes of a pod when nobody names them: what its first container mounts."""
+    return tuple({each.source: Mount(each.source, each.target, each.read_only) for each in mounts}.values())
+
+
+async def _carry(end: socket.socket, streams: Streams, remote: Remote) -> None:
+    """Carries bytes between a socket and a connection in the guest until both directions have ended."""
+    reader, writer = await asyncio.open_connection(sock=end)
+    session = Entered(streams, remote, Wish(stdin=True), lambda _: None)
+    output: Stream = "stdout"
+
+    async def inward() -> None:
+        while data := await reader.read(wire.CHUNK):
+            await session.write(data)
+        session.end_input()
+
+    async def outward() -> None:
+        while data := await session.read(output):
+            writer.write(data)
+            await writer.drain()
+        writer.write_eof()
+
+    try:
+        with suppress(OSError):
+            going = asyncio.ensure_future(inward())
+            await outward()
+            going.cancel()
+    finally:
+        await session.close()
+        writer.close()
