@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import yaml
 from support import reference
 
 from differential.steps import Scenario, Step, filled
+from walras.kube.admission.reach import Network, Reach
 from walras.kube.api import API
 from walras.kube.context import Identity
 from walras.kube.serve.app import Application
@@ -108,8 +109,8 @@ async def play(side: Side, scenario: Scenario, own: str) -> AsyncGenerator[tuple
 
 
 @asynccontextmanager
-async def embedded(work: Path) -> AsyncIterator[Side]:
-    """The API server of this project, alone: no controllers, no market."""
+async def embedded(work: Path, networks: Iterable[Network] = ()) -> AsyncIterator[Side]:
+    """The API server of this project, alone: no controllers, no market; webhooks may be in the networks."""
     log = _log(work)
     structlog.configure(
         processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()],
@@ -117,6 +118,7 @@ async def embedded(work: Path) -> AsyncIterator[Side]:
     )
     store, clock = SqliteStore(MEMORY), SystemClock()
     api = API(store, clock, SystemIds())
+    api.admission.webhooks.reach = Reach(api, networks=networks)
     await api.create_cluster("fleet")
     for name in ("default", "kube-system", "kube-public"):
         await api.create("fleet", "namespaces", {"metadata": {"name": name}})

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from walras.core.errors import Conflict
+from walras.kube.applying import apply
 from walras.kube.fieldsets import decode, encode
-from walras.kube.managed import apply
 from walras.kube.patch import json_patch, merge_patch, same
 from walras.kube.registry import Resource
 from walras.kube.schema import Schema, definitions

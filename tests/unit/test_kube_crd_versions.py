@@ -226,18 +226,51 @@ def test_conditions_of_others_stay() -> None:
     run(story)
 
 
-def test_conversion_by_webhook_is_refused_clearly() -> None:
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"strategy": "None"}, "webhookClientConfig: Forbidden: should not be set when strategy is not set"),
+        ({"strategy": "X"}, r'strategy: Unsupported value: "X": supported values: "None", "Webhook", spec'),
+        ({"webhook": {"conversionReviewVersions": ["v1"]}},
+         "spec.conversion.webhookClientConfig: Required value: required when strategy is set to Webhook"),
+        ({"webhook": {"clientConfig": {}, "conversionReviewVersions": ["v1"]}},
+         "spec.conversion.webhookClientConfig: Required value: exactly one of url or service is required"),
+        ({"webhook": {"clientConfig": {"url": "https://ex.io"}}},
+         "spec.conversion.conversionReviewVersions: Required value"),
+        ({"webhook": {"clientConfig": {"url": "http://ex.io"}, "conversionReviewVersions": ["v3", "v3"]}},
+         r"""\[spec.conversion.webhookClientConfig.url: Invalid value: "http": 'https' is the only allowed """
+         r"""URL scheme; desired format: https://host\[/path\], """
+         r"""spec.conversion.conversionReviewVersions\[1\]: Invalid value: "v3": duplicate version, """
+         r"""spec.conversion.conversionReviewVersions: Invalid value: \["v3","v3"\]: """
+         r"""must include at least one of v1, v1beta1\]"""),
+    ],
+)  # fmt: skip
+def test_conversion_by_webhook_has_to_say_who_converts(change: Object, said: str) -> None:
     async def story(caller: Caller) -> None:
-        asked = definition(first(storage=True))
-        asked["spec"]["conversion"] = {
-            "strategy": "Webhook",
-            "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": {"url": "https://ex.io"}},
-        }
-        with pytest.raises(Invalid, match="Forbidden: conversion by webhook is not served"):
+        asked = definition(first(storage=True), second())
+        webhook = {"conversionReviewVersions": ["v1"], "clientConfig": {"url": "https://ex.io"}}
+        asked["spec"]["conversion"] = {"strategy": "Webhook", "webhook": webhook, **change}
+        with pytest.raises(Invalid, match=said):
             await caller.create(CRDS, asked)
-        asked["spec"]["conversion"]["strategy"] = "None"
-        with pytest.raises(Invalid, match="should not be set when strategy is not set to Webhook"):
-            await caller.create(CRDS, asked)
+
+    run(story)
+
+
+def test_a_webhook_whose_authorities_cannot_be_read_is_not_served() -> None:
+    async def story(caller: Caller) -> None:
+        asked = definition(first(storage=True), second())
+        client = {"url": "https://ex.io", "caBundle": "YWJj"}
+        webhook = {"conversionReviewVersions": ["v1"], "clientConfig": client}
+        asked["spec"]["conversion"] = {"strategy": "Webhook", "webhook": webhook}
+        made = await caller.create(CRDS, asked)
+        why = ("False", "InvalidCABundle", "The conversion webhook CABundle is invalid")
+        assert conditions(made)[1] == ("Established", *why)
+        good = {"spec": {"conversion": {"webhook": {"clientConfig": {"caBundle": None}}}}}
+        mended = await caller.patch(CRDS, "things.ex.io", good)
+        assert conditions(mended)[1][:2] == ("Established", "True")
+        broken = {"spec": {"conversion": {"webhook": {"clientConfig": {"caBundle": "YWJj"}}}}}
+        with pytest.raises(Invalid, match='caBundle: Invalid value: "YWJj": unable to load root certif'):
+            await caller.patch(CRDS, "things.ex.io", broken)
 
     run(story)
 

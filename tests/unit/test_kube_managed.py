@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from walras.core.errors import BadRequest, Conflict, Unclassified
+from walras.kube.applying import LAST_APPLIED, apply
 from walras.kube.fieldsets import decode, encode, text
-from walras.kube.managed import LAST_APPLIED, UPDATE_MANAGERS_MAX, apply, record
+from walras.kube.managed import UPDATE_MANAGERS_MAX, record
 from walras.kube.registry import Resource
 
 Object = dict[str, Any]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from walras.core.errors import Conflict
-from walras.kube.managed import apply, record
+from walras.kube.applying import apply
+from walras.kube.managed import record
 from walras.kube.patch import copied
 from walras.kube.registry import Resource
 from walras.kube.schema import definitions

@@ -14,6 +14,7 @@ from walras.kube.admission.chain import Admission
 from walras.kube.collection import is_default
 from walras.kube.committer import Committer, Pending
 from walras.kube.context import EVERY_CLUSTER
+from walras.kube.conversion.asking import Converter
 from walras.kube.events import Event, in_cluster
 from walras.kube.hub import Hub, View
 from walras.kube.record import Key, Object, Record
@@ -54,6 +55,7 @@ class API:
         self._subscribers = Subscribers(self.state)
         self._creating: set[str] = set()
         self._registries: dict[str, Registry] = {}
+        self.converter = Converter(self)
         self.admission = Admission(self)
         self.admission.watch()
         for cluster, _ in self.state.everywhere(objects.CRDS):
@@ -308,7 +310,7 @@ class API:
             key = effect.record.key
             if key.resource == objects.CRDS and key.cluster in self.state.clusters:
                 self._serve_definitions(key.cluster)
-                if effect.deleted:
+                if effect.deleted or definitions.converts_anew(effect.record, effect.previous):
                     self.hub.end(key.cluster, key.name)
         for pending in group:
             for name in pending.batch.clusters_dropped:

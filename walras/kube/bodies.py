@@ -82,7 +82,7 @@ async def decode(body: bytes, content_type: str, kind: str = "") -> Body:
     """
     media = media_type(content_type)
     if media == _PROTOBUF or body.startswith(PROTOBUF_MAGIC):
-        return Body(_checked(decode_protobuf(body)))
+        return Body(checked(decode_protobuf(body)))
     if media != "application/yaml":
         return _json(body, kind)
     if len(body) > _YAML_INLINE_BYTES:
@@ -114,7 +114,7 @@ def _json(body: bytes, kind: str) -> Body:
             f"json parse error: json: cannot unmarshal {json_kind(value)} into Go value of type {_TYPE_META}"
         )
         raise _unrecognized(body, kind, why)
-    checked = _checked(value)
+    whole = checked(value)
     repeated: dict[int, str] = {}
 
     def note(pairs: list[tuple[str, Any]]) -> Object:
@@ -125,7 +125,7 @@ def _json(body: bytes, kind: str) -> Body:
         return found
 
     again = json.loads(body, object_pairs_hook=note)
-    return Body(checked, tuple(_paths(again, repeated)) if repeated else ())
+    return Body(whole, tuple(_paths(again, repeated)) if repeated else ())
 
 
 def _unrecognized(body: bytes, kind: str, why: str) -> BadRequest:
@@ -153,7 +153,7 @@ def _paths(root: Any, marked: Mapping[int, str]) -> list[str]:
     return found
 
 
-def _checked(value: Any) -> Object:
+def checked(value: Any) -> Object:
     """The value, when it is an object that can be walked and stored. Raises BadRequest."""
     if not isinstance(value, dict):
         raise BadRequest("the object provided is unrecognized (must be an object)")
@@ -218,7 +218,7 @@ def _yaml(body: bytes) -> Body:
         loader = _Loader(body)
         value = loader.get_single_data()
         # By way of JSON, so that YAML's own types (!!binary, !!set) become what JSON has.
-        checked = _checked(msgspec.json.decode(msgspec.json.encode(value)))
+        whole = checked(msgspec.json.decode(msgspec.json.encode(value)))
     except (yaml.YAMLError, UnicodeError, ValueError, TypeError, OverflowError) as error:
         raise BadRequest(f"error converting YAML to JSON: {error}") from None
-    return Body(checked, repeats=tuple(loader.repeats))
+    return Body(whole, repeats=tuple(loader.repeats))

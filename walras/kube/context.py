@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from walras.kube.access.authoriser import Authoriser
     from walras.kube.admission.call import Review
+    from walras.kube.conversion.answers import Conversions
 
 # Stands for every cluster at once, for the operator's reads.
 EVERY_CLUSTER = "*"
@@ -53,5 +54,7 @@ class Context:
     access: Authoriser | None = None
     # Set while somebody outside is asked about the write; see admission/call.py.
     review: Review | None = None
+    # Set once something has to be converted by a webhook; see conversion/answers.py.
+    conversions: Conversions | None = None
     # The body of the request's options, where it had one.
     options: dict[str, Any] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from walras.kube.conversion import config
 from walras.kube.registry import Resource
 
 Object = dict[str, Any]
@@ -52,11 +53,15 @@ def _interned(
         is_mixed,
         storage,
         stored is not None and stored.is_mixed,
+        spec.get("conversion"),
+        [each["name"] for each in spec["versions"]],
     )
     digest = hashlib.sha256(msgspec.json.encode(what, order="deterministic")).digest()
     resource = _shared.get(digest)
     if resource is None or resource.stored is not stored:
-        resource = _shared[digest] = replace(resource_of(spec, version), is_mixed=is_mixed, stored=stored)
+        resource = _shared[digest] = replace(
+            resource_of(spec, version), is_mixed=is_mixed, stored=stored, converter=config.webhook(spec)
+        )
     return resource
 
 
@@ -129,7 +134,10 @@ def establish(crd: Mapping[str, Any], now: str, others: Iterable[Mapping[str, An
         }
 
     established = had.get("Established", {})
-    if not reason:
+    if not reason and established.get("status") != "True" and config.has_broken_authorities(spec):
+        why = "The conversion webhook CABundle is invalid"
+        established = condition("Established", False, "InvalidCABundle", why)
+    elif not reason:
         established = condition(
             "Established", True, "InitialNamesAccepted", "the initial names have been accepted"
         )

@@ -258,6 +258,9 @@ def _definition(obj: Object) -> None:
     if spec.get("conversion") is None:
         spec["conversion"] = {}
     spec["conversion"].setdefault("strategy", "None")
+    client = (spec["conversion"].get("webhook") or {}).get("clientConfig") or {}
+    if client.get("service") is not None:
+        client["service"].setdefault("port", _HTTPS)
 
 
 FILLS: Final[Mapping[str, Callable[[Object], None]]] = {

@@ -7,7 +7,8 @@ from typing import Final
 
 from walras.core.clock import rfc3339
 from walras.kube import crd
-from walras.kube.record import Object
+from walras.kube.conversion.config import webhook
+from walras.kube.record import Object, Record
 from walras.kube.registry import Registry
 
 CLEANUP: Final = "customresourcecleanup.apiextensions.k8s.io"
@@ -48,6 +49,13 @@ def let_go(definition: Object) -> None:
     """Takes back `hold`."""
     metadata = definition["metadata"]
     metadata["finalizers"] = [name for name in metadata.get("finalizers") or () if name != CLEANUP]
+
+
+def converts_anew(record: Record, previous: Record | None) -> bool:
+    """Whether what a webhook converts, or did, may be converted otherwise now."""
+    if previous is None or record.object["spec"] == previous.object["spec"]:
+        return False
+    return any(webhook(each.object["spec"]) is not None for each in (record, previous))
 
 
 def is_own(registry: Registry, resource: str) -> bool:

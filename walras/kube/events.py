@@ -19,27 +19,40 @@ class Event:
     Made of a record, decoded when somebody looks, or of an object.
     """
 
-    __slots__ = ("_line", "_object", "_record", "type")
+    __slots__ = ("_line", "_object", "previous", "record", "type")
 
-    def __init__(self, type_: str, record: Record | None = None, obj: Object | None = None) -> None:
+    def __init__(
+        self,
+        type_: str,
+        record: Record | None = None,
+        obj: Object | None = None,
+        previous: Record | None = None,
+    ) -> None:
         self.type = type_
-        self._record = record
+        self.record = record
         self._object = obj
         self._line = b""
+        # The state before the change, where the event is one.
+        self.previous = previous
 
     @property
     def object(self) -> Object:
         """Shared: never mutate it."""
         if self._object is not None:
             return self._object
-        assert self._record is not None
-        return self._record.object
+        assert self.record is not None
+        return self.record.object
+
+    @property
+    def size(self) -> int:
+        """Bytes of its JSON, as far as they are known."""
+        return len(self.record.raw) if self.record is not None else 0
 
     @property
     def line(self) -> bytes:
         """The event as a line of JSON."""
         if not self._line:
-            raw = encode(self._object) if self._record is None else self._record.raw
+            raw = encode(self._object) if self.record is None else self.record.raw
             self._line = line(self.type, raw)
         return self._line
 
@@ -65,7 +78,8 @@ class Told:
     def event(self, type_: str) -> Event:
         found = self._events.get(type_)
         if found is None:
-            found = self._events[type_] = Event(type_, self.effect.record)
+            effect = self.effect
+            found = self._events[type_] = Event(type_, effect.record, previous=effect.previous)
         return found
 
     def through(self, matches: Matcher | None) -> Event | None:

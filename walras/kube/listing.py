@@ -12,8 +12,10 @@ from typing import Final
 import msgspec
 
 from walras.core.errors import BadRequest, Cause, Expired, Timeout, Unclassified
+from walras.kube import versions
 from walras.kube.api import API
 from walras.kube.context import EVERY_CLUSTER
+from walras.kube.conversion.answers import Conversions
 from walras.kube.events import Matcher, in_cluster
 from walras.kube.options import invalid, quoted
 from walras.kube.record import Key, Object, Record
@@ -28,6 +30,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9.:_-]+")
 Where = tuple[str, str]
 # For labels and for fields, as texts.
 Selectors = tuple[str, str]
+# What objects are in the version of whoever selects.
+Seen = Callable[[list[Object]], list[Object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +146,12 @@ class Lister:
         resource_version: str,
         match: str,
         initial_events: bool = False,
+        conversions: Conversions | None = None,
     ) -> Page:
-        """Raises BadRequest, Invalid, Expired for a revision that is gone, Timeout for one to come."""
+        """The page, as it is stored. What a webhook converts is selected by what it is in the version.
+
+        Raises BadRequest, Invalid, Expired for a revision that is gone, Timeout for one to come; Unconverted.
+        """
         if selectors[0]:
             parse_labels(selectors[0])
         field_terms(selectors[1])
@@ -163,7 +171,13 @@ class Lister:
             raise not_yet(wanted, counters.revision)
         exact = token is not None or match == "Exact"
         at = wanted if exact else counters.revision
-        return self._at(counters, resource.storage.key, namespace, matches, at, token, limit)
+        seen: Seen | None = None
+        if resource.converter is not None and matches is not None:
+
+            def seen(found: list[Object]) -> list[Object]:
+                return versions.all_served(resource, found, conversions)
+
+        return self._at(counters, resource.storage.key, namespace, matches, at, token, limit, seen)
 
     def _at(
         self,
@@ -174,6 +188,7 @@ class Lister:
         at: int,
         token: _Token | None,
         limit: int,
+        seen: Seen | None,
     ) -> Page:
         collection = self._api.state.collection(cluster.name, resource)
         after = token.start if token else None
@@ -187,6 +202,11 @@ class Lister:
             if at < cluster.compacted:
                 raise _gone(token, at, cluster.compacted)
             records = self._with_defaults(cluster.name, resource, namespace, at, after)
+        if seen is not None and matches is not None:
+            candidates = list(records)
+            shown = seen([record.object for record in candidates])
+            records = iter([record for record, obj in zip(candidates, shown, strict=True) if matches(obj)])
+            matches = None
         found: list[Record] = []
         for taken, record in enumerate(records):
             if limit and len(found) == limit:

@@ -94,6 +94,14 @@ def initialise(resource: Resource, obj: Object, now_ms: int, ids: Ids) -> None:
         metadata["generation"] = 1
 
 
+def with_version(shown: Object, stored: Object) -> Object:
+    """What was converted before it was written, with the resourceVersion that it has since, in place."""
+    version = stored["metadata"].get("resourceVersion")
+    if version is not None:
+        shown["metadata"]["resourceVersion"] = version
+    return shown
+
+
 def _substance(resource: Resource, obj: Object) -> Object:
     """What a generation counts: the spec, or everything but metadata where a type has no status."""
     if resource.key == _CLASSES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from walras.core.errors import Cause, Forbidden
+from walras.core.errors import Cause, Forbidden, MethodNotAllowed, NotFound
 from walras.kube.context import EVERY_CLUSTER, Context, Identity
 from walras.kube.objects import CRDS, NAMESPACES, details
 from walras.kube.record import Object
@@ -53,6 +53,15 @@ def authorise(ctx: Context, verb: str, resource: Resource, namespace: str, subre
     if why:
         said = _said(ctx, verb, resource, namespace, subresource)
         raise Forbidden(f"{resource.key} is forbidden: {said}: {why}", details=details(resource.key, ""))
+
+
+def check_verb(ctx: Context, verb: str, resource: Resource, namespace: str, subresource: str = "") -> None:
+    """Raises Forbidden, MethodNotAllowed, NotFound before anything is looked at."""
+    authorise(ctx, verb, resource, namespace, subresource)
+    if subresource and subresource not in resource.subresources:
+        raise NotFound("the server could not find the requested resource")
+    if not subresource and verb not in resource.verbs:
+        raise MethodNotAllowed("the server does not allow this method on the requested resource")
 
 
 def _said(ctx: Context, verb: str, resource: Resource, namespace: str, subresource: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final
 
 from walras.core.errors import NotFound
+from walras.kube.conversion.config import Webhook
 from walras.kube.schema import Schema
 
 CORE_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
@@ -45,6 +46,8 @@ class Resource:
     is_served: bool = True
     # What everybody who asks for it is warned of.
     deprecation: str = ""
+    # Who says what objects are in other versions; None where only their apiVersion changes.
+    converter: Webhook | None = None
 
     @property
     def storage(self) -> Resource:
@@ -68,6 +71,13 @@ class Resource:
     @property
     def list_kind(self) -> str:
         return f"{self.kind}List"
+
+    @cached_property
+    def alone(self) -> Resource:
+        """The type as if this were its only version, where somebody outside converts; else itself."""
+        if self.converter is None:
+            return self
+        return replace(self, stored=None, is_mixed=False, converter=None)
 
     @cached_property
     def schema(self) -> Schema:

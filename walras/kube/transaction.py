@@ -186,14 +186,27 @@ class Transaction:
         return self.replace(cluster, resource, namespace, name, changed)
 
     def replace(
-        self, cluster: str, resource: str, namespace: str, name: str, build: Callable[[Object], Object]
+        self,
+        cluster: str,
+        resource: str,
+        namespace: str,
+        name: str,
+        build: Callable[[Object], Object],
+        *,
+        preserved: bool = False,
     ) -> Object:
-        """As `edit`, with what `build` makes of the latest state, which it must not mutate."""
+        """As `edit`, with what `build` makes of the latest state, which it must not mutate.
+
+        `preserved` says that `build` has seen to it that what no write may change is as it was.
+        """
         kind = self._resource(cluster, resource)
         key = Key(cluster, resource, namespace, name)
         old = self._latest(key)
         new = build(old)
-        objects.preserve(kind, old, new, versions.served(kind, old) if kind.is_mixed else None)
+        if not preserved:
+            # What a webhook would make of the old state is not known here, nor does it matter to controllers.
+            reads = kind.is_mixed and kind.converter is None
+            objects.preserve(kind, old, new, versions.served(kind, old) if reads else None)
         if resource == objects.CRDS:
             definitions.establish(new, self._clock.now_ms(), self._definitions(cluster, name))
         if new == old:

@@ -1,16 +1,17 @@
 """Versions of one type: its objects are stored in one of them, and read and written in each that is served.
 
 Where a version says the same in other words, the functions below translate; where it only has another name,
-apiVersion is all that changes.
+apiVersion is all that changes. Where a webhook converts, they look into what it said (conversion/answers.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from walras.kube import defaults, fields
 from walras.kube import versions_builtin as builtin
+from walras.kube.conversion.answers import Conversions, converted
 from walras.kube.patch import copied
 from walras.kube.record import Object
 from walras.kube.registry import Resource
@@ -25,19 +26,39 @@ _CONVERSIONS: Final[Mapping[tuple[str, str, str], tuple[Convert, Convert]]] = {
 }
 
 
-def served(resource: Resource, obj: Object) -> Object:
-    """A stored object in the version of `resource`; itself where that is the stored one."""
+def served(resource: Resource, obj: Object, conversions: Conversions | None = None) -> Object:
+    """A stored object in the version of `resource`; itself where that is the stored one.
+
+    Raises Unconverted where a webhook has to be asked first.
+    """
     if resource.is_as_stored:
         return obj
+    if resource.converter is not None:
+        return converted(resource, (obj,), conversions)[0]
     if not resource.builtin:
         return _renamed(resource, obj)
     return _converted(resource, resource, obj, 0)
 
 
-def stored(resource: Resource, obj: Object) -> Object:
-    """An object of the version of `resource` as it is stored; itself where that is the stored version."""
+def all_served(
+    resource: Resource, objects: Iterable[Object], conversions: Conversions | None = None
+) -> list[Object]:
+    """As `served`; a webhook is asked about all of them at once."""
+    if resource.converter is not None and not resource.is_as_stored:
+        return converted(resource, objects, conversions)
+    return [served(resource, obj) for obj in objects]
+
+
+def stored(resource: Resource, obj: Object, conversions: Conversions | None = None) -> Object:
+    """An object of the version of `resource` as it is stored; itself where that is the stored version.
+
+    Raises Unconverted where a webhook has to be asked first.
+    """
     if resource.stored is None:
         return obj
+    if resource.converter is not None:
+        # Who lays it down has given it the defaults of its own version.
+        return converted(resource.stored, (obj,), conversions)[0]
     if not resource.builtin:
         # What only this version knows stays until it has been judged; see `pruned`.
         shaped = copied(obj)

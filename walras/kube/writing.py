@@ -11,6 +11,7 @@ from walras.core.clock import rfc3339
 from walras.core.errors import BadRequest, Cause, MethodNotAllowed, Unclassified
 from walras.kube import (
     advice,
+    applying,
     defaults,
     fields,
     managed,
@@ -168,6 +169,7 @@ class Writer:
 
         `record` says whether to write managedFields.
         """
+        asked_of, resource = resource, resource.alone
         obj = versions.stored(resource, obj)
         metadata = obj["metadata"]
         _drop_repeated_owners(ctx, metadata)
@@ -187,6 +189,8 @@ class Writer:
         self._check_quota(ctx, resource, name)
 
         def begin(fresh: Object) -> None:
+            if asked_of.converter is not None:
+                fresh["apiVersion"] = resource.api_version
             defaults.apply(resource.storage, fresh)
             escalation.check(ctx, resource, fresh, None)
             if record:
@@ -197,6 +201,10 @@ class Writer:
             self._admission.mutate(asked)
             self._finish(ctx, resource, fresh, None)
             self._admission.validate(asked)
+            if asked_of.converter is not None and asked_of.stored is not None:
+                laid = versions.stored(asked_of, fresh, ctx.conversions)
+                fresh.clear()
+                fresh.update(laid)
 
         return tx.create(ctx.cluster, resource.storage.key, obj, finish, begin)
 
@@ -220,15 +228,36 @@ class Writer:
             raise validation.invalid(resource, name, causes)
 
     def _record(
-        self, ctx: Context, resource: Resource, old: Object | None, new: Object, subresource: str = ""
-    ) -> None:
+        self, ctx: Context, resource: Resource, old: Object | None, new: Object, subresource: str = "",
+        elsewhere: managed.Elsewhere | None = None,
+    ) -> None:  # fmt: skip
         """Writes managedFields into `new`, in the words of the version that the request was made in."""
         before = old if old is None else versions.served(resource, old)
         after = versions.served(resource, new)
         managed.record(
-            resource, before, after, manager=ctx.field_manager, subresource=subresource, now=self._now(ctx)
-        )
+            resource, before, after, manager=ctx.field_manager, subresource=subresource, now=self._now(ctx),
+            elsewhere=elsewhere,
+        )  # fmt: skip
         _take(new["metadata"], after["metadata"], "managedFields")
+
+    def _elsewhere(self, ctx: Context, resource: Resource) -> managed.Elsewhere | None:
+        """How to look at an object in other versions, where a webhook converts."""
+        if resource.converter is None:
+            return None
+        registry = self._api.registry(ctx.cluster)
+
+        def found(obj: Object, api_version: str) -> tuple[Resource, Object] | None:
+            group, _, version = api_version.rpartition("/")
+            target = registry.find(group, version, resource.plural)
+            if target is None and resource.storage.api_version == api_version:
+                target = resource.storage
+            if target is None:
+                return None
+            if obj["apiVersion"] == api_version:
+                return target.alone, obj
+            return target.alone, versions.served(target, obj, ctx.conversions)
+
+        return found
 
     def _finish(
         self, ctx: Context, served: Resource, new: Object, old: Object | None, subresource: str = ""
@@ -327,9 +356,11 @@ class Writer:
 
         `build` takes and gives the resource's version; the result is as it is stored.
         """
+        asked_of, resource = resource, resource.alone
         storage = resource.storage
 
-        def whole(old: Object) -> Object:
+        def whole(stored: Object) -> Object:
+            old = versions.served(asked_of, stored, ctx.conversions) if asked_of.converter else stored
             given = versions.stored(resource, build(versions.served(resource, old)))
             # As it would be stored today.
             old = versions.served(storage, old)
@@ -340,15 +371,21 @@ class Writer:
             policy.check_change(ctx, storage, old, new)
             escalation.check(ctx, resource, new, old)
             if record:
-                self._record(ctx, resource, old, new, subresource)
+                self._record(ctx, resource, old, new, subresource, self._elsewhere(ctx, asked_of))
             asked = Call(self._api, tx, ctx, "UPDATE", resource, subresource, namespace, name, new, old)
             self._admission.mutate(asked)
             self._finish(ctx, resource, new, old, subresource)
             self._check_bytes(ctx, resource, name, old, new)
             self._admission.validate(asked)
-            return new
+            if asked_of.converter is None:
+                return new
+            objects.preserve(resource, old, new)
+            laid = versions.stored(asked_of, new, ctx.conversions)
+            self._check_bytes(ctx, resource, name, stored, laid)
+            return laid
 
-        return tx.replace(ctx.cluster, storage.key, namespace, name, whole)
+        preserved = asked_of.converter is not None
+        return tx.replace(ctx.cluster, storage.key, namespace, name, whole, preserved=preserved)
 
     def apply(
         self,
@@ -364,11 +401,13 @@ class Writer:
     ) -> Object:
         """Stages a server-side apply, in the resource's version, creating what is not there."""
         live = tx.peek(ctx.cluster, resource.storage.key, namespace, name)
-        options: dict[str, Any] = {"manager": ctx.field_manager, "force": force, "subresource": subresource,
-                                   "now": self._now(ctx)}  # fmt: skip
+        options: dict[str, Any] = {
+            "manager": ctx.field_manager, "force": force, "subresource": subresource,
+            "now": self._now(ctx), "elsewhere": self._elsewhere(ctx, resource),
+        }  # fmt: skip
 
         def merged(old: Object | None) -> Object:
-            result = managed.apply(resource, old, applied, **options)
+            result = applying.apply(resource.alone, old, applied, **options)
             try:
                 shaped, _ = fields.decode(resource.schema, result)
             except fields.Undecodable as error:

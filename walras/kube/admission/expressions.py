@@ -174,7 +174,7 @@ def shown(call: Call, version: Resource, obj: Object | None) -> Object | None:
         return obj
     if call.subresource == "scale":
         return scaling.view(version.storage, obj)
-    return versions.served(version, obj)
+    return versions.served(version, obj, call.ctx.conversions)
 
 
 class Evaluator:

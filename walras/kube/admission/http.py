@@ -33,6 +33,10 @@ class CalloutFailed(Exception):
     """A webhook that could not be asked, or gave no usable answer; the text says why."""
 
 
+class CalloutRefused(CalloutFailed):
+    """A webhook that was asked and answered with another status than 200."""
+
+
 def trust(ca_bundle: str) -> ssl.SSLContext:
     """TLS that believes certificates of a clientConfig's caBundle, or the system's. Raises CalloutFailed."""
     if len(ca_bundle) > AUTHORITIES_BYTES_MAX:
@@ -87,7 +91,7 @@ async def post(streams: Streams, tls: ssl.SSLContext, host: str, path: str, body
         with suppress(Exception):
             writer.close()
     if code != 200:
-        raise CalloutFailed(_refusal(code, answer))
+        raise CalloutRefused(_refusal(code, answer))
     return answer
 
 
@@ -97,7 +101,7 @@ def _refusal(code: int, body: bytes) -> str:
     said = body[:512].decode(errors="replace").strip()
     known = {
         401: "the server has asked for the client to provide credentials",
-        403: f"forbidden: {said}",
+        403: said,
         404: "the server could not find the requested resource",
         405: "the server does not allow this method on the requested resource",
     }

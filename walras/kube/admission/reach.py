@@ -193,6 +193,18 @@ class Reach:
         return found[0]
 
 
+def shown_url(client: Mapping[str, Any], timeout_s: int) -> str:
+    """Where a clientConfig leads, as failures tell it."""
+    service = client.get("service")
+    if service is None:
+        base = str(client.get("url"))
+    else:
+        port = service.get("port") or 443
+        path = service.get("path") or ""
+        base = f"https://{service.get('name')}.{service.get('namespace')}.svc:{port}{path}"
+    return f"{base}?timeout={timeout_s}s"
+
+
 def _serves(pod: Object) -> bool:
     if pod["metadata"].get("deletionTimestamp"):
         return False

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from walras.core.errors import BadRequest, Cause, InternalError, WalrasError
 from walras.kube import cel
 from walras.kube.admission import expressions, review, shaping
 from walras.kube.admission.call import Answered, Call, Phase, Unanswered
 from walras.kube.admission.configured import MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS, Configured
-from walras.kube.admission.http import CalloutFailed
+from walras.kube.admission.http import CalloutFailed, CalloutRefused
 from walras.kube.admission.matching import matched, selects_namespace, selects_object
-from walras.kube.admission.reach import Reach
+from walras.kube.admission.reach import Reach, shown_url
 from walras.kube.patch import json_patch, same
 from walras.kube.policy import forbidden
 from walras.kube.record import Object, copy
@@ -22,6 +23,8 @@ from walras.kube.registry import Resource
 
 if TYPE_CHECKING:
     from walras.kube.api import API
+
+T = TypeVar("T")
 
 TIMEOUT_S_DEFAULT: Final = 10
 TIMEOUT_S_MAX: Final = 30
@@ -111,13 +114,17 @@ class Webhooks:
             await asyncio.gather(*(self._validated(asked_about, hook) for hook in unanswered.asked))
         return Answered(phase, call.old, before, asked_about.new)
 
+    async def _known(self, call: Call, look: Callable[[], T]) -> T:
+        """What `look` finds, once conversion webhooks have said what it looks at."""
+        return await self._api.converter.known(call.ctx, look)
+
     async def _mutated(self, call: Call) -> None:
         """One after another, each on what those before it made; some again, if others changed more since."""
         again: list[Mapping[str, Any]] = []
         past: list[Mapping[str, Any]] = []
         for configuration in self._configured.of(call.ctx.cluster, MUTATING_WEBHOOKS):
             for raw in configuration.get("webhooks") or ():
-                hook = self._concerns(raw, call)
+                hook = await self._known(call, partial(self._concerns, raw, call))
                 if hook is None:
                     continue
                 if await self._patched(call, hook):
@@ -126,7 +133,7 @@ class Webhooks:
                 if raw.get("reinvocationPolicy") == "IfNeeded":
                     past.append(raw)
         for raw in again:
-            hook = self._concerns(raw, call)
+            hook = await self._known(call, partial(self._concerns, raw, call))
             if hook is not None:
                 await self._patched(call, hook)
 
@@ -138,7 +145,7 @@ class Webhooks:
         if call.new is None:
             why = "attempted to modify the object, which is not supported for this operation"
             raise InternalError(f'Internal error occurred: admission webhook "{hook.name}" {why}')
-        changed = _apply(call, hook, verdict.patch)
+        changed = await self._known(call, partial(_apply, call, hook, verdict.patch))
         if same(changed, call.new):
             return False
         call.new = changed
@@ -175,26 +182,16 @@ class Webhooks:
         if version is None:
             raise CalloutFailed("webhook does not accept known AdmissionReview versions (v1, v1beta1)")
         uid = self._api.ids.uid()
-        body = review.asked(call, hook.version, version, uid, mutating)
+        body = await self._known(call, partial(review.asked, call, hook.version, version, uid, mutating))
         timeout_s = min(int(hook.raw.get("timeoutSeconds") or TIMEOUT_S_DEFAULT), TIMEOUT_S_MAX)
         try:
             answer = await self.reach.ask(call.ctx.cluster, client, body, timeout_s)
+        except CalloutRefused as error:
+            raise CalloutFailed(f"failed to call webhook: {error}") from None
         except CalloutFailed as error:
-            raise CalloutFailed(
-                f'failed to call webhook: Post "{_shown(client, timeout_s)}": {error}'
-            ) from None
+            where = shown_url(client, timeout_s)
+            raise CalloutFailed(f'failed to call webhook: Post "{where}": {error}') from None
         return review.answered(answer, version, uid, mutating=mutating)
-
-
-def _shown(client: Mapping[str, Any], timeout_s: int) -> str:
-    service = client.get("service")
-    if service is None:
-        base = str(client.get("url"))
-    else:
-        port = service.get("port") or 443
-        path = service.get("path") or ""
-        base = f"https://{service.get('name')}.{service.get('namespace')}.svc:{port}{path}"
-    return f"{base}?timeout={timeout_s}s"
 
 
 def _meets(hook: Hook, call: Call) -> bool:

@@ -18,12 +18,13 @@ from walras.core.errors import (
 from walras.kube import objects, patching, policy
 from walras.kube.access.authoriser import Authoriser
 from walras.kube.context import Context
-from walras.kube.listing import not_yet, parse_revision
+from walras.kube.listing import matcher, not_yet, parse_revision
 from walras.kube.options import deleting, invalid, is_dry_run
 from walras.kube.record import Key
 from walras.kube.registry import Registry, Resource
 from walras.kube.serve import negotiate, pods, proxy, reviews, status, tokens, watching
 from walras.kube.serve.answers import Answer, Stream
+from walras.kube.serve.converting import Converting
 from walras.kube.serve.credentials import Credentials
 from walras.kube.serve.interactive import Interactive
 from walras.kube.serve.ports import PodAccess
@@ -71,7 +72,7 @@ class Resources:
         if route.subresource == "finalize" and request.method != "PUT":
             raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
         if request.method == "GET":
-            return self._read(request, resource)
+            return await self._read(request, resource)
         write = self._writers().get((request.method, bool(route.name), bool(route.subresource)))
         # Writes without a namespace would concern all of them; only reads do.
         if write is None or (resource.namespaced and not route.namespace):
@@ -93,13 +94,13 @@ class Resources:
 
     # Reads
 
-    def _read(self, request: Request, resource: Resource) -> Outcome:
+    async def _read(self, request: Request, resource: Resource) -> Outcome:
         shape = negotiate.representation(request.header(b"accept"))
         if flag(request.query, "watch"):
             return self._watch(request, resource, shape)
         route, context = request.route, request.context()
         if not route.name:
-            return self._list(request, resource, shape, context)
+            return await self._list(request, resource, shape, context)
         if resource.namespaced and not route.namespace:
             raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
         if "resourceVersion" in request.query:
@@ -111,7 +112,10 @@ class Resources:
             )
             if record is not None:
                 return Answer(record.raw)
-        obj = self._verbs.get(context, resource, route.namespace, route.name, route.subresource)
+        obj = await self._verbs.api.converter.known(
+            context,
+            lambda: self._verbs.get(context, resource, route.namespace, route.name, route.subresource),
+        )
         return self._one(request, resource, shape, obj)
 
     def _check_reached(self, request: Request) -> None:
@@ -133,22 +137,25 @@ class Resources:
         body = negotiate.one(resource, obj, shape, include, self._clock.now_ms)
         return Answer(body, code, shape.content_type)
 
-    def _list(
+    async def _list(
         self, request: Request, resource: Resource, shape: negotiate.Representation, context: Context
     ) -> Answer:
         query = request.query
         whole_number(query, "timeoutSeconds")
-        page = self._verbs.list(
+        page = await self._verbs.api.converter.known(
             context,
-            resource,
-            request.route.namespace,
-            label_selector=query.get("labelSelector", ""),
-            field_selector=query.get("fieldSelector", ""),
-            limit=max(0, whole_number(query, "limit")),
-            continue_=query.get("continue", ""),
-            resource_version=query.get("resourceVersion", ""),
-            resource_version_match=query.get("resourceVersionMatch", ""),
-            send_initial_events="sendInitialEvents" in query,
+            lambda: self._verbs.list(
+                context,
+                resource,
+                request.route.namespace,
+                label_selector=query.get("labelSelector", ""),
+                field_selector=query.get("fieldSelector", ""),
+                limit=max(0, whole_number(query, "limit")),
+                continue_=query.get("continue", ""),
+                resource_version=query.get("resourceVersion", ""),
+                resource_version_match=query.get("resourceVersionMatch", ""),
+                send_initial_events="sendInitialEvents" in query,
+            ),
         )
         metadata: Object = {"resourceVersion": page.resource_version}
         if page.continue_ or not (resource.builtin or shape.as_):
@@ -190,6 +197,10 @@ class Resources:
             # Clients expect this one as an event in a stream of status 200.
             return Following.failed(error)
         shaper = watching.shaper(resource, shape, include, self._clock.now_ms)
+        if resource.converter is not None and shaper is not None:
+            matches = matcher(resource, query.get("labelSelector", ""), query.get("fieldSelector", ""))
+            where, converter = (route.cluster, resource), self._verbs.api.converter
+            return Converting(watch, shaper, timeout_s, converter, where, matches)
         return Following(watch, shaper, timeout_s)
 
     # Writes

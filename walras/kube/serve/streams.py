@@ -55,6 +55,8 @@ class Streams:
             task.cancel()
         for following in tuple(self._followings):
             following.watch.close()
+            if following.pending and following.task is not None:
+                following.task.cancel()
         if tasks:
             await asyncio.wait(tasks)
         while self._followings:
@@ -96,6 +98,8 @@ class Streams:
                     following.sending_since_s = asyncio.get_running_loop().time()
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
                     following.sending_since_s = 0.0
+                elif following.pending:
+                    await following.convert()
                 elif watch.over:
                     break
                 else:

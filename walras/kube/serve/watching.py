@@ -52,6 +52,14 @@ class Following:
         following._error = error
         return following
 
+    @property
+    def pending(self) -> bool:
+        """Whether lines follow once `convert` returns."""
+        return False
+
+    async def convert(self) -> None:
+        """Has somebody else say what the events are in the version of the watch."""
+
     def close(self) -> None:
         """Where it is not sent after all."""
         self.watch.close()
@@ -134,7 +142,7 @@ class _Shaper:
 
     def __call__(self, event: Event) -> bytes:
         obj = event.object
-        if event.type != "BOOKMARK":
+        if event.type != "BOOKMARK" and self._resource.converter is None:
             obj = versions.served(self._resource, obj)
         return line(event.type, encode(self._shaped(event.type, obj)))
 

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import msgspec
 
 from walras.kube.registry import Resource
+from walras.kube.schema import definitions
 from walras.kube.tables.columns import Column, Printer, columns_of, name, since
 from walras.kube.tables.jsonpath import Path, PathFault, parse
 
 Object = dict[str, Any]
 
-_AGE: Mapping[str, Any] = {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
+_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+
+
+@cache
+def _age() -> Mapping[str, Any]:
+    """The column of a type that declares none."""
+    about = definitions()[_META]["properties"]["creationTimestamp"]["description"]
+    return {
+        "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": about
+    }  # fmt: skip
 
 
 def printer(resource: Resource) -> Printer:
     """The printer that a CRD's version declares; name and age where it declares none."""
-    declared = resource.printer_columns or (_AGE,)
+    declared = resource.printer_columns or (_age(),)
     columns = [columns_of("serviceaccounts")[0]]
     for column in declared:
         about = column.get("description") or (

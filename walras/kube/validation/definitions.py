@@ -9,7 +9,7 @@ from walras.core.errors import Cause
 from walras.kube import fields
 from walras.kube.cel import regex
 from walras.kube.schema import Schema
-from walras.kube.validation import names, rulechecks, rules, structural
+from walras.kube.validation import conversion, names, rulechecks, rules, structural
 from walras.kube.validation.faults import Faults
 
 Object = Mapping[str, Any]
@@ -36,6 +36,7 @@ def definition(faults: Faults, obj: Object, old: Object | None) -> None:
     spec = obj.get("spec") or {}
     _names(faults, obj, spec)
     _versions(faults, spec, (old or {}).get("spec") or {})
+    conversion.conversion(faults, obj, old)
     if old is not None:
         was = old.get("spec") or {}
         established = bool((old.get("status") or {}).get("storedVersions"))
@@ -82,22 +83,6 @@ def _names(faults: Faults, obj: Object, spec: Object) -> None:
             said = names.dns1035_label(value)
             if said:
                 faults.invalid(f"spec.names.{field}[{index}]", value, ",".join(said))
-    _conversion(faults, spec.get("conversion") or {})
-
-
-def _conversion(faults: Faults, conversion: Object) -> None:
-    strategy = conversion.get("strategy", "None")
-    if strategy == "Webhook":
-        detail = "conversion by webhook is not served; let versions differ in what None converts"
-        faults.forbidden("spec.conversion.strategy", detail)
-        return
-    faults.one_of("spec.conversion.strategy", strategy, ("None", "Webhook"))
-    webhook = conversion.get("webhook") or {}
-    detail = "should not be set when strategy is not set to Webhook"
-    if webhook.get("clientConfig") is not None:
-        faults.forbidden("spec.conversion.webhookClientConfig", detail)
-    if webhook.get("conversionReviewVersions"):
-        faults.forbidden("spec.conversion.conversionReviewVersions", detail)
 
 
 def _group(faults: Faults, obj: Object, group: str) -> None:

@@ -1,0 +1,56 @@
+"""Requests that wait for somebody outside: begun anew, on the state as it is then, with what was answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from walras.core.errors import Conflict
+from walras.kube.admission.call import ROUNDS_MAX, Unanswered
+from walras.kube.api import API
+from walras.kube.context import Context
+from walras.kube.conversion.answers import Unconverted
+from walras.kube.transaction import Transaction
+
+T = TypeVar("T")
+
+
+class Stager:
+    """Stages writes. Nothing is held while somebody outside is asked."""
+
+    def __init__(self, api: API) -> None:
+        self._api = api
+        self._admission = api.admission
+
+    async def write(self, ctx: Context, stage: Callable[[Transaction], T]) -> T:
+        """What `stage` returns, once that is committed, or would be in a dry run.
+
+        Raises Conflict when that never comes to rest.
+        """
+        rounds = 0
+        while rounds < ROUNDS_MAX:
+            # What admission keeps of a cluster is not there while it sleeps.
+            self._api.rouse(ctx.cluster)
+            if ctx.review is not None:
+                ctx.review.rewind()
+            transaction = self._api.transaction(ctx.review)
+            try:
+                result = stage(transaction)
+            except Unanswered as unanswered:
+                rounds += 1
+                if ctx.review is None:
+                    ctx.review = self._admission.review()
+                else:
+                    ctx.review.answers.append(await self._admission.ask(unanswered))
+                continue
+            except Unconverted as unconverted:
+                if ctx.review is None:
+                    # What is asked about has names and times that will be the same when it is staged again.
+                    ctx.review = self._admission.review()
+                else:
+                    await self._api.converter.learn(ctx, unconverted)
+                continue
+            if not ctx.dry_run:
+                await transaction.commit()
+            return result
+        raise Conflict("the object changes faster than its admission webhooks answer; try again")
