@@ -13,6 +13,8 @@ from walras.devices.classes import (
     mig_attributes,
     mig_counters,
     place_of,
+    slice_name,
+    slice_names,
     speed_milli,
 )
 from walras.devices.mig import MigInstance
@@ -128,3 +130,10 @@ def test_instances_consume_counters_that_do_not_overlap() -> None:
     assert mig_counters(h100, MigInstance("1g.10gb+me", 6)) == {"memory-slice-6": 1, "media-extensions": 1}
     with pytest.raises(Invalid, match="cannot start at slice 1"):
         mig_counters(h100, MigInstance("2g.20gb", 1))
+
+
+def test_slices_name_devices_and_their_instances_and_number_parts_of_one_device() -> None:
+    assert slice_name(3) == "gpu-3"
+    assert slice_name(3, "1g.10gb+me@4") == "gpu-3-mig-1g10gb-me-4"
+    parts = [(0, ""), (1, ""), (0, ""), (0, "1g.10gb@0"), (0, "")]
+    assert slice_names(parts) == ["gpu-0", "gpu-1", "gpu-0-part-2", "gpu-0-mig-1g10gb-0", "gpu-0-part-3"]

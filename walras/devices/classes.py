@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -132,6 +133,24 @@ def mig_attributes(parent: Attributes, geometry: MigGeometry, instance: MigInsta
         "memoryMiB": profile.memory_mib,
         "milliGPU": geometry.sold_milli(profile.name),
     }
+
+
+def slice_name(index: int, instance: str = "") -> str:
+    """What ResourceSlices call a device, or an instance on it that is written as in `1g.10gb@4`."""
+    profile, _, start = instance.partition("@")
+    words = profile.replace(".", "").replace("+", "-")
+    return f"gpu-{index}-mig-{words}-{start}" if profile else f"gpu-{index}"
+
+
+def slice_names(parts: Iterable[tuple[int, str]]) -> list[str]:
+    """As `slice_name`, of the parts of one lease in order; further parts of one device are numbered."""
+    seen: Counter[str] = Counter()
+    names = []
+    for index, instance in parts:
+        name = slice_name(index, instance)
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name}-part-{seen[name]}")
+    return names
 
 
 def mig_counters(geometry: MigGeometry, instance: MigInstance) -> Mapping[str, int]:

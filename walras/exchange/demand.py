@@ -8,12 +8,13 @@ from typing import Final
 from walras.core.errors import Invalid, NotFound, WalrasError
 from walras.exchange import podbid
 from walras.exchange.book import Pool, current_pool, usable
-from walras.exchange.nodes import prospect
+from walras.exchange.nodes import lease_node, prospect
 from walras.exchange.proxy import Proxy
 from walras.exchange.supply import Supply
 from walras.kube import validation
 from walras.kube.api import API
 from walras.kube.record import Object
+from walras.tenants.claims.pod import RESOURCE_CLAIMS, claim_names, is_allocated, is_generated
 from walras.tenants.demands import Demand, demand_of, taken_by
 from walras.tenants.events import Recorder
 from walras.tenants.fit import Node, Usage, node_of, refusals
@@ -28,6 +29,8 @@ POOLS: Final = "pools.walras.dev"
 FINISHED: Final = ("Succeeded", "Failed")
 # How often a bid's price is looked at again that its agent's strategy named.
 REPRICE_MS: Final = 5_000
+# Said of a pod whose claims are not there yet: when they are, existing nodes are looked at first.
+_NO_CLAIM: Final = ("ResourceClaim not created yet", 'resourceclaim "')
 
 
 class Bidder:
@@ -54,6 +57,8 @@ class Bidder:
         if _is_over(pod):
             await self._end(cluster, bid)
         elif bid is None and _waits(pod):
+            if self._is_left_to_another(cluster, pod):
+                return REPRICE_MS
             await self._place(cluster, pod)
             return self._reprice_ms(cluster, pod)
         elif bid is not None and pod["spec"].get("nodeName") and not bid.get("status", {}).get("lease"):
@@ -64,6 +69,17 @@ class Bidder:
             return self._reprice_ms(cluster, pod)
         return None
 
+    def _is_left_to_another(self, cluster: str, pod: Object) -> bool:
+        """Whether a claim of the pod is one that an older pod, which waits too, bids for: once is enough."""
+        namespace = pod["metadata"]["namespace"]
+        named = {claim or "" for name, claim in claim_names(pod) if not is_generated(pod, name)}
+        found = (self._api.find(cluster, RESOURCE_CLAIMS, namespace, claim) for claim in named)
+        shared = {claim["metadata"]["name"] for claim in found if claim and not is_allocated(claim)}
+        return bool(shared) and any(
+            _age(other) < _age(pod) and _waits(other) and shared & {claim for _, claim in claim_names(other)}
+            for other in self._api.list(cluster, PODS, namespace)
+        )
+
     def _reprice_ms(self, cluster: str, pod: Object) -> int | None:
         """When to look at the bid's price again: never, where it is the pod's own or does not change."""
         adapts = self._proxy.adapts(cluster) and not podbid.names_price(self._api, cluster, pod)
@@ -73,7 +89,7 @@ class Bidder:
         """Bid by the pool's present speeds and at what the agent's strategy says now, where that changed."""
         pool = current_pool(self._api, self._supply.devices)
         try:
-            packages = podbid.resplit(self._api, cluster, pod, bid["spec"], self._proxy, pool)
+            packages = podbid.resplit(self._api, cluster, pod, bid["spec"], self._proxy, pool, self._supply)
             if packages is None and self._reprice_ms(cluster, pod) is not None:
                 packages = podbid.reprice(cluster, pod, bid["spec"], self._proxy, pool)
         except WalrasError:
@@ -91,7 +107,7 @@ class Bidder:
     async def _place(self, cluster: str, pod: Object) -> None:
         try:
             pool = current_pool(self._api, self._supply.devices)
-            spec = podbid.bid_spec(self._api, cluster, pod, self._proxy, pool)
+            spec = podbid.bid_spec(self._api, cluster, pod, self._proxy, pool, self._supply)
             if spec is None:
                 return
             bid = _bid(pod, spec)
@@ -112,11 +128,15 @@ class Bidder:
     def _check_fit(self, cluster: str, pod: Object, packages: Sequence[Object], pool: Pool) -> None:
         """Raises Invalid for a pod that would not fit any node that its own bid can win, whatever it pays."""
         demand = demand_of(pod)
-        assert demand.gpu is not None
         said = ""
-        models = {device.model: device for package in packages for device in usable(package, pool)}
-        for device in models.values():
-            node = prospect(demand.gpu, device, pool, self._supply)
+        models = {
+            (device.model, number): (device, package)
+            for number, package in enumerate(packages)
+            for device in usable(package, pool)
+        }
+        for device, package in models.values():
+            lease = prospect(podbid.request_of(package), [device], pool, self._supply)
+            node = lease_node(lease, self._supply, 0)
             reasons, has = refusals(demand, node_of(node), Usage()), node["status"]["capacity"]
             if not reasons and relates(demand):
                 reasons = self._kept_away(cluster, demand, node_of(node))
@@ -183,14 +203,20 @@ def _bid(pod: Object, spec: Object) -> Object:
     }
 
 
+def _age(pod: Object) -> tuple[str, str]:
+    """Less for who came first."""
+    return str(pod["metadata"].get("creationTimestamp", "")), pod["metadata"]["name"]
+
+
 def _waits(pod: Object) -> bool:
-    """Pending in its cluster because the scheduler found no node that fits."""
+    """Pending in its cluster because the scheduler found no node that fits, its claims being there."""
     if pod["spec"].get("nodeName") or pod["metadata"].get("deletionTimestamp"):
         return False
     return any(
         condition.get("type") == "PodScheduled"
         and condition.get("status") == "False"
         and condition.get("reason") == "Unschedulable"
+        and not any(said in condition.get("message", "") for said in _NO_CLAIM)
         for condition in pod.get("status", {}).get("conditions") or ()
     )
 

@@ -12,9 +12,11 @@ from walras.cost.usage import MINUTE_MS
 from walras.exchange.demand import PODS
 from walras.exchange.effects import Effects
 from walras.exchange.holding import BID_LABEL, LEASES, Holding, Term
+from walras.exchange.leased import leased_slices, slice_titles
 from walras.exchange.nodes import NODES, drain, lease_node
 from walras.exchange.supply import Supply
 from walras.exchange.treasury import account_of, revenue_of
+from walras.kube.policy import SLICES
 from walras.kube.record import Object
 from walras.market.types import Award, Bid
 
@@ -93,9 +95,26 @@ def activate(fx: Effects, holding: Holding, supply: Supply, now_ms: int) -> None
     holding.phase = "Active"
     holding.start_ms = holding.term_start_ms = holding.metered_until_ms = now_ms
     holding.end_ms = now_ms + holding.term_ms
-    fx.tx.create(holding.agent, NODES, lease_node(holding, supply, now_ms))
+    node = fx.tx.create(holding.agent, NODES, lease_node(holding, supply, now_ms))
+    publish(fx, holding, supply, node)
     fx.project(holding)
     fx.keep(holding)
+
+
+def publish(fx: Effects, holding: Holding, supply: Supply, node: Object) -> None:
+    """Stage the slices that are not there yet; they go with the node."""
+    owner = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "name": holding.node,
+        "uid": node["metadata"]["uid"],
+        "controller": True,
+    }
+    for each in leased_slices(holding, supply):
+        name = each["metadata"]["name"]
+        if fx.api.find(holding.agent, SLICES, "", name) is None:
+            each["metadata"]["ownerReferences"] = [owner]
+            fx.tx.create(holding.agent, SLICES, each)
 
 
 def renew(fx: Effects, holding: Holding, price_micros: int, end_ms: int, now_ms: int) -> None:
@@ -175,6 +194,8 @@ def end(fx: Effects, holding: Holding, now_ms: int, cpu_ms: int) -> None:
         fx.treasury.release(hold, now_ms)
     holding.phase = "Ended"
     holding.end_ms = min(holding.end_ms, now_ms)
+    for name in slice_titles(holding):
+        fx.delete(holding.agent, SLICES, "", name)
     fx.delete(holding.agent, NODES, "", holding.node)
     fx.project(holding)
     _leave_to_bid(fx, holding)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import cycle, islice
 from typing import Final
 
 import msgspec
@@ -119,38 +120,39 @@ def _gpu_capacity(shares: Sequence[Share]) -> dict[str, str]:
     return capacity
 
 
-def prospect(request: GpuRequest, device: Device, pool: Pool, supply: Supply) -> Object:
-    """The Node that a request would win on devices like that one: what its pod has to fit."""
+def prospect(request: GpuRequest, devices: Sequence[Device], pool: Pool, supply: Supply) -> Holding:
+    """The lease that a request would win on devices like those: what its pod has to fit.
+
+    Where they are fewer than it asks for they are taken more than once.
+    """
     milli = WHOLE_GPU_MILLI if pool.whole else request.milli_gpu
     cut = None
     if request.mig_profile:
         milli, cut = mig_share(request.mig_profile, pool), MigInstance(request.mig_profile, 0)
-    memory_mib = request.memory_mib or device.memory_mib * milli // WHOLE_GPU_MILLI
-    shares = (Share(device.id, milli, memory_mib, cut),) * request.devices
-    return lease_node(
-        Holding(
-            id="",
-            agent="",
-            namespace="",
-            name="",
-            node="lease",
-            bid="",
-            job_class="standard",
-            pool=pool.name,
-            shares=shares,
-            price_micros=0,
-            worth_micros=0,
-            restart_cost_micros=0,
-            term_ms=0,
-            enforcement=supply.enforcement_of(shares),
-            phase="Active",
-            start_ms=0,
-            end_ms=0,
-            hold="",
-            term_start_ms=0,
-        ),
-        supply,
-        0,
+    shares = tuple(
+        Share(device.id, milli, request.memory_mib or device.memory_mib * milli // WHOLE_GPU_MILLI, cut)
+        for device in islice(cycle(devices), request.devices)
+    )
+    return Holding(
+        id="",
+        agent="",
+        namespace="",
+        name="",
+        node="lease",
+        bid="",
+        job_class="standard",
+        pool=pool.name,
+        shares=shares,
+        price_micros=0,
+        worth_micros=0,
+        restart_cost_micros=0,
+        term_ms=0,
+        enforcement=supply.enforcement_of(shares),
+        phase="Active",
+        start_ms=0,
+        end_ms=0,
+        hold="",
+        term_start_ms=0,
     )
 
 

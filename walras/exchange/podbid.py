@@ -12,12 +12,15 @@ from typing import Final
 
 from walras.core.errors import Invalid
 from walras.core.money import WHOLE_GPU_MILLI, format_credits, parse_credits
-from walras.core.quantity import format_mib, parse_duration_ms
+from walras.core.quantity import format_mib, parse_duration_ms, parse_mib
 from walras.devices.classes import SPEED_UNIT
+from walras.devices.mig_profiles import share_of
 from walras.devices.request import MILLI, GpuRequest, gpu_request
 from walras.exchange.book import Pool, mig_share, usable
+from walras.exchange.claimed import Need, needs, open_claims, selector_of
 from walras.exchange.proxy import Proxy
 from walras.exchange.selector import ATTRIBUTES
+from walras.exchange.supply import Supply
 from walras.kube.api import API
 from walras.kube.record import Object
 
@@ -28,14 +31,14 @@ PACKAGES_MAX: Final = 8
 _OF_SPEED: Final = re.compile(rf"(?:\((.*)\) && )?{re.escape(ATTRIBUTES)}\.speedMilli == \d+", re.DOTALL)
 
 
-def bid_spec(api: API, cluster: str, pod: Object, proxy: Proxy, pool: Pool) -> Object | None:
+def bid_spec(api: API, cluster: str, pod: Object, proxy: Proxy, pool: Pool, supply: Supply) -> Object | None:
     """The `spec` of the bid for a pod, or None when it asks for no GPU. Raises Invalid."""
-    request = gpu_request(pod["spec"])
-    if request is None:
+    asked = needs_of(api, cluster, pod, pool, supply)
+    if not asked:
         return None
     said = _said(api, cluster, pod)
-    package = _package(request, said, pool)
-    spec: Object = {"class": said.get("walras.dev/class") or _class_of(pod), "packages": [package]}
+    own = [_package(need, said, pool) for need in asked]
+    spec: Object = {"class": said.get("walras.dev/class") or _class_of(pod), "packages": own[:1]}
     for name, key in (
         ("walras.dev/restart-cost", "restartCost"),
         ("walras.dev/deadline", "deadline"),
@@ -46,15 +49,29 @@ def bid_spec(api: API, cluster: str, pod: Object, proxy: Proxy, pool: Pool) -> O
     if priority := _priority(api, cluster, pod):
         spec["priority"] = priority
     price = said.get("walras.dev/max-price") or proxy.price(cluster, pod, _sized(spec, pool))
-    if "walras.dev/max-price" in said and "selector" in package:
-        spec["packages"] = [{**package, "maxPrice": price}]
+    if "walras.dev/max-price" in said and "walras.dev/selector" in said:
+        spec["packages"] = [{**package, "maxPrice": price} for package in own]
     else:
-        spec["packages"] = _by_speed(package, price, pool)
+        every = [each for package in own for each in _by_speed(package, price, pool)]
+        spec["packages"] = every[:PACKAGES_MAX]
     return spec
 
 
-def _package(request: GpuRequest, said: Mapping[str, str], pool: Pool) -> Object:
+def needs_of(api: API, cluster: str, pod: Object, pool: Pool, supply: Supply) -> list[Need]:
+    """The ways to meet a pod's GPU request or its claims; empty where it asks for nothing, or has it.
+
+    Raises Invalid.
+    """
+    request = gpu_request(pod["spec"])
+    if request is not None:
+        return [Need(request)]
+    claims = open_claims(api, cluster, pod) if pod["spec"].get("resourceClaims") else []
+    return needs(claims, pool, supply) if claims else []
+
+
+def _package(need: Need, said: Mapping[str, str], pool: Pool) -> Object:
     """What the pod takes, without a price. Raises Invalid."""
+    request = need.request
     package: Object = {
         "pool": said.get("walras.dev/pool", "default"),
         "devices": request.devices,
@@ -71,34 +88,51 @@ def _package(request: GpuRequest, said: Mapping[str, str], pool: Pool) -> Object
         package["milliGPU"] = request.milli_gpu
         if request.memory_mib:
             package["memory"] = format_mib(request.memory_mib)
-    if "walras.dev/selector" in said:
-        package["selector"] = said["walras.dev/selector"]
+    own, claimed = said.get("walras.dev/selector"), need.devices
+    if own is not None:
+        package["selector"] = own
+    if claimed is not None:
+        only = selector_of(claimed, pool)
+        package["selector"] = f"({own}) && {only}" if own else only
     if request.devices > 1 or "walras.dev/topology" in said:
         # A pod runs on one node, so its devices have to be there too.
         package["topology"] = said.get("walras.dev/topology", "node")
     return package
 
 
+def request_of(package: Object) -> GpuRequest:
+    """What a package of a bid asks for on a node. Raises Invalid."""
+    devices, profile = int(package["devices"]), package.get("migProfile", "")
+    if profile:
+        share = share_of(profile)
+        return GpuRequest(devices, share.milli, share.memory_mib, profile)
+    memory_mib = parse_mib(package["memory"]) if "memory" in package else 0
+    return GpuRequest(devices, int(package["milliGPU"]), memory_mib)
+
+
 def resplit(
-    api: API, cluster: str, pod: Object, spec: Object, proxy: Proxy, pool: Pool
+    api: API, cluster: str, pod: Object, spec: Object, proxy: Proxy, pool: Pool, supply: Supply
 ) -> list[Object] | None:
     """The packages of a bid by the pool's present speeds, None where they are, or where its owner chose them.
 
     Raises Invalid.
     """
-    own = _said(api, cluster, pod).get("walras.dev/selector", "")
-    new = bid_spec(api, cluster, pod, proxy, pool)
+    new = bid_spec(api, cluster, pod, proxy, pool, supply)
     if new is None:
         return None
     packages: list[Object] = new["packages"]
-    alike = {key: value for key, value in packages[0].items() if key not in ("selector", "maxPrice")}
+    made_here = all(any(_is_like(each, package) for package in packages) for each in spec["packages"])
     selectors = [package.get("selector", "") for package in spec["packages"]]
-    made_here = all(_own(selector) == own for selector in selectors) and all(
-        package.items() >= alike.items() for package in spec["packages"]
-    )
     if not made_here or [package.get("selector", "") for package in packages] == selectors:
         return None
     return packages
+
+
+def _is_like(package: Object, new: Object) -> bool:
+    """Whether it says what a new one does, but for price and speed."""
+    alike = {key: value for key, value in new.items() if key not in ("selector", "maxPrice")}
+    selectors = (each.get("selector", "") for each in (package, new))
+    return package.items() >= alike.items() and len({_own(each) for each in selectors}) == 1
 
 
 def reprice(cluster: str, pod: Object, spec: Object, proxy: Proxy, pool: Pool) -> list[Object] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from walras.devices.classes import mig_attributes, mig_counters
+from walras.devices.classes import mig_attributes, mig_counters, slice_name
 from walras.devices.mig import MigInstance
 from walras.devices.mig_profiles import MigGeometry
 from walras.devices.models import Attributes
@@ -47,7 +47,7 @@ def resource_slices(supply: Supply, node: str = "local") -> list[dict[str, Any]]
 
 
 def _whole(device: Device) -> dict[str, Any]:
-    shown = _shown(f"gpu-{device.index}", device.attributes, device.memory_mib)
+    shown = _shown(slice_name(device.index), device.attributes, device.memory_mib)
     if device.mig is not None:
         shown["consumesCounters"] = [_consumed(device, _all_counters(device.mig))]
     return shown
@@ -61,9 +61,7 @@ def _instances(geometry: MigGeometry) -> Iterator[MigInstance]:
 
 def _instance(device: Device, geometry: MigGeometry, instance: MigInstance) -> dict[str, Any]:
     attributes = mig_attributes(device.attributes, geometry, instance)
-    profile = instance.profile.replace(".", "").replace("+", "-")
-    name = f"gpu-{device.index}-mig-{profile}-{instance.start}"
-    shown = _shown(name, attributes, geometry[instance.profile].memory_mib)
+    shown = _shown(slice_name(device.index, str(instance)), attributes, geometry[instance.profile].memory_mib)
     shown["consumesCounters"] = [_consumed(device, mig_counters(geometry, instance))]
     return shown
 
@@ -71,12 +69,13 @@ def _instance(device: Device, geometry: MigGeometry, instance: MigInstance) -> d
 def _shown(name: str, attributes: Attributes, memory_mib: int) -> dict[str, Any]:
     return {
         "name": name,
-        "attributes": {key: _attribute(value) for key, value in attributes.items()},
+        "attributes": {key: attribute_of(value) for key, value in attributes.items()},
         "capacity": {"memory": {"value": f"{memory_mib}Mi"}},
     }
 
 
-def _attribute(value: object) -> Mapping[str, object]:
+def attribute_of(value: object) -> Mapping[str, object]:
+    """As a DeviceAttribute; what is neither bool nor int is text."""
     if isinstance(value, bool):
         return {"bool": value}
     return {"int": value} if isinstance(value, int) else {"string": str(value)}

@@ -10,6 +10,8 @@ from walras.core.clock import Clock, Ids, rfc3339
 from walras.core.errors import NotFound
 from walras.kube.api import API, Change
 from walras.kube.transaction import Transaction
+from walras.tenants.claims.classes import device_classes
+from walras.tenants.claims.pod import DEVICE_CLASSES
 from walras.tenants.controller import Key, Manager
 from walras.tenants.namespaces import account, root_ca
 from walras.tenants.objects import (
@@ -162,6 +164,9 @@ class AgentController:
                 furnish_cluster(transaction, name, self._ca_pem)
             if self._api.find(name, NODES, "", BASE_NODE) is None:
                 transaction.create(name, NODES, base_node(uid(agent), now))
+            for each in device_classes():
+                if self._api.find(name, DEVICE_CLASSES, "", each["metadata"]["name"]) is None:
+                    transaction.create(name, DEVICE_CLASSES, each)
         self._keep_secret(transaction, name, agent)
         endpoint = f"{self._endpoint}/clusters/{name}"
 

@@ -141,21 +141,9 @@ class Search:
         found = []
         for pool in self._pools:
             if not pool.fault:
-                found += [device for device in pool.devices if self._is_selected(ask, device)]
+                found += [device for device in pool.devices if is_selected(ask, device, self._effort)]
         self._candidates[key] = found
         return found
-
-    def _is_selected(self, ask: Ask, device: Device) -> bool:
-        if device.raw.get("bindingConditions"):
-            return False
-        for where, expression in ask.selectors:
-            try:
-                if not selects(expression, device, self._effort):
-                    return False
-            except Invalid as error:
-                said = error.message
-                raise Invalid(f"{where}: {said}" if said.startswith("CEL") else said) from None
-        return True
 
     def _take(self, claim: int, ask: Ask, device: Device) -> bool:
         part = self._room(claim, ask, device)
@@ -244,6 +232,33 @@ class Search:
             return {}
         pool = self._by_name[device.id.driver, device.id.pool]
         return pool.draws.get(device.id.name) or {}
+
+
+def is_selected(ask: Ask, device: Device, effort: Effort) -> bool:
+    """Whether the request's class and selectors select the device.
+
+    Raises Invalid for selectors that fail, and when the effort is spent.
+    """
+    if device.raw.get("bindingConditions"):
+        return False
+    for where, expression in ask.selectors:
+        try:
+            if not selects(expression, device, effort):
+                return False
+        except Invalid as error:
+            said = error.message
+            raise Invalid(f"{where}: {said}" if said.startswith("CEL") else said) from None
+    return True
+
+
+def suits(ask: Ask, device: Device, effort: Effort) -> bool:
+    """Whether the request could have the device if nobody else had any of it. Raises as `is_selected`."""
+    part = consumed(device, ask.capacity)
+    if part is None or not fits(device, part):
+        return False
+    if any(_prevents(taint, ask) for taint in device.raw.get("taints") or ()):
+        return False
+    return is_selected(ask, device, effort)
 
 
 def _prevents(taint: Raw, ask: Ask) -> bool:
