@@ -252,7 +252,7 @@ def test_what_no_bid_can_win_is_said_on_the_pod() -> None:
         await furnish(
             world,
             *(
-                claim(name, asked, **({"constraints": [constraint]} if name == "apart" else {}))
+                claim(name, asked, constraints=[constraint] if name == "apart" else [])
                 for name, asked in every.items()
             ),
         )

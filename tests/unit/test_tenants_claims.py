@@ -226,3 +226,63 @@ def test_a_pod_bound_past_the_scheduler_may_use_what_its_claim_holds() -> None:
         assert reserved == ["first", "bound"]
 
     world.tell(story)
+
+
+def test_a_lease_serves_limits_or_claims_and_never_both() -> None:
+    async def story(it: World) -> None:
+        await it.create("nodes", world.lease_node("lease-1"))
+        await it.create(CLASSES, device_class("gpu"))
+        await it.create(SLICES, device_slice("lease-1", device("gpu-0"), device("gpu-1")))
+        await it.create(CLAIMS, claim("mine", request()))
+        await it.create("pods", using("claims", "mine"))
+        await it.settle()
+        assert pod_of(it, "claims")["spec"]["nodeName"] == "lease-1"
+        await it.create("pods", world.pod("limits", limits={"walras.dev/milligpu": "100"}))
+        await it.settle()
+        assert "Insufficient walras.dev/milligpu" in scheduled(pod_of(it, "limits"))["message"]
+        await it.end_pod(pod_of(it, "claims"))
+        assert pod_of(it, "limits")["spec"]["nodeName"] == "lease-1"
+        await it.create("pods", using("again", "mine"))
+        await it.settle()
+        assert "whose devices pods have by their limits" in scheduled(pod_of(it, "again"))["message"]
+
+    world.tell(story)
+
+
+def test_a_pod_that_asks_by_limits_and_by_claims_is_told_to_choose() -> None:
+    async def story(it: World) -> None:
+        await furnish(it)
+        await it.create(CLAIMS, claim("mine", request()))
+        pod = using("both", "mine")
+        pod["spec"]["containers"][0]["resources"]["limits"] = {"nvidia.com/gpu": "1"}
+        await it.create("pods", pod)
+        await it.settle()
+        assert "by limits of its containers or by resource claims" in scheduled(pod_of(it, "both"))["message"]
+
+    world.tell(story)
+
+
+def test_a_search_that_is_given_up_is_said_on_the_pod_and_others_are_served() -> None:
+    async def story(it: World) -> None:
+        await it.create("nodes", node("one"))
+        await it.create(CLASSES, device_class("gpu"))
+        many = [device(f"d{at}", attributes={"numa": at % 7}) for at in range(64)]
+        await it.create(SLICES, device_slice("one", *many))
+        hard = {"distinctAttribute": "gpu.example.com/numa"}
+        await it.create(CLAIMS, claim("hard", request(count=8), constraints=[hard]))
+        await it.create(CLAIMS, claim("easy", request()))
+        await it.create("pods", using("greedy", "hard"))
+        await it.create("pods", using("modest", "easy"))
+        await it.settle()
+        assert "given up after 20000 steps" in scheduled(pod_of(it, "greedy"))["message"]
+        assert pod_of(it, "modest")["spec"]["nodeName"] == "one"
+
+    world.tell(story)
+
+
+def test_every_cluster_has_the_classes_of_gpus() -> None:
+    async def story(it: World) -> None:
+        names = [each["metadata"]["name"] for each in it.api.list(AGENT, CLASSES)]
+        assert names == ["gpu.nvidia.com", "mig.nvidia.com"]
+
+    world.tell(story)

@@ -11,7 +11,7 @@ from walras.core.quantity import parse_milli, parse_quantity
 from walras.runtimes.base import Limits, Traits
 from walras.runtimes.status import Verdict
 from walras.tenants.demands import demand_of, taken_by
-from walras.tenants.fit import Usage, node_of, refusals
+from walras.tenants.fit import CLAIMS_KEPT_OUT, Usage, node_of, refusals
 
 Object = Mapping[str, Any]
 _OF_THE_HOST: Final = ("hostNetwork", "hostPID", "hostIPC")
@@ -36,6 +36,8 @@ def refusal(pod: Object, node: Object, others: Iterable[Object]) -> Verdict | No
             resource = said.removeprefix(_SHORT)
             message = f"Pod was rejected: Node didn't have enough resource: {resource}"
             return Verdict("Failed", f"OutOf{resource}", message)
+        if said == CLAIMS_KEPT_OUT:
+            return Verdict("Failed", "UnexpectedAdmissionError", f"Pod was rejected: {said}")
         if "affinity/selector" in said:
             return Verdict("Failed", "NodeAffinity", "Pod was rejected: Predicate NodeAffinity failed")
     return None

@@ -15,7 +15,8 @@ from walras.runtimes import messages
 from walras.runtimes.admission import container_limits, pod_limits
 from walras.runtimes.backoff import Backoff
 from walras.runtimes.base import ContainerSpec, CreateError, ExitStatus, Mount, Process, StartError, Traits
-from walras.runtimes.environment import ConfigError, EnvSource, command, environment, gpu
+from walras.runtimes.claimed import devices_of
+from walras.runtimes.environment import ConfigError, EnvSource, command, environment
 from walras.runtimes.pulling import Puller
 from walras.runtimes.records import CRASH_LOOP, Record
 from walras.runtimes.running import Running
@@ -198,7 +199,7 @@ class ContainerLoop:
     def _spec(self, traits: Traits, image_id: str) -> ContainerSpec:
         worker, container = self._worker, self._container
         source = EnvSource(worker.pod, worker.node, worker.lookup)
-        devices = gpu(worker.node) if _asks_for_gpu(container) else None
+        devices = devices_of(source, container)
         env = environment(source, container, {**traits.env, **(devices.env if devices else {})})
         given, has_images = str(container.get("workingDir") or ""), traits.images is not None
         directory = posixpath.normpath("/" + given.lstrip("/")) if given or not has_images else ""
@@ -223,12 +224,6 @@ class ContainerLoop:
             stdin=bool(container.get("stdin")),
             stdin_once=bool(container.get("stdinOnce")),
         )
-
-
-def _asks_for_gpu(container: Object) -> bool:
-    resources = container.get("resources") or {}
-    asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
-    return any(name.startswith(("nvidia.com/", "walras.dev/")) for name in asked)
 
 
 def _ran_ms(ended: Object | None) -> int:

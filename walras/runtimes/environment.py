@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -192,14 +192,23 @@ class Gpu:
     devices: tuple[str, ...]
 
 
-def gpu(node: Object) -> Gpu:
-    """From the node's annotation; nothing for a node without devices or with ones that are emulated."""
+def lease_shares(node: Object) -> list[dict[str, Any]]:
+    """The shares of devices that a node's annotation lists."""
     text = (node["metadata"].get("annotations") or {}).get(DEVICES_ANNOTATION)
     try:
         shares = msgspec.json.decode(text) if text else []
     except msgspec.DecodeError:
         shares = []
-    shares = [each for each in shares if isinstance(each, dict)]
+    return [each for each in shares if isinstance(each, dict)]
+
+
+def gpu(node: Object) -> Gpu:
+    """From the node's annotation; nothing for a node without devices or with ones that are emulated."""
+    return gpu_of(lease_shares(node))
+
+
+def gpu_of(shares: Sequence[dict[str, Any]]) -> Gpu:
+    """The same of some shares."""
     if not shares:
         return Gpu({}, ())
     milli = sum(int(each.get("milliGPU", 0)) for each in shares)

@@ -18,6 +18,7 @@ from walras.runtimes.base import Runtime
 from walras.runtimes.environment import ConfigError
 from walras.runtimes.logs import LogStore
 from walras.runtimes.volumes import CLAIMS, Places
+from walras.tenants.claims.pod import RESOURCE_CLAIMS
 
 Object = dict[str, Any]
 COMPONENT = "kubelet"
@@ -34,7 +35,7 @@ class Recorder(Protocol):
 class Configs:
     """Wakes pods that wait for a ConfigMap, a Secret, a claim or a service account of their namespace."""
 
-    RESOURCES = ("configmaps", "secrets", CLAIMS, ACCOUNTS)
+    RESOURCES = ("configmaps", "secrets", CLAIMS, ACCOUNTS, RESOURCE_CLAIMS)
 
     def __init__(self, api: API) -> None:
         self._api = api
