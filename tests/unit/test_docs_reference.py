@@ -12,7 +12,12 @@ import yaml
 from support import docs
 
 from walras.cost import usage
+from walras.devices.request import GpuRequest
+from walras.exchange import supply
+from walras.exchange.book import read_pool
 from walras.exchange.explaining import QUEUED
+from walras.exchange.leased import leased_slices
+from walras.exchange.nodes import prospect
 from walras.exchange.turns import PACKAGES_A_TURN
 from walras.kube.registry_builtin import BUILTIN
 from walras.market.types import Reason
@@ -23,6 +28,7 @@ ANNOTATIONS = docs.DOCS / "reference" / "annotations.md"
 HTTP = docs.DOCS / "reference" / "http.md"
 CONTRIBUTING = docs.ROOT / "CONTRIBUTING.md"
 WALRAS = docs.ROOT / "walras"
+LEASED = "ResourceSlice of a lease"
 CRDS = sorted((WALRAS / "kube" / "crds").glob("*.yaml"))
 
 Schema = Mapping[str, Any]
@@ -85,9 +91,28 @@ def test_every_field_of_a_kind_is_documented_with_its_type_default_and_bounds(pa
 
 
 def test_every_kind_has_its_section() -> None:
-    assert {crd(path)["names"]["kind"] for path in CRDS} == set(
+    assert {*(crd(path)["names"]["kind"] for path in CRDS), LEASED} == set(
         re.findall(r"^## (.+)$", KINDS.read_text(), re.M)
     )
+
+
+def test_what_a_lease_publishes_of_its_devices_is_documented() -> None:
+    documented: tuple[set[str], set[str]] = (set(), set())
+    for names, share, instance in docs.rows(docs.section(KINDS, LEASED)):
+        group = names.strip("`").partition(".")[0] if "." in names else ""
+        for name in re.findall(r"`(?:\w+\.)?(\w+)`", names):
+            for shown, said in zip(documented, (share, instance), strict=True):
+                if said != "absent":
+                    shown.add(f"{group}.{name}" if group else name)
+    found = supply.detect("emulated:1:H100")
+    pool = read_pool({"metadata": {"name": "default"}}, found.devices)
+    asked = GpuRequest(1, 1000), GpuRequest(1, 143, 9728, "1g.10gb")
+    for request, expected in zip(asked, documented, strict=True):
+        lease = prospect(request, found.devices, pool, found)
+        (device,) = leased_slices(lease, found)[0]["spec"]["devices"]
+        published = {key for key in device if key not in ("attributes", "capacity")}
+        published |= {f"{part}.{key}" for part in ("attributes", "capacity") for key in device[part]}
+        assert published == expected
 
 
 def names_in_the_code() -> set[str]:
