@@ -115,11 +115,14 @@ class StartError(InternalError):
 
 
 class CreateError(InternalError):
-    """The container cannot be made; the message says why. `again`: another try may go better."""
+    """The container cannot be made; the message says why, `reason` is the kubelet's word for it.
 
-    def __init__(self, message: str, *, again: bool = False) -> None:
+    `again`: another try may go better.
+    """
+
+    def __init__(self, message: str, *, reason: str = "CreateContainerError", again: bool = False) -> None:
         super().__init__(message)
-        self.again = again
+        self.reason, self.again = reason, again
 
 
 class ImageError(InternalError):

@@ -11,7 +11,7 @@ from typing import Final
 
 from walras.runtimes import cgroups_v1, cgroups_v2
 from walras.runtimes.base import Limits
-from walras.runtimes.cgroups import Groups, read, write
+from walras.runtimes.cgroups import Groups, read, tree, write
 from walras.runtimes.cgroups_v1 import GroupsV1
 from walras.runtimes.cgroups_v2 import GroupsV2
 
@@ -151,6 +151,14 @@ def _open_up(parent: Path, controllers: Sequence[str]) -> None:
         leaf.mkdir()
     write(leaf / "cgroup.procs", os.getpid())
     return write(parent / "cgroup.subtree_control", wish)
+
+
+def sweep(path: str) -> None:
+    """Removes the empty groups at `path` in every hierarchy, and those below it; others stay."""
+    for place in hierarchies(read(Path("/proc/self/mountinfo")), read(Path("/proc/self/cgroup"))):
+        for directory in reversed(tree(place.mount_point / path.lstrip("/"))):
+            with suppress(OSError):
+                directory.rmdir()
 
 
 def listed_pids_here(directory: Path) -> list[int]:

@@ -114,7 +114,7 @@ class ContainerLoop:
         except StartError as error:
             self._failed(error)
         except CreateError as error:
-            self._refused("CreateContainerError", error.message)
+            self._refused(error.reason, error.message)
             await (worker.pause(_CREATE_AGAIN_S) if error.again else worker.ending())
             return None
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +33,30 @@ class Offer:
 
 def offers(data_dir: Path) -> list[Offer]:
     """What there is for each handler. Looks at what is installed, starts nothing."""
-    process = Offer(
-        PROCESS, lambda shares: ProcessRuntime(data_dir, shares=shares), "programs of this machine"
-    )
-    return [process, *(Offer(each, None, "not there yet", "use another") for each in (CONTAINER, VM))]
+    return [
+        Offer(PROCESS, lambda shares: ProcessRuntime(data_dir, shares=shares), "programs of this machine"),
+        _container(data_dir),
+        Offer(VM, None, "not there yet", "use another"),
+    ]
+
+
+def _container(data_dir: Path) -> Offer:
+    # Where there are both, the one that runs on all versions of control groups.
+    programs = [name for name in ("runc", "crun") if shutil.which(name)]
+    missing = [name for name, there in (("podman", shutil.which("podman")), ("runc", programs)) if not there]
+    if missing:
+        names = " and ".join(missing)
+        return Offer(CONTAINER, None, f"{names} not found", f"install {names}; podman 4 or later")
+    if os.geteuid() != 0:
+        return Offer(CONTAINER, None, "not running as root", "run the server as root")
+
+    def container(shares: Shares) -> PodRuntime:
+        # Only servers that run containers load what talks to an engine.
+        from walras.runtimes.engine.runtime import ContainerRuntime  # noqa: PLC0415
+
+        return ContainerRuntime(data_dir, program=programs[0], shares=shares)
+
+    return Offer(CONTAINER, container, f"images, run by podman with {programs[0]}")
 
 
 def runtimes(data_dir: Path, default: str, found: list[Offer]) -> Runtimes:

@@ -1,0 +1,100 @@
+"""What a container of the engine is made from. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from walras.runtimes.base import ContainerSpec, Security
+
+MARK: Final = "dev.walras.server"
+# What Docker gives, without making device files and raw packets.
+CAPABILITIES: Final = (
+    "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP",
+    "SETUID", "SYS_CHROOT",
+)  # fmt: skip
+# What a pod may have beside: it reaches no further than its own namespaces.
+MORE_CAPABILITIES: Final = ("AUDIT_WRITE", "NET_RAW", "SYS_PTRACE")
+SHM_BYTES: Final = 64 << 20
+
+
+def body(
+    spec: ContainerSpec, *, mark: str, network: str, parent: str, devices: tuple[str, ...]
+) -> dict[str, Any]:
+    """The body of a create call.
+
+    `network`: the path of the pod's network namespace; `parent`: the control group to be in, "" for the
+    engine's own.
+    """
+    host: dict[str, Any] = {
+        "NetworkMode": f"ns:{network}",
+        "Mounts": [
+            {
+                "Type": "bind",
+                "Source": mount.source,
+                "Target": mount.target,
+                "ReadOnly": mount.read_only,
+                "BindOptions": {"Propagation": "rprivate"},
+            }
+            for mount in spec.mounts
+        ],
+        "CapDrop": ["ALL"],
+        "CapAdd": capabilities(spec.security),
+        "SecurityOpt": ["no-new-privileges"] if spec.security.no_new_privileges else [],
+        "ReadonlyRootfs": spec.security.read_only_root,
+        "GroupAdd": [str(each) for each in spec.security.groups],
+        "Devices": [_device(each) for each in devices],
+        "LogConfig": {"Type": "none"},
+        "ShmSize": SHM_BYTES,
+        "RestartPolicy": {"Name": "no"},
+    }
+    if parent:
+        host["CgroupParent"] = parent
+    if spec.limits.memory_bytes is not None:
+        host["Memory"] = host["MemorySwap"] = spec.limits.memory_bytes
+    if spec.limits.pids is not None:
+        host["PidsLimit"] = spec.limits.pids
+    made: dict[str, Any] = {
+        "Image": spec.image_id,
+        "Hostname": spec.pod.name[:63],
+        "Env": [f"{name}={value}" for name, value in spec.env.items()],
+        "Cmd": list(spec.args),
+        "WorkingDir": spec.working_dir,
+        "User": user(spec.security),
+        "Tty": spec.tty,
+        "OpenStdin": spec.stdin,
+        "StdinOnce": spec.stdin and spec.stdin_once,
+        "AttachStdin": spec.stdin,
+        "AttachStdout": True,
+        "AttachStderr": not spec.tty,
+        "Labels": {MARK: mark},
+        "HostConfig": host,
+    }
+    if spec.command:
+        made["Entrypoint"] = list(spec.command)
+    return made
+
+
+def _device(name: str) -> dict[str, str]:
+    """A device file, or a device by its CDI name."""
+    return {"PathOnHost": name, "PathInContainer": name, "CgroupPermissions": "rwm"}
+
+
+def user(security: Security) -> str:
+    """ "" for the image's own."""
+    if security.user is None and security.group is None:
+        return ""
+    uid = "0" if security.user is None else str(security.user)
+    return uid if security.group is None else f"{uid}:{security.group}"
+
+
+def capabilities(security: Security) -> list[str]:
+    """What the container may do, of what any container may."""
+    everything = {*CAPABILITIES, *MORE_CAPABILITIES}
+    found = set() if "ALL" in security.dropped else {*CAPABILITIES} - {*security.dropped}
+    added = everything if "ALL" in security.added else everything & {*security.added}
+    return sorted(found | added)
+
+
+def refused(security: Security) -> list[str]:
+    """Capabilities that the container asks for and does not get."""
+    return sorted({*security.added} - {*CAPABILITIES, *MORE_CAPABILITIES, "ALL"})

@@ -1,0 +1,128 @@
+"""A client of an engine's API (Docker Engine API 1.41) on a Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import httpx
+import msgspec
+
+from walras.core.errors import InternalError
+
+_VERSION: Final = "/v1.41"
+_TIMEOUT_S: Final = 60.0
+_HEAD_MAX: Final = 65_536
+Params = Mapping[str, str | int]
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class EngineError(InternalError):
+    """The engine refused or cannot be reached (`status` 0); the message is its own."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Engine:
+    """Calls of one engine. Paths are without the version."""
+
+    def __init__(self, socket: str) -> None:
+        self.socket = socket
+        self._http = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=socket, limits=httpx.Limits(max_connections=None)),
+            base_url="http://engine",
+            timeout=_TIMEOUT_S,
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def call(self, method: str, path: str, *, body: Any = None, params: Params | None = None) -> Any:
+        """The decoded answer, None for an empty one. Raises EngineError."""
+        content = None if body is None else msgspec.json.encode(body)
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        try:
+            answer = await self._http.request(
+                method, _VERSION + path, content=content, headers=headers, params=params
+            )
+        except httpx.HTTPError as error:
+            raise EngineError(f"the container engine does not answer: {_why(error)}") from error
+        if answer.status_code >= 400:
+            raise EngineError(_message(answer.content), answer.status_code)
+        return msgspec.json.decode(answer.content) if answer.content.strip() else None
+
+    async def lines(
+        self, path: str, params: Params, headers: Mapping[str, str]
+    ) -> AsyncIterator[dict[str, Any]]:
+        """What a long POST says of its progress, an object a line. Raises EngineError."""
+        try:
+            async with self._http.stream(
+                "POST",
+                _VERSION + path,
+                params=params,
+                headers=headers,
+                timeout=httpx.Timeout(_TIMEOUT_S, read=None),
+            ) as answer:
+                if answer.status_code >= 400:
+                    raise EngineError(_message(await answer.aread()), answer.status_code)
+                async for line in answer.aiter_lines():
+                    with suppress(msgspec.DecodeError):
+                        said = msgspec.json.decode(line)
+                        if isinstance(said, dict):
+                            yield said
+        except httpx.HTTPError as error:
+            raise EngineError(f"the container engine does not answer: {_why(error)}") from error
+
+    async def hijack(self, path: str, *, body: Any = None, params: Params | None = None) -> Streams:
+        """A POST whose connection becomes the streams of a program. Raises EngineError."""
+        content = b"" if body is None else msgspec.json.encode(body)
+        query = f"?{urlencode(params)}" if params else ""
+        head = (
+            f"POST {_VERSION}{path}{query} HTTP/1.1\r\nHost: engine\r\n"
+            "Connection: Upgrade\r\nUpgrade: tcp\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        )
+        try:
+            reader, writer = await asyncio.open_unix_connection(self.socket, limit=_HEAD_MAX)
+            try:
+                writer.write(head.encode() + content)
+                answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _TIMEOUT_S)
+                status = int(answer.split(b" ", 2)[1])
+                if status not in (101, 200):
+                    raise EngineError(_message(await _rest(reader, answer)), status)
+            except BaseException:
+                writer.close()
+                raise
+        except (OSError, EOFError, TimeoutError, ValueError, asyncio.LimitOverrunError) as error:
+            raise EngineError(f"the container engine does not answer: {error}") from error
+        return reader, writer
+
+
+async def _rest(reader: asyncio.StreamReader, head: bytes) -> bytes:
+    """The body of a refusal."""
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            return await reader.readexactly(min(int(line.partition(b":")[2]), _HEAD_MAX))
+    return await asyncio.wait_for(reader.read(_HEAD_MAX), _TIMEOUT_S)
+
+
+def _why(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _message(body: bytes) -> str:
+    with suppress(msgspec.DecodeError):
+        said = msgspec.json.decode(body)
+        if isinstance(said, dict) and said.get("message"):
+            return str(said["message"])
+    # What is left of an answer in chunks.
+    text = body.decode(errors="replace").strip()
+    start, end = text.find("{"), text.rfind("}")
+    if 0 <= start < end and text[start : end + 1] != text:
+        return _message(text[start : end + 1].encode())
+    return text or "the container engine gave no reason"

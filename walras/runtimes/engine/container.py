@@ -1,0 +1,218 @@
+"""One container of the engine, from its start until nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+import structlog
+
+from walras.core.errors import WalrasError
+from walras.runtimes import procfs
+from walras.runtimes.attaching import Fan
+from walras.runtimes.base import ContainerSpec, ExitStatus, Session, StartError, Stream, Wish
+from walras.runtimes.cgroups import GroupPath, Groups, kill_all
+from walras.runtimes.engine.client import Engine, EngineError, Streams
+from walras.runtimes.engine.sessions import AttachedInput, Entered, enter
+from walras.runtimes.engine.streams import frames
+from walras.runtimes.spawn import Handle, open_handle
+
+log = structlog.get_logger(__name__)
+
+# Programs that may be in one container at a time beside its own.
+ENTERED_MAX: Final = 32
+# A program that says more than this in a second is held up, not the server.
+_BYTES_PER_SECOND_MAX: Final = 8 << 20
+# How long the engine may take to learn what the kernel already said.
+_TELL_S: Final = 10.0
+_LINGER_S: Final = 2.0
+_REMOVE_TRIES: Final = 4
+_KILLED: Final = 128 + signal.SIGKILL
+_OVER: Final = frozenset(("exited", "stopped", "dead", "removing"))
+
+
+class Host(Protocol):
+    """What a container asks its runtime for."""
+
+    @property
+    def groups(self) -> Groups | None: ...
+
+    async def engine(self) -> Engine: ...
+
+    def forget(self, container: Container, used_ns: int) -> None: ...
+
+
+class Container:
+    """A started container; see base.Process."""
+
+    def __init__(
+        self,
+        host: Host,
+        engine: Engine,
+        engine_id: str,
+        spec: ContainerSpec,
+        path: GroupPath,
+        streams: Streams,
+        fan: Fan,
+        pid: int,
+    ) -> None:
+        self.id, self.spec, self.path = engine_id, spec, path
+        self._host, self._engine = host, engine
+        self._reader, self._writer = streams
+        self._fan = fan
+        self._main: Handle | None = open_handle(pid) if pid else None
+        self.init_pid = pid
+        self._cpu_ns = 0
+        self._entered: set[Entered] = set()
+        self._asked: set[asyncio.Task[Any]] = set()
+        loop = asyncio.get_running_loop()
+        self._saying = loop.create_task(frames(self._reader, spec.tty, self._say))
+        self._end = loop.create_task(self._watch())
+
+    async def _say(self, stream: Stream, data: bytes) -> None:
+        self._fan(stream, data)
+        if len(data) > _BYTES_PER_SECOND_MAX // 1000:
+            await asyncio.sleep(len(data) / _BYTES_PER_SECOND_MAX)
+
+    def signal(self, signum: int) -> None:
+        if self._main is not None:
+            self._main.signal(signum)
+
+    async def kill(self) -> None:
+        # The first process of a pid namespace takes all others with it.
+        self.signal(signal.SIGKILL)
+        await asyncio.shield(self._end)
+
+    async def wait(self) -> ExitStatus:
+        return await asyncio.shield(self._end)
+
+    def pids(self) -> list[int]:
+        """The container's processes as far as they can be told."""
+        if self._host.groups is not None:
+            return self._host.groups.pids(self._own_group())
+        return [self.init_pid, *procfs.descendants(self.init_pid)] if self.init_pid else []
+
+    def cpu_ns(self) -> int:
+        """CPU time so far; a moment old once it has ended."""
+        self._cpu_ns = max(self._cpu_ns, sum(procfs.cpu_ns(pid) for pid in self.pids()))
+        return self._cpu_ns
+
+    def _own_group(self) -> GroupPath:
+        """Where the engine puts the container's processes, in the group that the server made for it."""
+        return (*self.path, f"libpod-{self.id}")
+
+    async def enter(self, argv: tuple[str, ...], wish: Wish) -> Session:
+        if self._end.done() or len(self._entered) >= ENTERED_MAX:
+            why = "the container has ended" if self._end.done() else f"{ENTERED_MAX} programs have entered it"
+            raise StartError(why)
+        session = await enter(self._engine, self.id, argv, wish, self._entered.discard)
+        if not session.over:
+            self._entered.add(session)
+        return session
+
+    def attach(self, wish: Wish) -> Session:
+        spec = self.spec
+        writer = self._writer if spec.stdin and wish.stdin else None
+        return AttachedInput(
+            self._fan, wish, self._end, writer, tty=spec.tty, once=spec.stdin_once, resize=self._resize
+        )
+
+    def _resize(self, columns: int, rows: int) -> None:
+        size = {"w": min(columns, 0xFFFF), "h": min(rows, 0xFFFF)}
+        self._ask(self._engine.call("POST", f"/containers/{self.id}/resize", params=size))
+
+    def _ask(self, call: Any) -> None:
+        async def quietly() -> None:
+            with suppress(EngineError):
+                await call
+
+        task = asyncio.get_running_loop().create_task(quietly())
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
+
+    # Its end
+
+    async def _watch(self) -> ExitStatus:
+        if self._main is not None:
+            await self._main.ended()
+        used_ns, oom_killed = self.cpu_ns(), self._was_oom()
+        await asyncio.wait((self._saying,), timeout=_LINGER_S)
+        self._saying.cancel()
+        status = await self._status(oom_killed)
+        for each in list(self._entered):
+            await each.close()
+        self._writer.close()
+        groups = self._host.groups
+        if groups is not None:
+            with suppress(WalrasError):
+                await kill_all(groups, self.path)
+        await remove(self._host, self.id)
+        self._host.forget(self, used_ns)
+        return status
+
+    def _was_oom(self) -> bool:
+        groups = self._host.groups
+        return groups is not None and any(groups.oom_kills(path) for path in (self.path, self._own_group()))
+
+    def _is_watched(self) -> bool:
+        """Whether Podman's monitor is still there to tell of the end; it dies with a node that is removed."""
+        groups = self._host.groups
+        return groups is None or bool(groups.pids((*self.path, "conmon")))
+
+    async def _status(self, oom_killed: bool) -> ExitStatus:
+        """What the engine learned of the end; without it, what the server did."""
+        loop = asyncio.get_running_loop()
+        deadline_s, pause_s = loop.time() + _TELL_S, 0.005
+        while loop.time() < deadline_s:
+            told = self._is_watched()
+            try:
+                engine = await self._host.engine()
+                state = (await engine.call("GET", f"/containers/{self.id}/json"))["State"]
+            except EngineError as error:
+                if error.status == 404:
+                    break
+            except WalrasError:
+                pass
+            else:
+                if state.get("Status") in _OVER:
+                    code = int(state.get("ExitCode") or 0)
+                    oom = oom_killed or bool(state.get("OOMKilled"))
+                    return ExitStatus(code, oom and code == _KILLED)
+            if not told:
+                break
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, 0.1)
+        return ExitStatus(_KILLED, oom_killed)
+
+
+async def remove(host: Host, engine_id: str) -> None:
+    """Takes the container from the engine, with all that it wrote."""
+    why = ""
+    for _ in range(_REMOVE_TRIES):
+        try:
+            engine = await host.engine()
+            await engine.call("DELETE", f"/containers/{engine_id}", params={"force": "true", "v": "true"})
+        except EngineError as error:
+            if error.status == 404:
+                return
+            # One that was killed from under its monitor takes two.
+            why = error.message
+            await asyncio.sleep(0.05)
+        else:
+            return
+    log.warning("container not removed", container=engine_id, error=why)
+
+
+async def watch_start(engine: Engine, engine_id: str, stdin: bool) -> tuple[Streams, int]:
+    """Attaches and starts: the streams, and the main process, 0 when it has ended. Raises EngineError."""
+    wanted = {"stream": "true", "stdout": "true", "stderr": "true", **({"stdin": "true"} if stdin else {})}
+    streams = await engine.hijack(f"/containers/{engine_id}/attach", params=wanted)
+    try:
+        await engine.call("POST", f"/containers/{engine_id}/start")
+        state = (await engine.call("GET", f"/containers/{engine_id}/json"))["State"]
+    except BaseException:
+        streams[1].close()
+        raise
+    return streams, int(state.get("Pid") or 0)

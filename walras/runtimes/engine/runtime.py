@@ -1,0 +1,207 @@
+"""The container runtime: containers of images, run by Podman, held by the same groups as processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from walras.core.errors import ServiceUnavailable, WalrasError
+from walras.runtimes.attaching import Fan
+from walras.runtimes.base import (
+    ContainerSpec,
+    CreateError,
+    Limits,
+    Output,
+    PodRef,
+    StartError,
+    Traits,
+)
+from walras.runtimes.cgroups import GroupPath, group_name, kill_all
+from walras.runtimes.cgroups_detect import sweep
+from walras.runtimes.dial import connect
+from walras.runtimes.engine import body
+from walras.runtimes.engine.client import Engine, EngineError
+from walras.runtimes.engine.container import Container, remove, watch_start
+from walras.runtimes.engine.images import Images
+from walras.runtimes.engine.service import Service
+from walras.runtimes.engine.sessions import spoken
+from walras.runtimes.shares import Shares, Sharing
+from walras.runtimes.spawn import Spawner
+
+log = structlog.get_logger(__name__)
+
+_CONFIG: Final = "CreateContainerConfigError"
+
+
+@dataclass
+class _Pod:
+    """`network` is the descriptor of the network namespace that its containers share."""
+
+    path: GroupPath
+    ready: asyncio.Lock = field(default_factory=asyncio.Lock)
+    network: int = -1
+    containers: set[Container] = field(default_factory=set)
+
+    def close(self) -> None:
+        if self.network >= 0:
+            os.close(self.network)
+            self.network = -1
+
+
+class ContainerRuntime(Sharing):
+    """See base.Runtime. `program` is the OCI runtime under Podman."""
+
+    name = "container"
+    separates_users = False
+    warnings: tuple[str, ...] = ()
+
+    def __init__(self, data_dir: Path, *, program: str, shares: Shares | None = None) -> None:
+        super().__init__(shares or Shares(data_dir, one_path=True))
+        directory = data_dir.resolve() / "engine"
+        self._mark = self.shares.mark
+        self.service = Service(directory, self._mark, program)
+        self.images = Images(self.service, directory / "private.json")
+        self._spawner = Spawner()
+        self._pods: dict[str, _Pod] = {}
+
+    def traits(self, pod: PodRef) -> Traits:
+        return Traits("podman", {"HOSTNAME": pod.name[:63]}, self.images)
+
+    async def engine(self) -> Engine:
+        return await self.service.engine()
+
+    async def open(self) -> None:
+        await self.shares.open()
+        # An engine that was never needed has nothing to end, and is not started before it is.
+        if self.service.used:
+            await self._end_all()
+
+    async def _end_all(self) -> None:
+        filters = msgspec.json.encode({"label": [f"{body.MARK}={self._mark}"]}).decode()
+        try:
+            engine = await self.engine()
+            found = await engine.call("GET", "/containers/json", params={"all": "true", "filters": filters})
+        except WalrasError as error:
+            log.warning("containers of an earlier run not removed", error=error.message)
+            return
+        await asyncio.gather(*(remove(self, str(each["Id"])) for each in found))
+        self._sweep(())
+
+    async def close(self) -> None:
+        await self.shares.close()
+        containers = [each for pod in self._pods.values() for each in pod.containers]
+        await asyncio.gather(*(each.kill() for each in containers))
+        for pod in self._pods.values():
+            pod.close()
+        self._pods.clear()
+        await self.service.close()
+        self._sweep(())
+        self._spawner.close()
+
+    def _parent(self, path: GroupPath) -> str:
+        detected = self.shares.detected
+        return "/".join((detected.path, *path)) if detected is not None and detected.path else ""
+
+    def _sweep(self, path: GroupPath) -> None:
+        """Removes the groups that the engine made in hierarchies which the server has no use for."""
+        if parent := self._parent(path):
+            sweep(parent)
+
+    async def _prepare(self, ref: PodRef, limits: Limits) -> _Pod:
+        found = self._pods.get(ref.uid)
+        if found is None:
+            found = self._pods[ref.uid] = _Pod(self.shares.pod_path(ref))
+        async with found.ready:
+            if found.network < 0:
+                self.shares.enforce_pod(ref, limits)
+                found.network = await self._spawner.make_network()
+        return found
+
+    async def start(self, spec: ContainerSpec, output: Output, pod_limits: Limits) -> Container:
+        self._check_user(spec)
+        try:
+            pod = await self._prepare(spec.pod, pod_limits)
+        except OSError as error:
+            raise StartError(f"the pod's network cannot be made: {error}") from error
+        path = (*pod.path, group_name("container", f"{spec.name}-{spec.attempt}"))
+        self.shares.enforce(path, spec.limits)
+        made = body.body(
+            spec,
+            mark=self._mark,
+            network=f"/proc/{os.getpid()}/fd/{pod.network}",
+            parent=self._parent(path),
+            devices=_there(spec.devices),
+        )
+        try:
+            engine = await self.engine()
+            engine_id = str((await engine.call("POST", "/containers/create", body=made))["Id"])
+        except WalrasError as error:
+            raise CreateError(error.message, again=True) from error
+        try:
+            streams, pid = await watch_start(engine, engine_id, spec.stdin)
+        except BaseException as error:
+            await remove(self, engine_id)
+            if self.groups is not None:
+                await kill_all(self.groups, path)
+            if isinstance(error, EngineError):
+                raise StartError(spoken(error.message)) from error
+            raise
+        container = Container(self, engine, engine_id, spec, path, streams, Fan(output), pid)
+        self.shares.join(spec.pod, container)
+        pod.containers.add(container)
+        return container
+
+    def _check_user(self, spec: ContainerSpec) -> None:
+        """As the kubelet's verifyRunAsNonRoot."""
+        security, where = spec.security, f"(pod: {spec.pod.name}, container: {spec.name})"
+        if not security.non_root:
+            return
+        if security.user is not None:
+            if security.user == 0:
+                raise CreateError(f"container's runAsUser breaks non-root policy {where}", reason=_CONFIG)
+            return
+        own = self.images.user(spec.image_id).partition(":")[0]
+        if own in ("", "0", "root"):
+            raise CreateError(
+                f"container has runAsNonRoot and image will run as root {where}", reason=_CONFIG
+            )
+        if not own.isdigit():
+            why = f"container has runAsNonRoot and image has non-numeric user ({own}), "
+            raise CreateError(f"{why}cannot verify user is non-root {where}", reason=_CONFIG)
+
+    def forget(self, container: Container, used_ns: int) -> None:
+        """The container has ended and everything of it is gone."""
+        ref = container.spec.pod
+        self.shares.leave(ref, container, used_ns)
+        if (pod := self._pods.get(ref.uid)) is not None:
+            pod.containers.discard(container)
+
+    async def remove_pod(self, pod: PodRef) -> None:
+        found = self._pods.get(pod.uid)
+        if found is None:
+            return
+        await asyncio.gather(*(each.kill() for each in list(found.containers)))
+        if self.groups is not None:
+            with suppress(WalrasError):
+                await kill_all(self.groups, found.path)
+        self._sweep(found.path)
+        found.close()
+        self._pods.pop(pod.uid, None)
+
+    async def dial(self, pod: PodRef, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        found = self._pods.get(pod.uid)
+        if found is None or not found.containers:
+            raise ServiceUnavailable(f'pod "{pod.name}" is not running')
+        return await connect(self._spawner, "root", pod.name, found.network, (), port)
+
+
+def _there(devices: tuple[str, ...]) -> tuple[str, ...]:
+    """The device files that this machine has, and all devices by CDI names."""
+    return tuple(each for each in devices if "=" in each or os.path.exists(each))

@@ -1,0 +1,172 @@
+"""Podman's API as a child of the server, with images and containers of the server's own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from walras.core.errors import StorageError
+from walras.runtimes.engine.client import Engine, EngineError
+
+log = structlog.get_logger(__name__)
+
+_START_S: Final = 30.0
+_STOP_S: Final = 5.0
+RUNTIMES: Final = ("crun", "runc")
+_MINIMAL_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Service:
+    """`podman system service` on `directory`, started when it is first needed and again when it has died."""
+
+    def __init__(self, directory: Path, mark: str, runtime: str) -> None:
+        self._directory, self._runtime = directory, runtime
+        # Below a short path: what listens on Unix sockets has some hundred characters.
+        self._run = Path(f"/run/walras-{mark}")
+        self._child: asyncio.subprocess.Process | None = None
+        self._starting = asyncio.Lock()
+        self._engine: Engine | None = None
+
+    @property
+    def used(self) -> bool:
+        """Whether it was ever started on this directory."""
+        return (self._directory / "storage").is_dir()
+
+    async def engine(self) -> Engine:
+        """A client of the running service. Raises EngineError and StorageError."""
+        async with self._starting:
+            if self._engine is not None and (self._child is None or self._child.returncode is None):
+                return self._engine
+            await self._let_go()
+            self._engine = await self._start()
+            return self._engine
+
+    async def _start(self) -> Engine:
+        podman = shutil.which("podman")
+        if podman is None:
+            raise EngineError("podman is not installed")
+        try:
+            env = self.environment()
+        except OSError as error:
+            raise StorageError(f"{self._directory} cannot be written: {error.strerror or error}") from error
+        socket = self._run / "api.sock"
+        socket.unlink(missing_ok=True)
+        with open(self._directory / "service.log", "ab") as said:  # noqa: ASYNC230  a local file, once
+            self._child = await asyncio.create_subprocess_exec(
+                podman, "system", "service", "--time=0", f"unix://{socket}", env=env,
+                stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+            )  # fmt: skip
+        engine = Engine(str(socket))
+        deadline_s = asyncio.get_running_loop().time() + _START_S
+        while True:
+            try:
+                if socket.exists():
+                    await engine.call("GET", "/version")
+                    log.info("container engine ready", directory=str(self._directory))
+                    return engine
+            except EngineError:
+                pass
+            if self._child.returncode is not None or asyncio.get_running_loop().time() > deadline_s:
+                await engine.close()
+                raise EngineError(f"podman does not start; see {self._directory / 'service.log'}")
+            await asyncio.sleep(0.02)
+
+    def environment(self) -> dict[str, str]:
+        """Writes its configuration: the variables with which `podman` finds it. Raises OSError."""
+        for path in (self._directory, self._run):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, text in self._files().items():
+            path = self._directory / name
+            if not path.exists() or path.read_text() != text:
+                path.write_text(text)
+        registries = self._directory / "registries.conf"
+        if not registries.exists():
+            registries.write_text(
+                "# Registries without TLS, mirrors and blocked ones: containers-registries.conf(5)\n"
+            )
+        kept = {key: value for key, value in os.environ.items() if key.lower().endswith("_proxy")}
+        return kept | {
+            "PATH": os.environ.get("PATH", _MINIMAL_PATH),
+            "HOME": str(self._directory),
+            "CONTAINERS_CONF": str(self._directory / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(self._directory / "storage.conf"),
+            "CONTAINERS_REGISTRIES_CONF": str(registries),
+        }
+
+    def _files(self) -> dict[str, str]:
+        ulimits = ", ".join(f'"{each}"' for each in _ulimits())
+        return {
+            "containers.conf": f"""\
+# Written by the server at every start.
+[containers]
+default_ulimits = [{ulimits}]
+log_driver = "none"
+[engine]
+cgroup_manager = "cgroupfs"
+compat_api_enforce_docker_hub = false
+events_logger = "none"
+runtime = "{self._runtime}"
+tmp_dir = "{self._run}/libpod"
+""",
+            "storage.conf": f"""\
+# Written by the server at every start.
+[storage]
+driver = "overlay"
+graphroot = "{self._directory}/storage"
+runroot = "{self._run}/storage"
+""",
+        }
+
+    async def close(self) -> None:
+        """Ends the service. Containers are the caller's to remove before."""
+        async with self._starting:
+            await self._let_go()
+        await asyncio.to_thread(_unmount, (self._directory, self._run))
+        shutil.rmtree(self._run, ignore_errors=True)
+
+    async def _let_go(self) -> None:
+        engine, child, self._engine, self._child = self._engine, self._child, None, None
+        if engine is not None:
+            await engine.close()
+        if child is None or child.returncode is not None:
+            return
+        for signum in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signum)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(child.wait(), _STOP_S)
+                return
+
+
+def _unmount(directories: Sequence[Path]) -> None:
+    """Takes away what Podman mounted below them and left."""
+    points = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for point in reversed(points):
+        if any(Path(point.replace("\\040", " ")).is_relative_to(each) for each in directories):
+            subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
+
+
+def _ulimits() -> list[str]:
+    """Those that Podman would otherwise set higher than this machine lets anybody; it lowers its own too."""
+    import resource  # noqa: PLC0415  there is none on other systems
+
+    found = []
+    most = {"nofile": (resource.RLIMIT_NOFILE, 1_048_576), "nproc": (resource.RLIMIT_NPROC, _pids_max())}
+    for name, (number, limit) in most.items():
+        hard = resource.getrlimit(number)[1]
+        held = limit if hard == resource.RLIM_INFINITY else min(hard, limit)
+        found.append(f"{name}={held}:{held}")
+    return found
+
+
+def _pids_max() -> int:
+    return int(Path("/proc/sys/kernel/pid_max").read_text())

@@ -1,0 +1,204 @@
+"""Somebody at the streams of a container's program: of another one in it, or of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from walras.runtimes import procfs
+from walras.runtimes.attaching import Attached, Fan
+from walras.runtimes.base import ExitStatus, StartError, Stream, Wish
+from walras.runtimes.engine.client import Engine, EngineError, Streams
+from walras.runtimes.engine.streams import BEHIND_MAX, Queues, frames
+
+_ASK_AGAIN_S: Final = 0.02
+_UNKNOWN_CODE: Final = 255
+# What the engine says of a program that is not there, or is none.
+_NOT_STARTED: Final = (126, 127)
+_LINGER_S: Final = 2.0
+
+
+class Entered:
+    """See base.Session: a program that the engine started in a container."""
+
+    def __init__(
+        self, engine: Engine, name: str, streams: Streams, wish: Wish, ended: Callable[[Entered], None]
+    ) -> None:
+        self._engine, self._name, self._wish = engine, name, wish
+        self._reader, self._writer = streams
+        outputs: tuple[tuple[Stream, bool], ...] = (
+            ("stdout", wish.stdout or wish.tty),
+            ("stderr", wish.stderr and not wish.tty),
+        )
+        self._queues = Queues(tuple(stream for stream, on in outputs if on))
+        self._ended = ended
+        loop = asyncio.get_running_loop()
+        self._said = loop.create_task(frames(self._reader, wish.tty, self._queues.put))
+        self._over = loop.create_task(self._watch())
+        self._resizing: set[asyncio.Task[None]] = set()
+
+    async def _watch(self) -> int:
+        try:
+            while (code := await self._code()) is None:
+                await asyncio.wait((self._said,), timeout=_ASK_AGAIN_S if self._said.done() else 1.0)
+                if self._said.done():
+                    await asyncio.sleep(_ASK_AGAIN_S)
+            return code
+        except EngineError:
+            return _UNKNOWN_CODE
+        finally:
+            self._ended(self)
+
+    async def _code(self) -> int | None:
+        found = await self._engine.call("GET", f"/exec/{self._name}/json")
+        return None if found.get("Running") else int(found.get("ExitCode") or 0)
+
+    @property
+    def over(self) -> bool:
+        return self._over.done()
+
+    @property
+    def outputs(self) -> tuple[Stream, ...]:
+        return self._queues.names
+
+    async def hear(self, stream: Stream, data: bytes) -> None:
+        """What it said before anybody listened."""
+        await self._queues.put(stream, data)
+
+    async def read(self, stream: Stream) -> bytes:
+        return await self._queues.get(stream, self._said)
+
+    async def write(self, data: bytes) -> None:
+        with suppress(OSError):
+            self._writer.write(data)
+            await self._writer.drain()
+
+    def end_input(self) -> None:
+        with suppress(OSError, RuntimeError):
+            if self._wish.tty:
+                # To a terminal's reader an end of file is a character.
+                self._writer.write(b"\x04")
+            else:
+                self._writer.write_eof()
+
+    def resize(self, columns: int, rows: int) -> None:
+        async def tell() -> None:
+            size = {"w": min(columns, 0xFFFF), "h": min(rows, 0xFFFF)}
+            with suppress(EngineError):
+                await self._engine.call("POST", f"/exec/{self._name}/resize", params=size)
+
+        if self._wish.tty:
+            task = asyncio.get_running_loop().create_task(tell())
+            self._resizing.add(task)
+            task.add_done_callback(self._resizing.discard)
+
+    async def wait(self) -> int:
+        return await asyncio.shield(self._over)
+
+    async def close(self) -> None:
+        if not self._over.done():
+            with suppress(EngineError):
+                found = await self._engine.call("GET", f"/exec/{self._name}/json")
+                if (pid := int(found.get("Pid") or 0)) > 0 and found.get("Running"):
+                    for each in (*procfs.descendants(pid), pid):
+                        with suppress(ProcessLookupError):
+                            os.kill(each, signal.SIGKILL)
+            # Whoever reads no more must not hold up the end.
+            self._said.cancel()
+            await asyncio.wait((self._over,), timeout=5.0)
+        self._said.cancel()
+        self._writer.close()
+
+
+async def enter(
+    engine: Engine, container: str, argv: tuple[str, ...], wish: Wish, ended: Callable[[Entered], None]
+) -> Entered:
+    """Starts a program in a container; `ended` is called when it has ended. Raises StartError."""
+    body = {
+        "Cmd": list(argv),
+        "Tty": wish.tty,
+        "AttachStdin": wish.stdin,
+        "AttachStdout": wish.stdout or wish.tty,
+        "AttachStderr": wish.stderr and not wish.tty,
+        "Env": ["TERM=xterm"] if wish.tty else [],
+    }
+    early: list[tuple[Stream, bytes]] = []
+    try:
+        made = await engine.call("POST", f"/containers/{container}/exec", body=body)
+        name = str(made["Id"])
+        streams = await engine.hijack(f"/exec/{name}/start", body={"Detach": False, "Tty": wish.tty})
+        state = await engine.call("GET", f"/exec/{name}/json")
+        if not state.get("Running") and state.get("ExitCode") in _NOT_STARTED:
+            early = await _complaint(streams, wish.tty)
+    except EngineError as error:
+        raise StartError(spoken(error.message)) from error
+    session = Entered(engine, name, streams, wish, ended)
+    for stream, data in early:
+        await session.hear(stream, data)
+    return session
+
+
+async def _complaint(streams: Streams, tty: bool) -> list[tuple[Stream, bytes]]:
+    """All that a program said that ended at once. Raises StartError when that was the OCI runtime."""
+    reader, writer = streams
+    said: list[tuple[Stream, bytes]] = []
+    with suppress(TimeoutError):
+        await asyncio.wait_for(
+            frames(reader, tty, lambda stream, data: said.append((stream, data))), _LINGER_S
+        )
+    text = b"".join(data for _, data in said).decode(errors="replace")
+    if text.startswith("Error: ") and "exec failed: " in text:
+        writer.close()
+        raise StartError(spoken(text.partition("\n")[0]))
+    return said[:BEHIND_MAX]
+
+
+class AttachedInput(Attached):
+    """What the main process says, and the way to its input, where it has one."""
+
+    def __init__(
+        self,
+        fan: Fan,
+        wish: Wish,
+        end: asyncio.Future[ExitStatus],
+        writer: asyncio.StreamWriter | None,
+        *,
+        tty: bool,
+        once: bool,
+        resize: Callable[[int, int], None],
+    ) -> None:
+        super().__init__(fan, wish, end)
+        self._writer, self._tty, self._once, self._resize = writer, tty, once, resize
+
+    async def write(self, data: bytes) -> None:
+        if self._writer is not None:
+            with suppress(OSError):
+                self._writer.write(data)
+                await self._writer.drain()
+
+    def end_input(self) -> None:
+        if self._writer is None:
+            return
+        with suppress(OSError, RuntimeError):
+            if self._tty:
+                self._writer.write(b"\x04")
+            elif self._once:
+                self._writer.write_eof()
+
+    def resize(self, columns: int, rows: int) -> None:
+        if self._tty:
+            self._resize(columns, rows)
+
+
+def spoken(message: str) -> str:
+    """What an OCI runtime says of a program, without those through whom it was said."""
+    for before in ("unable to start container process: ", "OCI runtime exec failed: ", "create failed: "):
+        _, found, rest = message.rpartition(before)
+        if found:
+            message = rest
+            break
+    return message.partition(": OCI ")[0].strip()
