@@ -110,18 +110,19 @@ class Ledger:
 
     def open(self, id: str, account: str, *, limit: Limit, at_ms: int, ref: str = "") -> Entry:
         """An empty account. Raises AlreadyExists when the account is open."""
-        return self._do(self._entry(at_ms, id, "open", account, "", int(limit), ref=ref))
+        return self._do(self._entry(at_ms, id, "open", account, "", int(limit), ref=ref), self._find(id))
 
     def close(self, id: str, account: str, *, at_ms: int, ref: str = "") -> Entry:
         """Forget a wallet that is empty. Raises NotFound, Conflict (balance, hold, no wallet)."""
-        if (known := self._find(id)) and (known.kind, known.debit) == ("close", account):
+        known = self._find(id)
+        if known is not None and (known.kind, known.debit) == ("close", account):
             return known
         posted = self.account(account).debits_posted
-        return self._do(self._entry(at_ms, id, "close", account, "", posted, ref=ref))
+        return self._do(self._entry(at_ms, id, "close", account, "", posted, ref=ref), known)
 
     def transfer(self, id: str, debit: str, credit: str, amount: int, *, at_ms: int, ref: str = "") -> Entry:
         """Move `amount` at once. Raises InsufficientFunds, NotFound, MoneyError, Conflict (id reused)."""
-        return self._do(self._entry(at_ms, id, "transfer", debit, credit, amount, ref=ref))
+        return self._do(self._entry(at_ms, id, "transfer", debit, credit, amount, ref=ref), self._find(id))
 
     def hold(
         self,
@@ -135,27 +136,29 @@ class Ledger:
         expires_at_ms: int = 0,
     ) -> Entry:
         """Set `amount` aside until it is captured or released; `id` names the hold. Raises as `transfer`."""
-        return self._do(
-            self._entry(
-                at_ms, id, "hold", debit, credit, amount, hold=id, ref=ref, expires_at_ms=expires_at_ms
-            )
+        wanted = self._entry(
+            at_ms, id, "hold", debit, credit, amount, hold=id, ref=ref, expires_at_ms=expires_at_ms
         )
+        return self._do(wanted, self._find(id))
 
     def capture(self, id: str, hold: str, amount: int, *, at_ms: int, ref: str = "") -> Entry:
         """Pay a part of a hold, which stays open with the rest, be it nothing.
 
         Raises InsufficientFunds when less than `amount` is left of it, NotFound, MoneyError, Conflict.
         """
-        if (known := self._find(id)) and (known.kind, known.hold, known.amount) == ("capture", hold, amount):
+        known = self._find(id)
+        if known is not None and (known.kind, known.hold, known.amount) == ("capture", hold, amount):
             return known
         of = self.find_hold(hold)
-        return self._do(self._entry(at_ms, id, "capture", of.debit, of.credit, amount, hold=hold, ref=ref))
+        wanted = self._entry(at_ms, id, "capture", of.debit, of.credit, amount, hold=hold, ref=ref)
+        return self._do(wanted, known)
 
     def release(self, id: str, hold: str, *, at_ms: int, ref: str = "") -> Entry:
         """Give back what is left of a hold and end it. Raises NotFound, Conflict (id reused)."""
-        if (known := self._find(id)) and (known.kind, known.hold) == ("release", hold):
+        known = self._find(id)
+        if known is not None and (known.kind, known.hold) == ("release", hold):
             return known
-        return self._do(self._rest(at_ms, id, "release", self.find_hold(hold), ref))
+        return self._do(self._rest(at_ms, id, "release", self.find_hold(hold), ref), known)
 
     def expire(self, now_ms: int, keep: Collection[str] = frozenset()) -> list[Entry]:
         """Give back what is left of every hold whose time is over, but for those to `keep`."""
@@ -168,7 +171,8 @@ class Ledger:
             if id in keep:
                 kept.append((expires_at_ms, id))
             else:
-                expired.append(self._do(self._rest(now_ms, f"expire:{id}", "expire", hold, "")))
+                wanted = self._rest(now_ms, f"expire:{id}", "expire", hold, "")
+                expired.append(self._do(wanted, self._find(wanted.id)))
         for expiry in kept:
             heappush(self._expiries, expiry)
         return expired
@@ -211,7 +215,8 @@ class Ledger:
         if fresh:
             self._seq, self._at_ms = seq, at
             self._fresh += fresh
-        self._age()
+        if len(self._recent) >= RECENT_MAX:
+            self._age()
         return done
 
     def _refusal(self, transfer: Transfer, at_ms: int) -> Entry | WalrasError:
@@ -219,8 +224,8 @@ class Ledger:
         wanted = self._entry(at_ms, transfer.id, "transfer", *transfer[1:4], ref=transfer.ref)
         refusal: WalrasError | None = None
         try:
-            if known := self._known(wanted):
-                return known
+            if known := self._find(wanted.id):
+                return _same(known, wanted)
             self._check(wanted)
         except WalrasError as error:
             refusal = error
@@ -277,20 +282,17 @@ class Ledger:
         )
 
     def _find(self, id: str) -> Entry | None:
-        entry = self._recent.get(id) or self._older.get(id)
+        if id in self._recent:
+            return self._recent[id]
+        entry = self._older.get(id)
         if entry is None and not self._remembers_all:
             entry = self._history((id,)).get(id)
         return entry
 
-    def _known(self, wanted: Entry) -> Entry | None:
-        known = self._find(wanted.id)
-        if known is not None and _essence(known) != _essence(wanted):
-            raise Conflict(f'"{wanted.id}" was used for another operation')
-        return known
-
-    def _do(self, wanted: Entry) -> Entry:
-        if known := self._known(wanted):
-            return known
+    def _do(self, wanted: Entry, known: Entry | None) -> Entry:
+        """Apply it, unless it is `known`: the entry that there is of that id."""
+        if known is not None:
+            return _same(known, wanted)
         self._check(wanted)
         self._commit(wanted)
         self._fresh.append(wanted)
@@ -300,17 +302,17 @@ class Ledger:
         """Raises the WalrasError that refuses the entry."""
         if not 0 <= entry.amount <= AMOUNT_MAX:
             raise MoneyError(f"an amount must be 0 to {AMOUNT_MAX} micro-credits, not {entry.amount}")
-        if entry.kind == "open":
+        if entry.kind in ("capture", "release", "expire"):
+            self._check_rest(entry)
+        elif entry.kind in ("transfer", "hold"):
+            self._check_payment(entry)
+        elif entry.kind == "close":
+            self._check_close(entry)
+        else:
             if entry.amount not in LIMITS:
                 raise Conflict(f"there is no limit of the kind {entry.amount}")
             if entry.debit in self._accounts:
                 raise AlreadyExists(f'account "{entry.debit}" already exists')
-        elif entry.kind == "close":
-            self._check_close(entry)
-        elif entry.kind in ("transfer", "hold"):
-            self._check_payment(entry)
-        else:
-            self._check_rest(entry)
 
     def _check_close(self, entry: Entry) -> None:
         state = self.account(entry.debit)
@@ -367,9 +369,11 @@ class Ledger:
                 payer.debits_pending += change
                 payee.credits_pending += change
                 self._commit_hold(entry)
-        self._seq, self._at_ms = entry.seq, max(entry.at_ms, self._at_ms)
+        self._seq = entry.seq
+        self._at_ms = max(self._at_ms, entry.at_ms)
         self._recent[entry.id] = entry
-        self._age()
+        if len(self._recent) >= RECENT_MAX:
+            self._age()
 
     def _commit_hold(self, entry: Entry) -> None:
         if entry.kind == "capture":
@@ -390,9 +394,15 @@ class Ledger:
 
     def _age(self) -> None:
         """Two generations, so that forgetting costs nothing an entry."""
-        if len(self._recent) >= RECENT_MAX:
-            self._remembers_all = self._remembers_all and not self._older
-            self._older, self._recent = self._recent, {}
+        self._remembers_all = self._remembers_all and not self._older
+        self._older, self._recent = self._recent, {}
+
+
+def _same(known: Entry, wanted: Entry) -> Entry:
+    """The entry of an operation that is repeated. Raises Conflict when it was another one."""
+    if _essence(known) != _essence(wanted):
+        raise Conflict(f'"{wanted.id}" was used for another operation')
+    return known
 
 
 def _essence(entry: Entry) -> tuple[str, str, str, int, str]:

@@ -118,7 +118,7 @@ class Told:
 
     def tell_leases(self, leases: Mapping[str, Lease | None]) -> None:
         known, table = self.known.leases_by_row, self.known.leases.table
-        ended, started, drained, fresh = [], [], [], []
+        ended, started, drained, fresh, there, times = [], [], [], [], [], []
         for name, lease in leases.items():
             row = self.lease_rows.get(name)
             if row is None:
@@ -129,12 +129,16 @@ class Told:
                 ended.append(row)
                 del self.lease_rows[name], known[row]
                 continue
-            was, known[row] = known[row], lease
-            table["start"][row], table["end"][row] = lease.start_ms, lease.end_ms
-            if was.state == "reserved" and lease.state != "reserved":
-                started.append(row)
-            if was.state != "draining" and lease.state == "draining":
-                drained.append(row)
+            was, known[row] = known[row].state, lease
+            there.append(row)
+            times.append((lease.start_ms, lease.end_ms))
+            if was != lease.state:
+                if was == "reserved":
+                    started.append(row)
+                if lease.state == "draining":
+                    drained.append(row)
+        if there:
+            table["start"][there], table["end"][there] = np.array(times, np.int64).T
         for rows, change in (
             (ended, self.known.leases.end),
             (started, self.known.leases.start),

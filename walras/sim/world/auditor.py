@@ -9,9 +9,9 @@ added up anew, and must be what the books have. What it finds raises AuditError 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from walras.core.errors import InternalError
 from walras.core.money import charge
@@ -67,29 +67,40 @@ class Auditor:
     def check(self, event: str, now_ms: int) -> None:
         """Raises AuditError."""
         entries = self._bank.drain()
-        holds = {entry.hold for entry in entries if entry.hold}
-        for entry in entries:
-            self._book(entry)
-        self._check_accounts({name for entry in entries for name in (entry.debit, entry.credit) if name})
-        touched = list(self._touched)
-        self._touched.clear()
-        changes = self._changes(touched) if self.tell is not None else ""
-        for name in touched:
-            holds.update(self._take(name))
-        self._check_holds(holds)
-        # Once all is taken in: one lease may have the place of another that was touched.
-        self._check_devices(
-            share.device for name in touched if name in self._leases for share in self._leases[name][0].shares
-        )
         if self._devices is not self._market.devices:
             self._devices = self._market.devices
             self._sizes = {each.id: (each.milli, each.memory_mib) for each in self._market.devices}
+            self._check_change(entries, event, now_ms)
             self._check_devices({**self._used[False], **self._used[True]})
-        if self.tell is not None and (changes or entries):
-            self.tell(f"{now_ms:>9} {event:<8} {changes or 'money'}")
+        elif entries or self._touched:
+            self._check_change(entries, event, now_ms)
         self._left -= 1
         if self._left < 0:
             self.close()
+
+    def _check_change(self, entries: Sequence[Entry], event: str, now_ms: int) -> None:
+        """What the journal and the market say was touched."""
+        names: set[str] = set()
+        holds: set[str] = set()
+        for entry in entries:
+            self._book(entry)
+            names.add(entry.debit)
+            names.add(entry.credit)
+            holds.add(entry.hold)
+        names.discard("")
+        holds.discard("")
+        self._check_accounts(names)
+        touched = list(self._touched)
+        self._touched.clear()
+        changes = self._changes(touched) if self.tell is not None else ""
+        devices: set[str] = set()
+        for name in touched:
+            self._take(name, holds, devices)
+        self._check_holds(holds)
+        # Once all is taken in: one lease may have the place of another that was touched.
+        self._check_devices(devices)
+        if self.tell is not None and (changes or entries):
+            self.tell(f"{now_ms:>9} {event.strip('_'):<8} {changes or 'money'}")
 
     def close(self) -> None:
         """Add everything up: the same must come of it, and leases that are over have left nothing behind."""
@@ -122,28 +133,24 @@ class Auditor:
         leases = {lease.id: lease for lease in snapshot.leases}
         answered = [each.bid for each in outcome.awards] + [each.bid for each in outcome.refusals]
         self._must(len(answered) == len(set(answered)), "a bid has two answers")
-        self._must(set(answered) <= set(bids), "an answer is to no bid")
+        self._must(bids.keys() >= set(answered), "an answer is to no bid")
         for award in outcome.awards:
             bid = bids[award.bid]
             most = bid.packages[award.package].price_micros
-            self._must(award.price_micros <= most, f"{bid.id} pays {award.price_micros} and bid {most}")
+            if award.price_micros > most:
+                _fail(f"{bid.id} pays {award.price_micros} and bid {most}")
             paid = award.cost_micros + award.compensations_micros
-            self._must(
-                paid <= charge(most, award.total_milli, award.term_ms),
-                f"{bid.id} pays {paid}, more than it bid",
-            )
-            self._must(
-                bid.deadline_ms is None or snapshot.now_ms < bid.deadline_ms,
-                f"{bid.id} won after its deadline",
-            )
+            if paid > charge(most, award.total_milli, award.term_ms):
+                _fail(f"{bid.id} pays {paid}, more than it bid")
+            if bid.deadline_ms is not None and snapshot.now_ms >= bid.deadline_ms:
+                _fail(f"{bid.id} won after its deadline")
         for renewal in outcome.renewals:
-            lease = leases[renewal.lease]
-            self._must(renewal.price_micros <= lease.max_price_micros, f"{lease.id} is renewed above its bid")
+            if renewal.price_micros > leases[renewal.lease].max_price_micros:
+                _fail(f"{renewal.lease} is renewed above its bid")
         noticed_ms = snapshot.now_ms + snapshot.rules.notice_ms
         for gone in outcome.displacements:
             self._must(gone.drains_at_ms >= noticed_ms, f"{gone.lease} has no notice")
             self._must(leases[gone.lease].state == "active", f"{gone.lease} is told to go twice")
-
         if self.promise is not None:
             self._check_wait(self.promise, snapshot)
 
@@ -164,27 +171,33 @@ class Auditor:
 
     def _book(self, entry: Entry) -> None:
         """One line of the journal, on naive accounts."""
-        kind, amount = entry.kind, entry.amount
+        kind, amount, debit, credit = entry.kind, entry.amount, entry.debit, entry.credit
         if kind in ("transfer", "capture"):
-            self._own[entry.debit] -= amount
-            self._own[entry.credit] += amount
-            made = (entry.debit in _UNLIMITED) - (entry.credit in _UNLIMITED)
-            self._issued += amount * made
-            self._about += (entry.credit not in _UNLIMITED) * amount - (
-                entry.debit not in _UNLIMITED
-            ) * amount
+            self._own[debit] -= amount
+            self._own[credit] += amount
+            if debit in _UNLIMITED:
+                self._issued += amount
+            else:
+                self._about -= amount
+            if credit in _UNLIMITED:
+                self._issued -= amount
+            else:
+                self._about += amount
         if kind == "hold":
-            self._must(entry.hold not in self._holds, f"hold {entry.hold} is made twice")
-            self._holds[entry.hold] = (entry.debit, amount)
-            self._held[entry.debit] += amount
+            if entry.hold in self._holds:
+                _fail(f"hold {entry.hold} is made twice")
+            self._holds[entry.hold] = (debit, amount)
+            self._held[debit] += amount
         elif kind == "capture":
             payer, left = self._holds[entry.hold]
-            self._must(amount <= left, f"hold {entry.hold} pays {amount} of {left}")
+            if amount > left:
+                _fail(f"hold {entry.hold} pays {amount} of {left}")
             self._holds[entry.hold] = (payer, left - amount)
             self._held[payer] -= amount
         elif kind in ("release", "expire"):
             payer, left = self._holds.pop(entry.hold)
-            self._must(amount == left, f"hold {entry.hold} gives back {amount} of {left}")
+            if amount != left:
+                _fail(f"hold {entry.hold} gives back {amount} of {left}")
             self._held[payer] -= amount
 
     def _check_accounts(self, names: Iterable[str]) -> None:
@@ -192,43 +205,44 @@ class Auditor:
         accounts = self._bank.ledger.accounts
         for name in names:
             balance, own = accounts[name].balance, self._own[name]
-            self._must(balance == own, f"{name} has {balance} in the ledger and {own} in these books")
-            if name not in _UNLIMITED:
-                self._must(own >= self._held[name] >= 0, f"{name} promised more than it has")
+            if balance != own:
+                _fail(f"{name} has {balance} in the ledger and {own} in these books")
+            if name not in _UNLIMITED and not own >= self._held[name] >= 0:
+                _fail(f"{name} promised more than it has")
 
     def _check_holds(self, holds: Iterable[str]) -> None:
         """Every lease has its money on hold, and no money is held for none."""
         for hold in holds:
-            self._must((hold in self._holds) == (hold in self._named), "holds and leases do not match")
+            if (hold in self._holds) != (hold in self._named):
+                _fail("holds and leases do not match")
 
-    def _take(self, name: str) -> set[str]:
-        """Have a lease that was touched in the books as it is now; the holds that it has or had."""
+    def _take(self, name: str, holds: set[str], devices: set[str]) -> None:
+        """Have a lease that was touched in the books as it is now. To `holds` come those that it has or had,
+        to `devices` those of which it takes something."""
         was = self._leases.pop(name, None)
-        lease = self._market.leases.get(name)
-        holds: set[str] = set()
+        holding = self._market.leases.find(name)
         if was is not None:
             holds.update(was[1])
             for hold in was[1]:
                 self._named.pop(hold, None)
+        if holding is None:
+            if was is not None:
+                self._count(was[0], -1)
+            return
+        lease, terms = holding.lease, tuple([term.hold for term in holding.terms])
+        self._leases[name] = lease, terms
+        for hold in terms:
+            if hold in self._named:
+                _fail(f"hold {hold} is for two leases")
+            self._named[hold] = name
+        holds.update(terms)
         # A lease that is renewed has what it had.
-        same = (
-            was is not None
-            and lease is not None
-            and was[0].shares is lease.shares
-            and was[0].state == lease.state
-        )
-        if was is not None and not same:
+        if was is not None and was[0].shares is lease.shares and was[0].state == lease.state:
+            return
+        if was is not None:
             self._count(was[0], -1)
-        if lease is not None:
-            terms = tuple(term.hold for term in self._market.leases[name].terms)
-            self._leases[name] = lease, terms
-            for hold in terms:
-                self._must(hold not in self._named, f"hold {hold} is for two leases")
-                self._named[hold] = name
-            holds.update(terms)
-            if not same:
-                self._count(lease, 1)
-        return holds
+        self._count(lease, 1)
+        devices.update([share.device for share in lease.shares])
 
     def _count(self, lease: Lease, sign: int) -> None:
         """Now: what runs or drains. Later: what runs or is reserved."""
@@ -236,7 +250,10 @@ class Auditor:
             if lease.state in ("active", other):
                 taken = self._used[later]
                 for share in lease.shares:
-                    used = taken.setdefault(share.device, [0, 0])
+                    device = share.device
+                    if device not in taken:
+                        taken[device] = [0, 0]
+                    used = taken[device]
                     used[0] += sign * share.milli
                     used[1] += sign * share.memory_mib
 
@@ -246,9 +263,11 @@ class Auditor:
         for name in names:
             for milli, memory_mib in (now.get(name, _UNUSED), later.get(name, _UNUSED)):
                 if milli or memory_mib:
-                    self._must(name in sizes, f"{name} is leased and is not there")
+                    if name not in sizes:
+                        _fail(f"{name} is leased and is not there")
                     size = sizes[name]
-                    self._must(milli <= size[0] and memory_mib <= size[1], f"{name} is oversold")
+                    if milli > size[0] or memory_mib > size[1]:
+                        _fail(f"{name} is oversold")
 
     def _changes(self, touched: Iterable[str]) -> str:
         """Which leases ended (-), began (+) or changed (~) with this event."""
@@ -266,4 +285,8 @@ class Auditor:
     @staticmethod
     def _must(holds: bool, otherwise: str) -> None:
         if not holds:
-            raise AuditError(f"the books do not hold: {otherwise}")
+            _fail(otherwise)
+
+
+def _fail(what: str) -> NoReturn:
+    raise AuditError(f"the books do not hold: {what}")

@@ -37,6 +37,16 @@ class Ask:
     curve: Curve | None = None
     latencies_ms: tuple[int, int] | None = None
 
+    def as_of(self, start_ms: int) -> Ask:
+        """With times on a clock that shows this when the run begins."""
+        deadline_ms = None if self.deadline_ms is None else start_ms + self.deadline_ms
+        return Ask(
+            *(self.agent, self.package, self.value_micros, self.work_ms, start_ms + self.submitted_ms),
+            *(deadline_ms, self.job_class, self.restart_cost_micros, self.priority),
+            curve=self.curve,
+            latencies_ms=self.latencies_ms,
+        )
+
 
 class Floor(Protocol):
     """What an agent's work needs of the world that it is in."""

@@ -72,7 +72,29 @@ class Jobs(Sequence[Job]):
         return len(self._names)
 
     def __iter__(self) -> Iterator[Job]:
-        return map(self._job, range(len(self._names)))
+        """As `_job` makes each, without looking up its columns one by one."""
+        columns = (self._columns[name] for name in (*_NUMBERS, "agent", "job_class", "deadline_ms"))
+        agents, classes = self._agents, self._classes
+        for (
+            name,
+            arrival,
+            work,
+            gpus,
+            fewest,
+            saves,
+            begins,
+            value,
+            first,
+            milli,
+            term,
+            agent,
+            kind,
+            end,
+        ) in zip(self._names, *columns, strict=True):
+            yield Job(
+                *(name, agents[agent], arrival, work, gpus, fewest, saves, begins, value),
+                *(None if end == _NEVER else end, classes[kind], first, milli, term),
+            )
 
     @overload
     def __getitem__(self, at: int) -> Job: ...

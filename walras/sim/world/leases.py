@@ -48,7 +48,8 @@ class Leases:
     """All that there are, by id. Times of leases are the market's, `now_ms` is that of the run.
 
     freed: room came free since reserved leases were looked at. changes: counts whatever changes what is free.
-    held_milli: milli-GPU under leases that have begun, by agent; `begun` counts what changes it.
+    held_milli: milli-GPU under leases that have begun, by agent; `begun` counts what changes it, `renewed`
+    counts renewals.
     """
 
     def __init__(self, bank: Bank) -> None:
@@ -60,7 +61,7 @@ class Leases:
         self._logs: list[dict[str, None]] = []
         self._made = 0
         self.freed = False
-        self.changes = self.begun = 0
+        self.changes = self.begun = self.renewed = 0
         self.held_milli: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[Holding]:
@@ -79,6 +80,10 @@ class Leases:
         """As it is now, None once it is over."""
         holding = self._held.get(lease)
         return None if holding is None else holding.lease
+
+    def find(self, lease: str) -> Holding | None:
+        """With the bid that won it, None once it is over."""
+        return self._held.get(lease)
 
     def log(self) -> dict[str, None]:
         """The names of leases that began, changed or ended from now on; for who asks to read and to empty."""
@@ -131,7 +136,8 @@ class Leases:
         cost = charge(renewal.price_micros, holding.milli, lease.term_ms)
         hold = self._bank.hold(lease.agent, cost, at_ms)
         holding.terms.append(Term(hold, renewal.price_micros, starts_ms, renewal.end_ms))
-        holding.lease = replace(lease, price_micros=renewal.price_micros, end_ms=renewal.end_ms)
+        holding.lease = _renewed(lease, renewal)
+        self.renewed += 1
         self._note(lease)
 
     def warn(self, displacement: Displacement, now_ms: int) -> Holding:
@@ -207,15 +213,27 @@ class Leases:
 
     def _settle(self, holding: Holding, at_ms: int) -> None:
         """Pay for the time until now out of what is on hold; a term that is over gives back its rest."""
-        milli = holding.milli
-        for term in list(holding.terms):
-            served_ms = max(0, min(at_ms, term.until_ms) - term.from_ms)
-            due = charge(term.price_micros, milli, served_ms) - term.paid_micros
-            self._bank.capture(term.hold, due, at_ms)
-            term.paid_micros += due
+        over = 0
+        for term in holding.terms:
+            until_ms = at_ms if at_ms < term.until_ms else term.until_ms
+            if until_ms > term.from_ms:
+                owed = charge(term.price_micros, holding.milli, until_ms - term.from_ms)
+                self._bank.capture(term.hold, owed - term.paid_micros, at_ms)
+                term.paid_micros = owed
             if at_ms >= term.until_ms:
                 self._bank.release(term.hold, at_ms)
-                holding.terms.remove(term)
+                over += 1
+        # One follows the other, so that those that are over are the first.
+        del holding.terms[:over]
+
+
+def _renewed(lease: Lease, renewal: Renewal) -> Lease:
+    """The lease for another term. As `replace` does it, in a fraction of its time."""
+    return Lease(
+        *(lease.id, lease.bid, lease.agent, lease.job_class, lease.shares, renewal.price_micros),
+        *(lease.max_price_micros, lease.restart_cost_micros, lease.term_ms, lease.start_ms, renewal.end_ms),
+        *(lease.funds_micros, lease.state, lease.drains_at_ms, lease.priority, lease.resale_micros),
+    )
 
 
 _NOTHING = (0, 0)

@@ -63,14 +63,14 @@ class JobRun:
         self.holding = holding
         self.first_ms = now_ms if self.first_ms is None else self.first_ms
         self._since_ms = now_ms + (self.job.restart_ms if resumes else 0)
-        self._floor.finish_at(self._since_ms - (-self.left_milli_ms // holding.lease.total_milli), self)
+        self._floor.finish_at(self._since_ms - (-self.left_milli_ms // holding.milli), self)
 
     def warned(self, holding: Holding, now_ms: int) -> None:
         """It works on: what it loses is settled at the end."""
 
     def ended(self, holding: Holding, now_ms: int) -> None:
         """Count what was done; bid again when that is not all."""
-        milli, ran_ms = holding.lease.total_milli, max(0, now_ms - self._since_ms)
+        milli, ran_ms = holding.milli, max(0, now_ms - self._since_ms)
         running, self.holding = self.holding is holding, None
         if running:
             done = min(self.left_milli_ms, ran_ms * milli)
@@ -103,7 +103,7 @@ class JobRun:
         if self.holding is None:
             return False
         ran_ms = now_ms - self._since_ms
-        return ran_ms * self.holding.lease.total_milli >= self.left_milli_ms
+        return ran_ms * self.holding.milli >= self.left_milli_ms
 
     def useful_milli_ms(self, until_ms: int) -> int:
         """What was done by then, of work that was kept."""
