@@ -9,7 +9,7 @@ import yaml
 
 from walras.kube import crd, defaults, fields, validation
 from walras.kube.registry import Resource
-from walras.kube.registry_builtin import AGENT_KINDS, FLEET_KINDS, for_agents
+from walras.kube.registry_builtin import AGENT_KINDS, FLEET_KINDS, SERVING_KINDS, for_agents
 
 Object = dict[str, Any]
 CRDS = for_agents()["customresourcedefinitions.apiextensions.k8s.io"]
@@ -134,6 +134,16 @@ def test_walras_own_definitions_are_sound(plural: str) -> None:
     assert definition_faults(decoded) == [
         "spec.group: Forbidden: the group walras.dev is served by Walras itself"
     ]
+
+
+@pytest.mark.parametrize("number", range(len(SERVING_KINDS)))
+def test_the_definitions_of_knatives_kinds_are_sound(number: int) -> None:
+    text = files("walras.kube").joinpath("crds/serving.yaml").read_text()
+    decoded, unknown = fields.decode(CRDS.schema, yaml.safe_load(text)["items"][number])
+    assert unknown == []
+    defaults.apply(CRDS, decoded)
+    assert definition_faults(decoded) == []
+    assert decoded["spec"]["names"]["plural"] == SERVING_KINDS[number]
 
 
 # With one version its schema is that of the whole spec.

@@ -7,7 +7,14 @@ import pytest
 
 from walras.core.errors import NotFound
 from walras.kube.registry import Registry, Resource
-from walras.kube.registry_builtin import BUILTIN, for_agents, for_all, for_fleet, walras_kinds
+from walras.kube.registry_builtin import (
+    BUILTIN,
+    for_agents,
+    for_all,
+    for_fleet,
+    serving_kinds,
+    walras_kinds,
+)
 from walras.kube.schema import Schema, definitions
 
 POD = Schema.named("io.k8s.api.core.v1.Pod")
@@ -77,12 +84,13 @@ def test_fields_that_a_type_does_not_have_are_none() -> None:
     assert POD.child("spce") is None
 
 
-def test_the_fleet_has_agents_and_pools_and_agents_have_bids_and_leases() -> None:
+def test_the_fleet_has_agents_and_pools_and_agents_have_bids_leases_and_functions() -> None:
     fleet, agent = for_fleet(), for_agents()
     assert "agents.walras.dev" in fleet and "pools.walras.dev" in fleet
     assert "bids.walras.dev" not in fleet and "agents.walras.dev" not in agent
     assert "bids.walras.dev" in agent and "gpuleases.walras.dev" in agent
-    assert len(for_all()) == len(BUILTIN) + len(walras_kinds())
+    assert "revisions.serving.knative.dev" in agent and "revisions.serving.knative.dev" not in fleet
+    assert len(for_all()) == len(BUILTIN) + len(walras_kinds()) + len(serving_kinds())
 
 
 def test_resources_are_found_by_key_by_path_and_by_kind() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+import re
 import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -53,6 +54,13 @@ def _networks(_: click.Context, __: click.Parameter, values: Sequence[str]) -> t
         raise click.BadParameter(f"{error}; write a network such as 10.0.0.0/8") from None
 
 
+def _domain(_: click.Context, __: click.Parameter, value: str) -> str:
+    label = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
+    if len(value) > 100 or not re.fullmatch(rf"{label}(?:\.{label})*", value):
+        raise click.BadParameter(f'"{value[:100]}" is no domain name such as functions.example.com')
+    return value
+
+
 @click.command()
 @data_option
 @click.option(
@@ -97,6 +105,20 @@ def _networks(_: click.Context, __: click.Parameter, values: Sequence[str]) -> t
     show_default=True,
     help="What runs the pods that name no RuntimeClass; `walras doctor` says which there are.",
 )
+@click.option(
+    "--functions-port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Where to serve functions, on the host of --listen; by default the next port, 0 takes a free one.",
+)
+@click.option(
+    "--functions-domain",
+    default="functions.localhost",
+    show_default=True,
+    metavar="DOMAIN",
+    callback=_domain,
+    help="What the host names of functions end with, which all lead to the host of --listen.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON once it is ready.")
 def up(
     data: Path | None,
@@ -106,6 +128,8 @@ def up(
     audit_log: Path | None,
     webhook_networks: tuple[Network, ...],
     runtime: str,
+    functions_port: int | None,
+    functions_domain: str,
     as_json: bool,
 ) -> None:
     """Start everything on this machine: API servers, market, ledger and runtime, in one process.
@@ -125,6 +149,8 @@ def up(
         certificates=certificates,
         webhook_networks=webhook_networks,
         runtime=runtime,
+        functions_port=functions_port,
+        functions_domain=functions_domain,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(options, as_json))
@@ -156,6 +182,7 @@ def announce_json(ready: Ready) -> None:
         "data": str(ready.data),
         "devices": ready.devices,
         **({"certificates": ready.certificates} if ready.certificates else {}),
+        **({"functions": ready.functions} if ready.functions else {}),
     }
     click.echo(msgspec.json.encode(line).decode())
 
@@ -167,6 +194,8 @@ def announce(ready: Ready) -> None:
         click.echo(f"  {line}")
     if ready.certificates:
         click.echo(f"  client certificates at {ready.certificates}")
+    if ready.functions:
+        click.echo(f"  functions at http://NAME.NAMESPACE.AGENT.{ready.functions}")
     click.echo(f"  data in {ready.data}\n\nIn another terminal:\n")
     if Path(ready.data) != default_data():
         click.echo(f"  export WALRAS_DATA={ready.data}")

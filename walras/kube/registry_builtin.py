@@ -17,6 +17,8 @@ from walras.kube.registry import Registry, Resource
 
 FLEET_KINDS: Final = ("agents", "pools")
 AGENT_KINDS: Final = ("bids", "gpuleases")
+# Knative Serving, in one file.
+SERVING_KINDS: Final = ("services", "configurations", "revisions", "routes")
 _PACKAGES: Final = {
     "apiextensions.k8s.io": "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions",
     "apiregistration.k8s.io": "io.k8s.kube-aggregator.pkg.apis.apiregistration",
@@ -61,16 +63,26 @@ def _resource(row: dict[str, Any], made: dict[tuple[str, str, str], Resource]) -
 BUILTIN: Final[tuple[Resource, ...]] = _builtin()
 
 
-def _walras_kind(plural: str) -> Resource:
-    text = files("walras.kube").joinpath(f"crds/{plural}.yaml").read_bytes()
-    spec = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["spec"]  # noqa: S506
-    return resource_of(spec, spec["versions"][0])
+def _definition(name: str) -> dict[str, Any]:
+    text = files("walras.kube").joinpath(f"crds/{name}.yaml").read_bytes()
+    read: dict[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    return read
+
+
+def _resource_of(definition: dict[str, Any]) -> Resource:
+    return resource_of(definition["spec"], definition["spec"]["versions"][0])
 
 
 @cache
 def walras_kinds() -> tuple[Resource, ...]:
     """Agents, pools, bids and GPU leases, as their files under crds/ describe them."""
-    return tuple(_walras_kind(plural) for plural in (*FLEET_KINDS, *AGENT_KINDS))
+    return tuple(_resource_of(_definition(plural)) for plural in (*FLEET_KINDS, *AGENT_KINDS))
+
+
+@cache
+def serving_kinds() -> tuple[Resource, ...]:
+    """Knative's Service, Configuration, Revision and Route, as crds/serving.yaml describes them."""
+    return tuple(_resource_of(each) for each in _definition("serving")["items"])
 
 
 @cache
@@ -82,10 +94,11 @@ def for_fleet() -> Registry:
 @cache
 def for_agents() -> Registry:
     """What every agent's cluster serves, before its own CRDs."""
-    return Registry((*BUILTIN, *(kind for kind in walras_kinds() if kind.plural in AGENT_KINDS)))
+    own = (kind for kind in walras_kinds() if kind.plural in AGENT_KINDS)
+    return Registry((*BUILTIN, *own, *serving_kinds()))
 
 
 @cache
 def for_all() -> Registry:
     """Everything that some cluster serves, for reads across all clusters."""
-    return Registry((*BUILTIN, *walras_kinds()))
+    return Registry((*BUILTIN, *walras_kinds(), *serving_kinds()))

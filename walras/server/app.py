@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,15 @@ from walras.exchange.demand import FLEET
 from walras.exchange.exchange import Exchange
 from walras.exchange.slices import resource_slices
 from walras.exchange.views import Views
+from walras.functions.functions import Functions
+from walras.functions.hosts import Domain
 from walras.kube.admission.reach import Network, Reach
 from walras.kube.api import API
+from walras.kube.context import Identity
 from walras.kube.serve.app import Application
 from walras.kube.serve.auditlog import AuditLog
 from walras.kube.serve.certified import listen
+from walras.kube.serve.credentials import Credentials
 from walras.kube.serve.server import serve as serve_http
 from walras.kube.store.sqlite import SqliteStore
 from walras.kube.verbs import Verbs
@@ -56,6 +60,9 @@ class Options:
     webhook_networks: tuple[Network, ...] = ()
     # Which runtime runs the pods that name none.
     runtime: str = PROCESS
+    # Where functions are: None is the next port or, where that is taken, any free one.
+    functions_port: int | None = None
+    functions_domain: str = "functions.localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,8 @@ class Ready:
     notes: tuple[str, ...]
     # The URL for callers with client certificates; "" where none are taken.
     certificates: str = ""
+    # Where functions are, such as "functions.localhost:7444".
+    functions: str = ""
 
 
 async def serve(options: Options, ready: Callable[[Ready], None], stop: asyncio.Event) -> None:
@@ -132,6 +141,19 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         runtime=kubelet,
         supply=found,
     )
+    credentials = Credentials(planes.authenticator, planes.accounts)
+    domain = Domain(options.functions_domain, _functions_port(options, port))
+    functions = Functions(
+        api,
+        clock,
+        planes.manager,
+        planes.recorder,
+        planes.dependents,
+        domain,
+        kubelet.dial,
+        partial(_identify, credentials),
+    )
+    await stack.enter_async_context(_running(functions))
     await _publish_supply(api, found)
     await kubelet.start()
     stack.push_async_callback(kubelet.stop, DRAIN_S)
@@ -139,7 +161,8 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     audit = _audit_log(options.audit_log)
     if audit is not None:
         stack.callback(audit.close)
-    reach = api.admission.webhooks.reach = Reach(api, kubelet.dial, options.webhook_networks, (port,))
+    own_ports = (port, domain.port)
+    reach = api.admission.webhooks.reach = Reach(api, kubelet.dial, options.webhook_networks, own_ports)
     verbs = Verbs(api, object_quota(api))
     application = Application(
         verbs,
@@ -152,6 +175,8 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     )
     running = await serve_http(application, options.host, port, certificates.cert_file, certificates.key_file)
     stack.push_async_callback(running.close)
+    listening = await serve_http(functions.app, options.host, domain.port)
+    stack.push_async_callback(listening.close)
     for_certificates = ""
     if options.certificates is not None:
         host, at = options.certificates
@@ -175,6 +200,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         tuple(_shown(device, found) for device in found.devices),
         (*found.notes, *runtime.warnings),
         for_certificates,
+        f"{domain.name}:{domain.port}",
     )
 
 
@@ -224,7 +250,24 @@ def _write_kubeconfig(data: Path, url: str, ca_pem: str, token: str) -> Path:
     return path
 
 
-def _free_port(host: str, port: int) -> int:
+def _functions_port(options: Options, port: int) -> int:
+    """Where functions are served. Refuses a port that is asked for and taken."""
+    if options.functions_port is not None:
+        return _free_port(options.host, options.functions_port, "--functions-port PORT")
+    if options.port:
+        with suppress(Invalid):
+            return _free_port(options.host, port + 1)
+    return _free_port(options.host, 0)
+
+
+async def _identify(credentials: Credentials, token: str) -> Identity | None:
+    """Whose a token is; one that was not seen before is verified first."""
+    if credentials.accounts.is_news(token):
+        await credentials.accounts.learn(token)
+    return credentials.identify(token)
+
+
+def _free_port(host: str, port: int, option: str = "") -> int:
     """`port`, or any free one for 0. Refuses one that is taken before anything is started on it."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -238,7 +281,8 @@ def _free_port(host: str, port: int) -> int:
             probe.bind(address)
         except OSError as error:
             why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
-            raise Invalid(f"port {port} of {host} {why}; choose another with --listen {host}:PORT") from None
+            option = option or f"--listen {host}:PORT"
+            raise Invalid(f"port {port} of {host} {why}; choose another with {option}") from None
         return int(probe.getsockname()[1])
 
 

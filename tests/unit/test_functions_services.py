@@ -1,0 +1,217 @@
+"""Services, their revisions and routes: what controllers make of them, and what they say of themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.functions import DOMAIN, Stage, service, stage
+from support.world import AGENT
+
+from walras.functions.configurations import KEPT
+from walras.functions.words import CONFIGURATIONS, REVISIONS, ROUTES, ROUTING_STATE, SERVICES
+
+Object = dict[str, Any]
+
+
+def test_a_service_becomes_a_configuration_a_revision_and_a_route_and_is_ready_with_its_first_instance() -> (
+    None
+):
+    async def story(on: Stage) -> None:
+        await on.apply(service())
+        assert on.ready_of() == ("Unknown", "Deploying")
+        assert on.ready_of(ROUTES) == ("Unknown", "RevisionMissing")
+        assert on.status()["latestCreatedRevisionName"] == "hello-00001"
+        assert "latestReadyRevisionName" not in on.status()
+        await on.run_all()
+        for resource in (SERVICES, CONFIGURATIONS, ROUTES):
+            assert on.ready_of(resource) == ("True", "")
+        assert on.ready_of(REVISIONS, "hello-00001") == ("True", "")
+        assert on.status()["latestReadyRevisionName"] == "hello-00001"
+        assert on.status()["url"] == f"http://hello.default.{AGENT}.{DOMAIN}"
+        assert on.status()["traffic"] == [
+            {"revisionName": "hello-00001", "latestRevision": True, "percent": 100}
+        ]
+
+    stage(story)
+
+
+def test_instances_know_their_service_and_bid_as_latency_class() -> None:
+    async def story(on: Stage) -> None:
+        made = service()
+        made["spec"]["template"]["spec"]["containers"][0]["ports"] = [{"containerPort": 9000}]
+        made["spec"]["template"]["metadata"]["annotations"]["walras.dev/max-price"] = "2.50"
+        await on.apply(made)
+        (pod,) = on.world.pods()
+        (container,) = pod["spec"]["containers"]
+        env = {each["name"]: each["value"] for each in container["env"]}
+        assert env["PORT"] == "9000" and env["K_SERVICE"] == "hello" and env["K_REVISION"] == "hello-00001"
+        assert env["K_CONFIGURATION"] == "hello" and env["SAYS"] == ""
+        assert container["name"] == "user-container"
+        assert pod["metadata"]["annotations"]["walras.dev/class"] == "latency"
+        assert pod["metadata"]["annotations"]["walras.dev/max-price"] == "2.50"
+        assert pod["metadata"]["labels"]["serving.knative.dev/revision"] == "hello-00001"
+        assert pod["metadata"]["ownerReferences"][0]["kind"] == "Revision"
+
+    stage(story)
+
+
+def test_a_new_template_is_a_new_revision_and_takes_over_once_it_is_ready() -> None:
+    async def story(on: Stage) -> None:
+        await on.ready(service())
+        await on.apply(service(says="two"))
+        assert on.revisions() == ["hello-00001", "hello-00002"]
+        assert on.ready_of() == ("Unknown", "Deploying")
+        assert (await on.get()).revision == "hello-00001"
+        await on.run_all()
+        assert on.ready_of() == ("True", "")
+        assert (await on.get()).revision == "hello-00002"
+        states = [each["metadata"]["labels"][ROUTING_STATE] for each in on.world.api.list(AGENT, REVISIONS)]
+        assert states == ["reserve", "active"]
+
+    stage(story)
+
+
+def test_a_change_of_traffic_alone_makes_no_revision() -> None:
+    async def story(on: Stage) -> None:
+        await on.ready(service())
+        await on.apply(service(traffic=[{"revisionName": "hello-00001", "percent": 100}]))
+        assert on.revisions() == ["hello-00001"]
+        assert on.status()["traffic"] == [
+            {"revisionName": "hello-00001", "latestRevision": False, "percent": 100}
+        ]
+
+    stage(story)
+
+
+def test_traffic_to_what_is_not_there_stays_where_it_was_and_says_so() -> None:
+    async def story(on: Stage) -> None:
+        await on.ready(service())
+        await on.apply(service(traffic=[{"revisionName": "hello-00007", "percent": 100}]))
+        assert on.ready_of() == ("False", "RevisionMissing")
+        assert (await on.get()).revision == "hello-00001"
+
+    stage(story)
+
+
+def test_a_revision_may_be_named_and_a_name_is_not_used_twice() -> None:
+    async def story(on: Stage) -> None:
+        await on.ready(service(revision="hello-blue"))
+        assert on.revisions() == ["hello-blue"]
+        await on.apply(service(revision="hello-blue", says="other"))
+        assert on.ready_of(CONFIGURATIONS) == ("False", "RevisionFailed")
+        assert (await on.get()).revision == "hello-blue"
+        await on.ready(service(revision="hello-green", says="other"))
+        assert (await on.get()).revision == "hello-green"
+        # Back to the first: it is there already.
+        await on.apply(service(revision="hello-blue"))
+        await on.world.settle()
+        assert on.status()["latestReadyRevisionName"] == "hello-blue"
+
+    stage(story)
+
+
+def test_the_oldest_revisions_that_no_route_leads_to_are_forgotten() -> None:
+    async def story(on: Stage) -> None:
+        for number in range(KEPT + 3):
+            await on.ready(service(says=str(number)))
+        await on.world.settle()
+        assert len(on.revisions()) == KEPT + 1
+        assert on.revisions()[-1] == f"hello-{KEPT + 3:05d}"
+        assert "hello-00001" not in on.revisions()
+
+    stage(story)
+
+
+def test_a_deleted_service_takes_everything_along() -> None:
+    async def story(on: Stage) -> None:
+        await on.ready(service())
+        await on.world.api.delete(AGENT, SERVICES, "default", "hello")
+        await on.world.settle()
+        await on.sweep()
+        for resource in (SERVICES, CONFIGURATIONS, ROUTES, REVISIONS, "pods"):
+            assert on.world.api.list(AGENT, resource) == []
+        assert (await on.get()).status == 404
+
+    stage(story)
+
+
+def test_a_configuration_of_somebody_else_is_left_alone() -> None:
+    async def story(on: Stage) -> None:
+        template = service(says="theirs")["spec"]["template"]
+        await on.world.create(CONFIGURATIONS, {"metadata": {"name": "hello"}, "spec": {"template": template}})
+        await on.apply(service(says="ours"))
+        assert on.ready_of() == ("False", "NotOwned")
+        found = on.world.api.get(AGENT, CONFIGURATIONS, "default", "hello")
+        assert found["spec"]["template"]["spec"]["containers"] == template["spec"]["containers"]
+
+    stage(story)
+
+
+def test_a_revision_whose_first_instance_never_answers_has_failed_after_its_deadline() -> None:
+    async def story(on: Stage) -> None:
+        made = service()
+        annotations = made["spec"]["template"]["metadata"]["annotations"]
+        annotations["serving.knative.dev/progress-deadline"] = "30s"
+        await on.apply(made)
+        await on.world.later(31)
+        assert on.ready_of(REVISIONS, "hello-00001") == ("False", "ProgressDeadlineExceeded")
+        assert on.ready_of() == ("False", "RevisionFailed")
+        await on.sweep()
+        assert on.world.pods() == []
+
+    stage(story)
+
+
+def test_a_container_that_ends_is_named_in_the_conditions() -> None:
+    async def story(on: Stage) -> None:
+        await on.apply(service())
+        (pod,) = on.world.pods()
+        ended = {"terminated": {"exitCode": 3, "reason": "Error"}}
+        statuses = [{"name": "user-container", "ready": False, "state": ended}]
+        on.dead.add(pod["metadata"]["name"])
+        await on.world.set_status(pod, phase="Running", containerStatuses=statuses)
+        await on.world.settle()
+        assert on.ready_of(REVISIONS, "hello-00001") == ("False", "ExitCode3")
+        assert on.ready_of() == ("False", "RevisionFailed")
+
+    stage(story)
+
+
+def test_a_refused_bid_is_named_in_the_conditions() -> None:
+    async def story(on: Stage) -> None:
+        await on.apply(service())
+        await on.refuse_bids()
+        (pod,) = on.world.pods()
+        await on.world.set_status(pod, message="touched")
+        await on.world.settle()
+        assert on.ready_of(REVISIONS, "hello-00001") == ("Unknown", "Outbid")
+
+    stage(story)
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_as_many_instances_as_it_begins_with_make_a_revision_ready(number: int) -> None:
+    async def story(on: Stage) -> None:
+        await on.apply(service(initial_scale=str(number)))
+        assert len(on.world.pods()) == number
+        await on.run_all()
+        assert on.ready_of() == ("True", "")
+
+    stage(story)
+
+
+def test_what_cannot_be_made_is_said_and_tried_again() -> None:
+    async def story(on: Stage) -> None:
+        hard = {"hard": {"pods": "0"}}
+        await on.world.create("resourcequotas", {"metadata": {"name": "none"}, "spec": hard, "status": hard})
+        await on.world.settle()
+        await on.apply(service())
+        assert on.ready_of(REVISIONS, "hello-00001") == ("False", "FailedCreate")
+        assert on.world.events("FailedCreate")
+        await on.world.api.delete(AGENT, "resourcequotas", "default", "none")
+        await on.world.later(11)
+        await on.run_all()
+        assert on.ready_of() == ("True", "")
+
+    stage(story)

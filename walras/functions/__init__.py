@@ -1,0 +1,1 @@
+"""Functions: Knative's Service, from its revisions to the answers of their instances."""

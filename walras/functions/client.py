@@ -1,0 +1,101 @@
+"""A request from outside: its body as it comes, whether its client is still there, and the answer to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+
+from walras.core.errors import RequestEntityTooLarge, WalrasError
+from walras.functions.connections import Headers
+
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+BODY_BYTES_MAX: Final = 1 << 30
+_JSON: Final = b"application/json"
+
+
+class Client:
+    """Reads one piece ahead, no more: a body stays with its client until an instance takes it. `leave` is
+    called once when the client goes away."""
+
+    def __init__(self, receive: Receive, send: Send, leave: Callable[[], object]) -> None:
+        self._receive, self._send, self._leave = receive, send, leave
+        self._pieces: deque[Mapping[str, Any]] = deque()
+        self._arrived = asyncio.Event()
+        self._size = 0
+        # Whether all of the body was read here, and whether the head of the answer is out.
+        self.is_read = False
+        self.has_begun = False
+        self.left = False
+        self._listen()
+
+    def _listen(self) -> None:
+        self._future: asyncio.Future[Mapping[str, Any]] = asyncio.ensure_future(self._receive())
+        self._future.add_done_callback(self._heard)
+
+    def _heard(self, future: asyncio.Future[Mapping[str, Any]]) -> None:
+        if future.cancelled():
+            return
+        if future.exception() is not None or future.result()["type"] != "http.request":
+            self.left = True
+            self._leave()
+            return
+        self._pieces.append(future.result())
+        self._arrived.set()
+        if not future.result().get("more_body"):
+            # What comes next is that the client goes.
+            self._listen()
+
+    async def piece(self) -> tuple[bytes, bool]:
+        """The next piece of the body, and whether there is more. Raises RequestEntityTooLarge."""
+        while not self._pieces:
+            self._arrived.clear()
+            await self._arrived.wait()
+        message = self._pieces.popleft()
+        data, more = bytes(message.get("body") or b""), bool(message.get("more_body"))
+        self._size += len(data)
+        if self._size > BODY_BYTES_MAX:
+            raise RequestEntityTooLarge(f"a body may have {BODY_BYTES_MAX} bytes")
+        self.is_read = not more
+        if more:
+            self._listen()
+        return data, more
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        self.has_begun = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def answer(self, data: bytes, *, more: bool) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def refuse(self, error: WalrasError) -> None:
+        """Answers with an error, as a Status of Kubernetes says it."""
+        with suppress(Exception):
+            body = refusal(error)
+            headers = [(b"content-type", _JSON), (b"content-length", b"%d" % len(body))]
+            if error.retry_after_s is not None:
+                headers.append((b"retry-after", b"%d" % error.retry_after_s))
+            await self.begin(error.code, headers)
+            await self.answer(body, more=False)
+
+    def close(self) -> None:
+        self._future.cancel()
+
+
+def refusal(error: WalrasError) -> bytes:
+    """The body of an answer that is an error."""
+    said = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "reason": error.details.get("reason") or error.reason,
+        "message": error.message,
+        "code": error.code,
+    }
+    return msgspec.json.encode(said)

@@ -1,0 +1,65 @@
+"""Functions of all clusters together: controllers, autoscaler and activator, over the work queue of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from walras.core.clock import Clock
+from walras.functions.activator import Activator, Identify
+from walras.functions.backends import Backends, Dial
+from walras.functions.configurations import ConfigurationController
+from walras.functions.hosts import Domain
+from walras.functions.revisions import RevisionController
+from walras.functions.routes import RouteController
+from walras.functions.routing import Routing
+from walras.functions.scaler import Scaler
+from walras.functions.services import ServiceController
+from walras.kube.api import API
+from walras.tenants.controller import Manager
+from walras.tenants.dependents import Dependents
+from walras.tenants.events import Recorder
+
+
+class Functions:
+    """`dial` connects to a port of a pod; `identify` knows the tokens of callers. `app` is what the listener
+    at the domain's port serves."""
+
+    def __init__(
+        self,
+        api: API,
+        clock: Clock,
+        manager: Manager,
+        recorder: Recorder,
+        dependents: Dependents,
+        domain: Domain,
+        dial: Dial,
+        identify: Identify,
+    ) -> None:
+        self.backends = Backends(api, clock, dial)
+        routing = Routing(api, domain)
+        scaler = Scaler(api, clock, manager, self.backends)
+        self.backends.began = scaler.wake
+        revisions = RevisionController(api, clock, manager, recorder, dependents, self.backends)
+        # Backends last: they tell the controller of revisions of the pods that are there.
+        self._watchers = (
+            ServiceController(api, clock, manager),
+            ConfigurationController(api, clock, manager, dependents),
+            RouteController(api, clock, manager, domain),
+            routing,
+            revisions,
+            self.backends,
+        )
+        self.app = Activator(api, routing, self.backends, identify)
+        self._unsubscribe: list[Callable[[], None]] = []
+
+    async def start(self) -> None:
+        """Looks at everything that is there, then at every change."""
+        for watcher in self._watchers:
+            self._unsubscribe += watcher.watch()
+
+    async def stop(self) -> None:
+        """Instances go with their nodes, or stay for the next start."""
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
+        self._unsubscribe.clear()
+        await self.backends.stop()

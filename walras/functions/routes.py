@@ -1,0 +1,166 @@
+"""Resolves a Route's targets to revisions, and tells revisions whether a route leads to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from walras.core.clock import Clock, rfc3339
+from walras.core.errors import NotFound
+from walras.functions.hosts import Domain
+from walras.functions.words import CONFIGURATIONS, READY, REVISIONS, ROUTES, ROUTING_STATE, Where, sum_up
+from walras.kube.api import API, Change
+from walras.kube.transaction import Transaction
+from walras.tenants.controller import Key, Manager
+from walras.tenants.objects import Object, condition, deleting, labels, set_condition, status
+from walras.tenants.workloads import takes_pods
+
+ASSIGNED: Final = "AllTrafficAssigned"
+_INGRESS: Final = "IngressReady"
+_CERTIFICATE: Final = "CertificateProvisioned"
+# (status, message) of a target that leads nowhere yet.
+_Trouble = tuple[str, str, str]
+
+
+class RouteController:
+    def __init__(self, api: API, clock: Clock, manager: Manager, domain: Domain) -> None:
+        self._api, self._clock, self._manager, self._domain = api, clock, manager, domain
+
+    def watch(self) -> list[Callable[[], None]]:
+        return [
+            self._api.subscribe(ROUTES, self._route_changed),
+            self._api.subscribe(CONFIGURATIONS, self._target_changed),
+            self._api.subscribe(REVISIONS, self._target_changed),
+        ]
+
+    def _route_changed(self, change: Change) -> None:
+        self._manager.add(self, Key(change.cluster, change.namespace, change.name))
+
+    def _target_changed(self, change: Change) -> None:
+        if not self._api.has_cluster(change.cluster):
+            return
+        field = "configurationName" if change.resource == CONFIGURATIONS else "revisionName"
+        for route in self._api.list(change.cluster, ROUTES, change.namespace):
+            if any(target.get(field) == change.name for target in route["spec"]["traffic"]):
+                self._manager.add(self, Key(change.cluster, change.namespace, route["metadata"]["name"]))
+
+    async def reconcile(self, cluster: str, namespace: str, name: str) -> int | None:
+        route = self._api.find(cluster, ROUTES, namespace, name)
+        transaction = self._api.transaction()
+        try:
+            if route is not None and not deleting(route) and takes_pods(self._api, cluster, namespace):
+                before = _names(status(route).get("traffic") or ())
+                route = self._report(transaction, cluster, route)
+                concerned = before | _names(status(route).get("traffic") or ())
+            else:
+                revisions = self._api.list(cluster, REVISIONS, namespace)
+                concerned = {str(each["metadata"]["name"]) for each in revisions}
+            self._tell(transaction, cluster, namespace, concerned, route)
+        except NotFound:
+            return 1
+        await transaction.commit()
+        return None
+
+    def _report(self, transaction: Transaction, cluster: str, route: Object) -> Object:
+        metadata, now = route["metadata"], rfc3339(self._clock.now_ms())
+        where = Where(cluster, metadata["namespace"], metadata["name"])
+        resolved = [self._resolve(where, target) for target in route["spec"]["traffic"]]
+        troubles = [each for each in resolved if isinstance(each, tuple)]
+        traffic = [each for each in resolved if not isinstance(each, tuple)]
+
+        def report(latest: Object) -> None:
+            said = latest.setdefault("status", {})
+            said["observedGeneration"] = latest["metadata"].get("generation", 1)
+            said["url"] = self._domain.url(where)
+            said["address"] = {"url": self._domain.url(where)}
+            if troubles:
+                value, reason, message = min(troubles)
+                set_condition(latest, ASSIGNED, value, now, reason=reason, message=message)
+            else:
+                said["traffic"] = traffic
+                set_condition(latest, ASSIGNED, "True", now)
+            set_condition(latest, _INGRESS, "True", now)
+            set_condition(
+                latest, _CERTIFICATE, "True", now,
+                reason="TLSNotEnabled", message="external-domain-tls is not enabled",
+            )  # fmt: skip
+            sum_up(latest, (ASSIGNED, _INGRESS, _CERTIFICATE), now)
+
+        return transaction.edit(cluster, ROUTES, where.namespace, where.name, report)
+
+    def _resolve(self, where: Where, target: Object) -> Object | _Trouble:
+        """The target as the status has it, or what is the matter with it."""
+        name = target.get("revisionName")
+        if not name:
+            found = self._latest(where, str(target.get("configurationName") or ""))
+            if isinstance(found, tuple):
+                return found
+            name = found
+        else:
+            trouble = self._trouble(where, str(name))
+            if trouble is not None:
+                return trouble
+        resolved: Object = {"revisionName": name, "latestRevision": not target.get("revisionName")}
+        if "percent" in target:
+            resolved["percent"] = target["percent"]
+        if target.get("tag"):
+            resolved["tag"] = target["tag"]
+            resolved["url"] = self._domain.url(where, target["tag"])
+        return resolved
+
+    def _latest(self, where: Where, name: str) -> str | _Trouble:
+        configuration = self._api.find(where.cluster, CONFIGURATIONS, where.namespace, name)
+        if configuration is None:
+            return "False", "ConfigurationMissing", f'Configuration "{name}" referenced in traffic not found.'
+        ready = status(configuration).get("latestReadyRevisionName")
+        if ready:
+            return str(ready)
+        if (condition(configuration, READY) or {}).get("status") == "False":
+            message = f'Configuration "{name}" does not have any ready Revision.'
+            return "False", "RevisionMissing", message
+        message = f'Configuration "{name}" is waiting for a Revision to become ready.'
+        return "Unknown", "RevisionMissing", message
+
+    def _trouble(self, where: Where, name: str) -> _Trouble | None:
+        revision = self._api.find(where.cluster, REVISIONS, where.namespace, name)
+        if revision is None or deleting(revision):
+            return "False", "RevisionMissing", f'Revision "{name}" referenced in traffic not found.'
+        value = (condition(revision, READY) or {}).get("status", "Unknown")
+        if value == "False":
+            return "False", "RevisionMissing", f'Revision "{name}" failed to become ready.'
+        if value == "Unknown":
+            return "Unknown", "RevisionMissing", f'Revision "{name}" is not yet ready.'
+        return None
+
+    def _tell(
+        self,
+        transaction: Transaction,
+        cluster: str,
+        namespace: str,
+        names: Iterable[str],
+        route: Object | None,
+    ) -> None:
+        """Labels revisions by whether some route leads to them; `route` as it is staged."""
+        own = route["metadata"]["name"] if route is not None else ""
+        routes = [each for each in self._api.list(cluster, ROUTES, namespace) if not deleting(each)]
+        routed = set[str]()
+        for each in routes:
+            latest = route if route is not None and each["metadata"]["name"] == own else each
+            routed |= _names(status(latest).get("traffic") or ())
+        for name in names:
+            revision = transaction.peek(cluster, REVISIONS, namespace, name)
+            state = "active" if name in routed else "reserve"
+            if revision is None or deleting(revision) or labels(revision).get(ROUTING_STATE) == state:
+                continue
+            if state == "reserve" and labels(revision).get(ROUTING_STATE) == "pending":
+                # No route has led to it yet.
+                continue
+
+            def tell(latest: Object, state: str = state) -> None:
+                latest["metadata"]["labels"] = {**labels(latest), ROUTING_STATE: state}
+
+            transaction.edit(cluster, REVISIONS, namespace, name, tell)
+
+
+def _names(traffic: Iterable[Object]) -> set[str]:
+    return {str(target["revisionName"]) for target in traffic}

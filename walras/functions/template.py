@@ -1,0 +1,103 @@
+"""What an instance of a revision is: the template of its pods. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from walras.functions.words import (
+    CLASS,
+    CONFIGURATION,
+    DEFAULT_PORT,
+    GENERATION,
+    REVISION,
+    REVISION_UID,
+    SERVICE,
+    USER_CONTAINER,
+)
+from walras.kube.record import copy
+from walras.tenants.objects import Object, labels, uid
+
+# Fields of a revision's spec that are no pod's.
+_OWN: Final = (
+    "containerConcurrency", "timeoutSeconds", "responseStartTimeoutSeconds", "idleTimeoutSeconds",
+)  # fmt: skip
+_HANDLERS: Final = ("httpGet", "tcpSocket", "grpc")
+
+
+def serving_container(revision: Object) -> Object:
+    """The container that answers requests: the one with ports, or the only one."""
+    containers: list[Object] = revision["spec"]["containers"]
+    return next((each for each in containers if each.get("ports")), containers[0])
+
+
+def port_of(revision: Object) -> int:
+    """The port on which instances answer."""
+    ports = serving_container(revision).get("ports") or [{}]
+    return int(ports[0].get("containerPort") or DEFAULT_PORT)
+
+
+def is_probed(pod: Object) -> bool:
+    """Whether an instance is ready when probes say so, and not when it accepts connections."""
+    return any(each.get("readinessProbe") or each.get("startupProbe") for each in pod["spec"]["containers"])
+
+
+def pod_template(revision: Object) -> Object:
+    """The template, as a Deployment would have it."""
+    spec = copy({key: value for key, value in revision["spec"].items() if key not in _OWN})
+    serving, port = serving_container({"spec": spec}), port_of(revision)
+    for number, each in enumerate(spec["containers"]):
+        is_serving = each is serving
+        each.setdefault("name", USER_CONTAINER if is_serving else f"{USER_CONTAINER}-{number}")
+        each["env"] = [*_environment(revision, port if is_serving else 0), *(each.get("env") or ())]
+    serving["ports"] = [{"name": "user-port", "containerPort": port, "protocol": "TCP"}]
+    _set_probes(serving, port)
+    metadata = revision["metadata"]
+    return {
+        "metadata": {
+            "labels": {**labels(revision), **_labels(revision)},
+            "annotations": {CLASS: "latency", **(metadata.get("annotations") or {})},
+        },
+        "spec": spec,
+    }
+
+
+def _labels(revision: Object) -> dict[str, str]:
+    name = revision["metadata"]["name"]
+    kept = {key: labels(revision).get(key, "") for key in (SERVICE, CONFIGURATION, GENERATION)}
+    return {
+        "app": name,
+        **{key: value for key, value in kept.items() if value},
+        REVISION: name,
+        REVISION_UID: uid(revision),
+    }
+
+
+def _environment(revision: Object, port: int) -> list[Object]:
+    said = labels(revision)
+    values = {
+        "K_REVISION": revision["metadata"]["name"],
+        "K_CONFIGURATION": said.get(CONFIGURATION, ""),
+        "K_SERVICE": said.get(SERVICE, ""),
+        **({"PORT": str(port)} if port else {}),
+    }
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _set_probes(container: Object, port: int) -> None:
+    """Gives probes the port that they do not name, and looks every second for an instance to be ready.
+
+    That it accepts connections is found out by connecting: no probe is needed for it.
+    """
+    readiness = container.get("readinessProbe")
+    if readiness is not None and not any(readiness.get(each) for each in ("httpGet", "grpc", "exec")):
+        del container["readinessProbe"]
+    for kind in ("readinessProbe", "livenessProbe", "startupProbe"):
+        probe = container.get(kind)
+        if probe is None:
+            continue
+        for handler in _HANDLERS:
+            if handler in probe:
+                said = probe[handler] or {}
+                probe[handler] = {**said, "port": said.get("port") or port}
+        if kind == "readinessProbe":
+            probe["periodSeconds"] = probe.get("periodSeconds") or 1
