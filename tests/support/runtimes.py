@@ -28,7 +28,7 @@ from walras.runtimes.base import (
 )
 from walras.runtimes.dispatch import Runtimes
 from walras.runtimes.engine.runtime import ContainerRuntime
-from walras.runtimes.handlers import CONTAINER, offers
+from walras.runtimes.handlers import CONTAINER, Offer, offers
 from walras.runtimes.process import ProcessRuntime
 from walras.runtimes.shares import Shares
 
@@ -55,7 +55,7 @@ def kinds() -> list[Kind]:
     busybox = "" if BUSYBOX else "busybox is not installed"
     bwrap = "" if shutil.which("bwrap") else "bubblewrap is not installed"
     root = "" if os.geteuid() == 0 else "needs root"
-    container = next(each for each in offers(Path("/nowhere")) if each.handler == CONTAINER)
+    container = container_offer()
     return [
         Kind("process", bwrap or busybox, lambda data, shares: ProcessRuntime(data, shares=shares)),
         Kind(
@@ -70,6 +70,11 @@ def kinds() -> list[Kind]:
             image,
         ),
     ]
+
+
+def container_offer() -> Offer:
+    """Whether the container runtime is to be had on this machine."""
+    return next(each for each in offers(Path("/nowhere")) if each.handler == CONTAINER)
 
 
 async def image(runtime: PodRuntime) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from walras.runtimes.base import ContainerSpec, Limits, Mount, PodRef, Security, Stream
-from walras.runtimes.engine.body import CAPABILITIES, body, capabilities, refused, user
+from walras.runtimes.engine.body import body, user
 from walras.runtimes.engine.sessions import spoken
 from walras.runtimes.engine.streams import Queues, frames
-from walras.runtimes.security import security_of
+from walras.runtimes.security import CAPABILITIES, capabilities, refused, security_of
 
 POD = PodRef("acme", "base", "uid", "p")
 

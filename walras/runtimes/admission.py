@@ -9,6 +9,7 @@ from typing import Any, Final
 from walras.core.errors import WalrasError
 from walras.core.quantity import parse_milli, parse_quantity
 from walras.runtimes.base import Limits, Traits
+from walras.runtimes.security import refused, security_of
 from walras.runtimes.status import Verdict
 from walras.tenants.demands import demand_of, taken_by
 from walras.tenants.fit import CLAIMS_KEPT_OUT, Usage, node_of, refusals
@@ -50,8 +51,9 @@ def not_given(pod: Object, traits: Traits) -> str:
     for container in (*(spec.get("initContainers") or ()), *spec["containers"]):
         security = container.get("securityContext") or {}
         asked += ["privileged"] if security.get("privileged") else []
-        if traits.images is None:
-            asked += ["added capabilities"] if (security.get("capabilities") or {}).get("add") else []
+        added = security_of(pod, container)
+        if refused(added) if traits.images is not None else added.added:
+            asked.append("added capabilities")
         asked += ["hostPort"] if any(port.get("hostPort") for port in container.get("ports") or ()) else []
     if not asked:
         return ""

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from walras.runtimes.base import Security
 
 Object = Mapping[str, Any]
+# What Docker gives, without making device files and raw packets.
+CAPABILITIES: Final = (
+    "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP",
+    "SETUID", "SYS_CHROOT",
+)  # fmt: skip
+# What a pod may have beside: it reaches no further than its own namespaces.
+MORE_CAPABILITIES: Final = ("AUDIT_WRITE", "NET_RAW", "SYS_PTRACE")
 
 
 def security_of(pod: Object, container: Object) -> Security:
@@ -40,3 +47,16 @@ def _number(value: Any) -> int | None:
 
 def _names(values: Any) -> tuple[str, ...]:
     return tuple(str(each).upper().removeprefix("CAP_") for each in values or ())
+
+
+def capabilities(security: Security) -> list[str]:
+    """What the container may do, of what any container may."""
+    everything = {*CAPABILITIES, *MORE_CAPABILITIES}
+    found = set() if "ALL" in security.dropped else {*CAPABILITIES} - {*security.dropped}
+    added = everything if "ALL" in security.added else everything & {*security.added}
+    return sorted(found | added)
+
+
+def refused(security: Security) -> list[str]:
+    """Capabilities that the container asks for and does not get."""
+    return sorted({*security.added} - {*CAPABILITIES, *MORE_CAPABILITIES, "ALL"})

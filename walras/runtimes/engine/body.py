@@ -5,15 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from walras.runtimes.base import ContainerSpec, Security
+from walras.runtimes.security import capabilities
 
 MARK: Final = "dev.walras.server"
-# What Docker gives, without making device files and raw packets.
-CAPABILITIES: Final = (
-    "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP",
-    "SETUID", "SYS_CHROOT",
-)  # fmt: skip
-# What a pod may have beside: it reaches no further than its own namespaces.
-MORE_CAPABILITIES: Final = ("AUDIT_WRITE", "NET_RAW", "SYS_PTRACE")
 SHM_BYTES: Final = 64 << 20
 
 
@@ -85,16 +79,3 @@ def user(security: Security) -> str:
         return ""
     uid = "0" if security.user is None else str(security.user)
     return uid if security.group is None else f"{uid}:{security.group}"
-
-
-def capabilities(security: Security) -> list[str]:
-    """What the container may do, of what any container may."""
-    everything = {*CAPABILITIES, *MORE_CAPABILITIES}
-    found = set() if "ALL" in security.dropped else {*CAPABILITIES} - {*security.dropped}
-    added = everything if "ALL" in security.added else everything & {*security.added}
-    return sorted(found | added)
-
-
-def refused(security: Security) -> list[str]:
-    """Capabilities that the container asks for and does not get."""
-    return sorted({*security.added} - {*CAPABILITIES, *MORE_CAPABILITIES, "ALL"})

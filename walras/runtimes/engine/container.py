@@ -210,9 +210,18 @@ async def watch_start(engine: Engine, engine_id: str, stdin: bool) -> tuple[Stre
     wanted = {"stream": "true", "stdout": "true", "stderr": "true", **({"stdin": "true"} if stdin else {})}
     streams = await engine.hijack(f"/containers/{engine_id}/attach", params=wanted)
     try:
-        await engine.call("POST", f"/containers/{engine_id}/start")
+        await _start(engine, engine_id)
         state = (await engine.call("GET", f"/containers/{engine_id}/json"))["State"]
     except BaseException:
         streams[1].close()
         raise
     return streams, int(state.get("Pid") or 0)
+
+
+async def _start(engine: Engine, engine_id: str) -> None:
+    try:
+        await engine.call("POST", f"/containers/{engine_id}/start")
+    except EngineError as error:
+        # Podman looks for a program that it has started, which may have ended by then.
+        if not ("/proc/" in error.message and "no such process" in error.message):
+            raise

@@ -79,6 +79,8 @@ class ContainerRuntime(Sharing):
 
     async def open(self) -> None:
         await self.shares.open()
+        # So that `podman` finds the server's images before any pod needs them.
+        self.service.environment()
         # An engine that was never needed has nothing to end, and is not started before it is.
         if self.service.used:
             await self._end_all()

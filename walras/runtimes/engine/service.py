@@ -56,6 +56,7 @@ class Service:
             raise EngineError("podman is not installed")
         try:
             env = self.environment()
+            self._run.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"{self._directory} cannot be written: {error.strerror or error}") from error
         socket = self._run / "api.sock"
@@ -82,8 +83,7 @@ class Service:
 
     def environment(self) -> dict[str, str]:
         """Writes its configuration: the variables with which `podman` finds it. Raises OSError."""
-        for path in (self._directory, self._run):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, text in self._files().items():
             path = self._directory / name
             if not path.exists() or path.read_text() != text:
