@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from differential.compare import differences
-from differential.normal import Normaliser
 from differential.sides import Side, embedded, real
 from differential.steps import Step
+from differential.story import APPLY, MERGE, asked, compared
 from support import reference
 from support.conversion import GROUP, KEY, convert, converted, definition, multi
 from support.webhook import Webhook
@@ -25,19 +24,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.skipif(bool(WHY), reason=WHY)]
 Object = dict[str, Any]
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 V1, V2 = (f"/apis/{GROUP}/{version}/namespaces/default/multis" for version in ("v1", "v2"))
-MERGE, JSON, APPLY = "application/merge-patch+json", "application/json", "application/apply-patch+yaml"
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 SERVED_S = 20.0
 # The real server takes a new webhook some moments after it is told of it.
 SETTLED_S = 3.0
-
-
-def asked(method: str, path: str, body: Any = None, media: str = JSON, **query: str) -> Step:
-    accept = query.pop("accept", JSON)
-    watch = "watch" in query
-    what = f"{method} {path.rpartition('/')[2]}"
-    pairs = tuple(query.items())
-    return Step(0, method, path, what, pairs, body, media, accept, watch=watch)
 
 
 def usual() -> Iterator[Step]:
@@ -132,17 +122,6 @@ async def define(side: Side, crd: Object) -> None:
         while (await side.ask(asked("GET", path), "", {}))[0].status != 200:
             assert asyncio.get_running_loop().time() < until, f"{side.name} does not serve {path}"
             await asyncio.sleep(0.1)
-
-
-async def compared(sides: tuple[Side, Side], steps: Iterator[Step]) -> list[str]:
-    """Every difference between the real server's answers and ours."""
-    normal = [Normaliser("own"), Normaliser("own")]
-    found: list[str] = []
-    for step in steps:
-        theirs, ours = [(await side.ask(step, "own", {}))[0] for side in sides]
-        told = differences(step, normal[0](theirs), normal[1](ours))
-        found += [f"{step.method} {step.path} {step.query} {step.body}: {each}" for each in told]
-    return found
 
 
 def test_what_a_webhook_converts_is_answered_as_the_real_server_answers(tmp_path: Path) -> None:

@@ -72,7 +72,10 @@ def decode(entries: Any) -> Managers:
                 f'invalid fieldsType "{entry.get("fieldsType")}" in managed fields entry {index}'
             )
         who = who_is(entry.get("manager", ""), operation, api_version, entry.get("subresource", ""))
-        fields = fieldsets.decode(entry.get("fieldsV1") or {})
+        given = entry.get("fieldsV1") or {}
+        if not isinstance(given, dict):
+            raise ValueError("fieldsV1 must be an object")
+        fields = fieldsets.decode(given)
         managers[who] = Owned(fields, api_version, entry.get("time") or "")
     return managers
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from walras.core.errors import Cause, NotFound
+from walras.core.errors import Cause, InternalError
 from walras.kube import validation
 from walras.kube.patch import copied
 from walras.kube.record import Object
@@ -55,12 +55,13 @@ def _paths(resource: Resource) -> Any:
     return _WORKLOADS if resource.builtin else resource.scale or {}
 
 
-def view(resource: Resource, obj: Object) -> Object:
-    """The object's autoscaling/v1 Scale. Raises NotFound for an object without a replica count."""
+def view(resource: Resource, obj: Object, *, strict: bool = False) -> Object:
+    """The object's autoscaling/v1 Scale. If `strict` raises InternalError for one without a replica count."""
     paths, metadata = _paths(resource), obj["metadata"]
     replicas = _at(obj, paths.get("specReplicasPath", ""))
-    if replicas is None and not resource.builtin:
-        raise NotFound(f"the spec replicas field {paths.get('specReplicasPath', '')!r} does not exist")
+    if strict and replicas is None and not resource.builtin:
+        why = f'the spec replicas field "{paths.get("specReplicasPath", "")}" does not exist'
+        raise InternalError(f"Internal error occurred: {why}", causes=(Cause("", why),))
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
     status: Object = {"replicas": _at(obj, paths.get("statusReplicasPath", "")) or 0}
     wanted = _at(obj, paths["labelSelectorPath"]) if paths.get("labelSelectorPath") else None

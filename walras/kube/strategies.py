@@ -58,6 +58,30 @@ _ORPHANED: Final = (
 )
 
 
+# What a write of the status may change of an object's metadata.
+_STATUS: Final = ("labels", "annotations", "finalizers", "ownerReferences", "managedFields")
+_STATUS_OF: Final = {
+    "deployments.apps": ("annotations", "finalizers", "ownerReferences", "managedFields"),
+    "pods": ("labels", "annotations", "finalizers", "managedFields"),
+    **dict.fromkeys(
+        (
+            "flowschemas.flowcontrol.apiserver.k8s.io",
+            "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io",
+            "resourceclaims.resource.k8s.io",
+            "servicecidrs.networking.k8s.io",
+            f"validatingadmissionpolicies.{_ADMISSION}",
+            "volumeattachments.storage.k8s.io",
+        ),
+        ("managedFields",),
+    ),
+}  # fmt: skip
+
+
+def metadata_of_status(resource: Resource) -> tuple[str, ...]:
+    """Which of an object's metadata a write of its status may change."""
+    return _STATUS_OF.get(resource.key, _STATUS) if resource.builtin else ("managedFields",)
+
+
 def warn_of_orphans(ctx: Context, resource: Resource, asked: str) -> None:
     """Tells who deletes jobs and says nothing of their pods that these stay."""
     if resource.key == "jobs.batch" and not asked:

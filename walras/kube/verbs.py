@@ -7,7 +7,17 @@ from dataclasses import replace
 from typing import Final
 
 from walras.core.errors import BadRequest
-from walras.kube import bodies, objects, patching, policy, scaling, strategies, versions, writing
+from walras.kube import (
+    applying_scale,
+    bodies,
+    objects,
+    patching,
+    policy,
+    scaling,
+    strategies,
+    versions,
+    writing,
+)
 from walras.kube.admission.call import Call
 from walras.kube.api import API
 from walras.kube.context import Context, Identity
@@ -61,7 +71,7 @@ class Verbs:
         policy.check_verb(ctx, "get", resource, namespace, subresource)
         found = self.api.get(ctx.cluster, resource.storage.key, namespace, name)
         shown = versions.served(resource, found, ctx.conversions)
-        return scaling.view(resource, shown) if subresource == "scale" else shown
+        return scaling.view(resource, shown, strict=True) if subresource == "scale" else shown
 
     def list(
         self,
@@ -216,8 +226,8 @@ class Verbs:
             document = await bodies.decode(body, "application/yaml")
             ctx.repeats = document.repeats
             if subresource == "scale":
-                scale = writing.decoded(ctx, scaling.SCALE, self._applied(scaling.SCALE, document.value))
-                return await self._scale(ctx, resource, namespace, name, lambda _: scale)
+                scale = self._applied(scaling.SCALE, document.value)
+                return await self._apply_scale(ctx, resource, namespace, name, scale, force=force)
             applied = self._applied(resource, document.value)
             return await self._written(
                 ctx,
@@ -278,6 +288,21 @@ class Verbs:
             self._admission.validate(asked)
 
         await self._stager.write(ctx, stage)
+
+    async def _apply_scale(
+        self, ctx: Context, resource: Resource, namespace: str, name: str, scale: Object, *, force: bool
+    ) -> Object:
+        def stage(tx: Transaction) -> Object:
+            now = self._writer.now(ctx)
+
+            def build(old: Object) -> Object:
+                return applying_scale.apply(
+                    resource.alone, old, scale, manager=ctx.field_manager, force=force, now=now
+                )
+
+            return self._writer.update(ctx, tx, resource, namespace, name, "scale", build, record=False)
+
+        return scaling.view(resource, await self._written(ctx, resource, stage))
 
     async def _written(
         self, ctx: Context, resource: Resource, stage: Callable[[Transaction], Object]

@@ -44,8 +44,6 @@ _FIXED: Final = ("name", "namespace", "uid")
 _UNMARSHAL: Final = "yaml: unmarshal errors:"
 _KEPT: Final = ("deletionTimestamp", "deletionGracePeriodSeconds")
 _OVERWRITTEN: Final = ("creationTimestamp", "generation", "resourceVersion", "selfLink")
-# What a write of a built-in type's status may change of its metadata.
-_STATUS_METADATA: Final = ("labels", "annotations", "managedFields")
 
 
 def bytes_of(objects: int) -> int:
@@ -152,7 +150,8 @@ class Writer:
         self._quota = quota
         self._admission = api.admission
 
-    def _now(self, ctx: Context) -> str:
+    def now(self, ctx: Context) -> str:
+        """The request's time, the same however often it is staged."""
         return rfc3339((ctx.review or self._api.clock).now_ms())
 
     def create(
@@ -235,7 +234,7 @@ class Writer:
         before = old if old is None else versions.served(resource, old)
         after = versions.served(resource, new)
         managed.record(
-            resource, before, after, manager=ctx.field_manager, subresource=subresource, now=self._now(ctx),
+            resource, before, after, manager=ctx.field_manager, subresource=subresource, now=self.now(ctx),
             elsewhere=elsewhere,
         )  # fmt: skip
         _take(new["metadata"], after["metadata"], "managedFields")
@@ -264,7 +263,7 @@ class Writer:
     ) -> None:
         """What comes once the manager's part is known: the server's own, and whether all of it is valid."""
         who, resource = ctx.identity, served.storage
-        request = preparing.Request(who.user, who.groups, subresource, self._now(ctx), who.uid, who.extra)
+        request = preparing.Request(who.user, who.groups, subresource, self.now(ctx), who.uid, who.extra)
         preparing.prepare(resource, new, old, request)
         # Upstream, too, allocates before it judges what is new, and after it judges what changes.
         if old is None:
@@ -377,14 +376,19 @@ class Writer:
             self._finish(ctx, resource, new, old, subresource)
             self._check_bytes(ctx, resource, name, old, new)
             self._admission.validate(asked)
+            if asked_of.converter is None and subresource != "status":
+                return new
+            objects.preserve(storage, old, new)
+            if subresource == "status" and "generation" in old["metadata"]:
+                # No status counts.
+                new["metadata"]["generation"] = old["metadata"]["generation"]
             if asked_of.converter is None:
                 return new
-            objects.preserve(resource, old, new)
             laid = versions.stored(asked_of, new, ctx.conversions)
             self._check_bytes(ctx, resource, name, stored, laid)
             return laid
 
-        preserved = asked_of.converter is not None
+        preserved = asked_of.converter is not None or subresource == "status"
         return tx.replace(ctx.cluster, storage.key, namespace, name, whole, preserved=preserved)
 
     def apply(
@@ -403,7 +407,7 @@ class Writer:
         live = tx.peek(ctx.cluster, resource.storage.key, namespace, name)
         options: dict[str, Any] = {
             "manager": ctx.field_manager, "force": force, "subresource": subresource,
-            "now": self._now(ctx), "elsewhere": self._elsewhere(ctx, resource),
+            "now": self.now(ctx), "elsewhere": self._elsewhere(ctx, resource),
         }  # fmt: skip
 
         def merged(old: Object | None) -> Object:
@@ -602,7 +606,7 @@ def _take(target: Object, source: Mapping[str, Any], name: str) -> None:
 
 
 def _status_metadata(resource: Resource, old: Object, given: Object) -> Object:
-    taken = _STATUS_METADATA if resource.builtin else ("managedFields",)
+    taken = strategies.metadata_of_status(resource)
     metadata = dict(old)
     for name in taken:
         _take(metadata, given, name)

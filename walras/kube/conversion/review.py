@@ -11,6 +11,7 @@ import msgspec
 
 from walras.core.errors import Unclassified, WalrasError
 from walras.kube import bodies, fields
+from walras.kube.golang import type_of
 from walras.kube.patch import copied
 from walras.kube.record import Object
 from walras.kube.registry import Resource
@@ -124,10 +125,10 @@ def _metadata(original: Object, given: Any) -> Object:
             restored.pop(name, None)
             continue
         if not isinstance(value, dict):
-            raise ValueError(f"invalid metadata.{name} of type {go_type(value)} in converted object")
+            raise ValueError(f"invalid metadata.{name} of type {type_of(value)} in converted object")
         for key, text in value.items():
             if not isinstance(text, str):
-                kind = go_type(text)
+                kind = type_of(text)
                 raise ValueError(
                     f"metadata.{name}[{key}] must be a string, but is {kind} in converted object"
                 )
@@ -155,16 +156,3 @@ def _json(value: Any) -> str:
     if isinstance(value, int | float):
         return "number"
     return "string" if isinstance(value, str) else "array"
-
-
-def go_type(value: Any) -> str:
-    """The Go type that a JSON value is decoded into, as %T prints it."""
-    if value is None:
-        return "<nil>"
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, list):
-        return "[]interface {}"
-    if isinstance(value, dict):
-        return "map[string]interface {}"
-    return {int: "int64", float: "float64"}.get(type(value), "string")

@@ -18,7 +18,7 @@ def failure(error: WalrasError) -> dict[str, Any]:
     if error.causes:
         details["causes"] = [
             {
-                "reason": cause.reason,
+                **({"reason": cause.reason} if cause.reason else {}),
                 "message": cause.message,
                 **({"field": cause.field} if cause.field else {}),
             }

@@ -25,6 +25,7 @@ from walras.kube.validation import (
     network,
     pods,
     policies,
+    replicas,
     scaling,
     services,
     sets,
@@ -146,6 +147,8 @@ def validate(
             rules(faults, obj, _completed(resource, obj, old))
     else:
         structural.validate(faults, resource.schema, obj, old)
+        if resource.scale is not None:
+            replicas.scale(faults, resource.scale, obj, old)
         terms = _WALRAS.get(resource.key)
         if terms is not None:
             terms(faults, obj)

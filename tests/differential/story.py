@@ -1,0 +1,47 @@
+"""Requests written by hand, asked of both servers one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from differential.compare import differences
+from differential.known import Known
+from differential.normal import Normaliser
+from differential.sides import Side
+from differential.steps import JSON, Step
+
+MERGE: Final = "application/merge-patch+json"
+APPLY: Final = "application/apply-patch+yaml"
+
+
+def asked(method: str, path: str, body: Any = None, media: str = JSON, **query: str) -> Step:
+    accept = query.pop("accept", JSON)
+    watch = "watch" in query
+    what = f"{method} {_resource(path)}"
+    pairs = tuple(query.items())
+    return Step(0, method, path, what, pairs, body, media, accept, watch=watch)
+
+
+def _resource(path: str) -> str:
+    """The plural of a path, and the subresource where there is one."""
+    _, _, *rest = path.removeprefix("/").split("/")
+    rest = rest[1:] if path.startswith("/apis/") else rest
+    if len(rest) > 2 and rest[0] == "namespaces":
+        rest = rest[2:]
+    return "/".join(rest[::2][:2])
+
+
+async def compared(sides: tuple[Side, Side], steps: Iterable[Step], known: Iterable[Known] = ()) -> list[str]:
+    """Every difference between the real server's answers and ours that is not known."""
+    normal = [Normaliser("own"), Normaliser("own")]
+    found: list[str] = []
+    for step in steps:
+        theirs, ours = [(await side.ask(step, "own", {}))[0] for side in sides]
+        told = differences(step, normal[0](theirs), normal[1](ours))
+        found += [
+            f"{step.method} {step.path} {step.query} {step.body}: {each}"
+            for each in told
+            if not any(row.covers(each) for row in known)
+        ]
+    return found
