@@ -10,6 +10,7 @@ from walras.core.errors import BadRequest
 from walras.kube import (
     applying_scale,
     bodies,
+    covering,
     objects,
     patching,
     policy,
@@ -164,7 +165,7 @@ class Verbs:
         policy.check_verb(ctx, "create", resource, namespace, subresource)
         shaped = writing.decoded(ctx, resource, obj)
         if name:
-            writing.call(shaped["metadata"], name)
+            covering.call(shaped["metadata"], name)
         return await self._written(
             ctx, resource, lambda tx: self._writer.create(ctx, tx, resource, namespace, shaped)
         )
@@ -183,14 +184,14 @@ class Verbs:
         policy.check_verb(ctx, "update", resource, namespace, subresource)
         if subresource == "scale":
             scale = writing.decoded(ctx, scaling.SCALE, obj)
-            writing.call(scale["metadata"], name)
+            covering.call(scale["metadata"], name)
             return await self._scale(ctx, resource, namespace, name, lambda _: scale)
         shaped = writing.decoded(ctx, resource, obj)
-        writing.place(shaped["metadata"], namespace)
-        writing.call(shaped["metadata"], name)
+        covering.place(shaped["metadata"], namespace)
+        covering.call(shaped["metadata"], name)
         if not subresource and self.makes(ctx.cluster, resource, namespace, name):
             policy.authorise(ctx, "create", resource, namespace)
-            writing.without_version(resource, shaped["metadata"], name)
+            covering.without_version(resource, shaped["metadata"], name)
             return await self._written(
                 ctx, resource, lambda tx: self._writer.create(ctx, tx, resource, namespace, shaped)
             )

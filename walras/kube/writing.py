@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any, Final
@@ -12,6 +12,7 @@ from walras.core.errors import BadRequest, Cause, MethodNotAllowed, Unclassified
 from walras.kube import (
     advice,
     applying,
+    covering,
     defaults,
     fields,
     managed,
@@ -19,7 +20,6 @@ from walras.kube import (
     policy,
     preparing,
     services,
-    strategies,
     structs,
     validation,
     versions,
@@ -30,7 +30,7 @@ from walras.kube.admission.call import Call
 from walras.kube.api import API
 from walras.kube.context import Context
 from walras.kube.options import no_kind, quoted
-from walras.kube.patch import copied, json_kind
+from walras.kube.patch import json_kind
 from walras.kube.record import Object, encode, size
 from walras.kube.registry import Resource
 from walras.kube.schema import definitions
@@ -39,11 +39,7 @@ from walras.kube.transaction import Transaction
 # What all objects of a cluster may take together: so much for each that its quota allows.
 BYTES_AN_OBJECT: Final = 8 << 10
 BYTES_MIN: Final = 1 << 20
-# What a client may leave out but not change, and what is not the client's to write at all.
-_FIXED: Final = ("name", "namespace", "uid")
 _UNMARSHAL: Final = "yaml: unmarshal errors:"
-_KEPT: Final = ("deletionTimestamp", "deletionGracePeriodSeconds")
-_OVERWRITTEN: Final = ("creationTimestamp", "generation", "resourceVersion", "selfLink")
 
 
 def bytes_of(objects: int) -> int:
@@ -175,7 +171,7 @@ class Writer:
         version = str(metadata.get("resourceVersion") or "0")
         if version.isdigit() and int(version[:20]):
             raise Unclassified("resourceVersion should not be set on objects to be created")
-        place(metadata, namespace if resource.namespaced else "")
+        covering.place(metadata, namespace if resource.namespaced else "")
         name = str(metadata.get("name") or metadata.get("generateName") or "")
         policy.check_create(resource, obj)
         self._check_definition(ctx, tx, resource)
@@ -237,7 +233,7 @@ class Writer:
             resource, before, after, manager=ctx.field_manager, subresource=subresource, now=self.now(ctx),
             elsewhere=elsewhere,
         )  # fmt: skip
-        _take(new["metadata"], after["metadata"], "managedFields")
+        covering.take(new["metadata"], after["metadata"], "managedFields")
 
     def _elsewhere(self, ctx: Context, resource: Resource) -> managed.Elsewhere | None:
         """How to look at an object in other versions, where a webhook converts."""
@@ -363,9 +359,9 @@ class Writer:
             given = versions.stored(resource, build(versions.served(resource, old)))
             # As it would be stored today.
             old = versions.served(storage, old)
-            _check_same(ctx, resource, old, given, namespace, name)
+            covering.check_same(ctx, resource, old, given, namespace, name)
             _drop_repeated_owners(ctx, given["metadata"])
-            new = within(storage, old, given, subresource)
+            new = covering.within(storage, old, given, subresource)
             defaults.apply(storage, new)
             policy.check_change(ctx, storage, old, new)
             escalation.check(ctx, resource, new, old)
@@ -428,9 +424,9 @@ class Writer:
                 asked = Attributes("create", resource.group, resource.plural, "", namespace, name)
                 ctx.access.require(ctx.identity, ctx.cluster, asked)
             made = merged(None)
-            without_version(resource, made["metadata"], name)
-            place(made["metadata"], namespace if resource.namespaced else "")
-            call(made["metadata"], name)
+            covering.without_version(resource, made["metadata"], name)
+            covering.place(made["metadata"], namespace if resource.namespaced else "")
+            covering.call(made["metadata"], name)
             return self.create(ctx, tx, resource, namespace, made, record=False)
         return self.update(
             ctx,
@@ -452,30 +448,6 @@ def _tell_repeats(ctx: Context) -> None:
         why = "\n  ".join((_UNMARSHAL, *ctx.repeats))
         raise BadRequest(f"error strict decoding YAML: error converting YAML to JSON: {why}")
     ctx.warnings += [each for each in ctx.repeats if each not in ctx.warnings]
-
-
-def place(metadata: Object, namespace: str) -> None:
-    """Puts the request's namespace ("" for none) into the metadata. Raises BadRequest where they differ."""
-    if not namespace:
-        metadata.pop("namespace", None)
-        return
-    given = metadata.get("namespace")
-    if given and given != namespace:
-        raise BadRequest(
-            "the namespace of the provided object does not match the namespace sent on the request"
-        )
-    metadata["namespace"] = namespace
-
-
-def call(metadata: Object, name: str) -> None:
-    """Raises BadRequest where the object's name is not that of the request."""
-    given = metadata.get("name")
-    if not given:
-        raise BadRequest(
-            f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
-        )
-    if given != name:
-        raise BadRequest(f"the name of the object ({given}) does not match the name on the URL ({name})")
 
 
 def _warn_of_finalizers(ctx: Context, resource: Resource, metadata: Object, before: Object) -> None:
@@ -504,110 +476,3 @@ def _drop_repeated_owners(ctx: Context, metadata: Object) -> None:
             "in 1.20+, and may reject such requests as early as 1.24; please fix your requests; "
             f"duplicate UID(s) observed: {', '.join(repeated)}"
         )
-
-
-def _check_same(
-    ctx: Context, resource: Resource, old: Object, new: Object, namespace: str, name: str
-) -> None:
-    """Raises where the new state is of another object, or of another version than there is."""
-    metadata, present = new["metadata"], old["metadata"]
-    place(metadata, namespace)
-    call(metadata, name)
-    # A patch that changes the uid is invalid; a PUT with another one is meant for another object.
-    if not ctx.patching and metadata.get("uid") not in (None, "", present["uid"]):
-        raise objects.conflict(
-            resource.key,
-            name,
-            f"Precondition failed: UID in precondition: {metadata['uid']}, "
-            f"UID in object meta: {present['uid']}",
-        )
-    version = metadata.get("resourceVersion")
-    _check_number(version)
-    if version in (None, "", "0"):
-        if not resource.builtin or resource.storage.key in strategies.CONDITIONAL:
-            cause = Cause("FieldValueInvalid", "Invalid value: 0: must be specified for an update",
-                          "metadata.resourceVersion")  # fmt: skip
-            raise validation.invalid(replace(resource, kind=resource.plural), name, [cause])
-    elif version != present["resourceVersion"]:
-        raise objects.conflict(resource.key, name)
-
-
-def without_version(resource: Resource, metadata: Object, name: str) -> None:
-    """Prepares the metadata of what an update or apply makes, since there is nothing of the name.
-
-    Raises Conflict for one that is to be a certain object.
-    """
-    _check_number(metadata.pop("resourceVersion", None))
-    if metadata.get("uid"):
-        why = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: "
-        raise objects.conflict(resource.key, name, why)
-
-
-def _check_number(version: object) -> None:
-    """Raises Unclassified for a resourceVersion that is no number."""
-    if version and not (isinstance(version, str) and version.isascii() and version.isdigit()):
-        raise Unclassified(f"strconv.ParseUint: parsing {quoted(str(version)[:64])}: invalid syntax")
-
-
-def within(resource: Resource, old: Object, given: Object, subresource: str) -> Object:
-    """The new object: of `given` what the verb writes, the rest of `old`. Shares parts with both."""
-    match subresource:
-        case "status" | "approval":
-            new = {**old, "metadata": _status_metadata(resource, old["metadata"], given["metadata"])}
-            _take(new, given, "status")
-        case "finalize":
-            spec = {
-                **(old.get("spec") or {}),
-                "finalizers": (given.get("spec") or {}).get("finalizers") or [],
-            }
-            new = {**old, "metadata": dict(old["metadata"]), "spec": spec}
-        case "ephemeralcontainers" | "resize":
-            new = {**old, "metadata": dict(old["metadata"]), "spec": _partly(old, given, subresource)}
-        case _:
-            new = {**given, "metadata": dict(given["metadata"])}
-            if resource.has_status:
-                _take(new, old, "status")
-            if resource.key == objects.NAMESPACES:
-                new["spec"] = old.get("spec") or {}
-    metadata: Object = new["metadata"]
-    before: Object = old["metadata"]
-    for name in _FIXED:
-        if not metadata.get(name):
-            _take(metadata, before, name)
-    for name in _KEPT:
-        if name in before:
-            metadata[name] = before[name]
-    for name in _OVERWRITTEN:
-        _take(metadata, before, name)
-    return copied(new)  # type: ignore[no-any-return]
-
-
-def _partly(old: Object, given: Object, subresource: str) -> Object:
-    """A pod's spec with the ephemeral containers, or the containers' resources, of another."""
-    spec, wanted = dict(old.get("spec") or {}), given.get("spec") or {}
-    if subresource == "ephemeralcontainers":
-        _take(spec, wanted, "ephemeralContainers")
-        return spec
-    for field in ("containers", "initContainers"):
-        resources = {each.get("name"): each.get("resources") for each in wanted.get(field) or ()}
-        if field in spec:
-            spec[field] = [
-                {**each, "resources": resources.get(each["name"]) or each.get("resources") or {}}
-                for each in spec[field]
-            ]
-    return spec
-
-
-def _take(target: Object, source: Mapping[str, Any], name: str) -> None:
-    if name in source:
-        target[name] = source[name]
-    else:
-        target.pop(name, None)
-
-
-def _status_metadata(resource: Resource, old: Object, given: Object) -> Object:
-    taken = strategies.metadata_of_status(resource)
-    metadata = dict(old)
-    for name in taken:
-        _take(metadata, given, name)
-    return metadata
