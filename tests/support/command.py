@@ -68,7 +68,7 @@ def fake() -> Iterator[Fake]:
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_POST = do_DELETE = respond  # noqa: N815 - the base class's names
+        do_GET = do_POST = do_PUT = do_DELETE = respond  # noqa: N815 - the base class's names
 
         def log_message(self, *_: object) -> None:
             pass

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from walras.core.clock import SequenceIds, VirtualClock
+from walras.core.errors import InternalError
 from walras.cost import usage
 from walras.exchange import supply
 from walras.exchange.audit import audit
@@ -29,12 +30,20 @@ class RecordingRuntime:
 
     stopped: list[tuple[str, str]] = field(default_factory=list)
     cpu_ms: int = 0
+    pids: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    # Nodes on which something does not die.
+    hung: set[tuple[str, str]] = field(default_factory=set)
 
     async def stop_node(self, cluster: str, node: str) -> None:
         self.stopped.append((cluster, node))
+        if (cluster, node) in self.hung:
+            raise InternalError(f"processes of {node} do not die")
 
     def node_cpu_ms(self, cluster: str, node: str) -> int:
         return self.cpu_ms
+
+    def node_pids(self, cluster: str, node: str) -> list[int]:
+        return self.pids.get((cluster, node), [])
 
 
 def container(milli: int, **requests: str) -> Object:
@@ -43,15 +52,22 @@ def container(milli: int, **requests: str) -> Object:
 
 
 class World:
-    """A fleet with emulated devices and agents in clusters of their own, in virtual time."""
+    """A fleet with emulated or other devices and agents in clusters of their own, in virtual time."""
 
-    def __init__(self, path: Path | str, clock: VirtualClock, gpus: str = "emulated:1") -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        clock: VirtualClock,
+        gpus: str = "emulated:1",
+        found: supply.Supply | None = None,
+    ) -> None:
         self.clock = clock
         self.ids = SequenceIds()
         self.store = SqliteStore(path)
         self.api = API(self.store, clock, self.ids)
         self.manager = Manager(clock)
         self.runtime = RecordingRuntime()
+        self.supply = found or supply.detect(gpus)
         self.exchange = Exchange(
             self.api,
             self.store,
@@ -60,7 +76,7 @@ class World:
             manager=self.manager,
             recorder=Recorder(self.api, clock, self.manager),
             runtime=self.runtime,
-            supply=supply.detect(gpus),
+            supply=self.supply,
         )
 
     async def open(self) -> None:

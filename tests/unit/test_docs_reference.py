@@ -152,7 +152,7 @@ def test_the_variables_that_a_container_finds_are_documented() -> None:
         return set(gpu({"metadata": {"annotations": {"walras.dev/devices": devices}}}).env)
 
     documented = {row[0].strip("`") for row in docs.rows(docs.section(ANNOTATIONS, "In the container"))}
-    assert documented == variables("emulated") | variables("timeslice")
+    assert documented == variables("emulated") | variables("timeslice") | variables("mps")
 
 
 def test_the_served_types_and_their_subresources_are_those_of_the_registry() -> None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import pynvml
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cards import cards_here, driver
 
 from walras.core.clock import rfc3339
 from walras.core.errors import Invalid
+from walras.devices.classes import SPEED_MILLI
 from walras.devices.mig import MigInstance, free_starts, state_of
 from walras.devices.mig_profiles import GEOMETRIES
 from walras.devices.models import MODELS
-from walras.exchange import nvml, selector, supply
+from walras.exchange import selector, supply
 from walras.exchange.book import read_pool
 from walras.exchange.slices import resource_slices
 from walras.kube import validation
@@ -176,62 +176,50 @@ def test_all_that_one_device_holds_is_never_sold_as_more_than_a_device(name: str
         geometry.sold_milli("9g.1gb")
 
 
-def card(name: str, bus: str, memory_mib: int = 81559) -> SimpleNamespace:
-    return SimpleNamespace(name=name, bus=bus, memory=memory_mib * 2**20)
-
-
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[SimpleNamespace]:
-    """Cards that the driver's library reports: of the first three, two are linked."""
-    cards = [
-        card("NVIDIA H100 80GB HBM3", "00000000:17:00.0"),
-        card("NVIDIA H100 80GB HBM3", "00000000:65:00.0", 81553),
-        card("NVIDIA Z900", "00000000:CA:00.0", 4096),
-    ]
-    for bus, node in (("0000:17:00.0", "0"), ("0000:65:00.0", "1"), ("0000:ca:00.0", "-1")):
-        (tmp_path / bus).mkdir()
-        (tmp_path / bus / "numa_node").write_text(f"{node}\n")
-    monkeypatch.setattr(nvml, "_PCI", tmp_path)
-
-    def linked(one: SimpleNamespace, other: SimpleNamespace, what: int) -> int:
-        assert what == pynvml.NVML_P2P_CAPS_INDEX_NVLINK
-        both = {one.bus[9:11], other.bus[9:11]} == {"17", "65"}
-        return int(pynvml.NVML_P2P_STATUS_OK if both else pynvml.NVML_P2P_STATUS_NOT_SUPPORTED)
-
-    answers: dict[str, Any] = {
-        "nvmlInit": lambda: None,
-        "nvmlShutdown": lambda: None,
-        "nvmlDeviceGetCount": lambda: len(cards),
-        "nvmlDeviceGetHandleByIndex": lambda at: cards[at],
-        "nvmlDeviceGetName": lambda handle: handle.name,
-        "nvmlDeviceGetUUID": lambda handle: f"GPU-{handle.bus[9:11]}",
-        "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(total=handle.memory),
-        "nvmlDeviceGetCudaComputeCapability": lambda handle: (9, 0),
-        "nvmlDeviceGetPciInfo": lambda handle: SimpleNamespace(busId=handle.bus.encode()),
-        "nvmlDeviceGetP2PStatus": linked,
-    }
-    for name, answer in answers.items():
-        monkeypatch.setattr(pynvml, name, answer)
-    return cards
+def bus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the kernel says of where cards are."""
+    for at, node in (("0000:01:00.0", "0"), ("0000:02:00.0", "1"), ("0000:03:00.0", "-1")):
+        (tmp_path / at).mkdir()
+        (tmp_path / at / "numa_node").write_text(f"{node}\n")
+    monkeypatch.setattr(supply, "_PCI", tmp_path)
 
 
-def test_cards_are_found_with_their_place_and_speed(machine: list[SimpleNamespace]) -> None:
-    found = supply.detect("auto")
-    assert (found.enforcement, found.driver, len(found.devices)) == ("timeslice", "gpu.nvidia.com", 3)
-    first, odd, unknown = found.devices
+@pytest.mark.usefixtures("bus")
+def test_cards_are_found_with_their_place_speed_and_geometry() -> None:
+    with cards_here("H100", "H100", "T4") as (_, here):
+        found = supply.of_machine(here)
+    assert (found.enforcement, found.driver, len(found.devices)) == ("mps", "simulated.walras.dev", 3)
+    first, second, alone = found.devices
     assert first.model == "H100"
-    assert first.attributes["uuid"] == "GPU-17"
-    assert first.attributes["emulated"] is False
-    # A driver that reports some MiB less makes a card no slower.
-    assert (odd.model, odd.memory_mib, odd.speed_milli) == ("H100-80GB-HBM3", 81553, first.speed_milli)
-    assert (unknown.model, unknown.attributes["cudaComputeCapability"]) == ("Z900", "9.0.0")
+    assert str(first.attributes["uuid"]).startswith("GPU-")
+    assert (first.attributes["emulated"], first.attributes["simulated"]) == (False, True)
+    assert (first.speed_milli, second.speed_milli, alone.speed_milli) == (1000, 1000, 80)
+    assert (alone.model, alone.attributes["cudaComputeCapability"]) == ("T4", "7.5.0")
     assert [device.place.nvlink for device in found.devices] == ["local/0", "local/0", ""]
     assert [device.place.numa for device in found.devices] == [0, 1, 0]
-    assert all(device.mig is None for device in found.devices), "nothing here cuts real cards yet"
+    assert [device.mig.name if device.mig else "" for device in found.devices] == ["H100-80GB"] * 2 + [""]
+    assert all("Simulated" in str(device.attributes["productName"]) for device in found.devices)
 
 
-def test_without_cards_two_devices_are_emulated(machine: list[SimpleNamespace]) -> None:
-    machine.clear()
-    found = supply.detect("auto")
+def test_a_card_that_is_too_old_for_mps_has_all_shared_by_time_slices() -> None:
+    with cards_here("V100", "P100") as (_, here):
+        assert supply.of_machine(here).enforcement == "timeslice"
+
+
+def test_a_card_of_an_unknown_model_counts_as_the_slowest() -> None:
+    assert supply.speed_of("NVIDIA Z900") == min(SPEED_MILLI.values())
+
+
+def test_without_cards_two_devices_are_emulated() -> None:
+    with driver():
+        found = supply.detect("auto")
     assert found.emulated
+    assert found.machine is None
     assert [device.model for device in found.devices] == [MODELS["emulated"].name] * 2
+
+
+@pytest.mark.parametrize("gpus", ["simulated:1", "simulated:1:Abacus"])
+def test_cards_are_simulated_by_known_model(gpus: str) -> None:
+    with pytest.raises(Invalid, match="simulated by model, such as simulated:2:H100,1:A30"):
+        supply.detect(gpus)

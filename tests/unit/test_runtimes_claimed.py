@@ -78,12 +78,28 @@ def test_a_part_of_a_device_is_as_large_as_the_claim_consumes() -> None:
 
 
 def test_a_card_of_a_claim_is_the_only_one_inside() -> None:
-    shares = [{**each, "enforcement": "exclusive"} for each in LEASE]
+    shares = [
+        {**each, "enforcement": "exclusive", "uuid": f"GPU-{each['index']}",
+         "files": [f"/dev/nvidia{each['index']}"]}
+        for each in LEASE
+    ]  # fmt: skip
     source = EnvSource(pod("mine"), node(shares), lambda resource, name: held("gpu-3"))
     given = devices_of(source, source.pod["spec"]["containers"][0])
     assert given is not None
     assert "/dev/nvidia3" in given.devices and "/dev/nvidia0" not in given.devices
-    assert given.env["CUDA_VISIBLE_DEVICES"] == "0"
+    assert given.env["CUDA_VISIBLE_DEVICES"] == "GPU-3"
+
+
+def test_two_claims_for_parts_of_one_card_are_one_larger_part_of_it() -> None:
+    share = {**LEASE[0], "enforcement": "mps", "uuid": "GPU-0", "files": ["/dev/nvidia0"]}
+    parts = {
+        name: held("gpu-0", consumedCapacity={"milliGPU": "250", "memory": "4Gi"}) for name in ("one", "two")
+    }
+    given = env(pod("one", "two"), parts, node([share]))
+    assert given is not None
+    assert given["CUDA_VISIBLE_DEVICES"] == "GPU-0"
+    assert given["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "50"
+    assert given["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] == "0=8192M"
 
 
 def test_instances_are_found_by_the_names_that_slices_give_them() -> None:

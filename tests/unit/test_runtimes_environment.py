@@ -105,9 +105,35 @@ def test_emulated_devices_pass_no_files_and_hide_real_ones() -> None:
     assert found.env["WALRAS_MILLIGPU"] == "250" and found.env["CUDA_VISIBLE_DEVICES"] == ""
 
 
+THIRD = {
+    "device": "g2", "index": 2, "milliGPU": 250, "memoryMiB": 10240, "uuid": "GPU-3",
+    "files": ["/dev/nvidia2", "/dev/nvidiactl"],
+}  # fmt: skip
+
+
 def test_an_mps_share_of_the_third_card_is_the_only_card_inside() -> None:
-    found = gpu(node({"device": "g2", "index": 2, "milliGPU": 250, "memoryMiB": 10240, "enforcement": "mps"}))
-    assert "/dev/nvidia2" in found.devices and "/dev/nvidia0" not in found.devices
-    assert found.env["CUDA_VISIBLE_DEVICES"] == "0"
+    found = gpu(node({**THIRD, "enforcement": "mps"}), lambda uuid: (f"/run/{uuid}", f"/dev/shm/{uuid}"))
+    assert found.devices == ("/dev/nvidia2", "/dev/nvidiactl")
+    assert found.env["CUDA_VISIBLE_DEVICES"] == found.env["NVIDIA_VISIBLE_DEVICES"] == "GPU-3"
     assert found.env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "25"
     assert found.env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] == "0=10240M"
+    assert [(each.source, each.target) for each in found.mounts] == [
+        ("/run/GPU-3", found.env["CUDA_MPS_PIPE_DIRECTORY"]),
+        ("/dev/shm/GPU-3", "/dev/shm"),
+    ]
+
+
+def test_an_instance_is_named_and_has_its_own_device_files() -> None:
+    cap = "/dev/nvidia-caps/nvidia-cap12"
+    share = {**THIRD, "uuid": "MIG-1", "files": ["/dev/nvidia2", cap], "enforcement": "mig"}
+    found = gpu(node(share))
+    assert found.env["CUDA_VISIBLE_DEVICES"] == "MIG-1"
+    assert found.devices == ("/dev/nvidia2", cap)
+    assert "CUDA_MPS_PIPE_DIRECTORY" not in found.env and found.mounts == ()
+
+
+def test_two_cards_share_their_control_files() -> None:
+    other = {**THIRD, "uuid": "GPU-4", "files": ["/dev/nvidia3", "/dev/nvidiactl"]}
+    found = gpu(node(*({**each, "enforcement": "exclusive"} for each in (THIRD, other))))
+    assert found.devices == ("/dev/nvidia2", "/dev/nvidiactl", "/dev/nvidia3")
+    assert found.env["CUDA_VISIBLE_DEVICES"] == "GPU-3,GPU-4"

@@ -68,6 +68,9 @@ class Client:
     def post(self, path: str, body: Object, *, cluster: str = "") -> Object:
         return self._call("POST", path, cluster, json=body)
 
+    def put(self, path: str, body: Object, *, cluster: str = "") -> Object:
+        return self._call("PUT", path, cluster, json=body)
+
     def delete(self, path: str, *, cluster: str = "") -> Object:
         return self._call("DELETE", path, cluster)
 

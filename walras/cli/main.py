@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "explain": ("explain", "explain", "Say why a bid won or lost, and what would have won."),
     "cost": ("cost", "cost", "Show what was spent, by agent, pod or device."),
     "ledger": ("ledger", "ledger", "Show every account, its statement, and whether the books balance."),
+    "device": ("device", "device", "See which devices are on the market, and return those that failed."),
     "sim": ("sim", "sim", "Try policies on traces in virtual time, against those that people use."),
     "doctor": ("doctor", "doctor", "Say what this machine can enforce and what is missing."),
     "completion": ("shell", "completion", "Print the completion script of a shell."),

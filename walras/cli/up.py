@@ -75,8 +75,9 @@ def _domain(_: click.Context, __: click.Parameter, value: str) -> str:
     "--gpus",
     default="auto",
     show_default=True,
-    metavar="auto|emulated:N[:MODEL][,...]",
-    help="This machine's NVIDIA GPUs, or emulated ones if it has none; or N emulated ones of some models.",
+    metavar="auto|emulated:N[:MODEL][,...]|simulated:N:MODEL[,...]",
+    help="This machine's NVIDIA GPUs, or emulated ones if it has none; or N emulated ones of some models; or "
+    "a simulator of the driver with N cards, to try what is done with cards.",
 )
 @click.option(
     "--certificates",

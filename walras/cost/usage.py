@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from walras.core.errors import BadRequest
@@ -20,10 +20,16 @@ MIGRATIONS: Final = (
     "CREATE INDEX usage_by_agent ON usage (agent, minute_ms)",
     # The instance, where it was one of a device in MIG mode, such as 1g.10gb@4.
     "ALTER TABLE usage ADD COLUMN mig TEXT NOT NULL DEFAULT ''",
+    # What was done with the device, as far as its driver tells: 0 is nothing, or not told.
+    "ALTER TABLE usage ADD COLUMN busy_ms INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE usage ADD COLUMN memory_mib_ms INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE usage ADD COLUMN energy_mj INTEGER NOT NULL DEFAULT 0",
 )
-ADD: Final = """INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ADD: Final = """INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET milli_ms = milli_ms + excluded.milli_ms,
-        cpu_ms = cpu_ms + excluded.cpu_ms, micros = micros + excluded.micros"""
+        cpu_ms = cpu_ms + excluded.cpu_ms, micros = micros + excluded.micros,
+        busy_ms = busy_ms + excluded.busy_ms, memory_mib_ms = memory_mib_ms + excluded.memory_mib_ms,
+        energy_mj = energy_mj + excluded.energy_mj"""
 
 MINUTE_MS: Final = 60_000
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
@@ -33,6 +39,29 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "device": ("pool", "device", "mig"),
     "lease": ("agent", "namespace", "lease"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    """What a lease did with a device: time in which it computed, memory over time, energy; 0 where not told.
+
+    Busy time is of the whole device: 250 of it in a second is as much as a quarter of the device for it.
+    """
+
+    busy_ms: int = 0
+    memory_mib_ms: int = 0
+    energy_mj: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a lease used since it was last asked: CPU time of its pods, and of each device."""
+
+    cpu_ms: int = 0
+    gpus: Mapping[str, GpuUse] = field(default_factory=dict)
+
+
+NOTHING: Final = Used()
 
 
 class Database(Protocol):
@@ -65,7 +94,8 @@ def report(database: Database, *, by: str, since_ms: int = 0, agent: str = "") -
     columns = GROUPS[by]
     # The column names come from GROUPS, never from the request.
     sql = (
-        f"SELECT {', '.join(columns)}, SUM(milli_ms), SUM(cpu_ms), SUM(micros) FROM usage"  # noqa: S608
+        f"SELECT {', '.join(columns)}, SUM(milli_ms), SUM(cpu_ms), SUM(micros),"  # noqa: S608
+        " SUM(busy_ms), SUM(memory_mib_ms), SUM(energy_mj) FROM usage"
         f" WHERE minute_ms >= ?{' AND agent = ?' if agent else ''}"
         f" GROUP BY {', '.join(columns)} ORDER BY SUM(micros) DESC, {', '.join(columns)}"
     )
@@ -74,7 +104,7 @@ def report(database: Database, *, by: str, since_ms: int = 0, agent: str = "") -
     rows = []
     total = 0
     for row in found:
-        milli_ms, cpu_ms, micros = row[len(columns) :]
+        milli_ms, cpu_ms, micros, busy_ms, memory_mib_ms, energy_mj = row[len(columns) :]
         total += micros
         named = dict(zip(columns, row, strict=False))
         rows.append(
@@ -82,8 +112,19 @@ def report(database: Database, *, by: str, since_ms: int = 0, agent: str = "") -
                 **{name: value for name, value in named.items() if value or name != "mig"},
                 "gpuSeconds": round(milli_ms / WHOLE_GPU_MILLI / 1000, 3),
                 "cpuSeconds": round(cpu_ms / 1000, 3),
+                **_told(busy_ms, memory_mib_ms, energy_mj),
                 "charged": format_credits(micros),
                 "chargedMicros": micros,
             }
         )
     return Report(columns, tuple(rows), total)
+
+
+def _told(busy_ms: int, memory_mib_ms: int, energy_mj: int) -> dict[str, float]:
+    """What drivers told, where they told anything: emulated devices have none, and not all tell all."""
+    told = {
+        "gpuBusySeconds": round(busy_ms / 1000, 3),
+        "gpuMemoryGibHours": round(memory_mib_ms / 1024 / 3_600_000, 6),
+        "gpuWattHours": round(energy_mj / 3_600_000, 6),
+    }
+    return {name: value for name, value in told.items() if value}

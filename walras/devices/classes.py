@@ -15,6 +15,8 @@ from walras.devices.topology import Place
 
 SPEED_UNIT: Final = 1000  # of the H100 SXM
 SPEED_MAX: Final = 1_000_000
+# The attribute of a card that says what keeps parts of it apart.
+SHARING: Final = "sharing"
 
 # Defaults that a pool may override. How fast a device is depends on the work: each value lies about between
 # its ratios to the H100 SXM in dense 16-bit tensor throughput and in memory bandwidth (NVIDIA's data sheets),

@@ -12,7 +12,8 @@ from walras.core.clock import parse_rfc3339
 from walras.core.errors import Invalid
 from walras.core.money import WHOLE_GPU_MILLI, parse_credits
 from walras.core.quantity import parse_duration_ms, parse_mib
-from walras.devices.classes import speed_milli
+from walras.devices.arrangement import Technique
+from walras.devices.classes import SHARING, speed_milli
 from walras.devices.topology import Affinity
 from walras.exchange.selector import eligible
 from walras.kube.api import API
@@ -134,6 +135,7 @@ def _package(raw: Object, pool: Pool) -> Package:
     else:
         milli = WHOLE_GPU_MILLI if pool.whole else int(raw.get("milliGPU", WHOLE_GPU_MILLI))
         memory = parse_mib(raw["memory"]) if "memory" in raw and not pool.whole else 0
+        _check_parts(int(raw.get("devices", 1)), milli, pool)
     return Package(
         devices=int(raw.get("devices", 1)),
         milli_gpu=milli,
@@ -145,6 +147,16 @@ def _package(raw: Object, pool: Pool) -> Package:
         affinity=Affinity(raw.get("topology", Affinity.ANY)),
         mig_profile=profile,
     )
+
+
+def _check_parts(devices: int, milli: int, pool: Pool) -> None:
+    """Raises Invalid for parts of several devices where a program could reach only one of them."""
+    by_mps = any(device.attributes.get(SHARING) == Technique.MPS for device in pool.devices)
+    if devices > 1 and milli < WHOLE_GPU_MILLI and by_mps:
+        raise Invalid(
+            f"parts of {devices} devices are not sold here, where MPS keeps parts apart: ask for one part, "
+            "or for whole devices"
+        )
 
 
 def mig_share(profile: str, pool: Pool) -> int:

@@ -148,6 +148,13 @@ class Effects:
             and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
         ]
 
+    def had_node(self, holding: Holding, bid: Object) -> bool:
+        """Whether the lease's bid is of a pod that does not wait any more: it goes with its pod."""
+        if not bid["metadata"].get("ownerReferences"):
+            return False
+        pod = self._find(holding.agent, PODS, holding.namespace, holding.bid)
+        return pod is None or bool(pod["spec"].get("nodeName")) or "deletionTimestamp" in pod["metadata"]
+
     def node(self, holding: Holding) -> Object | None:
         return self._find(holding.agent, NODES, "", holding.node)
 

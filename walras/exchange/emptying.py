@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
 from walras.exchange.holding import Holding
@@ -17,6 +17,9 @@ class NodeRuntime(Protocol):
 
     def node_cpu_ms(self, cluster: str, node: str) -> int:
         """CPU time that the node's pods have used so far."""
+
+    def node_pids(self, cluster: str, node: str) -> Collection[int]:
+        """The processes of the node's pods, as this machine numbers them."""
 
 
 class Emptying:

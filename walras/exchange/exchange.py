@@ -24,6 +24,7 @@ from walras.exchange.carried import Shelf
 from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, POOLS, Bidder
 from walras.exchange.effects import Effects
 from walras.exchange.emptying import Emptying, NodeRuntime
+from walras.exchange.equipment import Equipment
 from walras.exchange.holding import LEASES, Holding
 from walras.exchange.nodes import NODES
 from walras.exchange.showing import Display
@@ -83,10 +84,13 @@ class Exchange:
         self._unsubscribe: list[Any] = []
         self._urgent = Urgent()
         self._emptying = Emptying(runtime, self._wake.set)
+        self.equipment = Equipment(api, supply, clock, runtime, lambda: self.holdings, self._wake.set)
         self._warming: Warming | None = None
         self._look: set[str] = set()
         self._agents_changed: set[str] = set()
         self._offered: set[tuple[str, str, str]] = set()
+        # Leases that the last step looked at and that had not begun.
+        self._waiting: set[str] = set()
         self._tick_at_ms = self._income_at_ms = self._status_at_ms = self._prune_at_ms = 0
         self.treasury: Treasury
         self.holdings: dict[str, Holding]
@@ -98,7 +102,13 @@ class Exchange:
         """Open, then tick until stopped. Raises StorageError."""
         await self.open()
         self._warming = Warming()
+        self.equipment.start()
         self._task = asyncio.create_task(self._run())
+
+    async def prepare(self) -> None:
+        """Have devices of leases that go on made ready before anything runs there. Raises StorageError."""
+        self._database.migrate("leases", effects.MIGRATIONS)
+        await self.equipment.resume(list(_stored(self._database).values()))
 
     async def open(self) -> None:
         """Read back what is stored and subscribe to demand. Raises StorageError."""
@@ -111,6 +121,7 @@ class Exchange:
         for holding in self.holdings.values():
             leasing.skip_gap(holding, now)
         self._unsubscribe = [
+            self.equipment.health.open(),
             self._api.subscribe(AGENTS, self._on_agent),
             self._api.subscribe(POOLS, self._on_pool),
             self._api.subscribe(BIDS, self._on_bid),
@@ -129,6 +140,7 @@ class Exchange:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._emptying.cancel()
+        await self.equipment.cancel()
         if self._warming is not None:
             await self._warming.cancel()
         fx = self._effects()
@@ -142,11 +154,7 @@ class Exchange:
         Everything is looked at and told again: what a lost step had dealt with is open once more.
         """
         self.treasury = Treasury(self._database)
-        self.holdings = {
-            holding.id: holding
-            for (body,) in self._database.query("SELECT body FROM leases")
-            for holding in (msgspec.json.decode(body, type=Holding),)
-        }
+        self.holdings = _stored(self._database)
         self._shelf = Shelf(self._database, DEFAULT_POOL)
         self.auctioneer.restore(self._shelf.read(), self.treasury, self._clock.now_ms())
         self._is_true = True
@@ -209,7 +217,8 @@ class Exchange:
         """End the leases of devices that this start found no more, or not as they were sold."""
         fx = self._effects()
         for holding in self.holdings.values():
-            if not self._supply.has(holding.shares):
+            as_sold = self._supply.enforcement_of(holding.shares) == holding.enforcement
+            if not self._supply.has(holding.shares) or not as_sold:
                 leasing.lose(fx, holding, now)
                 self._emptying.begin(holding)
         await fx.commit()
@@ -351,9 +360,10 @@ class Exchange:
     async def _step(self) -> None:
         now = self._clock.now_ms()
         fx = self._effects()
-        pool = current_pool(self._api, self._supply.devices)
+        pool = current_pool(self._api, self.equipment.offered())
         self._take_in_agents(fx, now)
         self._take_in_offers(fx)
+        self._take_in_devices(fx, now)
         self._end_what_is_over(fx, now)
         self._start_reserved(fx, pool, now)
         for _ in range(URGENT_A_STEP):
@@ -377,6 +387,12 @@ class Exchange:
             self._status_at_ms = now + STATUS_PERIOD_MS
             self._display.refresh(fx, pool, self.auctioneer.prices, now)
         await fx.commit()
+        if self._supply.machine is not None and any(
+            holding.phase == "Reserved" and holding.id not in self._waiting
+            for holding in self.holdings.values()
+        ):
+            # What was granted just now may have its cards ready already.
+            self._wake.set()
 
     # What is asked of it
 
@@ -388,7 +404,7 @@ class Exchange:
         self._check_true()
         if cluster not in self.treasury.budgets:
             raise ServiceUnavailable(f'the account of agent "{cluster}" is not open yet', retry_after_s=1)
-        pool = current_pool(self._api, self._supply.devices)
+        pool = current_pool(self._api, self.equipment.offered())
         return self.auctioneer.ask(self._effects(), pool, cluster, bid, self._clock.now_ms())
 
     def _check_true(self) -> None:
@@ -466,13 +482,18 @@ class Exchange:
             holding = self.holdings.get(identity)
             if holding is None:
                 continue
-            if error is not None:
+            if error is not None and self._supply.machine is None:
                 _log.error("a node could not be stopped; trying again", node=holding.node, error=str(error))
                 holding.drains_at_ms = now + RETRY_MS
                 continue
-            leasing.end(fx, holding, now, self._emptying.cpu_since(holding))
+            if error is not None:
+                # The card is not sold until it is empty; nobody waits or pays for that.
+                _log.error("a node could not be stopped", node=holding.node, error=str(error))
+                self.equipment.stuck(fx, holding, error, now)
+            leasing.end(fx, holding, now, self._used(holding))
             del self.holdings[identity]
             self._emptying.forget(holding)
+            self.equipment.ended()
             self._requeue_bid(fx, holding)
 
     def _is_done(self, fx: Effects, holding: Holding) -> bool:
@@ -481,25 +502,52 @@ class Exchange:
         return holding.phase == "Draining" or bid is None or bid.get("status", {}).get("phase") == "Ended"
 
     def _requeue_bid(self, fx: Effects, holding: Holding) -> None:
-        """An agent's own bid whose lease was displaced is pending again; a pod's bid goes with its pod."""
+        """A bid whose lease was displaced is pending again, unless it is that of a pod which had its node."""
         bid = fx.bid(holding)
         if bid is None or bid.get("status", {}).get("lease") != holding.name:
             return
-        if bid["status"].get("phase") == "Displaced" and not bid["metadata"].get("ownerReferences"):
+        if bid["status"].get("phase") == "Displaced" and not fx.had_node(holding, bid):
             fx.set_bid(holding.agent, holding.namespace, holding.bid, phase="Pending", lease=None)
 
     def _start_reserved(self, fx: Effects, pool: Pool, now: int) -> None:
         waiting = [holding for holding in self.holdings.values() if holding.phase == "Reserved"]
+        self._waiting = {holding.id for holding in waiting}
+        coming = []
         for holding in sorted(waiting, key=lambda holding: (holding.start_ms, holding.id)):
             if holding.id in self._emptying:
                 continue
-            if startable(holding.as_market(0), fx.market_leases(), pool.devices):
-                leasing.activate(fx, holding, self._supply, now)
+            if not startable(holding.as_market(0), fx.market_leases(), pool.devices):
+                continue
+            if self.equipment.is_ready(holding):
+                access = self.equipment.access(holding)
+                self.equipment.began(holding, leasing.activate(fx, holding, self._supply, now, access))
+            else:
+                coming.append(holding)
+        running = [holding for holding in self.holdings.values() if holding.phase != "Reserved"]
+        self.equipment.want([*running, *coming])
+
+    def _take_in_devices(self, fx: Effects, now: int) -> None:
+        """End the leases of devices that failed or were taken off the market."""
+        for holding, reason, message in self.equipment.take_in(fx, now):
+            ending = holding.phase == "Draining" and holding.drains_at_ms <= now
+            if not ending and holding.id not in self._emptying:
+                leasing.lose(fx, holding, now, reason, message, self._used(holding))
+                self._emptying.begin(holding)
 
     def _settle_all(self, fx: Effects, now: int) -> None:
         for holding in self.holdings.values():
             if holding.phase != "Reserved":
-                leasing.settle(fx, holding, now, self._emptying.cpu_since(holding))
+                leasing.settle(fx, holding, now, self._used(holding))
+
+    def _used(self, holding: Holding) -> usage.Used:
+        return self.equipment.used(holding, self._emptying.cpu_since(holding))
+
+
+def _stored(database: Database) -> dict[str, Holding]:
+    """The leases that there are, by id."""
+    rows = database.query("SELECT body FROM leases")
+    found = (msgspec.json.decode(body, type=Holding) for (body,) in rows)
+    return {holding.id: holding for holding in found}
 
 
 def _mark_ended(lease: Object) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from walras.core.clock import Ids, parse_rfc3339, rfc3339
 from walras.core.money import charge, format_credits, parse_credits, split
 from walras.core.quantity import format_duration
-from walras.cost.usage import MINUTE_MS
+from walras.cost.usage import MINUTE_MS, NOTHING, GpuUse, Used
 from walras.exchange.demand import PODS
 from walras.exchange.effects import Effects
 from walras.exchange.holding import BID_LABEL, LEASES, Holding, Term
@@ -19,11 +19,14 @@ from walras.exchange.treasury import account_of, revenue_of
 from walras.kube.policy import SLICES
 from walras.kube.record import Object
 from walras.market.types import Award, Bid
+from walras.runtimes.gpus.machine import Access
 
 # How long after the end of its term a hold that no lease names any more gives itself back.
 HOLD_GRACE_MS: Final = 600_000
 # How long an ended lease can be looked at.
 ENDED_KEPT_MS: Final = 600_000
+# Why a lease ends whose device is not there any more.
+GONE: Final = "DeviceGone"
 
 
 def grant(
@@ -76,9 +79,10 @@ def grant(
         lease=holding.name,
         explanation=None,
     )
-    if award.starts_now:
+    if award.starts_now and supply.machine is None:
         activate(fx, holding, supply, now_ms)
     else:
+        # It starts when its devices are free and are what it needs.
         fx.keep(holding)
     fx.tell_bidder(
         bid.agent,
@@ -90,15 +94,18 @@ def grant(
     return holding
 
 
-def activate(fx: Effects, holding: Holding, supply: Supply, now_ms: int) -> None:
-    """Stage the start of a lease whose capacity is free: its term begins now, its Node appears."""
+def activate(
+    fx: Effects, holding: Holding, supply: Supply, now_ms: int, access: Sequence[Access] = ()
+) -> Object:
+    """Stage the start of a lease whose capacity is free: its term begins now; returns its Node."""
     holding.phase = "Active"
     holding.start_ms = holding.term_start_ms = holding.metered_until_ms = now_ms
     holding.end_ms = now_ms + holding.term_ms
-    node = fx.tx.create(holding.agent, NODES, lease_node(holding, supply, now_ms))
+    node = fx.tx.create(holding.agent, NODES, lease_node(holding, supply, now_ms, access))
     publish(fx, holding, supply, node)
     fx.project(holding)
     fx.keep(holding)
+    return node
 
 
 def publish(fx: Effects, holding: Holding, supply: Supply, node: Object) -> None:
@@ -121,7 +128,7 @@ def renew(fx: Effects, holding: Holding, price_micros: int, end_ms: int, now_ms:
     """Stage another term at a new price, with its own money on hold; the old price stays to the old end."""
     holding.terms += 1
     term = Term(f"lease:{holding.id}:{holding.terms}", price_micros, max(holding.end_ms, now_ms))
-    settle(fx, holding, now_ms, cpu_ms=0)
+    settle(fx, holding, now_ms)
     is_over = holding.end_ms < now_ms
     holding.following, holding.end_ms = (*holding.following, term), end_ms
     fx.treasury.hold(
@@ -176,20 +183,30 @@ def warn(fx: Effects, holding: Holding, drains_at_ms: int, reason: str, message:
     fx.keep(holding)
 
 
-def lose(fx: Effects, holding: Holding, now_ms: int) -> None:
-    """Stage the end of a lease whose devices are gone, at once; one that had not begun was never served."""
-    message = "a device of this lease is no longer there, or not as it was sold"
+def lose(
+    fx: Effects, holding: Holding, now_ms: int, reason: str = GONE, message: str = "", used: Used = NOTHING
+) -> None:
+    """Stage the end of a lease whose devices are gone, at once; one that had not begun was never served.
+
+    Nothing is charged from now on, however long it takes to end what runs there.
+    """
+    message = message or "a device of this lease is no longer there, or not as it was sold"
     if holding.phase == "Reserved":
         fx.set_bid(holding.agent, holding.namespace, holding.bid, phase="Displaced")
-        fx.tell(holding.agent, fx.bid(holding), "DeviceGone", message, warn=True)
-    else:
-        warn(fx, holding, now_ms, "DeviceGone", message, now_ms)
+        fx.tell(holding.agent, fx.bid(holding), reason, message, warn=True)
+        return
+    settle(fx, holding, now_ms, used)
+    for term in holding.following:
+        fx.treasury.release(term.hold, now_ms)
+    holding.following = ()
+    holding.end_ms = max(holding.term_start_ms, min(holding.end_ms, now_ms))
+    warn(fx, holding, now_ms, reason, message, now_ms)
 
 
-def end(fx: Effects, holding: Holding, now_ms: int, cpu_ms: int) -> None:
+def end(fx: Effects, holding: Holding, now_ms: int, used: Used = NOTHING) -> None:
     """Stage the end of a lease whose processes are gone: last settlement, unused money back, Node away."""
     if holding.phase != "Reserved":
-        settle(fx, holding, now_ms, cpu_ms)
+        settle(fx, holding, now_ms, used)
     for hold in holding.holds:
         fx.treasury.release(hold, now_ms)
     holding.phase = "Ended"
@@ -232,18 +249,18 @@ def prune(fx: Effects, now_ms: int) -> None:
             fx.delete(cluster, LEASES, metadata["namespace"], metadata["name"])
 
 
-def settle(fx: Effects, holding: Holding, now_ms: int, cpu_ms: int) -> int:
+def settle(fx: Effects, holding: Holding, now_ms: int, used: Used = NOTHING) -> int:
     """Stage payment for the time since the last reading, each term at its own price; returns the micros.
 
     Never beyond the lease's end.
     """
     paid = 0
     while holding.following and now_ms >= holding.term_end_ms:
-        paid += _settle_term(fx, holding, holding.term_end_ms, cpu_ms)
-        cpu_ms = 0
+        paid += _settle_term(fx, holding, holding.term_end_ms, used)
+        used = NOTHING
         _go_on(fx, holding, now_ms)
         fx.project(holding)
-    return paid + _settle_term(fx, holding, now_ms, cpu_ms)
+    return paid + _settle_term(fx, holding, now_ms, used)
 
 
 def _go_on(fx: Effects, holding: Holding, now_ms: int) -> None:
@@ -251,7 +268,7 @@ def _go_on(fx: Effects, holding: Holding, now_ms: int) -> None:
     holding.next_term()
 
 
-def _settle_term(fx: Effects, holding: Holding, now_ms: int, cpu_ms: int) -> int:
+def _settle_term(fx: Effects, holding: Holding, now_ms: int, used: Used) -> int:
     until_ms = min(now_ms, holding.term_end_ms)
     elapsed_ms = until_ms - holding.metered_until_ms
     if elapsed_ms <= 0:
@@ -267,8 +284,9 @@ def _settle_term(fx: Effects, holding: Holding, now_ms: int, cpu_ms: int) -> int
         holding.pod = pods[0]["metadata"]["name"]
     namespace = pods[0]["metadata"]["namespace"] if pods else holding.namespace
     weights = [share.milli for share in holding.shares]
-    parts = zip(holding.shares, split(due, weights), split(cpu_ms, weights), strict=True)
+    parts = zip(holding.shares, split(due, weights), split(used.cpu_ms, weights), strict=True)
     for share, micros, cpu in parts:
+        gpu = used.gpus.get(share.device, GpuUse())
         fx.use(
             holding.metered_until_ms // MINUTE_MS * MINUTE_MS,
             holding.agent,
@@ -282,6 +300,9 @@ def _settle_term(fx: Effects, holding: Holding, now_ms: int, cpu_ms: int) -> int
             cpu,
             micros,
             str(share.mig or ""),
+            gpu.busy_ms,
+            gpu.memory_mib_ms,
+            gpu.energy_mj,
         )
     holding.metered_until_ms = until_ms
     fx.keep(holding)

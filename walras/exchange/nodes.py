@@ -18,6 +18,7 @@ from walras.exchange.holding import BID_LABEL, LEASE_LABEL, Holding
 from walras.exchange.supply import Supply
 from walras.kube.record import Object
 from walras.market.types import Device, Share
+from walras.runtimes.gpus.machine import Access
 
 NODES: Final = "nodes"
 DEVICES_ANNOTATION: Final = "walras.dev/devices"
@@ -30,17 +31,15 @@ def cpu_milli(holding: Holding, supply: Supply) -> int:
     return max(1, supply.cpu_milli_per_device * holding.milli // WHOLE_GPU_MILLI)
 
 
-def lease_node(holding: Holding, supply: Supply, now_ms: int) -> Object:
-    """The Node for a lease that begins now."""
+def device_rows(holding: Holding, supply: Supply, access: Sequence[Access] = ()) -> str:
+    """The annotation from which the runtime tells what programs on the node are given.
+
+    `access` is what each share's card or instance is called and reached by; emulated devices have none.
+    """
     by_id = {device.id: device for device in supply.devices}
-    capacity = {
-        "cpu": f"{cpu_milli(holding, supply)}m",
-        "memory": f"{max(64, supply.memory_mib_per_device * holding.milli // WHOLE_GPU_MILLI)}Mi",
-        "pods": str(PODS_PER_LEASE),
-        **_gpu_capacity(holding.shares),
-    }
-    devices = [
-        {
+    rows = []
+    for at, share in enumerate(holding.shares):
+        row: Object = {
             "device": share.device,
             "index": by_id[share.device].index,
             "milliGPU": share.milli,
@@ -48,8 +47,21 @@ def lease_node(holding: Holding, supply: Supply, now_ms: int) -> Object:
             **({"mig": str(share.mig)} if share.mig else {}),
             "enforcement": holding.enforcement,
         }
-        for share in holding.shares
-    ]
+        if access:
+            row |= {"uuid": access[at].uuid, "files": list(access[at].files)}
+        rows.append(row)
+    return msgspec.json.encode(rows).decode()
+
+
+def lease_node(holding: Holding, supply: Supply, now_ms: int, access: Sequence[Access] = ()) -> Object:
+    """The Node for a lease that begins now; see `device_rows`."""
+    by_id = {device.id: device for device in supply.devices}
+    capacity = {
+        "cpu": f"{cpu_milli(holding, supply)}m",
+        "memory": f"{max(64, supply.memory_mib_per_device * holding.milli // WHOLE_GPU_MILLI)}Mi",
+        "pods": str(PODS_PER_LEASE),
+        **_gpu_capacity(holding.shares),
+    }
     product = str(by_id[holding.shares[0].device].attributes.get("productName", ""))
     now = rfc3339(now_ms)
     return {
@@ -68,7 +80,7 @@ def lease_node(holding: Holding, supply: Supply, now_ms: int) -> Object:
                 "nvidia.com/gpu.product": product.replace(" ", "-"),
             },
             "annotations": {
-                DEVICES_ANNOTATION: msgspec.json.encode(devices).decode(),
+                DEVICES_ANNOTATION: device_rows(holding, supply, access),
                 "walras.dev/lease-namespace": holding.namespace,
             },
         },

@@ -235,3 +235,6 @@ class Runtime(PodRuntime, Protocol):
 
     def cpu_ms(self, cluster: str, node: str) -> int:
         """CPU time that the node's pods have used so far; never falls while the node exists."""
+
+    def pids(self, cluster: str, node: str) -> list[int]:
+        """The processes of the node's pods, as this machine numbers them; none for a node that is unknown."""

@@ -9,17 +9,26 @@ from walras.core.errors import WalrasError
 from walras.core.quantity import parse_quantity
 from walras.devices.classes import slice_names
 from walras.devices.models import DOMAIN
-from walras.runtimes.environment import ConfigError, EnvSource, Gpu, Object, gpu, gpu_of, lease_shares
+from walras.runtimes.environment import (
+    ConfigError,
+    Directories,
+    EnvSource,
+    Gpu,
+    Object,
+    gpu,
+    gpu_of,
+    lease_shares,
+)  # fmt: skip
 from walras.tenants.claims.pod import RESOURCE_CLAIMS, claim_names, is_reserved
 from walras.tenants.claims.result import results_of
 
 _MIB: Final = 2**20
 
 
-def devices_of(source: EnvSource, container: Object) -> Gpu | None:
+def devices_of(source: EnvSource, container: Object, mps: Directories | None = None) -> Gpu | None:
     """None where it asks for none. Raises ConfigError until the pod's claims are there for it."""
     if not source.pod["spec"].get("resourceClaims"):
-        return gpu(source.node) if _asks_for_gpu(container) else None
+        return gpu(source.node, mps) if _asks_for_gpu(container) else None
     claims = {name: _claim(source, claim) for name, claim in claim_names(source.pod)}
     shares = [
         share
@@ -27,7 +36,7 @@ def devices_of(source: EnvSource, container: Object) -> Gpu | None:
         if each["name"] in claims
         for share in _given(source.node, claims[each["name"]], each.get("request", ""))
     ]
-    return gpu_of(shares) if shares else None
+    return gpu_of(shares, mps) if shares else None
 
 
 def _claim(source: EnvSource, name: str | None) -> Object:

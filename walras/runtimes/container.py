@@ -199,7 +199,7 @@ class ContainerLoop:
     def _spec(self, traits: Traits, image_id: str) -> ContainerSpec:
         worker, container = self._worker, self._container
         source = EnvSource(worker.pod, worker.node, worker.lookup)
-        devices = devices_of(source, container)
+        devices = devices_of(source, container, self._services.mps)
         env = environment(source, container, {**traits.env, **(devices.env if devices else {})})
         given, has_images = str(container.get("workingDir") or ""), traits.images is not None
         directory = posixpath.normpath("/" + given.lstrip("/")) if given or not has_images else ""
@@ -211,9 +211,13 @@ class ContainerLoop:
             args=command(container.get("args"), env),
             image=self._record.image,
             image_id=image_id,
-            env=env,
+            # What a lease has of a device is not for its pods to say.
+            env={**env, **(devices.env if devices else {})},
             working_dir=directory,
-            mounts=mounts(container, self._volumes, env, whole=has_images),
+            mounts=(
+                *mounts(container, self._volumes, env, whole=has_images),
+                *(devices.mounts if devices else ()),
+            ),
             volumes=tuple(
                 Mount(str(each.path), name, not each.writable) for name, each in self._volumes.items()
             ),

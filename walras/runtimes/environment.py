@@ -13,6 +13,7 @@ import msgspec
 
 from walras.core.errors import BadRequest, WalrasError
 from walras.core.quantity import parse_milli, parse_quantity
+from walras.runtimes.base import Mount
 
 Object = Mapping[str, Any]
 # (resource key, name) of an object in the pod's namespace, None when there is none.
@@ -20,6 +21,8 @@ Lookup = Callable[[str, str], Object | None]
 
 DEVICES_ANNOTATION: Final = "walras.dev/devices"
 HOST_IP: Final = "127.0.0.1"
+# Where a container finds the MPS daemon of its card.
+MPS_PIPE: Final = "/run/nvidia-mps"
 _REFERENCE: Final = re.compile(r"\$(?:\$|\(([^()$]*)\))")
 _KEYED: Final = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
 
@@ -186,10 +189,15 @@ def _text(value: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """What a lease's devices mean for a container: variables and device files."""
+    """What a lease's devices mean for a container: variables, device files, directories of MPS."""
 
     env: Mapping[str, str]
     devices: tuple[str, ...]
+    mounts: tuple[Mount, ...] = ()
+
+
+# Of a card's MPS daemon, by its UUID: where its pipes are, and the shared memory that goes with it.
+Directories = Callable[[str], tuple[str, str]]
 
 
 def lease_shares(node: Object) -> list[dict[str, Any]]:
@@ -202,31 +210,35 @@ def lease_shares(node: Object) -> list[dict[str, Any]]:
     return [each for each in shares if isinstance(each, dict)]
 
 
-def gpu(node: Object) -> Gpu:
-    """From the node's annotation; nothing for a node without devices or with ones that are emulated."""
-    return gpu_of(lease_shares(node))
+def gpu(node: Object, mps: Directories | None = None) -> Gpu:
+    """From the node's annotation; nothing for a node without devices, no card for ones that are emulated."""
+    return gpu_of(lease_shares(node), mps)
 
 
-def gpu_of(shares: Sequence[dict[str, Any]]) -> Gpu:
+def gpu_of(shares: Sequence[dict[str, Any]], mps: Directories | None = None) -> Gpu:
     """The same of some shares."""
     if not shares:
         return Gpu({}, ())
     milli = sum(int(each.get("milliGPU", 0)) for each in shares)
+    memory_mib = sum(int(each.get("memoryMiB", 0)) for each in shares)
     env = {
-        "WALRAS_DEVICES": ",".join(str(each.get("device", "")) for each in shares),
+        "WALRAS_DEVICES": ",".join(dict.fromkeys(str(each.get("device", "")) for each in shares)),
         "WALRAS_MILLIGPU": str(milli),
-        "WALRAS_GPU_MEMORY_MIB": str(sum(int(each.get("memoryMiB", 0)) for each in shares)),
+        "WALRAS_GPU_MEMORY_MIB": str(memory_mib),
     }
     if any(each.get("enforcement") == "emulated" for each in shares):
         return Gpu({**env, "CUDA_VISIBLE_DEVICES": ""}, ())
-    # Only these devices' files are there, so CUDA counts them from 0; NVIDIA's tools count as the host does.
-    indices = [str(each.get("index", 0)) for each in shares]
-    env["NVIDIA_VISIBLE_DEVICES"] = ",".join(indices)
-    env["CUDA_VISIBLE_DEVICES"] = ",".join(str(i) for i in range(len(shares)))
-    if all(each.get("enforcement") == "mps" for each in shares):
-        share = min(int(each.get("milliGPU", 0)) for each in shares)
-        env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = str(max(1, share // 10))
-        limits = [f"{i}={int(each.get('memoryMiB', 0))}M" for i, each in enumerate(shares)]
-        env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = ",".join(limits)
-    control = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
-    return Gpu(env, (*(f"/dev/nvidia{index}" for index in indices), *control))
+    # CUDA and NVIDIA's tools know a card, and an instance of one, by the same name whatever else is there.
+    uuids = list(dict.fromkeys(str(each.get("uuid", "")) for each in shares))
+    env |= {"NVIDIA_VISIBLE_DEVICES": ",".join(uuids), "CUDA_VISIBLE_DEVICES": ",".join(uuids)}
+    files = tuple(dict.fromkeys(str(file) for each in shares for file in each.get("files") or ()))
+    if not all(each.get("enforcement") == "mps" for each in shares):
+        return Gpu(env, files)
+    # A program speaks to one daemon, so parts of several devices are not sold under MPS.
+    env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = str(max(1, milli // 10))
+    env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = f"0={memory_mib}M"
+    env["CUDA_MPS_PIPE_DIRECTORY"] = MPS_PIPE
+    if mps is None:
+        return Gpu(env, files)
+    pipe, shm = mps(uuids[0])
+    return Gpu(env, files, (Mount(pipe, MPS_PIPE), Mount(shm, "/dev/shm")))  # noqa: S108

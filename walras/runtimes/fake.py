@@ -132,6 +132,10 @@ class FakeRuntime:
     def cpu_ms(self, cluster: str, node: str) -> int:
         return self.used_ms.get((cluster, node), 0)
 
+    def pids(self, cluster: str, node: str) -> list[int]:
+        del cluster, node
+        return []
+
     async def start(self, spec: ContainerSpec, output: Output, pod_limits: Limits) -> FakeProcess:
         del pod_limits
         if not spec.command and self._images is None:

@@ -17,6 +17,7 @@ from walras.kube.api import API, Change
 from walras.kube.serve.ports import Wish
 from walras.runtimes.admission import node_limits
 from walras.runtimes.base import Process, Runtime, Session
+from walras.runtimes.environment import Directories
 from walras.runtimes.logs import LogStore, Query
 from walras.runtimes.podworker import PodWorker
 from walras.runtimes.sandbox import uid_of
@@ -43,12 +44,15 @@ class Kubelet:
         data_dir: Path,
         *,
         accounts: Accounts | None = None,
+        mps: Directories | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._api, self._runtime, self._clock = api, runtime, clock
         logs = LogStore(data_dir / "agents", clock)
         places = Places(data_dir, self._owner_of)
-        self._services = Services(api, runtime, clock, recorder, logs, places, Configs(api), sleep, accounts)
+        self._services = Services(
+            api, runtime, clock, recorder, logs, places, Configs(api), sleep, accounts, mps
+        )
         self._workers: dict[tuple[str, str], PodWorker] = {}
         # Nodes whose end was asked for: nothing starts there again, until one of that name is made anew.
         self._closed: set[tuple[str, str]] = set()
@@ -100,6 +104,10 @@ class Kubelet:
     def node_cpu_ms(self, cluster: str, node: str) -> int:
         """CPU time, in milliseconds, that the node's pods have used so far."""
         return self._runtime.cpu_ms(cluster, node)
+
+    def node_pids(self, cluster: str, node: str) -> list[int]:
+        """The processes of the node's pods, as this machine numbers them."""
+        return self._runtime.pids(cluster, node)
 
     # What changes
 

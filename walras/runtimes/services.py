@@ -15,7 +15,7 @@ from walras.kube.admission.small import RUNTIME_CLASSES
 from walras.kube.api import API
 from walras.kube.objects import ACCOUNTS
 from walras.runtimes.base import Runtime
-from walras.runtimes.environment import ConfigError
+from walras.runtimes.environment import ConfigError, Directories
 from walras.runtimes.logs import LogStore
 from walras.runtimes.volumes import CLAIMS, Places
 from walras.tenants.claims.pod import RESOURCE_CLAIMS
@@ -74,6 +74,8 @@ class Services:
     configs: Configs
     sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep)
     accounts: Accounts | None = None
+    # Of a card's MPS daemon: its pipes, and the shared memory that goes with it.
+    mps: Directories | None = None
 
     def token(self, cluster: str, pod: Object, audience: str, lifetime_s: int) -> str:
         """A token of the pod's service account, void without the pod. Raises ConfigError."""

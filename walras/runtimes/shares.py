@@ -172,6 +172,15 @@ class Shares:
             return used_ns // 1_000_000
         return found.uncounted_cpu_ns() // 1_000_000
 
+    def pids(self, cluster: str, node: str) -> list[int]:
+        """See base.Runtime."""
+        found = self._nodes.get((cluster, node))
+        if found is None:
+            return []
+        if self.groups is not None:
+            return self.groups.pids(found.path)
+        return [pid for each in found.members for pid in each.pids()]
+
 
 class Sharing:
     """What a runtime is, of base.Runtime, by the shares that it stands on."""
@@ -191,3 +200,6 @@ class Sharing:
 
     def cpu_ms(self, cluster: str, node: str) -> int:
         return self.shares.cpu_ms(cluster, node)
+
+    def pids(self, cluster: str, node: str) -> list[int]:
+        return self.shares.pids(cluster, node)

@@ -17,7 +17,7 @@ from walras.core.errors import Invalid, StorageError
 from walras.exchange import supply
 from walras.exchange.demand import FLEET
 from walras.exchange.exchange import Exchange
-from walras.exchange.slices import resource_slices
+from walras.exchange.health import publish
 from walras.exchange.views import Views
 from walras.functions.functions import Functions
 from walras.functions.hosts import Domain
@@ -40,7 +40,6 @@ from walras.tenants.quota import object_quota
 from walras.tenants.tokens import kubeconfig
 
 OPERATOR_KUBECONFIG: Final = "operator.kubeconfig"
-RESOURCE_SLICES: Final = "resourceslices.resource.k8s.io"
 # How long running pods get to checkpoint when the server is told to stop.
 DRAIN_S: Final = 5.0
 
@@ -85,9 +84,11 @@ async def serve(options: Options, ready: Callable[[Ready], None], stop: asyncio.
     """Run until `stop` is set, then drain. Raises WalrasError for what the user can mend: a port or data
     folder in use, a full disk, devices that cannot be had."""
     log.configure()
-    found = supply.detect(options.gpus)
+    found = supply.detect(options.gpus, data=options.data)
     port = _free_port(options.host, options.port)
     async with AsyncExitStack() as stack:
+        if found.machine is not None:
+            stack.callback(found.machine.close)
         try:
             ready(await _start(options, port, found, stack))
         except OSError as error:
@@ -130,7 +131,15 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     )
     await stack.enter_async_context(_running(planes))
     operator_file = _write_kubeconfig(options.data, url, certificates.ca_pem, planes.operator_token)
-    kubelet = Kubelet(api, runtime, clock, planes.recorder, options.data, accounts=planes.accounts)
+    kubelet = Kubelet(
+        api,
+        runtime,
+        clock,
+        planes.recorder,
+        options.data,
+        accounts=planes.accounts,
+        mps=found.machine.mps_directories if found.machine is not None else None,
+    )
     exchange = Exchange(
         api,
         store,
@@ -154,7 +163,8 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         partial(_identify, credentials),
     )
     await stack.enter_async_context(_running(functions))
-    await _publish_supply(api, found)
+    await publish(api, found)
+    await exchange.prepare()
     await kubelet.start()
     stack.push_async_callback(kubelet.stop, DRAIN_S)
     await stack.enter_async_context(_running(exchange))
@@ -220,25 +230,6 @@ async def _running(part: Any) -> AsyncIterator[None]:
         yield
     finally:
         await part.stop()
-
-
-async def _publish_supply(api: API, found: supply.Supply) -> None:
-    """The devices as ResourceSlices of the fleet, as they are at this start."""
-    wanted = {each["metadata"]["name"]: each for each in resource_slices(found)}
-    (pool,) = {each["spec"]["pool"]["name"] for each in wanted.values()}
-    for stored in api.list(FLEET, RESOURCE_SLICES):
-        name = stored["metadata"]["name"]
-        if name in wanted:
-            spec = wanted.pop(name)["spec"]
-            await api.edit(FLEET, RESOURCE_SLICES, "", name, partial(_set_spec, spec))
-        elif stored["spec"]["pool"]["name"] == pool:
-            await api.delete(FLEET, RESOURCE_SLICES, "", name)
-    for each in wanted.values():
-        await api.create(FLEET, RESOURCE_SLICES, each)
-
-
-def _set_spec(spec: dict[str, Any], stored: dict[str, Any]) -> None:
-    stored["spec"] = spec
 
 
 def _write_kubeconfig(data: Path, url: str, ca_pem: str, token: str) -> Path:
