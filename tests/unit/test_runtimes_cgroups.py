@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from walras.core.errors import InternalError
 from walras.runtimes.base import Limits
-from walras.runtimes.cgroups import bandwidth, group_name
+from walras.runtimes.cgroups import GroupPath, bandwidth, empty, group_name
 from walras.runtimes.cgroups_detect import Hierarchy, detect, hierarchies
 from walras.runtimes.cgroups_v1 import GroupsV1
 from walras.runtimes.cgroups_v2 import GroupsV2
@@ -30,6 +32,26 @@ def test_a_share_has_the_shortest_period_that_the_kernel_allows(
 ) -> None:
     share = bandwidth(milli)
     assert (share.quota_us, share.period_us) == (quota_us, period_us)
+
+
+class Undying:
+    """A group whose one process no signal reaches, as one that hangs in a driver."""
+
+    def __init__(self) -> None:
+        self.kills = 0
+
+    def pids(self, path: GroupPath) -> list[int]:
+        return [7] if path else []
+
+    def kill(self, path: GroupPath) -> None:
+        self.kills += len(path)
+
+
+def test_who_waits_for_a_process_that_cannot_die_is_told_so_in_the_end() -> None:
+    group = Undying()
+    with pytest.raises(InternalError, match=r"processes \[7\] of node do not die"):
+        asyncio.run(empty(group, ("node",), within_s=0.0))  # type: ignore[arg-type]
+    assert group.kills > 1
 
 
 def test_no_name_can_be_that_of_a_control_file_or_too_long() -> None:

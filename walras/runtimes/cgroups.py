@@ -86,8 +86,8 @@ def group_name(kind: str, name: str) -> str:
     return text.replace("/", "_")
 
 
-async def kill_all(groups: Groups, path: GroupPath, *, within_s: float = 30.0) -> None:
-    """Kills until the group is empty, then removes it. Raises InternalError when a process cannot die."""
+async def empty(groups: Groups, path: GroupPath, *, within_s: float = 30.0) -> None:
+    """Kills until the group is empty. Raises InternalError when a process cannot die."""
     pause, waited = 0.001, 0.0
     while groups.pids(path):
         groups.kill(path)
@@ -96,6 +96,11 @@ async def kill_all(groups: Groups, path: GroupPath, *, within_s: float = 30.0) -
         await asyncio.sleep(pause)
         waited += pause
         pause = min(pause * 2, 0.05)
+
+
+async def kill_all(groups: Groups, path: GroupPath, *, within_s: float = 30.0) -> None:
+    """Kills until the group is empty, then removes it. Raises InternalError when a process cannot die."""
+    await empty(groups, path, within_s=within_s)
     # The kernel lets go of a group a moment after its last process.
     for _ in range(50):
         try:

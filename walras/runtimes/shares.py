@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import structlog
 
 from walras.runtimes.base import Limits, PodRef
-from walras.runtimes.cgroups import GroupPath, Groups, group_name, kill_all
+from walras.runtimes.cgroups import GroupPath, Groups, empty, group_name, kill_all
 from walras.runtimes.cgroups_detect import Detected, detect
 from walras.runtimes.throttle import Throttle
 
@@ -146,9 +146,7 @@ class Shares:
         if found is None:
             return
         if self.groups is not None:
-            while self.groups.pids(found.path):
-                self.groups.kill(found.path)
-                await asyncio.sleep(0.001)
+            await empty(self.groups, found.path)
         await asyncio.gather(*(each.kill() for each in list(found.members)))
         if self._nodes.get((cluster, node)) is not found:
             return
