@@ -174,7 +174,7 @@ def test_a_function_goes_to_zero_with_its_lease_and_the_next_request_is_held_and
 
 
 def test_requests_at_once_make_more_instances_and_fewer_again(live: Live, agent: Path) -> None:
-    made = function(target="1", target_utilization_percentage="100", max_scale="4")
+    made = function(target="1", target_utilization_percentage="100", max_scale="4", milli=400)
     made["spec"]["template"]["spec"]["containerConcurrency"] = 2
     caller = applied(live, agent, made)
     answers = caller.many(16, "/sleep/1.5")

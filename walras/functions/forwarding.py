@@ -148,7 +148,9 @@ class Exchange:
             await self._pass_back(connection, head, backend.limits.idle_ms)
             await self._client.answer(b"", more=False)
             is_done = self._pump is None or (self._pump.done() and self._pump.exception() is None)
-            if head.keeps and is_done and connection.is_open and instance.ready:
+            # Programs that send a body to HEAD all the same would have it read as the next answer.
+            is_clean = head.keeps and self._method != "HEAD"
+            if is_clean and is_done and connection.is_open and instance.ready:
                 connection.used_s = asyncio.get_running_loop().time()
                 instance.idle.append(connection)
                 connection = None  # type: ignore[assignment]
@@ -206,4 +208,6 @@ def _piece(data: bytes, *, more: bool, is_chunked: bool) -> bytes:
 
 
 def _said(error: BaseException) -> str:
+    if isinstance(error, asyncio.IncompleteReadError):
+        return "it closed the connection"
     return str(error) or type(error).__name__
