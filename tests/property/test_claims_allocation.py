@@ -62,7 +62,8 @@ def _claims(draw: st.DrawFn, name: str) -> Object:
             requests.append({"name": f"r{at}", "firstAvailable": first})
     constraints = []
     kind = draw(st.sampled_from(("", "matchAttribute", "distinctAttribute")))
-    if kind:
+    # All that break a constraint end the search, whatever else might be had.
+    if kind and "All" not in str(requests):
         named = draw(st.sampled_from(([], ["r0"])))
         constraints.append({kind: ZONE, **({"requests": named} if named else {})})
     return claim(name, *requests, constraints=constraints)
@@ -109,7 +110,10 @@ def _choices(found: Object, devices: list[Object]) -> Iterator[Choice]:
         ]  # fmt: skip
         for name, ask in alternatives:
             every = [each["name"] for each in devices if _selected(ask, each)]
-            count = len(every) if ask["allocationMode"] == "All" else ask["count"]
+            count = ask.get("count", 0)
+            if ask["allocationMode"] == "All":
+                every = [each["name"] for each in devices if _selected(ask, each) and _is_large(ask, each)]
+                count = len(every)
             if count:
                 for chosen in combinations(every, count):
                     for others in rest(at + 1):
@@ -121,6 +125,17 @@ def _choices(found: Object, devices: list[Object]) -> Iterator[Choice]:
 def _selected(ask: Object, found: Object) -> bool:
     wanted = [each["cel"]["expression"].split("'")[-2] for each in ask.get("selectors", ())]
     return all(found["attributes"]["colour"]["string"] == colour for colour in wanted)
+
+
+def _is_large(ask: Object, found: Object) -> bool:
+    return _amount(ask, found) <= int(found["capacity"]["memory"]["value"])
+
+
+def _amount(ask: Object, found: Object) -> int:
+    """How much of a device's memory a request takes."""
+    asked = ask.get("capacity", {}).get("requests", {}).get("memory")
+    default = 1 if found["allowMultipleAllocations"] else int(found["capacity"]["memory"]["value"])
+    return int(asked) if asked else default
 
 
 def _ask_of(found: Object, name: str) -> Object:
@@ -144,10 +159,7 @@ def _keeps_the_rules(
             ask = _ask_of(found, name)
             for each in chosen:
                 it = by_name[each]
-                having = int(it["capacity"]["memory"]["value"])
-                asked = ask.get("capacity", {}).get("requests", {}).get("memory")
-                default = 1 if it["allowMultipleAllocations"] else having
-                uses.setdefault(each, []).append(int(asked) if asked else default)
+                uses.setdefault(each, []).append(_amount(ask, it))
                 if it["taints"] and not ask.get("tolerations"):
                     return False
         if not _constrained(found, choice, by_name):

@@ -300,3 +300,18 @@ def test_an_expression_that_costs_too_much_stops_the_search_and_not_the_server()
     costly = f"[{items}].all(a, [{items}].all(b, [{items}].all(c, a + b + c >= 0)))"
     with pytest.raises(Invalid, match=r"CEL runtime error: .*cost|given up"):
         search(gpus("a", "b"), claim("x", request("gpu", costly)))
+
+
+def test_all_devices_that_break_a_constraint_are_an_error_that_says_so() -> None:
+    slices = [device_slice("n", device("a", attributes={"numa": 0}), device("b", attributes={"numa": 1}))]
+    same = {"matchAttribute": f"{DRIVER}/numa"}
+    with pytest.raises(Invalid, match=f"cannot add device {DRIVER}/n/b because a claim constraint"):
+        search(slices, claim("x", request(allocationMode="All"), constraints=[same]))
+
+
+def test_selectors_are_asked_of_devices_in_their_order_and_no_further_than_needed() -> None:
+    slices = [device_slice("n", device("a", attributes={"zone": 1}), device("b"))]
+    asked = request("gpu", f"{attribute('zone')} == 1")
+    assert search(slices, claim("x", asked)) == [["a"]]
+    with pytest.raises(Invalid, match="no such key: zone"):
+        search(slices, claim("x", asked), taken=Taken({DeviceId(DRIVER, "n", "a")}))

@@ -38,6 +38,10 @@ class Ask:
     capacity: Mapping[str, Fraction]
     raw: Raw
 
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        return tuple(selector.expression for selector in self.selectors)
+
     def is_called(self, names: tuple[str, ...]) -> bool:
         """Whether one of the names is of this request; no names are of all."""
         return not names or self.parent in names or self.name in names

@@ -86,7 +86,8 @@ class Search:
         self._parts: dict[DeviceId, list[Mapping[str, Fraction]]] = {}
         self._by_name = {(pool.driver, pool.name): pool for pool in pools}
         self._drawn: dict[tuple[str, str], dict[Counter, Fraction]] = {}
-        self._candidates: dict[tuple[str, ...], list[Device]] = {}
+        self._devices = [device for pool in pools if not pool.fault for device in pool.devices]
+        self._selected: dict[tuple[tuple[str, ...], DeviceId], bool] = {}
 
     def run(self) -> list[list[Pick]] | None:
         """Picks for each claim; None where there is no solution on the node.
@@ -102,51 +103,56 @@ class Search:
         if number == len(asked.requests):
             return self._request(claim + 1, 0)
         for ask in asked.requests[number]:
-            candidates = self._selected(asked, ask)
-            count = ask.count or len(candidates)
-            total = len(self._picks[claim]) + count
-            if not count or total > RESULTS_MAX or count > len(candidates):
+            devices = self._devices if ask.count else self._all(asked, ask)
+            count = ask.count or len(devices)
+            if not count or len(self._picks[claim]) + count > RESULTS_MAX:
                 continue
             if sum(map(len, self._picks)) + count > POD_MAX:
                 raise Invalid(f"the claims of a pod may have at most {POD_MAX} devices together")
-            if self._devices(claim, number, ask, candidates, count, 0):
+            if self._pick(claim, number, ask, devices, count, 0):
                 return True
         return False
 
-    def _devices(
-        self, claim: int, number: int, ask: Ask, candidates: Sequence[Device], left: int, start: int
+    def _pick(
+        self, claim: int, number: int, ask: Ask, devices: Sequence[Device], left: int, start: int
     ) -> bool:
         if not left:
             return self._request(claim, number + 1)
-        for at in range(start, len(candidates) - left + 1):
+        for at in range(start, len(devices) - left + 1):
             self._effort.spend()
-            if self._take(claim, ask, candidates[at]):
-                if self._devices(claim, number, ask, candidates, left - 1, at + 1):
+            if self._take(claim, ask, devices[at]):
+                if self._pick(claim, number, ask, devices, left - 1, at + 1):
                     return True
                 self._give_back(claim)
         return False
 
-    def _selected(self, asked: Asked, ask: Ask) -> list[Device]:
-        """The devices that a request selects, whoever has them."""
-        unsure = None if ask.count else next((pool for pool in self._pools if pool.fault), None)
+    def _all(self, asked: Asked, ask: Ask) -> list[Device]:
+        """Every device that a request selects and that has what it asks of it, whoever has it."""
+        unsure = next((pool for pool in self._pools if pool.fault), None)
         if unsure is not None:
             raise Invalid(
                 f"claim {asked.name}, request {ask.name}: asks for all devices, but resource pool "
                 f"{unsure.driver}/{unsure.name} {unsure.fault}"
             )
-        key = tuple(selector.expression for selector in ask.selectors)
-        known = self._candidates.get(key)
-        if known is not None:
-            return known
         found = []
-        for pool in self._pools:
-            if not pool.fault:
-                found += [device for device in pool.devices if is_selected(ask, device, self._effort)]
-        self._candidates[key] = found
+        for device in self._devices:
+            part = consumed(device, ask.capacity)
+            held = self._taken.parts.get(device.id, _NOTHING)
+            if part is not None and fits(device, part, held) and self._is_selected(ask, device):
+                found.append(device)
         return found
 
+    def _is_selected(self, ask: Ask, device: Device) -> bool:
+        key = (ask.expressions, device.id)
+        known = self._selected.get(key)
+        if known is None:
+            known = self._selected[key] = is_selected(ask, device, self._effort)
+        return known
+
     def _take(self, claim: int, ask: Ask, device: Device) -> bool:
-        part = self._room(claim, ask, device)
+        if not self._is_free(claim, ask, device) or not self._is_selected(ask, device):
+            return False
+        part = self._part(ask, device)
         if part is None or any(_prevents(taint, ask) for taint in device.raw.get("taints") or ()):
             return False
         draws = {} if ask.admin else self._draws(device)
@@ -157,6 +163,11 @@ class Search:
             if not rule.add(device):
                 for added in bound[:number]:
                     added.drop()
+                if not ask.count:
+                    raise Invalid(
+                        f"claim {self._claims[claim].name}, request {ask.name}: cannot add device "
+                        f"{device.id} because a claim constraint would not be satisfied"
+                    )
                 return False
         self._draw(device, draws, 1)
         shares = device.shared and not ask.admin
@@ -167,21 +178,21 @@ class Search:
         self._picks[claim].append(Pick(ask, device, part if shares else None))
         return True
 
-    def _room(self, claim: int, ask: Ask, device: Device) -> Mapping[str, Fraction] | None:
-        """What the request takes of the device; None where there is no room for it."""
+    def _is_free(self, claim: int, ask: Ask, device: Device) -> bool:
+        """Whether nobody has the device whole; of an administrator's, whether the claim has it not yet."""
         if ask.admin:
-            if any(pick.device.id == device.id for pick in self._picks[claim]):
-                return None
-            return consumed(device, ask.capacity)
-        if device.id in self._taken.devices or device.id in self._used:
-            return None
-        held = self._taken.parts.get(device.id)
-        if held is not None and not device.shared:
-            return None
+            return all(pick.device.id != device.id for pick in self._picks[claim])
+        if device.id in self._taken.parts and not device.shared:
+            return False
+        return device.id not in self._taken.devices and device.id not in self._used
+
+    def _part(self, ask: Ask, device: Device) -> Mapping[str, Fraction] | None:
+        """What the request takes of the device; None where there is no room for it."""
         part = consumed(device, ask.capacity)
-        if part is None or not fits(device, part, held or _NOTHING, *self._parts.get(device.id, ())):
-            return None
-        return part
+        if part is None or ask.admin:
+            return part
+        held = self._taken.parts.get(device.id, _NOTHING)
+        return part if fits(device, part, held, *self._parts.get(device.id, ())) else None
 
     def _draws(self, device: Device) -> Mapping[Counter, Fraction] | None:
         """What the device takes of its pool's counters; None where they do not have that."""
