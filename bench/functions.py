@@ -1,8 +1,8 @@
 """A function from nothing: `scripts/bench functions` prints one line of JSON.
 
-The time from a request to a function at zero until the first byte of its answer, with and without a share of a GPU
-to be won on the way, and what the way through the server costs once an instance runs. Beside it, in the same run,
-the least that there is to it: the same program started by hand until it answers, and asked without a server between.
+The time from a request to a function at zero until the first byte of its answer, with and without a share of
+a GPU to be won on the way, and what the way through the server costs once an instance runs. Beside it, in the
+same run, the least that there is to it: the same program started by hand, and asked with no server between.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ def by_hand_ms(count: int) -> tuple[float, float]:
             port = probe.getsockname()[1]
         started = time.perf_counter()
         process = subprocess.Popen(
-            ["bwrap", "--ro-bind", "/", "/", "--unshare-pid", "--die-with-parent", "--setenv", "PORT", str(port),
-             sys.executable, "-S", "-c", PROGRAM]
+            ["bwrap", "--ro-bind", "/", "/", "--unshare-pid", "--die-with-parent",
+             "--setenv", "PORT", str(port), sys.executable, "-S", "-c", PROGRAM]
         )  # fmt: skip
         try:
             made = _connected(port)
