@@ -125,6 +125,37 @@ def test_parts_and_instances_are_claimed_side_by_side(pair: Live) -> None:
     assert pair.get(acme, "resourceclaims")["items"] == []
 
 
+def test_pods_share_a_lease_that_the_agent_has_instead_of_bidding(pair: Live) -> None:
+    acme = pair.agent("acme")
+    bid = {
+        "apiVersion": "walras.dev/v1alpha1",
+        "kind": "Bid",
+        "metadata": {"name": "reserve"},
+        "spec": {"class": "latency", "packages": [{"devices": 1, "term": "5m", "maxPrice": "1.00"}]},
+    }
+    pair.apply(acme, bid, template("half", capacity={"requests": {"milliGPU": "500", "memory": "8Gi"}}))
+    eventually(lambda: slices(pair, acme), "the lease")
+    pair.apply(acme, *(claiming_pod(f"half-{at}", "exec sleep 1000", "half") for at in range(2)))
+    for at in range(2):
+        eventually(lambda at=at: phase(pair, acme, f"half-{at}") == "Running", "both to run")  # type: ignore[misc]
+    assert [each["metadata"]["name"] for each in pair.get(acme, "bids")["items"]] == ["reserve"]
+    results = [
+        claim["status"]["allocation"]["devices"]["results"][0]
+        for claim in pair.get(acme, "resourceclaims")["items"]
+    ]
+    assert len({each["device"] for each in results}) == 1
+    assert len({each["shareID"] for each in results}) == 2
+    limits = claiming_pod("limits", "true", "half")
+    limits["spec"].pop("resourceClaims")
+    limits["spec"]["containers"][0]["resources"] = {"limits": {"walras.dev/milligpu": 100}}
+    pair.apply(acme, limits)
+    eventually(
+        lambda: phase(pair, acme, "limits") == "Succeeded", "the pod with limits, on a lease of its own"
+    )
+    held = {pair.get(acme, "pod", f"half-{at}")["spec"]["nodeName"] for at in range(2)}
+    assert pair.get(acme, "pod", "limits")["spec"]["nodeName"] not in held
+
+
 def test_a_claim_that_cannot_be_had_is_explained_and_costs_nothing(pair: Live) -> None:
     acme = pair.agent("acme")
     wanted = "device.attributes['gpu.nvidia.com'].productName.contains('B200')"

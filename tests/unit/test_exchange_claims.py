@@ -316,3 +316,42 @@ def test_a_pod_may_narrow_its_claims_devices_and_name_a_price_for_them() -> None
         assert (package["selector"], package["maxPrice"]) == (f"({own}) && {products}", "2.00")
 
     play(story, MIXED)
+
+
+def test_a_lease_that_was_won_without_slices_has_them_after_the_next_start() -> None:
+    async def story(world: World) -> None:
+        await furnish(world, claim("mine", gpu()))
+        await waiting(world, "train", "mine")
+        await world.step(1000)
+        (published,) = world.api.list("acme", SLICES)
+        await world.api.delete("acme", SLICES, "", published["metadata"]["name"])
+        await world.exchange.stop()
+        await world.exchange.open()
+        (again,) = world.api.list("acme", SLICES)
+        assert again["spec"] == published["spec"]
+
+    play(story)
+
+
+def test_parts_of_a_whole_lease_are_claimed_until_it_has_no_more() -> None:
+    async def story(world: World) -> None:
+        await furnish(world, claim("whole", gpu()))
+        await waiting(world, "train", "whole")
+        await world.step(1000)
+        (published,) = world.api.list("acme", SLICES)
+        place = Node(published["spec"]["nodeName"], {}, (), {}, ())
+        classes = {each["metadata"]["name"]: each for each in device_classes()}
+
+        def room_for(*parts: str) -> bool:
+            claims = [
+                claim(f"c{at}", gpu(**part(milliGPU=milli, memory="1Gi"))) for at, milli in enumerate(parts)
+            ]
+            asked = [read(each, classes.get) for each in claims]
+            return Search(asked, Pools([published]).on(place), Taken(), Effort()).run() is not None
+
+        assert room_for("250", "250", "500")
+        assert not room_for("250", "250", "501")
+        # Nobody gets a part of nothing: the least is a thousandth and a MiB.
+        assert not room_for("1000", "0")
+
+    play(story)
