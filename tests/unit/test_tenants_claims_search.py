@@ -315,3 +315,16 @@ def test_selectors_are_asked_of_devices_in_their_order_and_no_further_than_neede
     assert search(slices, claim("x", asked)) == [["a"]]
     with pytest.raises(Invalid, match="no such key: zone"):
         search(slices, claim("x", asked), taken=Taken({DeviceId(DRIVER, "n", "a")}))
+
+
+def test_what_all_devices_are_is_asked_before_any_is_picked() -> None:
+    slices = [device_slice("n", device("a", attributes={"zone": 1}), device("b"))]
+    either: Object = {
+        "name": "gpu",
+        "firstAvailable": [
+            {"name": "one", **exactly()},
+            {"name": "all", **exactly(f"{attribute('zone')} == 1", allocationMode="All")},
+        ],
+    }
+    with pytest.raises(Invalid, match="no such key: zone"):
+        search(slices, claim("x", either))

@@ -87,6 +87,7 @@ class Search:
         self._by_name = {(pool.driver, pool.name): pool for pool in pools}
         self._drawn: dict[tuple[str, str], dict[Counter, Fraction]] = {}
         self._devices = [device for pool in pools if not pool.fault for device in pool.devices]
+        self._alls: dict[Ask, list[Device]] = {}
         self._selected: dict[tuple[tuple[str, ...], DeviceId], bool] = {}
 
     def run(self) -> list[list[Pick]] | None:
@@ -94,6 +95,9 @@ class Search:
 
         Raises Invalid for selectors that fail, and when the effort is spent.
         """
+        every = ((asked, ask) for asked in self._claims for group in asked.requests for ask in group)
+        # What "all" is, is known before anything is picked; an expression that fails then ends the search.
+        self._alls = {ask: self._all(asked, ask) for asked, ask in every if not ask.count}
         return self._picks if self._request(0, 0) else None
 
     def _request(self, claim: int, number: int) -> bool:
@@ -103,7 +107,7 @@ class Search:
         if number == len(asked.requests):
             return self._request(claim + 1, 0)
         for ask in asked.requests[number]:
-            devices = self._devices if ask.count else self._all(asked, ask)
+            devices = self._devices if ask.count else self._alls[ask]
             count = ask.count or len(devices)
             if not count or len(self._picks[claim]) + count > RESULTS_MAX:
                 continue
