@@ -22,6 +22,8 @@ from support import docs
 from support.live import BIN, Live, serving
 from support.runtimes import BUSYBOX, container_offer
 
+from walras.runtimes.handlers import offers
+
 COMMAND_TIMEOUT_S = 60.0
 SERVER_TIMEOUT_S = 20.0
 MARK = "--end-of-command--"
@@ -160,6 +162,9 @@ def test_a_page_that_starts_a_server_runs(page: Path, shell: Shell) -> None:
 
 def follow(page: Path, shell: Shell) -> None:
     """Do everything that the page says; a manifest that no command of it names is applied as a dry run."""
+    there = {offer.handler for offer in offers(shell.home) if offer.make is not None}
+    if missing := set(docs.needed_runtimes(page)) - there:
+        pytest.skip(f"no runtime {', '.join(missing)} here")
     blocks = runnable(page)
     used = "\n".join(block.text for block in blocks if block.language != "yaml")
     for block in blocks:

@@ -12,6 +12,7 @@ DOCS: Final = ROOT / "docs"
 
 _FENCE: Final = re.compile(r"^(?P<indent> *)```(?P<language>[a-z]*)\s*$")
 _NOT_RUN: Final = re.compile(r"^<!-- not run: (?P<why>.+) -->$")
+_NEEDS: Final = re.compile(r"^<!-- needs the runtime (?P<handler>\w+) -->$", re.M)
 _LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
 _CODE: Final = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 
@@ -52,6 +53,11 @@ class Block:
 def pages() -> list[Path]:
     """README.md, CONTRIBUTING.md and everything below docs/."""
     return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def needed_runtimes(page: Path) -> list[str]:
+    """Handlers of the runtimes without which the page's commands have nothing to run on."""
+    return _NEEDS.findall(page.read_text())
 
 
 def blocks(page: Path) -> list[Block]:

@@ -11,6 +11,7 @@ from walras.core.clock import SequenceIds, VirtualClock, rfc3339
 from walras.kube import defaults, preparing
 from walras.kube.access.certificates import Authority
 from walras.kube.api import API
+from walras.kube.standing import NONE, Overheads
 from walras.kube.store.sqlite import SqliteStore
 from walras.tenants.planes import ControlPlanes
 
@@ -101,13 +102,14 @@ def tell(
     *,
     agents: tuple[str, ...] = (AGENT,),
     authority: Authority | None = None,
+    handlers: Overheads = NONE,
 ) -> None:
-    """Runs a story in a fresh world that has these agents, and the authority for client certificates."""
+    """Runs a story in a fresh world with these agents, an authority for client certificates, and runtimes."""
 
     async def told() -> None:
         store = SqliteStore(":memory:")
         clock = VirtualClock()
-        api = API(store, clock, SequenceIds())
+        api = API(store, clock, SequenceIds(), handlers=handlers)
         planes = ControlPlanes(api, clock, SequenceIds(), endpoint=ENDPOINT, ca_pem=CA, authority=authority)
         await planes.start()
         world = World(api, clock, planes)

@@ -12,6 +12,7 @@ from walras.kube.registry_builtin import (
     for_agents,
     for_all,
     for_fleet,
+    machine_kinds,
     serving_kinds,
     walras_kinds,
 )
@@ -84,13 +85,14 @@ def test_fields_that_a_type_does_not_have_are_none() -> None:
     assert POD.child("spce") is None
 
 
-def test_the_fleet_has_agents_and_pools_and_agents_have_bids_leases_and_functions() -> None:
+def test_the_fleet_has_agents_and_pools_and_agents_have_bids_leases_functions_and_machines() -> None:
     fleet, agent = for_fleet(), for_agents()
     assert "agents.walras.dev" in fleet and "pools.walras.dev" in fleet
     assert "bids.walras.dev" not in fleet and "agents.walras.dev" not in agent
     assert "bids.walras.dev" in agent and "gpuleases.walras.dev" in agent
     assert "revisions.serving.knative.dev" in agent and "revisions.serving.knative.dev" not in fleet
-    assert len(for_all()) == len(BUILTIN) + len(walras_kinds()) + len(serving_kinds())
+    assert "virtualmachines.kubevirt.io" in agent and "virtualmachines.kubevirt.io" not in fleet
+    assert len(for_all()) == len(BUILTIN) + len(walras_kinds()) + len(serving_kinds()) + len(machine_kinds())
 
 
 def test_resources_are_found_by_key_by_path_and_by_kind() -> None:

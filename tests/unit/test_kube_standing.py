@@ -30,7 +30,10 @@ def test_system_priorities_and_the_range_of_services_are_there() -> None:
 
 
 def test_there_is_a_class_for_each_runtime_that_the_server_has() -> None:
-    table = standing.records(CREATED, ["process", "vm"])["runtimeclasses.node.k8s.io"]
+    handlers = {"process": {}, "vm": {"memory": "256Mi"}}
+    table = standing.records(CREATED, handlers)["runtimeclasses.node.k8s.io"]
+    assert table["", "vm"].object["overhead"] == {"podFixed": {"memory": "256Mi"}}
+    assert "overhead" not in table["", "process"].object
     assert {name: record.object["handler"] for (_, name), record in table.items()} == {
         "process": "process",
         "vm": "vm",

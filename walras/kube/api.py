@@ -39,10 +39,12 @@ Events = list[Event]
 class API:
     """Trusted access to every cluster. Belongs to the one thread that runs the event loop.
 
-    `handlers`: runtimes for which every cluster has a RuntimeClass.
+    `handlers`: runtimes for which every cluster has a RuntimeClass, with what each adds to its pods.
     """
 
-    def __init__(self, store: Store, clock: Clock, ids: Ids, *, handlers: Iterable[str] = ()) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, ids: Ids, *, handlers: standing.Overheads = standing.NONE
+    ) -> None:
         self.store = store
         self.clock = clock
         self.ids = ids

@@ -17,6 +17,8 @@ from walras.kube.registry import Registry, Resource
 
 FLEET_KINDS: Final = ("agents", "pools")
 AGENT_KINDS: Final = ("bids", "gpuleases")
+# KubeVirt's.
+MACHINE_KINDS: Final = ("virtualmachines", "virtualmachineinstances")
 # Knative Serving, in one file.
 SERVING_KINDS: Final = ("services", "configurations", "revisions", "routes")
 _PACKAGES: Final = {
@@ -86,6 +88,12 @@ def serving_kinds() -> tuple[Resource, ...]:
 
 
 @cache
+def machine_kinds() -> tuple[Resource, ...]:
+    """KubeVirt's VirtualMachine and VirtualMachineInstance, as their files under crds/ describe them."""
+    return tuple(_resource_of(_definition(plural)) for plural in MACHINE_KINDS)
+
+
+@cache
 def for_fleet() -> Registry:
     """What the operator's cluster serves."""
     return Registry((*BUILTIN, *(kind for kind in walras_kinds() if kind.plural in FLEET_KINDS)))
@@ -95,10 +103,10 @@ def for_fleet() -> Registry:
 def for_agents() -> Registry:
     """What every agent's cluster serves, before its own CRDs."""
     own = (kind for kind in walras_kinds() if kind.plural in AGENT_KINDS)
-    return Registry((*BUILTIN, *own, *serving_kinds()))
+    return Registry((*BUILTIN, *own, *serving_kinds(), *machine_kinds()))
 
 
 @cache
 def for_all() -> Registry:
     """Everything that some cluster serves, for reads across all clusters."""
-    return Registry((*BUILTIN, *walras_kinds(), *serving_kinds()))
+    return Registry((*BUILTIN, *walras_kinds(), *serving_kinds(), *machine_kinds()))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from walras.kube import services
@@ -39,9 +40,12 @@ _PRIORITY_CLASSES: Final = {
     ),
 }
 _COMPONENTS: Final = ("controller-manager", "etcd-0", "scheduler")
+# What the pods of a runtime take beside their containers, by its handler.
+Overheads = Mapping[str, Mapping[str, str]]
+NONE: Final[Overheads] = MappingProxyType({})
 
 
-def records(created: str, handlers: Iterable[str] = ()) -> bootstrap.Table:
+def records(created: str, handlers: Overheads = NONE) -> bootstrap.Table:
     """By resource and (namespace, name), all made at the time `created`, for all clusters to share.
 
     `handlers`: runtimes that pods may choose, each by a RuntimeClass of its name.
@@ -49,17 +53,17 @@ def records(created: str, handlers: Iterable[str] = ()) -> bootstrap.Table:
     return bootstrap.recorded([*_objects(created), *_runtime_classes(handlers)], created)
 
 
-def _runtime_classes(handlers: Iterable[str]) -> Iterator[tuple[str, Object]]:
-    for handler in handlers:
-        yield (
-            "runtimeclasses.node.k8s.io",
-            {
-                "apiVersion": "node.k8s.io/v1",
-                "kind": "RuntimeClass",
-                "metadata": {"name": handler},
-                "handler": handler,
-            },
-        )
+def _runtime_classes(handlers: Overheads) -> Iterator[tuple[str, Object]]:
+    for handler, overhead in handlers.items():
+        made: Object = {
+            "apiVersion": "node.k8s.io/v1",
+            "kind": "RuntimeClass",
+            "metadata": {"name": handler},
+            "handler": handler,
+        }
+        if overhead:
+            made["overhead"] = {"podFixed": dict(overhead)}
+        yield "runtimeclasses.node.k8s.io", made
 
 
 def _objects(created: str) -> Iterator[tuple[str, Object]]:

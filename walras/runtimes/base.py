@@ -81,7 +81,7 @@ class ContainerSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     working_dir: str = "/"
     mounts: tuple[Mount, ...] = ()
-    # All volumes of the pod, whose targets are their names; every mount is of one of them.
+    # All that containers of the pod mount from, of which a machine has to know before it starts.
     volumes: tuple[Mount, ...] = ()
     # Device files to pass through, such as "/dev/nvidia0".
     devices: tuple[str, ...] = ()

@@ -140,11 +140,13 @@ class ContainerLoop:
         try:
             whole = self._traits().images is not None
             mount = messages.make(places, pod, self._container, spec.attempt, spec.mounts, whole=whole)
+            kept = Mount(str(messages.directory(places, pod)), "messages")
         except OSError as error:
             raise StartError(
                 f"its termination message cannot be written: {error.strerror or error}"
             ) from error
-        return (replace(spec, mounts=(*spec.mounts, mount)) if mount is not None else spec), mount
+        mounts = (*spec.mounts, mount) if mount is not None else spec.mounts
+        return replace(spec, mounts=mounts, volumes=(*spec.volumes, kept)), mount
 
     def _failed(self, error: StartError) -> None:
         message = f"failed to start container: {error.message}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,8 @@ from walras.runtimes.base import PodRuntime
 from walras.runtimes.dispatch import Runtimes
 from walras.runtimes.process import ProcessRuntime
 from walras.runtimes.shares import Shares
+from walras.runtimes.vm import parts
+from walras.runtimes.vm.qemu import OVERHEAD
 
 PROCESS: Final = "process"
 CONTAINER: Final = "container"
@@ -29,6 +31,8 @@ class Offer:
     make: Callable[[Shares], PodRuntime] | None
     detail: str
     advice: str = ""
+    # What a pod takes beside its containers, by resource.
+    overhead: Mapping[str, str] = field(default_factory=dict)
 
 
 def offers(data_dir: Path) -> list[Offer]:
@@ -36,7 +40,7 @@ def offers(data_dir: Path) -> list[Offer]:
     return [
         Offer(PROCESS, lambda shares: ProcessRuntime(data_dir, shares=shares), "programs of this machine"),
         _container(data_dir),
-        Offer(VM, None, "not there yet", "use another"),
+        _vm(data_dir),
     ]
 
 
@@ -57,6 +61,20 @@ def _container(data_dir: Path) -> Offer:
         return ContainerRuntime(data_dir, program=programs[0], shares=shares)
 
     return Offer(CONTAINER, container, f"images, run by podman with {programs[0]}")
+
+
+def _vm(data_dir: Path) -> Offer:
+    found, missing = parts.find()
+    if found is None:
+        return Offer(VM, None, missing, parts.ADVICE)
+
+    def vm(shares: Shares) -> PodRuntime:
+        # Only servers with QEMU load what runs it.
+        from walras.runtimes.vm.runtime import VmRuntime  # noqa: PLC0415
+
+        return VmRuntime(data_dir, found, shares=shares)
+
+    return Offer(VM, vm, f"QEMU with Linux {found.kernel.version}", overhead=OVERHEAD)
 
 
 def runtimes(data_dir: Path, default: str, found: list[Offer]) -> Runtimes:

@@ -25,6 +25,13 @@ _DEVICES: Final = frozenset(
 )  # fmt: skip
 
 
+def directory(places: Places, pod: PodRef) -> Path:
+    """Where the messages of the pod's containers are, made if it is not there. Raises OSError."""
+    kept = places.pod(pod.cluster, pod.uid) / "messages"
+    kept.mkdir(parents=True, exist_ok=True)
+    return kept
+
+
 def make(
     places: Places, pod: PodRef, container: Object, attempt: int, mounts: Iterable[Mount], *, whole: bool
 ) -> Mount | None:
@@ -41,8 +48,7 @@ def make(
         and (posixpath.dirname(target) != "/dev" or posixpath.basename(target) in _DEVICES)
     ):
         return None
-    kept = places.pod(pod.cluster, pod.uid) / "messages"
-    kept.mkdir(parents=True, exist_ok=True)
+    kept = directory(places, pod)
     called = path_part(str(container["name"]))
     if attempt:
         (kept / f"{called}-{attempt - 1}").unlink(missing_ok=True)

@@ -117,7 +117,8 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
 
     offered = offers(options.data)
     runtime = runtimes(options.data, options.runtime, offered)
-    api = API(store, clock, ids, handlers=[each.handler for each in offered if each.make is not None])
+    handlers = {each.handler: each.overhead for each in offered if each.make is not None}
+    api = API(store, clock, ids, handlers=handlers)
     if not api.has_cluster(FLEET):
         await api.create_cluster(FLEET)
     planes = ControlPlanes(

@@ -37,6 +37,8 @@ from walras.tenants.replicasets import REPLICATION_CONTROLLER, ReplicaSetControl
 from walras.tenants.scheduler import Scheduler
 from walras.tenants.statefulsets import StatefulSetController
 from walras.tenants.tokens import TokenAuthenticator
+from walras.tenants.virtual.instances import InstanceController
+from walras.tenants.virtual.machines import MachineController
 from walras.tenants.volumes import ClaimController
 
 
@@ -93,6 +95,8 @@ class ControlPlanes:
             DeploymentController(*workloads),
             StatefulSetController(*workloads),
             DaemonSetController(*workloads),
+            InstanceController(*workloads),
+            MachineController(api, clock, manager, recorder),
             EndpointsController(api, manager),
             ClaimController(api, manager),
             ClaimTemplateController(api, manager, recorder),

@@ -10,6 +10,7 @@ from typing import Any, Final
 from walras.runtimes.attaching import Fan
 from walras.runtimes.base import ContainerSpec, ExitStatus, Mount, Output, Session, StartError, Stream, Wish
 from walras.runtimes.vm.channel import Remote
+from walras.runtimes.vm.disks import is_disk
 from walras.runtimes.vm.guest import wire
 from walras.runtimes.vm.machine import Machine, place_of
 from walras.runtimes.vm.session import Entered, Joined, Streams
@@ -102,11 +103,12 @@ async def start(machine: Machine, spec: ContainerSpec, output: Output) -> VmCont
 
 def _words(machine: Machine, spec: ContainerSpec) -> dict[str, Any]:
     limits = spec.limits
+    mounts = sorted((each for each in spec.mounts if not is_disk(each)), key=lambda each: each.target)
     return {
         "argv": list(spec.argv),
         "env": dict(spec.env),
         "directory": spec.working_dir or "/",
-        "mounts": [_placed(machine, each) for each in sorted(spec.mounts, key=lambda each: each.target)],
+        "mounts": [_placed(machine, each) for each in mounts],
         "hostname": spec.pod.name[:63],
         "memory": limits.memory_bytes or 0,
         "pids": limits.pids or _PIDS_MAX,

@@ -22,7 +22,6 @@ MODULES: Final = (
     "virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_console",
     "virtio_blk", "fuse", "virtiofs",
 )  # fmt: skip
-NEEDED: Final = frozenset(("virtio_pci", "virtio_console", "virtiofs"))
 SYSTEM: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _SOURCES: Final = ("__init__", "agent", "programs", "roots", "streams", "wire")
 _PACKAGES: Final = ("walras", "walras/runtimes", "walras/runtimes/vm")

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,8 @@ ADVICE: Final = (
     "apt-get install qemu-system-x86 busybox-static linux-image-cloud-amd64, or name a folder with boot and "
     f"lib/modules of a kernel's package unpacked in ${KERNEL_VARIABLE}"
 )
+# Without which a guest finds neither its files nor the server.
+MODULES_NEEDED: Final = frozenset(("virtio_pci", "virtio_console", "virtiofs"))
 _VIRTIOFSD: Final = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")
 _NUMBER: Final = re.compile(r"\d+")
 
@@ -33,8 +36,7 @@ class Kernel:
 
     def module(self, name: str) -> Path | None:
         """The file of a module; None when it is built in, or not there."""
-        found = self.modules.glob(f"kernel/**/{name}.ko*")
-        return next((each for each in sorted(found) if each.suffix in {".ko", ".xz"}), None)
+        return _files(self.modules).get(name)
 
     def has(self, name: str) -> bool:
         if self.module(name) is not None:
@@ -55,12 +57,19 @@ class Parts:
     kernel: Kernel
 
 
-def find(needed_modules: frozenset[str]) -> tuple[Parts | None, str]:
+@cache
+def _files(modules: Path) -> dict[str, Path]:
+    """Modules by name; of those that are compressed, what Python can read."""
+    walked = (Path(at, name) for at, _, names in os.walk(modules / "kernel") for name in names)
+    return {each.name.partition(".")[0]: each for each in walked if each.name.endswith((".ko", ".ko.xz"))}
+
+
+def find() -> tuple[Parts | None, str]:
     """The parts, or None and which of them are missing."""
     qemu, unshare = shutil.which("qemu-system-x86_64"), shutil.which("unshare")
     virtiofsd = next((each for each in _VIRTIOFSD if os.access(each, os.X_OK)), "")
     busybox = next((each for each in ("/bin/busybox", "/usr/bin/busybox") if _is_static(each)), "")
-    kernel = next((each for each in kernels() if all(map(each.has, needed_modules))), None)
+    kernel = next((each for each in kernels() if all(map(each.has, MODULES_NEEDED))), None)
     missing = [
         name
         for name, there in (

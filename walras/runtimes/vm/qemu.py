@@ -22,10 +22,12 @@ DEFAULT_MEMORY_BYTES: Final = 512 * MIB
 # What a guest's kernel and first process take of its memory, and QEMU and virtiofsd beside it.
 GUEST_OWN_BYTES: Final = 112 * MIB
 QEMU_OWN_BYTES: Final = 144 * MIB
+OVERHEAD: Final = {"memory": f"{(GUEST_OWN_BYTES + QEMU_OWN_BYTES) // MIB}Mi"}
 CPUS_MAX: Final = 64
 RUN: Final = "/run/vm"
 AGENT_SOCKET: Final = "agent"
 _SHARE: Final = "/share"
+_DISKS: Final = "/machine/disks"
 _KERNEL, _INITRAMFS = "/machine/kernel", "/machine/initramfs"
 # No port but the console is looked for, no test of one's own code is made, and the end is an end.
 _KERNEL_WORDS: Final = (
@@ -36,10 +38,10 @@ _KERNEL_WORDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A file of a volume as a block device; it is made, sparse, when it is not there."""
+    """A file in the volume at `source` as a block device; it is made, sparse, when it is not there."""
 
     name: str
-    mount: Mount
+    source: str
     size_bytes: int
 
 
@@ -86,7 +88,7 @@ def command(
 
 
 def _image(disk: Disk) -> str:
-    return f"{RUN}/disks/{disk.name}/disk.img"
+    return f"{_DISKS}/{disk.name}/disk.img"
 
 
 def _qemu(parts: Parts, accelerator: Accelerator, shape: Shape, disks: Sequence[Disk]) -> Iterator[str]:
@@ -132,7 +134,7 @@ def sandbox_mounts(
         Mount(volume.source, f"{_SHARE}/volumes/{number}", volume.read_only)
         for number, volume in enumerate(volumes)
     )
-    found += (Mount(disk.mount.source, f"{RUN}/disks/{disk.name}") for disk in disks)
+    found += (Mount(disk.source, f"{_DISKS}/{disk.name}") for disk in disks)
     return tuple(found)
 
 

@@ -29,6 +29,7 @@ from walras.runtimes.shares import Shares, Sharing
 from walras.runtimes.vm import acceleration, container, initramfs
 from walras.runtimes.vm.channel import Remote
 from walras.runtimes.vm.container import VmContainer
+from walras.runtimes.vm.disks import disks_of
 from walras.runtimes.vm.guest import wire
 from walras.runtimes.vm.machine import BOOT_S, Machine, Plan, boot
 from walras.runtimes.vm.parts import Parts
@@ -121,6 +122,7 @@ class VmRuntime(Sharing):
                 await self._accelerator.made(),
                 shape_of(pod_limits),
                 volumes=spec.volumes or _sources(spec.mounts),
+                disks=disks_of(spec),
             )
             return await boot(self._inner, plan, spec.pod, self._directory / "run", BOOT_S)
         except OSError as error:

@@ -1,0 +1,84 @@
+"""What an instance says of itself: its phase and conditions, from those of its pod. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from walras.tenants.objects import Object, condition, deleting, is_true, phase, set_condition, uid
+
+FINAL: Final = frozenset(("Succeeded", "Failed"))
+READY: Final = "Ready"
+SYNCHRONIZED: Final = "Synchronized"
+MIGRATABLE: Final = "LiveMigratable"
+_NOT_THERE: Final = ("PodNotExists", "virt-launcher pod has not yet been scheduled")
+_CAPACITY: Final = 10
+
+
+def phase_of(instance: Object, pod: Object | None) -> str:
+    """KubeVirt's phase, which never leaves Succeeded or Failed. `pod` is the launcher, None without one."""
+    now = phase(instance)
+    if now in FINAL:
+        return now
+    if pod is None:
+        # What ran is gone without a word.
+        return "Failed" if now in {"Scheduled", "Running"} else "Pending"
+    told = phase(pod)
+    if told in FINAL:
+        return told
+    if told == "Running" and any(_running(each) for each in _statuses(pod)):
+        return "Running"
+    return "Scheduled" if pod["spec"].get("nodeName") else "Scheduling"
+
+
+def _statuses(pod: Object) -> list[Mapping[str, Any]]:
+    return list((pod.get("status") or {}).get("containerStatuses") or ())
+
+
+def _running(status: Mapping[str, Any]) -> bool:
+    return "running" in (status.get("state") or {})
+
+
+def report(instance: Object, pod: Object | None, failure: str, now: str) -> None:
+    """Writes the status in place. `failure` is why no pod can be made, "" when one can."""
+    status = instance.setdefault("status", {})
+    was, status["phase"] = phase(instance), phase_of(instance, pod)
+    if status["phase"] != was:
+        moves = status.setdefault("phaseTransitionTimestamps", [])
+        moves.append({"phase": status["phase"], "phaseTransitionTimestamp": now})
+        del moves[:-_CAPACITY]
+    if pod is not None:
+        node = str(pod["spec"].get("nodeName") or "")
+        if node:
+            status["nodeName"] = node
+        status["activePods"] = {uid(pod): node}
+        status["qosClass"] = str((pod.get("status") or {}).get("qosClass") or "Burstable")
+    elif status["phase"] in FINAL:
+        status["activePods"] = {}
+    _conditions(instance, pod, failure, now)
+
+
+def _conditions(instance: Object, pod: Object | None, failure: str, now: str) -> None:
+    if pod is not None and instance["status"]["phase"] == "Running" and is_true(pod, "Ready"):
+        set_condition(instance, READY, "True", now)
+    else:
+        told = condition(pod, "Ready") if pod is not None else None
+        reason, message = (
+            _NOT_THERE if pod is None else ("GuestNotRunning", "Guest VM is not reported as running")
+        )
+        if told is not None and told.get("reason"):
+            reason, message = str(told["reason"]), str(told.get("message") or message)
+        set_condition(instance, READY, "False", now, reason=reason, message=message)
+    set_condition(
+        instance, MIGRATABLE, "False", now,
+        reason="DisksNotLiveMigratable", message="a guest ends with its node; nothing moves it while it runs",
+    )  # fmt: skip
+    if failure:
+        set_condition(instance, SYNCHRONIZED, "False", now, reason="FailedCreate", message=failure)
+    else:
+        conditions = instance["status"]["conditions"]
+        instance["status"]["conditions"] = [each for each in conditions if each["type"] != SYNCHRONIZED]
+
+
+def is_over(instance: Object) -> bool:
+    return phase(instance) in FINAL or deleting(instance)
