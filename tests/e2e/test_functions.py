@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+import websocket
 from support.live import DEADLINE_S, Live, eventually, processes, serving
 
 pytestmark = pytest.mark.e2e
@@ -19,6 +21,8 @@ Object = dict[str, Any]
 
 PROGRAM = """
 import os, sys, time
+from base64 import b64encode
+from hashlib import sha1
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 class Handler(BaseHTTPRequestHandler):
@@ -36,6 +40,21 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(0.2)
             self.wfile.write(b"0\\r\\n\\r\\n")
             return
+        if self.path == "/talk":
+            key = self.headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+            self.send_response(101)
+            self.send_header("upgrade", "websocket")
+            self.send_header("connection", "upgrade")
+            self.send_header("sec-websocket-accept", b64encode(sha1(key.encode()).digest()).decode())
+            self.end_headers()
+            while True:
+                first, second = self.rfile.read(2)
+                mask, data = self.rfile.read(4), self.rfile.read(second & 127)
+                data = bytes(byte ^ mask[at % 4] for at, byte in enumerate(data))
+                self.wfile.write(bytes((first, len(data))) + data)
+                if first & 15 == 8:
+                    self.close_connection = True
+                    return
         if self.path.startswith("/sleep/"):
             time.sleep(float(self.path.removeprefix("/sleep/")))
         if self.path == "/die":
@@ -222,6 +241,24 @@ def test_streams_go_both_ways_as_they_come(live: Live, agent: Path) -> None:
 
     sent = httpx.post(url, content=pieces(), headers=headers, trust_env=False, timeout=20)
     assert sent.text == str(64 * 65_536)
+
+
+def test_a_websocket_wakes_a_function_and_keeps_it(live: Live, agent: Path) -> None:
+    caller = applied(live, agent, function(initial_scale="0", milli=0))
+    talk = websocket.create_connection(
+        f"ws://127.0.0.1:{caller.port}/talk", host=caller.host("hello"), timeout=20
+    )
+    try:
+        for text in ("one", "two"):
+            talk.send(text)
+            assert talk.recv() == text
+        time.sleep(4)
+        assert len(pods(live, agent)) == 1
+        talk.send("three")
+        assert talk.recv() == "three"
+    finally:
+        talk.close()
+    at_zero(live, agent)
 
 
 def test_an_instance_that_dies_loses_its_own_request_alone_and_is_there_again(

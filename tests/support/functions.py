@@ -96,6 +96,50 @@ class Call:
 
 
 @dataclass
+class Talk:
+    """A caller over a WebSocket: what it says, and what it hears."""
+
+    app: Any
+    host: str
+    protocols: tuple[str, ...] = ()
+    heard: list[Object] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._says: asyncio.Queue[Object] = asyncio.Queue()
+        self._says.put_nowait({"type": "websocket.connect"})
+        self.task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        scope = {
+            "type": "websocket",
+            "path": "/talk",
+            "raw_path": b"/talk",
+            "query_string": b"a=b",
+            "headers": [
+                (b"host", self.host.encode()),
+                (b"connection", b"upgrade"),
+                (b"upgrade", b"websocket"),
+                (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="),
+                (b"sec-websocket-version", b"13"),
+                (b"sec-websocket-extensions", b"permessage-deflate"),
+            ],
+            "subprotocols": list(self.protocols),
+            "client": ("192.0.2.1", 1234),
+        }
+        await self.app(scope, self._says.get, self._hear)
+
+    async def _hear(self, message: Object) -> None:
+        self.heard.append(message)
+
+    def say(self, text: str = "", data: bytes | None = None) -> None:
+        said: Object = {"text": text} if data is None else {"bytes": data}
+        self._says.put_nowait({"type": "websocket.receive", **said})
+
+    def go(self) -> None:
+        self._says.put_nowait({"type": "websocket.disconnect", "code": 1001})
+
+
+@dataclass
 class Stage:
     """A world with functions in it. `program` is what instances run; `dead` pods refuse connections."""
 
@@ -218,6 +262,9 @@ class Stage:
 
     def call(self, host: str = f"hello.default.{AGENT}.{DOMAIN}", **asked: Any) -> Call:
         return Call(self.functions.app, host, **asked)
+
+    def talk(self, host: str = f"hello.default.{AGENT}.{DOMAIN}", *protocols: str) -> Talk:
+        return Talk(self.functions.app, host, protocols)
 
     async def get(self, host: str = f"hello.default.{AGENT}.{DOMAIN}", **asked: Any) -> Answer:
         return await asyncio.wait_for(self.call(host, **asked).task, 10)

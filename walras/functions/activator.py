@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -27,6 +26,7 @@ from walras.functions.client import Client, Receive, Send
 from walras.functions.connections import HEAD_BYTES_MAX
 from walras.functions.forwarding import Exchange
 from walras.functions.routing import Found, Routing
+from walras.functions.sockets import Conversation, SocketClient
 from walras.functions.waiting import why_failing, why_waiting
 from walras.kube.api import API
 from walras.kube.context import Identity
@@ -67,17 +67,13 @@ class Activator:
             await asyncio.wait(tasks, timeout=1)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await receive()
-            with suppress(Exception):
-                await send({"type": "websocket.close", "code": 1003})
-            return
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             return
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        client = Client(receive, send, task.cancel)
+        kind = SocketClient if scope["type"] == "websocket" else Client
+        client = kind(receive, send, task.cancel)
         try:
             await self._serve(scope, client)
         except asyncio.CancelledError:
@@ -105,7 +101,12 @@ class Activator:
         self._open[cluster] += 1
         try:
             hides = await self._admit(scope, found)
-            exchange = Exchange(scope, client, host, hides=hides)
+            exchange: Exchange | Conversation
+            if isinstance(client, SocketClient):
+                await client.connected()
+                exchange = Conversation(scope, client, host, self._api.ids, hides=hides)
+            else:
+                exchange = Exchange(scope, client, host, hides=hides)
             backend = self._backends.open(self._routing.revision(found))
             backend.enter()
             try:
@@ -135,7 +136,7 @@ class Activator:
         # An instance has no business with its caller's rights.
         return _AUTHORIZATION
 
-    async def _answer(self, exchange: Exchange, backend: Backend) -> None:
+    async def _answer(self, exchange: Exchange | Conversation, backend: Backend) -> None:
         """Has an instance answer, within the time that the revision gives a request."""
         has_instance = False
         try:

@@ -24,6 +24,8 @@ class Client:
     """Reads one piece ahead, no more: a body stays with its client until an instance takes it. `leave` is
     called once when the client goes away."""
 
+    kind = "http.request"
+
     def __init__(self, receive: Receive, send: Send, leave: Callable[[], object]) -> None:
         self._receive, self._send, self._leave = receive, send, leave
         self._pieces: deque[Mapping[str, Any]] = deque()
@@ -42,22 +44,31 @@ class Client:
     def _heard(self, future: asyncio.Future[Mapping[str, Any]]) -> None:
         if future.cancelled():
             return
-        if future.exception() is not None or future.result()["type"] != "http.request":
+        if future.exception() is not None or not self._is_piece(future.result()):
             self.left = True
             self._leave()
             return
         self._pieces.append(future.result())
         self._arrived.set()
-        if not future.result().get("more_body"):
+        if self._is_last(future.result()):
             # What comes next is that the client goes.
             self._listen()
 
-    async def piece(self) -> tuple[bytes, bool]:
-        """The next piece of the body, and whether there is more. Raises RequestEntityTooLarge."""
+    def _is_piece(self, message: Mapping[str, Any]) -> bool:
+        return bool(message["type"] == self.kind)
+
+    def _is_last(self, message: Mapping[str, Any]) -> bool:
+        return not message.get("more_body")
+
+    async def _next(self) -> Mapping[str, Any]:
         while not self._pieces:
             self._arrived.clear()
             await self._arrived.wait()
-        message = self._pieces.popleft()
+        return self._pieces.popleft()
+
+    async def piece(self) -> tuple[bytes, bool]:
+        """The next piece of the body, and whether there is more. Raises RequestEntityTooLarge."""
+        message = await self._next()
         data, more = bytes(message.get("body") or b""), bool(message.get("more_body"))
         self._size += len(data)
         if self._size > BODY_BYTES_MAX:

@@ -44,6 +44,10 @@ class Head:
     keeps: bool
 
 
+# How a connection ends that was of no use.
+LOST: Final = (OSError, EOFError, BadAnswer)
+
+
 class Connection:
     """A connection to an instance, for one request after another."""
 
@@ -72,9 +76,9 @@ class Connection:
         self._writer.write(data)
         await self._writer.drain()
 
-    async def read(self) -> bytes:
-        """What comes next; empty at the end."""
-        return await self._reader.read(_CHUNK_BYTES)
+    async def exactly(self, size: int) -> bytes:
+        """So many bytes. Raises OSError, EOFError."""
+        return await self._reader.readexactly(size)
 
     async def head(self, method: str) -> Head:
         """The final answer's head. Raises OSError, EOFError, BadAnswer."""

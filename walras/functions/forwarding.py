@@ -13,7 +13,7 @@ from walras.functions.backend import Backend, Instance
 from walras.functions.backends import Backends
 from walras.functions.client import Client
 from walras.functions.connections import (
-    BadAnswer,
+    LOST,
     Connection,
     Head,
     Headers,
@@ -32,7 +32,6 @@ _METHOD: Final = re.compile(r"[A-Z]{1,32}")
 # Asked twice, they do what they do once (RFC 9110, section 9.2.2).
 _IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"))
 _FRESH_S: Final = 1.0
-_LOST: Final = (OSError, EOFError, BadAnswer)
 
 
 class BadGateway(Unclassified):
@@ -50,13 +49,10 @@ class Exchange:
     ) -> None:
         """`hides`: headers that are not for the instance. Raises BadRequest."""
         self._client, self._method = client, str(scope["method"])
-        target = scope.get("raw_path") or str(scope["path"]).encode()
-        if scope["query_string"]:
-            target = b"%b?%b" % (target, scope["query_string"])
-        if not _TARGET.fullmatch(target) or not _METHOD.fullmatch(self._method):
+        if not _METHOD.fullmatch(self._method):
             raise BadRequest("the request cannot be forwarded")
-        self._line = b"%b %b HTTP/1.1" % (self._method.encode(), target)
-        self._headers = _forwarded(scope, host, hides)
+        self._line = b"%b %b HTTP/1.1" % (self._method.encode(), target_of(scope))
+        self._headers = forwarded(scope, host, hides)
         lengths = listed(scope["headers"], b"content-length")
         self._length = lengths[0] if len(lengths) == 1 and lengths[0].isdigit() else None
         # The first piece of the body, and whether there is more of it.
@@ -76,7 +72,7 @@ class Exchange:
                     return False
             try:
                 head = await self._ask(connection, backend)
-            except _LOST as error:
+            except LOST as error:
                 connection.abort()
                 # A connection that was kept may be over before we hear of it; then nothing was done.
                 if is_reused and not connection.heard and self._is_repeatable():
@@ -154,7 +150,7 @@ class Exchange:
                 connection.used_s = asyncio.get_running_loop().time()
                 instance.idle.append(connection)
                 connection = None  # type: ignore[assignment]
-        except _LOST as error:
+        except LOST as error:
             raise BadGateway(f"the instance broke its answer off: {_said(error)}") from None
         finally:
             if self._pump is not None:
@@ -179,7 +175,17 @@ class Exchange:
             await pieces.aclose()  # type: ignore[attr-defined]
 
 
-def _forwarded(scope: Mapping[str, Any], host: bytes, hides: frozenset[bytes]) -> Headers:
+def target_of(scope: Mapping[str, Any]) -> bytes:
+    """The path and the query as they came. Raises BadRequest."""
+    target = bytes(scope.get("raw_path") or str(scope["path"]).encode())
+    if scope["query_string"]:
+        target = b"%b?%b" % (target, scope["query_string"])
+    if not _TARGET.fullmatch(target):
+        raise BadRequest("the request cannot be forwarded")
+    return target
+
+
+def forwarded(scope: Mapping[str, Any], host: bytes, hides: frozenset[bytes]) -> Headers:
     """The headers for the instance. Raises BadRequest."""
     given: Headers = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
     if not all(is_plain(*each) for each in given):
