@@ -13,7 +13,7 @@ from walras.market.engine.jit import LIMIT, Grid, Ints, kernel
 from walras.market.engine.leases import ACTIVE, DRAINING, RESERVED, Shares
 from walras.market.engine.sorting import LATER
 from walras.market.engine.told import WHOLE, Told
-from walras.market.types import Escrow, Rules, Share
+from walras.market.types import Escrow, Rules
 
 Flags = npt.NDArray[np.bool_]
 # Rows of what `soonest_over` fills: leases, when they are over, the lowest device of each.
@@ -80,9 +80,8 @@ class Ending:
             chosen.append(heappop(free))
         if not victims or not self._is_worth(row, victims, wanted):
             return None
-        found, numbers = known.devices, np.array(chosen)
-        self.deny(numbers)
-        shares = tuple(Share(found[device].id, WHOLE, found[device].memory_mib) for device in chosen)
+        self.deny(np.array(chosen))
+        shares = tuple(known.wholes[device] for device in chosen)
         starts_ms = max([*self._ends[victims].tolist(), *self._drains(chosen)])
         return Escrow(known.packages[row][0].id, 0, shares, starts_ms)
 

@@ -10,8 +10,8 @@ import numpy as np
 from walras.market.engine.amounts import charges
 from walras.market.engine.clearing import Cleared
 from walras.market.engine.jit import Ints
-from walras.market.engine.told import WHOLE, Told
-from walras.market.types import Award, Escrow, Outcome, Rules, Share
+from walras.market.engine.told import Told
+from walras.market.types import Award, Escrow, Outcome, Rules
 
 if TYPE_CHECKING:
     from walras.market.engine.around import Refused
@@ -72,6 +72,5 @@ class Filling:
         purse[agent] -= cost
         for device in rooms:
             del self._idle[device]
-        found = self._told.known.devices
-        shares = tuple(Share(found[device].id, WHOLE, found[device].memory_mib) for device in rooms)
+        shares = tuple(self._told.known.wholes[device] for device in rooms)
         return Award(bid.id, 0, shares, price, offered, package.term_ms, starts_now=True)

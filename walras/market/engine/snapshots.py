@@ -35,7 +35,8 @@ _STATES = {"reserved": RESERVED, "active": ACTIVE, "draining": DRAINING}
 
 @dataclass(frozen=True, slots=True)
 class Translated:
-    """A book with the names of what is in it. `packages` is by row: the bid and the index of its package."""
+    """A book with the names of what is in it. `packages` is by row: the bid and the index of its package.
+    `wholes` are all of each device, where nothing else is asked for: made once, as most shares are."""
 
     book: Book
     leases: Leases
@@ -43,6 +44,7 @@ class Translated:
     packages: dict[int, tuple[Bid, int]]
     rows: dict[str, int]  # by bid, its first option
     leases_by_row: dict[int, Lease]
+    wholes: tuple[Share, ...] = ()
 
     def awards(self, cleared: Cleared) -> tuple[Award, ...]:
         """The winners as awards, in the order in which they won."""
@@ -143,6 +145,8 @@ class Translated:
 
     def _shares(self) -> Callable[[int, Ints], tuple[Share, ...]]:
         """What an option takes of devices."""
+        if wholes := self.wholes:
+            return lambda _, devices: tuple([wholes[device] for device in devices.tolist()])
         memory, kinds = self.book.catalogue.columns().memory, self.book.options().kind
         classes, names, packages = self.book.devices.kind, self.devices, self.packages
 

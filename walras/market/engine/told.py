@@ -17,7 +17,7 @@ from walras.market.engine.snapshots import Translated
 from walras.market.engine.supports import FUNDS_MAX
 from walras.market.ground import SPEED_UNIT
 from walras.market.prepared import well_formed
-from walras.market.types import Bid, Device, Lease, Package, Rules
+from walras.market.types import Bid, Device, Lease, Package, Rules, Share
 
 WHOLE: Final = 1000
 
@@ -45,7 +45,8 @@ class Told:
         book = Book((capacity,), kind, node, reserve_micros=reserve, first=[0])
         book.set_funds(np.arange(len(agents)), np.zeros(len(agents), np.int64))
         self._shape, self._priced, self._named = capacity, priced, 0
-        self.known = Translated(book, Leases(book), ordered, {}, {}, {})
+        wholes = tuple(Share(each.id, WHOLE, each.memory_mib) for each in ordered)
+        self.known = Translated(book, Leases(book), ordered, {}, {}, {}, wholes)
         self.lease_rows: dict[str, int] = {}
         self.devices = {device.id: number for number, device in enumerate(ordered)}
         self.agents = {name: number for number, name in enumerate(agents)}
@@ -151,11 +152,14 @@ class Told:
     def add_leases(self, leases: Sequence[Lease]) -> Ints:
         if not leases:
             return _NONE
+        numbers, wanted = self.devices, np.array([len(lease.shares) for lease in leases], np.int64)
+        device = np.array(
+            [numbers.get(share.device, NONE) for each in leases for share in each.shares], np.int64
+        )
         # A lease on devices that are gone is there until it is ended.
-        devices = [[self.devices.get(share.device, NONE) for share in lease.shares] for lease in leases]
-        here = [[device for device in each if device != NONE] for each in devices]
-        counts = np.array([len(each) for each in here], np.int64)
-        device = np.array([device for each in here for device in each], np.int64)
+        here = device != NONE
+        counts = np.bincount(np.repeat(np.arange(wanted.size), wanted), here, wanted.size).astype(np.int64)
+        device = device[here]
         columns = np.array(
             [
                 (
@@ -180,7 +184,7 @@ class Told:
             device=device,
             milli=np.full(device.size, WHOLE, np.int64),
             memory=np.full(device.size, self._shape.memory_mib, np.int64),
-            elsewhere=WHOLE * (np.array([len(each) for each in devices], np.int64) - counts),
+            elsewhere=WHOLE * (wanted - counts),
             name=np.arange(self._named, self._named + len(leases)),
             shape=np.full(len(leases), shape, np.int64),
         )

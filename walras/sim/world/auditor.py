@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from walras.sim.world.market import Market
 
 _UNLIMITED: Final = ("mint",)
-_UNUSED: Final = (0, 0)
+_UNUSED: Final = (0, 0, 0, 0)
 
 
 class AuditError(InternalError):
@@ -55,7 +55,7 @@ class Auditor:
         self._about = self._issued = 0
         self._leases: dict[str, tuple[Lease, tuple[str, ...]]] = {}  # with the holds of their terms
         self._named: dict[str, str] = {}  # by hold, its lease
-        self._used: dict[bool, dict[str, list[int]]] = {False: {}, True: {}}  # by device, now and later
+        self._used: dict[str, list[int]] = {}  # by device: milli and memory now, milli and memory later
         self._devices: tuple[object, ...] = ()
         self._sizes: dict[str, tuple[int, int]] = {}
         self._touched = market.leases.log()
@@ -71,7 +71,7 @@ class Auditor:
             self._devices = self._market.devices
             self._sizes = {each.id: (each.milli, each.memory_mib) for each in self._market.devices}
             self._check_change(entries, event, now_ms)
-            self._check_devices({**self._used[False], **self._used[True]})
+            self._check_devices(self._used)
         elif entries or self._touched:
             self._check_change(entries, event, now_ms)
         self._left -= 1
@@ -116,16 +116,15 @@ class Auditor:
         self._must(leases.keys() == self._leases.keys(), "leases came or went and nobody said so")
         named = sorted(term.hold for holding in leases.values() for term in holding.terms)
         self._must(named == sorted(self._holds), "holds and leases do not match")
-        used, self._used = self._used, {False: {}, True: {}}
+        used, self._used = self._used, {}
         for name, holding in leases.items():
             lease = self._leases[name][0]
             told = (lease.shares, lease.state) == (holding.lease.shares, holding.lease.state)
             self._must(told, f"{name} changed and nobody said so")
             self._count(holding.lease, 1)
-        for later, taken in self._used.items():
-            before = {name: each for name, each in used[later].items() if each != [0, 0]}
-            self._must(taken == before, "devices are not taken as the leases say")
-            self._check_devices(taken)
+        before = {name: each for name, each in used.items() if any(each)}
+        self._must(self._used == before, "devices are not taken as the leases say")
+        self._check_devices(self._used)
 
     def decided(self, snapshot: Snapshot, outcome: Outcome) -> None:
         """What an outcome promises: nobody pays more than it bid, all have an answer, notice is given."""
@@ -246,37 +245,38 @@ class Auditor:
 
     def _count(self, lease: Lease, sign: int) -> None:
         """Now: what runs or drains. Later: what runs or is reserved."""
-        for later, other in ((False, "draining"), (True, "reserved")):
-            if lease.state in ("active", other):
-                taken = self._used[later]
-                for share in lease.shares:
-                    device = share.device
-                    if device not in taken:
-                        taken[device] = [0, 0]
-                    used = taken[device]
-                    used[0] += sign * share.milli
-                    used[1] += sign * share.memory_mib
+        now = sign * (lease.state in ("active", "draining"))
+        later = sign * (lease.state in ("active", "reserved"))
+        for share in lease.shares:
+            device, milli, memory_mib = share.device, share.milli, share.memory_mib
+            if device not in self._used:
+                self._used[device] = [0, 0, 0, 0]
+            used = self._used[device]
+            used[0] += now * milli
+            used[1] += now * memory_mib
+            used[2] += later * milli
+            used[3] += later * memory_mib
 
     def _check_devices(self, names: Iterable[str]) -> None:
         """No device is oversold in compute or memory, now or once the drains are over."""
-        now, later, sizes = self._used[False], self._used[True], self._sizes
         for name in names:
-            for milli, memory_mib in (now.get(name, _UNUSED), later.get(name, _UNUSED)):
-                if milli or memory_mib:
-                    if name not in sizes:
-                        _fail(f"{name} is leased and is not there")
-                    size = sizes[name]
-                    if milli > size[0] or memory_mib > size[1]:
-                        _fail(f"{name} is oversold")
+            used, size = self._used.get(name, _UNUSED), self._sizes.get(name)
+            if size is None:
+                if any(used):
+                    _fail(f"{name} is leased and is not there")
+            elif max(used[0], used[2]) > size[0] or max(used[1], used[3]) > size[1]:
+                _fail(f"{name} is oversold")
 
     def _changes(self, touched: Iterable[str]) -> str:
         """Which leases ended (-), began (+) or changed (~) with this event."""
         ended, others = [], []
         for name in touched:
-            was, lease = self._leases.get(name), self._market.leases.get(name)
-            if lease is None:
+            was, holding = self._leases.get(name), self._market.leases.find(name)
+            if holding is None:
                 ended += [f"-{name}"] if was else []
-            elif was is None or (lease.state, lease.end_ms) != (was[0].state, was[0].end_ms):
+                continue
+            lease = holding.lease
+            if was is None or (lease.state, lease.end_ms) != (was[0].state, was[0].end_ms):
                 shares = "+".join(f"{share.device}:{share.milli}" for share in lease.shares)
                 what = f"({lease.agent} {lease.state} {shares} @{lease.price_micros})"
                 others.append(f"{'~' if was else '+'}{name}{what}")

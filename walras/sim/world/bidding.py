@@ -20,7 +20,7 @@ MOVES_BY: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What is wanted, before a price: `value_micros` a GPU-hour is what it is worth.
+    """What is wanted, before a price: `value_micros` a GPU-hour is what it is worth. Times are the market's.
 
     latencies_ms: of requests without the share and with it, and `curve` what they are worth, if it matters.
     """
@@ -37,19 +37,12 @@ class Ask:
     curve: Curve | None = None
     latencies_ms: tuple[int, int] | None = None
 
-    def as_of(self, start_ms: int) -> Ask:
-        """With times on a clock that shows this when the run begins."""
-        deadline_ms = None if self.deadline_ms is None else start_ms + self.deadline_ms
-        return Ask(
-            *(self.agent, self.package, self.value_micros, self.work_ms, start_ms + self.submitted_ms),
-            *(deadline_ms, self.job_class, self.restart_cost_micros, self.priority),
-            curve=self.curve,
-            latencies_ms=self.latencies_ms,
-        )
-
 
 class Floor(Protocol):
-    """What an agent's work needs of the world that it is in."""
+    """What an agent's work needs of the world that it is in. start_ms: what the market's clock shows when the
+    run begins."""
+
+    start_ms: int
 
     def bid(self, ask: Ask, claim: Claim) -> None:
         """Bid for a lease; of the latency class it is decided at once."""

@@ -59,12 +59,11 @@ class Keeping:
 
     def _update(self) -> None:
         self._standing.told.pay(self._bank.available(name) for name in self._bank.weights)
-        bids, leases = list(self.touched), list(self._log)
+        bids = {name: self._find(name) for name in self.touched}
+        leases = self._leases.as_they_are(self._log)
         self.touched.clear()
         self._log.clear()
-        self._standing.told.tell(
-            {name: self._find(name) for name in bids}, {name: self._leases.get(name) for name in leases}
-        )
+        self._standing.told.tell(bids, leases)
 
 
 def keep(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from typing import Protocol
@@ -76,10 +76,10 @@ class Leases:
     def __contains__(self, lease: str) -> bool:
         return lease in self._held
 
-    def get(self, lease: str) -> Lease | None:
-        """As it is now, None once it is over."""
-        holding = self._held.get(lease)
-        return None if holding is None else holding.lease
+    def as_they_are(self, leases: Iterable[str]) -> dict[str, Lease | None]:
+        """Each as it is now, None once it is over."""
+        held = self._held
+        return {name: held[name].lease if name in held else None for name in leases}
 
     def find(self, lease: str) -> Holding | None:
         """With the bid that won it, None once it is over."""

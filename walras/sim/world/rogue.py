@@ -80,13 +80,15 @@ class Rogue:
             devices_min=chance.choice((0, 0, 1, devices)),
             affinity=chance.choice((Affinity.ANY, Affinity.ANY, Affinity.NODE, Affinity.SPREAD)),
         )
+        start_ms, value_micros = self._floor.start_ms, chance.choice((0, 1, MICROS, self._price_max))
+        deadline_ms = chance.choice((None, None, now_ms, max(0, now_ms - 1), now_ms + 5_000))
         ask = Ask(
             agent=self._agent,
             package=package,
-            value_micros=chance.choice((0, 1, MICROS, self._price_max)),
+            value_micros=value_micros,
             work_ms=1,
-            submitted_ms=now_ms,
-            deadline_ms=chance.choice((None, None, now_ms, max(0, now_ms - 1), now_ms + 5_000)),
+            submitted_ms=start_ms + now_ms,
+            deadline_ms=None if deadline_ms is None else start_ms + deadline_ms,
             job_class=chance.choice(CLASSES),
             restart_cost_micros=chance.choice((0, 0, 10, self._price_max)),
             priority=chance.choice((0, 0, 10, 10**9)),

@@ -93,7 +93,7 @@ class Service:
             package=package,
             value_micros=self.agent.value_micros,
             work_ms=self.stream.term_ms,
-            submitted_ms=now_ms,
+            submitted_ms=self._floor.start_ms + now_ms,
             job_class="latency",
             curve=Curve(self.stream.slo_ms // 2, 2 * self.stream.slo_ms),
             latencies_ms=latencies_ms,

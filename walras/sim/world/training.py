@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from walras.core.money import charge
 from walras.market.types import Package
@@ -16,6 +17,11 @@ class JobRun:
 
     over: called once, when it is done or given up.
     """
+
+    __slots__ = (
+        *("job", "left_milli_ms", "holding", "first_ms", "done_ms", "lost_milli_ms", "evictions", "given_up"),
+        *("stretches", "_floor", "_over", "_since_ms"),
+    )
 
     def __init__(self, job: Job, floor: Floor, over: Callable[[JobRun], None]) -> None:
         self.job = job
@@ -43,15 +49,15 @@ class JobRun:
             self._give_up()
             return
         fewest = job.gpus_min if job.gpus_min < job.gpus else 0
-        package = Package(job.gpus, job.milli, 0, job.term_ms, 0, devices_min=fewest)
         work_ms = self.left_milli_ms // (job.gpus * job.milli)
+        start_ms = self._floor.start_ms
         ask = Ask(
             agent=job.agent,
-            package=package,
+            package=_package(job.gpus, job.milli, job.term_ms, fewest),
             value_micros=job.value_micros,
             work_ms=work_ms,
-            submitted_ms=job.arrival_ms,
-            deadline_ms=job.deadline_ms,
+            submitted_ms=start_ms + job.arrival_ms,
+            deadline_ms=None if job.deadline_ms is None else start_ms + job.deadline_ms,
             job_class=job.job_class,
             restart_cost_micros=self.restart_cost_micros,
             priority=job.priority,
@@ -108,3 +114,9 @@ class JobRun:
     def useful_milli_ms(self, until_ms: int) -> int:
         """What was done by then, of work that was kept."""
         return sum(min(done, max(0, until_ms - since_ms) * milli) for since_ms, done, milli in self.stretches)
+
+
+@lru_cache(maxsize=256)
+def _package(gpus: int, milli: int, term_ms: int, fewest: int) -> Package:
+    """Many jobs ask for the same."""
+    return Package(gpus, milli, 0, term_ms, 0, devices_min=fewest)

@@ -66,7 +66,7 @@ class World:
         kept: bool | None = None,
     ) -> None:
         """kept: whether the compiled engine keeps the pool, if it can; None for large ones."""
-        self.workload, self.now_ms, self.skew_ms = workload, 0, 0
+        self.workload, self.start_ms, self.now_ms, self.skew_ms = workload, START_MS, 0, 0
         self.until_ms = 2 * workload.span_ms if until_ms is None else until_ms
         self.events = 0
         self.pool_milli = sum(device.milli for device in pool)
@@ -132,7 +132,7 @@ class World:
     # What work asks of it
 
     def bid(self, ask: Ask, claim: Claim) -> None:
-        self.market.bid(ask.as_of(START_MS), claim, self.now_ms, self.at_ms)
+        self.market.bid(ask, claim, self.now_ms, self.at_ms)
 
     def withdraw(self, claim: Claim) -> None:
         self.market.withdraw(claim, self.now_ms, self.at_ms)
