@@ -103,6 +103,8 @@ class Scheduler:
         if view is not None:
             if change.resource == RESOURCE_CLAIMS:
                 view.claims.pop((change.namespace, change.name), None)
+            elif change.resource == SLICES:
+                view.pools = None
             view.wake_claiming()
             self._enqueue_if_due(change.cluster, view)
 
@@ -153,7 +155,7 @@ class Scheduler:
 
     async def _pass(self, cluster: str, view: ClusterView) -> None:
         transaction = self._api.transaction()
-        placing = Placing(self._api, cluster, transaction, view.claims)
+        placing = Placing(self._api, cluster, transaction, view)
         tried: list[PodKey] = []
         while len(tried) < PASS_MAX and not placing.is_spent and (key := view.next()) is not None:
             tried.append(key)

@@ -12,6 +12,7 @@ import msgspec
 
 from walras.core.clock import parse_rfc3339
 from walras.core.errors import WalrasError
+from walras.tenants.claims.pools import Pools
 from walras.tenants.demands import Demand, demand_of
 from walras.tenants.fit import Node, Usage
 from walras.tenants.objects import Object, uid
@@ -62,6 +63,8 @@ class ClusterView:
     nominated: dict[PodKey, str] = field(default_factory=dict)
     # ResourceClaims as we wrote them, not yet committed.
     claims: dict[PodKey, Object] = field(default_factory=dict)
+    # The devices of the nodes; None where that has to be looked up.
+    pools: Pools | None = None
     # Between a commit that failed and its next try.
     paused: bool = False
 

@@ -26,6 +26,7 @@ from walras.tenants.claims.result import allocation, taken_by
 from walras.tenants.claims.search import Pick, Search, Taken
 from walras.tenants.fit import Among, Node
 from walras.tenants.objects import NAMESPACES, Object, finalizers, labels, status
+from walras.tenants.view import ClusterView
 
 ClaimKey = tuple[str, str]
 """Namespace and name."""
@@ -35,15 +36,11 @@ UNAVAILABLE: Final = "cannot allocate all claims"
 
 
 class Placing:
-    """One pass over a cluster's pods. `under_way`: claims as earlier passes wrote them, not committed yet."""
+    """One pass over a cluster's pods."""
 
-    def __init__(
-        self, api: API, cluster: str, transaction: Transaction, under_way: dict[ClaimKey, Object]
-    ) -> None:
-        self._api, self._cluster, self._transaction = api, cluster, transaction
-        self._under_way = under_way
-        self._pools: Pools | None = None
-        self._taken = Taken()
+    def __init__(self, api: API, cluster: str, transaction: Transaction, view: ClusterView) -> None:
+        self._api, self._cluster, self._transaction, self._view = api, cluster, transaction, view
+        self._taken: Taken | None = None
         self._spent = 0
         self.written: list[ClaimKey] = []
 
@@ -70,13 +67,14 @@ class Placing:
 
     def search(self, asked: list[Asked], node: Node, effort: Effort) -> list[list[Pick]] | None:
         """Raises Invalid."""
-        if self._pools is None:
-            self._pools = Pools(self._api.list(self._cluster, SLICES))
+        if self._view.pools is None:
+            self._view.pools = Pools(self._api.list(self._cluster, SLICES))
+        if self._taken is None:
             committed = {_key(claim): claim for claim in self._api.list(self._cluster, RESOURCE_CLAIMS)}
-            self._taken = taken_by({**committed, **self._under_way}.values())
+            self._taken = taken_by({**committed, **self._view.claims}.values())
         before = effort.spent
         try:
-            return Search(asked, self._pools.on(node), self._taken, effort).run()
+            return Search(asked, self._view.pools.on(node), self._taken, effort).run()
         finally:
             self._spent += effort.spent - before
 
@@ -95,9 +93,10 @@ class Placing:
                 reserve(latest, pod)
 
             edited = self._transaction.edit(self._cluster, RESOURCE_CLAIMS, *key, change)
-            self._under_way[key] = edited
+            self._view.claims[key] = edited
             self.written.append(key)
         for picks in allocated.values():
+            assert self._taken is not None, "what is allocated was searched for"
             fresh = taken_by([{"status": {"allocation": picks}}])
             self._taken.devices |= fresh.devices
             for device, part in fresh.parts.items():

@@ -69,7 +69,7 @@ class Pool:
 
 
 class Pools:
-    """The pools of all slices, looked up by node."""
+    """The pools of all slices, looked up by node; what it returns is not to be changed."""
 
     def __init__(self, slices: Iterable[Raw]) -> None:
         """Slices that cannot be read are as if they were not there."""
@@ -81,6 +81,7 @@ class Pools:
                 by_pool.setdefault((spec["driver"], name), []).append(each)
         self._by_node: dict[str, list[_Source]] = {}
         self._everywhere: list[_Source] = []
+        self._own: dict[str, list[Pool]] = {}
         for (driver, name), found in sorted(by_pool.items()):
             source = _Source(driver, name, _newest(found))
             nodes = {each["spec"].get("nodeName") for each in source.slices if _has_devices(each)}
@@ -92,9 +93,14 @@ class Pools:
 
     def on(self, node: Node) -> list[Pool]:
         """The pools with devices that the node can use, in order of driver and name."""
-        sources = [*self._by_node.get(node.name, ()), *self._everywhere]
-        found = (source.on(node) for source in sorted(sources, key=lambda each: (each.driver, each.name)))
-        return [pool for pool in found if pool.devices or pool.fault]
+        own = self._own.get(node.name)
+        if own is None:
+            # What names the node itself is the node's, whatever its labels are.
+            own = self._own[node.name] = _used(self._by_node.get(node.name, ()), node)
+        if not self._everywhere:
+            return own
+        found = [*own, *_used(self._everywhere, node)]
+        return sorted(found, key=lambda pool: (pool.driver, pool.name))
 
 
 @dataclass(slots=True)
@@ -147,6 +153,11 @@ class _Source:
             for raw in one["spec"].get("devices") or ()
             if raw.get("consumesCounters")
         }
+
+
+def _used(sources: Iterable[_Source], node: Node) -> list[Pool]:
+    found = (source.on(node) for source in sources)
+    return [pool for pool in found if pool.devices or pool.fault]
 
 
 def _newest(slices: Sequence[Raw]) -> list[Raw]:

@@ -87,6 +87,7 @@ class Search:
         self._by_name = {(pool.driver, pool.name): pool for pool in pools}
         self._drawn: dict[tuple[str, str], dict[Counter, Fraction]] = {}
         self._devices = [device for pool in pools if not pool.fault for device in pool.devices]
+        self._free = [device for device in self._devices if device.id not in taken.devices]
         self._alls: dict[Ask, list[Device]] = {}
         self._selected: dict[tuple[tuple[str, ...], DeviceId], bool] = {}
 
@@ -107,7 +108,7 @@ class Search:
         if number == len(asked.requests):
             return self._request(claim + 1, 0)
         for ask in asked.requests[number]:
-            devices = self._devices if ask.count else self._alls[ask]
+            devices = (self._devices if ask.admin else self._free) if ask.count else self._alls[ask]
             count = ask.count or len(devices)
             if not count or len(self._picks[claim]) + count > RESULTS_MAX:
                 continue
