@@ -164,11 +164,13 @@ class Traits:
 
     `scheme` is of their ids, as in "process://1234". `env` is where their environment begins. Without
     `images` a container needs a command, and the runtime's own file system stands at the system's places.
+    `networked`: its pods are put into the network namespace that `network.networks` has for them.
     """
 
     scheme: str
     env: Mapping[str, str] = field(default_factory=dict)
     images: Images | None = None
+    networked: bool = False
 
 
 class Process(Protocol):

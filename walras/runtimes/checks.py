@@ -14,6 +14,7 @@ from typing import Final
 
 from walras.runtimes.cgroups_detect import Detected, detect
 from walras.runtimes.handlers import offers
+from walras.runtimes.network.networks import Networks
 from walras.runtimes.probe import Probed, probe
 from walras.runtimes.spawn import Spawner
 
@@ -46,7 +47,10 @@ def checks(data_dir: Path) -> list[Check]:
         with suppress(OSError):
             detected.groups.remove(())
     found = asyncio.run(_probe(detected, data_dir))
-    return [_linux(), *_sandbox(found), *_groups(detected), _open_files(), *_runtimes(data_dir)]
+    networks = asyncio.run(_network(found))
+    return [
+        _linux(), *_sandbox(found), networks, *_groups(detected), _open_files(), *_runtimes(data_dir),
+    ]  # fmt: skip
 
 
 async def _probe(detected: Detected, data_dir: Path) -> Probed:
@@ -55,6 +59,19 @@ async def _probe(detected: Detected, data_dir: Path) -> Probed:
         return await probe(spawner, None, detected, data_dir, None)
     finally:
         spawner.close()
+
+
+async def _network(found: Probed) -> Check:
+    if found.sandbox.mode == "plain":
+        return Check("pod network", False, "pods use this machine's network", "see sandbox")
+    networks = Networks()
+    await networks.open()
+    missing = networks.missing
+    await networks.close()
+    if not missing:
+        return Check("pod network", True, "addresses, Services and names, each agent for itself")
+    advice = "run as root, or allow user namespaces and install util-linux"
+    return Check("pod network", False, missing, "load nf_tables" if "nf_tables" in missing else advice)
 
 
 def _linux() -> Check:

@@ -200,9 +200,10 @@ class ContainerLoop:
 
     def _spec(self, traits: Traits, image_id: str) -> ContainerSpec:
         worker, container = self._worker, self._container
-        source = EnvSource(worker.pod, worker.node, worker.lookup)
+        source = EnvSource(worker.pod, worker.node, worker.lookup, address=worker.address())
         devices = devices_of(source, container, self._services.mps)
-        env = environment(source, container, {**traits.env, **(devices.env if devices else {})})
+        found = worker.services.variables(worker.cluster, worker.pod) if worker.network is not None else {}
+        env = environment(source, container, {**traits.env, **found, **(devices.env if devices else {})})
         given, has_images = str(container.get("workingDir") or ""), traits.images is not None
         directory = posixpath.normpath("/" + given.lstrip("/")) if given or not has_images else ""
         return ContainerSpec(
@@ -218,6 +219,7 @@ class ContainerLoop:
             working_dir=directory,
             mounts=(
                 *mounts(container, self._volumes, env, whole=has_images),
+                *worker.files,
                 *(devices.mounts if devices else ()),
             ),
             volumes=tuple(

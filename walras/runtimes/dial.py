@@ -6,13 +6,12 @@ import asyncio
 import shutil
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from walras.core.errors import ServiceUnavailable
 from walras.runtimes import procfs
 from walras.runtimes.sandbox import Mode
-from walras.runtimes.spawn import Spawner
 
 _CONNECT_S: Final = 10.0
 # Runs inside the pod's namespaces and hands the connected socket out.
@@ -28,17 +27,21 @@ except OSError as error:
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
+# A TCP socket in the pod's network. Raises OSError.
+OpenSocket = Callable[[socket.AddressFamily], Awaitable[socket.socket]]
+
+
 async def connect(
-    spawner: Spawner, mode: Mode, name: str, network: int | None, pids: Sequence[int], port: int
+    mode: Mode, name: str, open_socket: OpenSocket | None, pids: Sequence[int], port: int
 ) -> Streams:
     """A connection to `port` on the loopback of the pod called `name`. Raises ServiceUnavailable.
 
-    `pids`: a process of each of its containers.
+    `open_socket`: where the pod's network can be entered so. `pids`: a process of each of its containers.
     """
     try:
         async with asyncio.timeout(_CONNECT_S):
-            if network is not None:
-                return await _through_namespace(spawner, network, port)
+            if open_socket is not None:
+                return await _through_namespace(open_socket, port)
             if mode == "user":
                 return await _through_helper(pids, port)
             return await _through_host(pids, port)
@@ -47,11 +50,11 @@ async def connect(
         raise ServiceUnavailable(f'pod "{name}" does not answer on port {port}: {why}') from error
 
 
-async def _through_namespace(spawner: Spawner, network: int, port: int) -> Streams:
+async def _through_namespace(open_socket: OpenSocket, port: int) -> Streams:
     failure: OSError | None = None
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         try:
-            made = await spawner.socket_in(network, family)
+            made = await open_socket(family)
         except OSError as error:
             failure = failure or error
             continue

@@ -188,10 +188,12 @@ async def enter(
     env: Mapping[str, str],
     wish: Wish,
     ended: Callable[[Entered], None],
+    network: int | None = None,
 ) -> Entered:
     """Starts the command line of `Sandbox.entering`; returns when its program runs.
 
-    `ended` is called when it has ended. Raises StartError.
+    `ended` is called when it has ended. `network`: the descriptor of the namespace to start it in. Raises
+    StartError.
     """
     try:
         files = Files(wish)
@@ -199,7 +201,7 @@ async def enter(
         raise StartError(f"no streams for it: {error}") from error
     progress, tell = os.pipe2(os.O_CLOEXEC)
     try:
-        pid = await spawner.spawn(argv, env, (*files.theirs, tell))
+        pid = await spawner.spawn(argv, env, (*files.theirs, tell), network)
     except BaseException as error:
         os.close(progress)
         files.close()

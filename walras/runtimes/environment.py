@@ -50,8 +50,11 @@ def command(words: Iterable[object] | None, env: Mapping[str, str]) -> tuple[str
     return tuple(expand(str(word), env) for word in words or ())
 
 
-def field_value(pod: Object, path: str) -> str:
-    """The value of a downward API field. Raises ConfigError for one that is not offered."""
+def field_value(pod: Object, path: str, address: str = HOST_IP) -> str:
+    """The value of a downward API field. Raises ConfigError for one that is not offered.
+
+    `address`: the pod's own.
+    """
     metadata, spec = pod["metadata"], pod["spec"]
     simple = {
         "metadata.name": metadata.get("name"),
@@ -61,8 +64,8 @@ def field_value(pod: Object, path: str) -> str:
         "spec.serviceAccountName": spec.get("serviceAccountName") or "default",
         "status.hostIP": HOST_IP,
         "status.hostIPs": HOST_IP,
-        "status.podIP": HOST_IP,
-        "status.podIPs": HOST_IP,
+        "status.podIP": address,
+        "status.podIPs": address,
     }
     if path in simple:
         return str(simple[path] or "")
@@ -129,6 +132,8 @@ class EnvSource:
     lookup: Lookup
     # A token of the pod's service account for an audience, "" being the API server, for so many seconds.
     token: Callable[[str, int], str] | None = None
+    # The pod's own.
+    address: str = HOST_IP
 
     @property
     def allocatable(self) -> Object:
@@ -157,7 +162,7 @@ def _value(source: EnvSource, container: Object, entry: Object, env: Mapping[str
     if not origin:
         return expand(str(entry.get("value") or ""), env)
     if reference := origin.get("fieldRef"):
-        return field_value(source.pod, str(reference.get("fieldPath")))
+        return field_value(source.pod, str(reference.get("fieldPath")), source.address)
     if reference := origin.get("resourceFieldRef"):
         try:
             return resource_value(source.pod, container, reference, source.allocatable)

@@ -12,6 +12,7 @@ from typing import Final
 from walras.core.errors import Invalid
 from walras.runtimes.base import PodRuntime
 from walras.runtimes.dispatch import Runtimes
+from walras.runtimes.network.networks import Networks
 from walras.runtimes.process import ProcessRuntime
 from walras.runtimes.shares import Shares
 from walras.runtimes.vm import parts
@@ -84,5 +85,6 @@ def runtimes(data_dir: Path, default: str, found: list[Offer]) -> Runtimes:
         advice = f": {chosen.advice}" if chosen.advice else ""
         raise Invalid(f"--runtime {default}: {chosen.detail}{advice}")
     made = [each for each in found if each.make is not None]
-    shares = Shares(data_dir, one_path=any(each.handler == CONTAINER for each in made))
+    one_path = any(each.handler == CONTAINER for each in made)
+    shares = Shares(data_dir, one_path=one_path, networks=Networks())
     return Runtimes(shares, {each.handler: each.make(shares) for each in made if each.make}, default)

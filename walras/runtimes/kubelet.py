@@ -19,6 +19,8 @@ from walras.runtimes.admission import node_limits
 from walras.runtimes.base import Process, Runtime, Session
 from walras.runtimes.environment import Directories
 from walras.runtimes.logs import LogStore, Query
+from walras.runtimes.network.networks import Networks
+from walras.runtimes.network.services import Directory
 from walras.runtimes.podworker import PodWorker
 from walras.runtimes.sandbox import uid_of
 from walras.runtimes.services import Configs, Object, Recorder, Services
@@ -45,13 +47,16 @@ class Kubelet:
         *,
         accounts: Accounts | None = None,
         mps: Directories | None = None,
+        networks: Networks | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._api, self._runtime, self._clock = api, runtime, clock
         logs = LogStore(data_dir / "agents", clock)
         places = Places(data_dir, self._owner_of)
+        self._networks = networks
+        self._directory = Directory(api, networks) if networks is not None else None
         self._services = Services(
-            api, runtime, clock, recorder, logs, places, Configs(api), sleep, accounts, mps
+            api, runtime, clock, recorder, logs, places, Configs(api), sleep, accounts, mps, networks
         )
         self._workers: dict[tuple[str, str], PodWorker] = {}
         # Nodes whose end was asked for: nothing starts there again, until one of that name is made anew.
@@ -66,11 +71,14 @@ class Kubelet:
     async def start(self) -> None:
         """Takes up every pod that is bound already, then every one that is bound from now on."""
         await self._runtime.open()
+        if self._networks is not None and self._directory is not None:
+            self._networks.serve(self._directory)
+            self._unsubscribe += self._directory.watch()
         pods = self._api.everywhere_stored(PODS)
         known = {(record.key.cluster, record.object["metadata"]["uid"]) for record in pods}
         await asyncio.to_thread(self._services.logs.keep_only, known)
         await asyncio.to_thread(self._services.places.keep_only, known)
-        self._unsubscribe = [
+        self._unsubscribe += [
             self._api.subscribe(NODES, self._node_changed),
             self._api.subscribe(PODS, self._pod_changed),
             *(self._api.subscribe(resource, self._config_changed) for resource in Configs.RESOURCES),
@@ -86,6 +94,9 @@ class Kubelet:
             worker.stop("shutdown", grace_s)
         await asyncio.gather(*(worker.task for worker in workers), *self._tasks, return_exceptions=True)
         await self._runtime.close()
+        if self._networks is not None and self._directory is not None:
+            await self._directory.close()
+            await self._networks.close()
 
     async def stop_node(self, cluster: str, node: str) -> None:
         """Kills everything on the node now; returns when every process is gone and every status is written.

@@ -12,7 +12,7 @@ from typing import Final
 from walras.runtimes import procfs
 from walras.runtimes.base import ContainerSpec, Limits, Output, StartError, Stream
 from walras.runtimes.plain import end_session, mark_of
-from walras.runtimes.sandbox import FAILED, NO_LIMITS, STARTED, Sandbox, environment_script
+from walras.runtimes.sandbox import FAILED, NO_LIMITS, STARTED, Place, Sandbox, environment_script
 from walras.runtimes.spawn import Handle, Pump, Spawner, open_handle, read_to_line
 
 _COMPLAINT_MAX: Final = 2000
@@ -82,7 +82,7 @@ async def launch(
     sandbox: Sandbox,
     spec: ContainerSpec,
     entrances: Sequence[str],
-    network: int | None,
+    place: Place,
     output: Output,
     *,
     rlimits: Limits = NO_LIMITS,
@@ -96,14 +96,12 @@ async def launch(
     try:
         if not plain:
             environment = _memory_file(environment_script(spec.env))
-        argv = sandbox.command(
-            spec, entrances, environment_fd=environment, own_network=network is None, rlimits=rlimits
-        )
+        argv = sandbox.command(spec, entrances, environment_fd=environment, place=place, rlimits=rlimits)
         popen = await spawner.start(
             argv,
             spec.env if plain else {"PATH": "/usr/bin:/bin"},
             (tell, out_in, err_in),
-            network,
+            place.namespace,
             inherited=() if plain else (environment,),
         )
     except BaseException:

@@ -11,9 +11,10 @@ import structlog
 from walras.runtimes import actions
 from walras.runtimes.admission import not_given, refusal
 from walras.runtimes.backoff import Restart
-from walras.runtimes.base import PodRef
+from walras.runtimes.base import Mount, PodRef
 from walras.runtimes.container import ContainerLoop, in_order
 from walras.runtimes.environment import HOST_IP
+from walras.runtimes.network.networks import PodNetwork
 from walras.runtimes.preparing import Preparing
 from walras.runtimes.publisher import Publisher
 from walras.runtimes.records import record_of, records
@@ -56,6 +57,8 @@ class PodWorker:
         self.namespace: str = metadata["namespace"]
         self.running: dict[str, Running] = {}
         self.grace: Grace | None = None  # set once the pod is to end
+        self.network: PodNetwork | None = None
+        self.files: tuple[Mount, ...] = ()  # of its network, for every container
         self._others = others
         self._ending: Ending | None = None
         self._end = asyncio.Event()
@@ -134,7 +137,7 @@ class PodWorker:
         return await self.services.runtime.dial(self.ref, port)
 
     def address(self) -> str:
-        return HOST_IP
+        return self.network.address if self.network is not None else HOST_IP
 
     def own_grace(self, seconds: int | None = None) -> Grace:
         """The time that one of its containers has to end: `seconds`, or what the pod gives."""
@@ -161,6 +164,8 @@ class PodWorker:
             self._verdict = Verdict("Failed", "InternalError", "the runtime failed; see the server's log")
         finally:
             await self.services.runtime.remove_pod(self.ref)
+            if self.services.networks is not None:
+                await self.services.networks.leave(self.ref)
         await self._conclude()
 
     async def _live(self) -> None:
@@ -174,6 +179,8 @@ class PodWorker:
             return
         if ignored := not_given(self.pod, self.services.runtime.traits(self.ref)):
             self.event("Warning", "Ignored", ignored)
+        if not await preparing.networked():
+            return
         self._volumes = await preparing.volumes()
         if self._volumes is None:
             return
@@ -264,6 +271,7 @@ class PodWorker:
             self._mains,
             now_ms=self.services.clock.now_ms(),
             extras=self._extras,
+            address=self.network.address if self.network is not None else "",
             verdict=self._verdict,
             disrupted=self._disrupted if self.pod["spec"].get("restartPolicy") == "Never" else "",
         )

@@ -7,8 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from walras.core.errors import WalrasError
+from walras.runtimes import podfiles
 from walras.runtimes.base import NoRuntime
 from walras.runtimes.environment import ConfigError, EnvSource
+from walras.runtimes.network.networks import NAME_SERVER
 from walras.runtimes.volumes import Volume, prepare, renew, token_lifetime_s
 
 if TYPE_CHECKING:
@@ -46,6 +48,30 @@ class Preparing:
                 return True
         return False
 
+    async def networked(self) -> bool:
+        """Gives the pod a network where there is one to be had; False when it is to end before."""
+        worker, said = self._worker, ""
+        networks = worker.services.networks
+        if networks is None or not worker.services.runtime.traits(worker.ref).networked:
+            return not worker.stopping
+        while not worker.stopping:
+            try:
+                found = await networks.join(worker.ref)
+                if found is not None:
+                    worker.network = found
+                    worker.files = podfiles.write(
+                        worker.services.places, worker.ref, worker.pod, found.address, str(NAME_SERVER)
+                    )
+            except OSError as error:
+                message = f"Failed to create pod sandbox: its network cannot be made: {error}"
+                if message != said:
+                    worker.event("Warning", "FailedCreatePodSandBox", message)
+                said = message
+                await worker.pause(_RETRY_S)
+            else:
+                return True
+        return False
+
     async def volumes(self) -> dict[str, Volume] | None:
         """Waits for what volumes are made from; None when the pod is to end before."""
         worker, said = self._worker, ""
@@ -74,6 +100,7 @@ class Preparing:
             worker.node,
             worker.lookup,
             partial(worker.services.token, worker.cluster, worker.pod),
+            worker.address(),
         )
 
     async def renewals(self) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 from walras.runtimes.base import ContainerSpec, PodRef, StartError, Stream
 from walras.runtimes.cgroups_detect import Detected
 from walras.runtimes.launch import launch
-from walras.runtimes.sandbox import Mode, Sandbox, Tools
+from walras.runtimes.sandbox import Mode, Place, Sandbox, Tools
 from walras.runtimes.spawn import Spawner
 
 _POD: Final = PodRef("probe", "probe", "probe", "probe")
@@ -71,7 +71,7 @@ async def _try(spawner: Spawner, sandbox: Sandbox) -> None:
         pass
 
     try:
-        started = await launch(spawner, sandbox, spec, (), network, ignore)
+        started = await launch(spawner, sandbox, spec, (), Place(network), ignore)
         await started.monitor.ended()
         code = started.popen.poll()
         started.close()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -31,12 +32,13 @@ from walras.runtimes.base import (
     Wish,
 )
 from walras.runtimes.cgroups import GroupPath, group_name, kill_all
-from walras.runtimes.dial import connect
+from walras.runtimes.dial import OpenSocket, connect
 from walras.runtimes.entering import Entered, enter
 from walras.runtimes.launch import Launched, launch
+from walras.runtimes.network.networks import PodNetwork
 from walras.runtimes.plain import MARK, adapted, rewritten
 from walras.runtimes.probe import Probed, probe
-from walras.runtimes.sandbox import Mode, Sandbox, search_path
+from walras.runtimes.sandbox import Mode, Place, Sandbox, search_path
 from walras.runtimes.shares import POD_PIDS_MAX, Shares, Sharing
 from walras.runtimes.spawn import Spawner
 
@@ -53,18 +55,27 @@ _NUMBERS = count(1)
 
 @dataclass
 class _Pod:
-    """`network` is the descriptor of the network namespace that its containers share, where it is ours."""
+    """`own` is the descriptor of the network namespace of its containers, where the runtime made it."""
 
     path: GroupPath
     ready: asyncio.Lock = field(default_factory=asyncio.Lock)
     prepared: bool = False
-    network: int | None = None
+    own: int | None = None
+    joined: PodNetwork | None = None
     containers: set[Container] = field(default_factory=set)
 
+    @property
+    def place(self) -> Place:
+        """Where its programs start."""
+        if self.joined is None:
+            return Place(self.own)
+        # What has a way in is entered by its programs themselves.
+        return Place(None if self.joined.way_in else self.joined.namespace, self.joined.way_in)
+
     def close(self) -> None:
-        if self.network is not None:
-            os.close(self.network)
-            self.network = None
+        if self.own is not None:
+            os.close(self.own)
+            self.own = None
 
 
 class Container:
@@ -117,8 +128,8 @@ class Container:
         if self._end.done() or len(self._entered) >= ENTERED_MAX:
             why = "the container has ended" if self._end.done() else f"{ENTERED_MAX} programs have entered it"
             raise StartError(why)
-        command, env = self._runtime.way_in(self, argv, wish)
-        session = await enter(self._runtime.spawner, command, env, wish, self._gone)
+        command, env, place = self._runtime.way_in(self, argv, wish)
+        session = await enter(self._runtime.spawner, command, env, wish, self._gone, place.namespace)
         if not session.over:
             self._entered.add(session)
         if self._end.done():
@@ -192,7 +203,9 @@ class ProcessRuntime(Sharing):
 
     def traits(self, pod: PodRef) -> Traits:
         env = {"PATH": search_path(), "HOSTNAME": pod.name[:63], "HOME": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108
-        return Traits("process", env)
+        networks, sandbox = self.shares.networks, self._sandbox
+        shut_in = sandbox is not None and sandbox.mode != "plain"
+        return Traits("process", env, networked=shut_in and networks is not None and networks.available)
 
     async def open(self) -> None:
         await self.shares.open()
@@ -226,8 +239,10 @@ class ProcessRuntime(Sharing):
             if pod.prepared:
                 return
             self.shares.enforce_pod(ref, limits)
-            if self._sandbox is not None and self._sandbox.mode == "root":
-                pod.network = await self.spawner.make_network()
+            networks = self.shares.networks
+            pod.joined = networks.of(ref) if networks is not None else None
+            if pod.joined is None and self._sandbox is not None and self._sandbox.mode == "root":
+                pod.own = await self.spawner.make_network()
             pod.prepared = True
 
     def _rlimits(self, limits: Limits) -> Limits:
@@ -253,7 +268,7 @@ class ProcessRuntime(Sharing):
             rlimits = self._rlimits(spec.limits)
             fan = Fan(output)
             started = await launch(
-                self.spawner, self._sandbox, spec, entrances, pod.network, fan, rlimits=rlimits
+                self.spawner, self._sandbox, spec, entrances, pod.place, fan, rlimits=rlimits
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise StartError(f"the sandbox cannot be made: {error}") from error
@@ -268,14 +283,16 @@ class ProcessRuntime(Sharing):
 
     def way_in(
         self, container: Container, argv: tuple[str, ...], wish: Wish
-    ) -> tuple[list[str], dict[str, str]]:
-        """The command line and environment of another program in the container. Raises StartError."""
+    ) -> tuple[list[str], dict[str, str], Place]:
+        """Command line, environment and place of another program in the container. Raises StartError."""
         assert self._sandbox is not None, "open comes first"
         spec, sandbox = container.spec, self._sandbox
         missing = [name for name in ("nsenter", "setsid") if not getattr(sandbox.tools, name)]
         if missing and (sandbox.mode != "plain" or wish.tty):
             raise StartError(f"{' and '.join(missing)} of util-linux not found on the server's machine")
         entrances = self.groups.entrances(container.path) if self.groups is not None else ()
+        pod = self._pods.get(spec.pod.uid)
+        place = pod.place if pod is not None else Place()
         adapted_argv = rewritten(argv, spec.mounts) if sandbox.mode == "plain" else argv
         command = sandbox.entering(
             spec,
@@ -284,9 +301,11 @@ class ProcessRuntime(Sharing):
             entrances,
             tty=wish.tty,
             rlimits=self._rlimits(spec.limits),
+            place=place,
         )
         terminal = {"TERM": "xterm"} if wish.tty else {}
-        return command, {**(spec.env if sandbox.mode == "plain" else {"PATH": "/usr/bin:/bin"}), **terminal}
+        env = {**(spec.env if sandbox.mode == "plain" else {"PATH": "/usr/bin:/bin"}), **terminal}
+        return command, env, place
 
     def forget(self, container: Container, used_ns: int) -> None:
         """The container has ended and everything of it is gone."""
@@ -310,4 +329,10 @@ class ProcessRuntime(Sharing):
         if found is None or not found.containers or self._sandbox is None:
             raise ServiceUnavailable(f'pod "{pod.name}" is not running')
         pids = [each.init_pid for each in found.containers]
-        return await connect(self.spawner, self._sandbox.mode, pod.name, found.network, pids, port)
+        return await connect(self._sandbox.mode, pod.name, self._opener(found), pids, port)
+
+    def _opener(self, pod: _Pod) -> OpenSocket | None:
+        networks = self.shares.networks
+        if pod.joined is not None and networks is not None:
+            return partial(networks.socket_in, pod.joined)
+        return partial(self.spawner.socket_in, pod.own) if pod.own is not None else None

@@ -107,6 +107,24 @@ class Tools:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """The network of a pod's programs: they are started in `namespace`, or enter it by `way_in`.
+
+    Without either bubblewrap makes one.
+    """
+
+    namespace: int | None = None
+    way_in: tuple[str, ...] = ()
+
+    @property
+    def is_given(self) -> bool:
+        return self.namespace is not None or bool(self.way_in)
+
+
+NO_PLACE: Final = Place()
+
+
+@dataclass(frozen=True, slots=True)
 class Sandbox:
     """How containers are shut in here. `hidden` directories are never seen from inside."""
 
@@ -121,14 +139,14 @@ class Sandbox:
         entrances: Sequence[str] = (),
         *,
         environment_fd: int = -1,
-        own_network: bool = True,
+        place: Place = NO_PLACE,
         rlimits: Limits = NO_LIMITS,
     ) -> list[str]:
         """The whole command line. Mounts and working directory are absolute and normalised.
 
         `environment_fd`: an inherited descriptor with `environment_script`; in mode "plain" the environment
-        is the child's own. `own_network`: bubblewrap makes the network, else the caller has. `rlimits`: for
-        the user's processes and for each process's data, where no cgroup holds them.
+        is the child's own. `rlimits`: for the user's processes and for each process's data, where no cgroup
+        holds them.
         """
         if self.mode == "plain":
             guard = [self.tools.setpriv, "--pdeathsig", "KILL", "--"] if self.tools.setpriv else []
@@ -137,8 +155,8 @@ class Sandbox:
         else:
             script = _launch(_MAKE_DIRECTORY, rlimits)
             launch = [self.tools.shell, "-c", script, "walras", spec.working_dir, _ENV_FILE, *spec.argv]
-            bubblewrap = self._bubblewrap(spec, environment_fd, own_network)
-            inner = [*bubblewrap, "--", *self._drop(spec), *launch]
+            bubblewrap = self._bubblewrap(spec, environment_fd, not place.is_given)
+            inner = [*place.way_in, *bubblewrap, "--", *self._drop(spec), *launch]
         return [self.tools.shell, "-c", ENTER, "walras", *entrances, "--", *inner]
 
     def entering(
@@ -150,6 +168,7 @@ class Sandbox:
         *,
         tty: bool = False,
         rlimits: Limits = NO_LIMITS,
+        place: Place = NO_PLACE,
     ) -> list[str]:
         """The command line of another program in the container of which `pid` is a process.
 
@@ -162,11 +181,11 @@ class Sandbox:
         else:
             script = _launch("false", rlimits, entering=True)
             launch = [self.tools.shell, "-c", script, "walras", spec.working_dir, _ENV_FILE, *argv]
-            inner = [*self._nsenter(spec, pid), *terminal, *launch]
+            inner = [*self._nsenter(spec, pid, place), *terminal, *launch]
         return [self.tools.shell, "-c", ENTER, "walras", *entrances, "--", *inner]
 
-    def _nsenter(self, spec: ContainerSpec, pid: int) -> list[str]:
-        namespaces = ["--mount", "--pid", "--ipc", "--uts", "--net"]
+    def _nsenter(self, spec: ContainerSpec, pid: int, place: Place) -> list[str]:
+        namespaces = ["--mount", "--pid", "--ipc", "--uts", *([] if place.is_given else ["--net"])]
         if self.mode == "root":
             uid = str(uid_of(spec.pod.cluster))
             # Capabilities go with the uid; without new privileges none ever come back.
@@ -174,7 +193,16 @@ class Sandbox:
         else:
             identity = ["--user", "--preserve-credentials"]
         drop = [self.tools.setpriv, "--no-new-privs", "--"] if self.tools.setpriv else []
-        way_in = [*drop, self.tools.nsenter, "--target", str(pid), *namespaces, *identity, "--"]
+        way_in = [
+            *drop,
+            *place.way_in,
+            self.tools.nsenter,
+            "--target",
+            str(pid),
+            *namespaces,
+            *identity,
+            "--",
+        ]
         if self.mode == "user" and os.geteuid() == 0:
             # Root of a user namespace keeps its capabilities until it is told not to.
             way_in += [self.tools.setpriv, "--bounding-set=-all", "--inh-caps=-all", "--"]

@@ -14,11 +14,14 @@ from walras.kube.access.mounting import DEFAULT
 from walras.kube.admission.small import RUNTIME_CLASSES
 from walras.kube.api import API
 from walras.kube.objects import ACCOUNTS
+from walras.runtimes import servicevars
 from walras.runtimes.base import Runtime
 from walras.runtimes.environment import ConfigError, Directories
 from walras.runtimes.logs import LogStore
+from walras.runtimes.network.networks import API_ADDRESS, API_PORT, Networks
 from walras.runtimes.volumes import CLAIMS, Places
 from walras.tenants.claims.pod import RESOURCE_CLAIMS
+from walras.tenants.objects import SERVICES
 
 Object = dict[str, Any]
 COMPONENT = "kubelet"
@@ -76,6 +79,7 @@ class Services:
     accounts: Accounts | None = None
     # Of a card's MPS daemon: its pipes, and the shared memory that goes with it.
     mps: Directories | None = None
+    networks: Networks | None = None
 
     def token(self, cluster: str, pod: Object, audience: str, lifetime_s: int) -> str:
         """A token of the pod's service account, void without the pod. Raises ConfigError."""
@@ -89,6 +93,12 @@ class Services:
         return self.accounts.issue(
             cluster, account, audiences=audiences, lifetime_s=lifetime_s, bound=pod, node=node
         )
+
+    def variables(self, cluster: str, pod: Object) -> dict[str, str]:
+        """Variables by which the programs of a pod with a network find Services."""
+        found = self.api.list(cluster, SERVICES, pod["metadata"]["namespace"])
+        enabled = pod["spec"].get("enableServiceLinks") is not False
+        return servicevars.variables(found, (str(API_ADDRESS), API_PORT), enabled=enabled)
 
     def handler(self, cluster: str, pod: Object) -> str:
         """What the pod's RuntimeClass calls the runtime of its pods; "" without one. Raises NotFound."""

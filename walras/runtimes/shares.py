@@ -15,6 +15,7 @@ import structlog
 from walras.runtimes.base import Limits, PodRef
 from walras.runtimes.cgroups import GroupPath, Groups, empty, group_name, kill_all
 from walras.runtimes.cgroups_detect import Detected, detect
+from walras.runtimes.network.networks import Networks
 from walras.runtimes.throttle import Throttle
 
 log = structlog.get_logger(__name__)
@@ -54,10 +55,19 @@ class _Node:
 class Shares:
     """A group a node, with one for each pod in it, whichever runtime runs the pod.
 
+    `networks`: where pods meet, if they do.
     `one_path`: the groups are at one path in all hierarchies, for programs that take no more than one.
     """
 
-    def __init__(self, data_dir: Path, *, use_cgroups: bool = True, one_path: bool = False) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        use_cgroups: bool = True,
+        one_path: bool = False,
+        networks: Networks | None = None,
+    ) -> None:
+        self.networks = networks
         self.mark = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:12]
         self.groups: Groups | None = None
         self.detected: Detected | None = None
@@ -71,6 +81,8 @@ class Shares:
         if self._open:
             return
         self._open = True
+        if self.networks is not None:
+            await self.networks.open()
         if self._use_cgroups:
             self.detected = detect(f"walras-{self.mark}", one_path=self._one_path)
             self.groups = self.detected.groups

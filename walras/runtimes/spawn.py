@@ -76,7 +76,13 @@ class Spawner:
 
         return await self._within(network, fork)
 
-    async def spawn(self, argv: Sequence[str], env: Mapping[str, str], files: Sequence[int]) -> int:
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        files: Sequence[int],
+        network: int | None = None,
+    ) -> int:
         """Starts `argv` in a session of its own, with `files` as descriptors 0, 1, 2, ...: its process id.
 
         Whoever starts it waits for it. Raises OSError.
@@ -93,7 +99,7 @@ class Spawner:
                 for fd in high:
                     os.close(fd)
 
-        return await self._run(fork)
+        return await self._within(network, fork)
 
     async def make_network(self) -> int:
         """A descriptor of a fresh network namespace with its loopback up. Raises OSError."""

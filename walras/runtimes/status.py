@@ -52,12 +52,13 @@ def pod_status(
     *,
     now_ms: int,
     extras: Sequence[Record] = (),
+    address: str = "",
     verdict: Verdict | None = None,
     disrupted: str = "",
 ) -> Object:
     """The whole status of a pod on a node, going on from its present one.
 
-    `extras`: its ephemeral containers.
+    `extras`: its ephemeral containers. `address`: its own, where it has a network.
     `disrupted`: why the pod is ended from outside, for a DisruptionTarget condition it does not have yet.
     """
     status: Object = dict(pod.get("status") or {})
@@ -70,6 +71,8 @@ def pod_status(
             key: text for key, text in (("reason", verdict.reason), ("message", verdict.message)) if text
         }
     status["hostIP"], status["hostIPs"] = HOST_IP, [{"ip": HOST_IP}]
+    if address:
+        status["podIP"], status["podIPs"] = address, [{"ip": address}]
     status.setdefault("startTime", now)
     status["qosClass"] = qos_class(pod["spec"])
     if inits:

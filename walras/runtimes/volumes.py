@@ -219,7 +219,7 @@ def _from_fields(source: EnvSource, wanted: Object, mode: int) -> dict[str, File
     files = {}
     for item in wanted.get("items") or ():
         if reference := item.get("fieldRef"):
-            text = field_value(source.pod, str(reference.get("fieldPath")))
+            text = field_value(source.pod, str(reference.get("fieldPath")), source.address)
         else:
             reference = item.get("resourceFieldRef") or {}
             text = resource_value(

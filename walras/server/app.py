@@ -28,11 +28,13 @@ from walras.kube.serve.app import Application
 from walras.kube.serve.auditlog import AuditLog
 from walras.kube.serve.certified import listen
 from walras.kube.serve.credentials import Credentials
+from walras.kube.serve.inside import Insiders
 from walras.kube.serve.server import serve as serve_http
 from walras.kube.store.sqlite import SqliteStore
 from walras.kube.verbs import Verbs
 from walras.runtimes.handlers import PROCESS, offers, runtimes
 from walras.runtimes.kubelet import Kubelet
+from walras.runtimes.network.networks import Networks
 from walras.server import log, memory, tls
 from walras.server.system import SystemClock, SystemIds
 from walras.tenants.planes import ControlPlanes
@@ -140,6 +142,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         options.data,
         accounts=planes.accounts,
         mps=found.machine.mps_directories if found.machine is not None else None,
+        networks=runtime.shares.networks,
     )
     exchange = Exchange(
         api,
@@ -164,14 +167,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         partial(_identify, credentials),
     )
     await stack.enter_async_context(_running(functions))
-    await publish(api, found)
-    await exchange.prepare()
-    await kubelet.start()
-    stack.push_async_callback(kubelet.stop, DRAIN_S)
-    await stack.enter_async_context(_running(exchange))
-    audit = _audit_log(options.audit_log)
-    if audit is not None:
-        stack.callback(audit.close)
+    audit = _audit_log(options.audit_log, stack)
     own_ports = (port, domain.port)
     reach = api.admission.webhooks.reach = Reach(api, kubelet.dial, options.webhook_networks, own_ports)
     verbs = Verbs(api, object_quota(api))
@@ -184,6 +180,12 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         audit=audit,
         extra=Views(api, exchange, store, clock, verbs),
     )
+    _take_in(runtime.shares.networks, application, certificates, stack)
+    await publish(api, found)
+    await exchange.prepare()
+    await kubelet.start()
+    stack.push_async_callback(kubelet.stop, DRAIN_S)
+    await stack.enter_async_context(_running(exchange))
     running = await serve_http(application, options.host, port, certificates.cert_file, certificates.key_file)
     stack.push_async_callback(running.close)
     listening = await serve_http(functions.app, options.host, domain.port)
@@ -215,13 +217,25 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     )
 
 
-def _audit_log(path: Path | None) -> AuditLog | None:
+def _audit_log(path: Path | None, stack: AsyncExitStack) -> AuditLog | None:
     if path is None:
         return None
     try:
-        return AuditLog(path)
+        found = AuditLog(path)
     except OSError as error:
         raise StorageError(f"the audit log {path} cannot be written: {error.strerror or error}") from error
+    stack.callback(found.close)
+    return found
+
+
+def _take_in(
+    networks: Networks | None, app: Application, certificates: tls.Certificates, stack: AsyncExitStack
+) -> None:
+    """Lets pods reach the API of their clusters by the networks."""
+    if networks is not None:
+        insiders = Insiders(app, certificates.cert_file, certificates.key_file)
+        stack.push_async_callback(insiders.close)
+        networks.connected = insiders.connected
 
 
 @asynccontextmanager

@@ -14,11 +14,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from walras.kube import services
 from walras.kube.access.certificates import Authority
 from walras.kube.access.keys import SigningKey
 
 CA_DAYS: Final = 3650
 SERVER_DAYS: Final = 365
+# What pods call the server.
+_IN_CLUSTER: Final = (
+    "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
+)  # fmt: skip
 # The server's certificate is made anew at a start with less than this left.
 RENEW_BEFORE: Final = timedelta(days=30)
 
@@ -64,8 +69,8 @@ def signing_key(folder: Path) -> SigningKey:
 
 
 def _names(host: str) -> list[x509.GeneralName]:
-    names: list[x509.GeneralName] = [x509.DNSName("localhost"), x509.DNSName("kubernetes.default.svc")]
-    addresses = {"127.0.0.1", "::1"}
+    names: list[x509.GeneralName] = [x509.DNSName(name) for name in ("localhost", *_IN_CLUSTER)]
+    addresses = {"127.0.0.1", "::1", str(services.RANGE[1])}
     try:
         addresses.add(str(ipaddress.ip_address(host)))
     except ValueError:

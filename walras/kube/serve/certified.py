@@ -8,13 +8,10 @@ of its own: by them the application is told whose certificate it was. Whatever e
 from __future__ import annotations
 
 import asyncio
-import itertools
-import socket
 import ssl
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,17 +21,13 @@ from walras.kube.bodies import Receive
 from walras.kube.serve import status
 from walras.kube.serve.app import Application
 from walras.kube.serve.callers import CERTIFICATE
+from walras.kube.serve.relay import CHUNK, Peer, Relay
 from walras.kube.serve.server import Running, serve
 from walras.kube.serve.streams import Send, send_answer
-
-Peer = tuple[str, int]
 
 CONNECTIONS_MAX: Final = 4000
 CONNECTIONS_OF_ONE_MAX: Final = 400
 _HANDSHAKE_S: Final = 10
-_CHUNK: Final = 64 << 10
-# 127.64.0.0/10: four million addresses, taken in turn, so that none is soon another's.
-_ADDRESSES: Final = (0x7F400000, 1 << 22)
 
 
 class Certified:
@@ -42,8 +35,8 @@ class Certified:
 
     def __init__(self, app: Application) -> None:
         self._app = app
-        # By where the connection comes from: whose it is, and where the client is.
-        self.peers: dict[Peer, tuple[Holder, Peer]] = {}
+        # Whose a connection is, and where the client is.
+        self.relay: Relay[tuple[Holder, Peer]] = Relay()
 
     async def close(self) -> None:
         """The streams are the application's own."""
@@ -52,7 +45,7 @@ class Certified:
         if scope["type"] not in ("http", "websocket"):
             return
         client = scope.get("client") or ("", 0)
-        peer = self.peers.get((str(client[0]), int(client[1])))
+        peer = self.relay.peers.get((str(client[0]), int(client[1])))
         if peer is None:
             await _refuse(scope["type"], receive, send)
             return
@@ -101,7 +94,7 @@ async def listen(
     gate = _Gate(certified, inner.port)
     try:
         server = await asyncio.start_server(
-            gate.connected, host, port, ssl=context, ssl_handshake_timeout=_HANDSHAKE_S, limit=_CHUNK
+            gate.connected, host, port, ssl=context, ssl_handshake_timeout=_HANDSHAKE_S, limit=CHUNK
         )
     except OSError as error:
         await inner.close()
@@ -114,12 +107,7 @@ class _Gate:
 
     def __init__(self, certified: Certified, port: int) -> None:
         self._certified, self._port = certified, port
-        self._numbers = itertools.count()
         self._open: Counter[str] = Counter()
-
-    def _address(self) -> str:
-        base, count = _ADDRESSES
-        return str(IPv4Address(base + next(self._numbers) % count))
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tls = writer.get_extra_info("ssl_object")
@@ -129,7 +117,9 @@ class _Gate:
             if found is not None and self._has_room(found.cluster):
                 self._open[found.cluster] += 1
                 try:
-                    await self._pass(found, reader, writer)
+                    client = writer.get_extra_info("peername")[:2]
+                    whose = (found, (str(client[0]), int(client[1])))
+                    await self._certified.relay.carry(whose, self._port, reader, writer)
                 finally:
                     self._open[found.cluster] -= 1
                     self._open += Counter()
@@ -140,39 +130,3 @@ class _Gate:
 
     def _has_room(self, cluster: str) -> bool:
         return self._open[cluster] < CONNECTIONS_OF_ONE_MAX and self._open.total() < CONNECTIONS_MAX
-
-    async def _pass(self, found: Holder, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client, loop = writer.get_extra_info("peername")[:2], asyncio.get_running_loop()
-        inner = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        inner.setblocking(False)
-        peer: Peer | None = None
-        try:
-            inner.bind((self._address(), 0))
-            peer = inner.getsockname()
-            # Known before the first byte is sent, forgotten before the port can be another's.
-            self._certified.peers[peer] = (found, (str(client[0]), int(client[1])))
-            await loop.sock_connect(inner, ("127.0.0.1", self._port))
-            inner_reader, inner_writer = await asyncio.open_connection(sock=inner, limit=_CHUNK)
-            try:
-                done = [
-                    asyncio.create_task(_copy(reader, inner_writer)),
-                    asyncio.create_task(_copy(inner_reader, writer)),
-                ]
-                await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.cancel()
-                await asyncio.gather(*done, return_exceptions=True)
-            finally:
-                self._certified.peers.pop(peer, None)
-                inner_writer.close()
-        finally:
-            if peer is not None:
-                self._certified.peers.pop(peer, None)
-            inner.close()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Until one side is done; at the pace of the slower one."""
-    while chunk := await reader.read(_CHUNK):
-        writer.write(chunk)
-        await writer.drain()

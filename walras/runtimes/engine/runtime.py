@@ -6,6 +6,7 @@ import asyncio
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,13 +26,14 @@ from walras.runtimes.base import (
 )
 from walras.runtimes.cgroups import GroupPath, group_name, kill_all
 from walras.runtimes.cgroups_detect import sweep
-from walras.runtimes.dial import connect
+from walras.runtimes.dial import OpenSocket, connect
 from walras.runtimes.engine import body
 from walras.runtimes.engine.client import Engine, EngineError
 from walras.runtimes.engine.container import Container, remove, watch_start
 from walras.runtimes.engine.images import Images
 from walras.runtimes.engine.service import Service
 from walras.runtimes.engine.sessions import spoken
+from walras.runtimes.network.networks import PodNetwork
 from walras.runtimes.shares import Shares, Sharing
 from walras.runtimes.spawn import Spawner
 
@@ -42,17 +44,23 @@ _CONFIG: Final = "CreateContainerConfigError"
 
 @dataclass
 class _Pod:
-    """`network` is the descriptor of the network namespace that its containers share."""
+    """Its containers share the network that the pod joined, or one of which `own` is the descriptor."""
 
     path: GroupPath
     ready: asyncio.Lock = field(default_factory=asyncio.Lock)
-    network: int = -1
+    own: int = -1
+    joined: PodNetwork | None = None
     containers: set[Container] = field(default_factory=set)
 
+    @property
+    def network(self) -> int:
+        """The descriptor of the namespace, -1 before there is one."""
+        return self.joined.namespace if self.joined is not None else self.own
+
     def close(self) -> None:
-        if self.network >= 0:
-            os.close(self.network)
-            self.network = -1
+        if self.own >= 0:
+            os.close(self.own)
+            self.own = -1
 
 
 class ContainerRuntime(Sharing):
@@ -72,7 +80,9 @@ class ContainerRuntime(Sharing):
         self._pods: dict[str, _Pod] = {}
 
     def traits(self, pod: PodRef) -> Traits:
-        return Traits("podman", {"HOSTNAME": pod.name[:63]}, self.images)
+        networks = self.shares.networks
+        networked = networks is not None and networks.available
+        return Traits("podman", {"HOSTNAME": pod.name[:63]}, self.images, networked)
 
     async def engine(self) -> Engine:
         return await self.service.engine()
@@ -123,7 +133,10 @@ class ContainerRuntime(Sharing):
         async with found.ready:
             if found.network < 0:
                 self.shares.enforce_pod(ref, limits)
-                found.network = await self._spawner.make_network()
+                networks = self.shares.networks
+                found.joined = networks.of(ref) if networks is not None else None
+                if found.joined is None:
+                    found.own = await self._spawner.make_network()
         return found
 
     async def start(self, spec: ContainerSpec, output: Output, pod_limits: Limits) -> Container:
@@ -201,7 +214,11 @@ class ContainerRuntime(Sharing):
         found = self._pods.get(pod.uid)
         if found is None or not found.containers:
             raise ServiceUnavailable(f'pod "{pod.name}" is not running')
-        return await connect(self._spawner, "root", pod.name, found.network, (), port)
+        networks = self.shares.networks
+        opener: OpenSocket = partial(self._spawner.socket_in, found.own)
+        if found.joined is not None and networks is not None:
+            opener = partial(networks.socket_in, found.joined)
+        return await connect("root", pod.name, opener, (), port)
 
 
 def _there(devices: tuple[str, ...]) -> tuple[str, ...]:

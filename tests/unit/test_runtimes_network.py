@@ -1,0 +1,359 @@
+"""Real pods in real networks: what they reach, what they do not, and what is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.hostile import listening
+from support.kubelet import Events
+
+from walras.core.clock import SequenceIds, VirtualClock
+from walras.kube.api import API
+from walras.kube.serve.ports import Wish
+from walras.kube.store.sqlite import MEMORY, SqliteStore
+from walras.runtimes.kubelet import Kubelet
+from walras.runtimes.network.networks import API_ADDRESS, Networks
+from walras.runtimes.process import ProcessRuntime
+from walras.runtimes.sandbox import Mode
+from walras.runtimes.shares import Shares
+
+pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+Object = dict[str, Any]
+ACME, RIVAL = "acme", "rival"
+
+SERVER = """
+import socket, sys
+server = socket.create_server(("0.0.0.0", 80))
+while True:
+    connection, peer = server.accept()
+    connection.send(f"{sys.argv[1]} to {peer[0]}".encode())
+    connection.close()
+"""
+# Prints what each place says, or why it cannot be reached.
+CLIENT = """
+import socket, sys
+for place in sys.argv[1:]:
+    host, _, port = place.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), 5) as connection:
+            print(place, "=", connection.recv(100).decode())
+    except OSError as error:
+        print(place, "!", error)
+"""
+
+
+@dataclass
+class World:
+    api: API
+    kubelet: Kubelet
+    networks: Networks
+    data_dir: Path
+    count: int = 0
+
+    async def pod(self, cluster: str, name: str, *command: str, **spec: Any) -> None:
+        container = {"name": "main", "image": "i", "command": list(command), **spec.pop("container", {})}
+        spec = {"nodeName": "base", "restartPolicy": "Never", "containers": [container], **spec}
+        metadata = {"name": name, "namespace": "default"}
+        await self.api.create(cluster, "pods", {"metadata": metadata, "spec": spec})
+
+    async def serving(self, cluster: str, name: str) -> str:
+        """A pod that answers on port 80: its address."""
+        await self.pod(cluster, name, sys.executable, "-c", SERVER, name)
+        await self.until(lambda: self.status(cluster, name).get("phase") == "Running")
+        pod = self.api.get(cluster, "pods", "default", name)
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    _, writer = await self.kubelet.dial(cluster, pod, 80)
+                    writer.close()
+                    return str(self.status(cluster, name)["podIP"])
+                except Exception:
+                    await asyncio.sleep(0.05)
+
+    async def says(self, cluster: str, *command: str, **spec: Any) -> str:
+        """What a pod says that runs to its end."""
+        self.count += 1
+        name = f"client-{self.count}"
+        await self.pod(cluster, name, *command, **spec)
+        await self.until(lambda: self.status(cluster, name).get("phase") in ("Succeeded", "Failed"))
+        pod = self.api.get(cluster, "pods", "default", name)
+        return b"".join([piece async for piece in self.kubelet.logs(cluster, pod, "main")]).decode()
+
+    async def asks(self, cluster: str, *places: str) -> list[str]:
+        said = await self.says(cluster, sys.executable, "-c", CLIENT, *places)
+        return said.splitlines()
+
+    async def service(self, cluster: str, name: str, address: str, *targets: str, **spec: Any) -> None:
+        ports = [{"name": "http", "port": 8080, "protocol": "TCP"}]
+        metadata = {"name": name, "namespace": "default"}
+        spec = {"clusterIP": address, "ports": ports, **spec}
+        await self.api.create(cluster, "services", {"metadata": metadata, "spec": spec})
+        labels = {"kubernetes.io/service-name": name}
+        endpoints = [
+            {"addresses": [each], "conditions": {"ready": True}, "hostname": f"{name}-{index}"}
+            for index, each in enumerate(targets)
+        ]
+        piece = {
+            "metadata": {"name": f"{name}-1", "namespace": "default", "labels": labels},
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 80, "protocol": "TCP"}],
+            "endpoints": endpoints,
+        }
+        await self.api.create(cluster, "endpointslices.discovery.k8s.io", piece)
+        # The rules follow within a moment.
+        await asyncio.sleep(0.2)
+
+    def status(self, cluster: str, name: str) -> Object:
+        return dict(self.api.get(cluster, "pods", "default", name).get("status") or {})
+
+    async def until(self, true: Callable[[], Any]) -> None:
+        async with asyncio.timeout(30):
+            while not true():  # noqa: ASYNC110  only other processes know when
+                await asyncio.sleep(0.01)
+
+
+def networked(tmp_path: Path, story: Callable[[World], Awaitable[None]], *, mode: Mode | None = None) -> None:
+    async def run() -> None:
+        networks = Networks()
+        runtime = ProcessRuntime(tmp_path, mode=mode, shares=Shares(tmp_path, networks=networks))
+        clock = VirtualClock()
+        api = API(SqliteStore(MEMORY), clock, SequenceIds())
+        for cluster in (ACME, RIVAL):
+            await api.create_cluster(cluster)
+            status = {"capacity": {"cpu": "2", "memory": "4Gi", "pods": "110"}}
+            await api.create(cluster, "nodes", {"metadata": {"name": "base"}, "status": status})
+        kubelet = Kubelet(api, runtime, clock, Events(), tmp_path, networks=networks)
+        await kubelet.start()
+        try:
+            if not networks.available:
+                pytest.skip(networks.missing)
+            await story(World(api, kubelet, networks, tmp_path))
+        finally:
+            await kubelet.stop(0)
+            api.store.close()
+
+    asyncio.run(run())
+
+
+def test_pods_of_an_agent_reach_each_other_and_never_anothers(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        mine, theirs = await world.serving(ACME, "mine"), await world.serving(RIVAL, "theirs")
+        assert mine == theirs, "the first pod of each has the same address"
+        other = await world.serving(RIVAL, "other")
+        assert await world.asks(ACME, f"{mine}:80") == [f"{mine}:80 = mine to 10.244.0.3"]
+        (said,) = await world.asks(ACME, f"{other}:80")
+        assert "mine" not in said and "other to" not in said and "!" in said
+
+    networked(tmp_path, story)
+
+
+def test_a_service_is_reached_by_its_address_and_by_its_names(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        pods = [await world.serving(ACME, name) for name in ("a", "b")]
+        await world.service(ACME, "web", "10.0.7.7", *pods)
+        names = ("10.0.7.7", "web", "web.default", "web.default.svc.cluster.local")
+        said = await world.asks(ACME, *(f"{name}:8080" for name in names * 3))
+        assert len(said) == 12 and all(" = a to " in line or " = b to " in line for line in said)
+        assert {line.split(" = ")[1][0] for line in said} == {"a", "b"}, "both are used"
+        (said_of_host,) = await world.asks(ACME, "web-1.web:80")
+        assert " = b to " in said_of_host
+        for line in await world.asks(RIVAL, "10.0.7.7:8080", "web:8080"):
+            assert " ! " in line
+
+    networked(tmp_path, story)
+
+
+def test_a_client_stays_with_its_pod_where_the_service_says_so(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        pods = [await world.serving(ACME, name) for name in ("a", "b", "c")]
+        await world.service(ACME, "web", "10.0.7.7", *pods, sessionAffinity="ClientIP")
+        said = await world.asks(ACME, *["web:8080"] * 8)
+        assert len({line.split(" = ")[1] for line in said}) == 1
+
+    networked(tmp_path, story)
+
+
+def test_a_pod_reaches_itself_by_its_service(tmp_path: Path) -> None:
+    script = SERVER.replace(
+        "while True:", "import threading\nthreading.Thread(target=lambda: run()).start()\nif 1:"
+    )
+
+    async def story(world: World) -> None:
+        address = await world.serving(ACME, "a")
+        await world.service(ACME, "self", "10.0.7.8", address)
+        pod = world.api.get(ACME, "pods", "default", "a")
+        argv = (sys.executable, "-c", CLIENT, "10.0.7.8:8080")
+        session = await world.kubelet.exec(ACME, pod, "main", argv, Wish())
+        assert b"= a to " in await session.read("stdout")
+        await session.close()
+
+    del script
+    networked(tmp_path, story)
+
+
+def test_a_service_whose_pods_change_follows_them(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        first, second = await world.serving(ACME, "a"), await world.serving(ACME, "b")
+        await world.service(ACME, "web", "10.0.7.7", first)
+        assert " = a to " in (await world.asks(ACME, "web:8080"))[0]
+
+        def change(piece: Object) -> None:
+            piece["endpoints"] = [{"addresses": [second], "conditions": {"ready": True}}]
+
+        await world.api.edit(ACME, "endpointslices.discovery.k8s.io", "default", "web-1", change)
+        await asyncio.sleep(0.2)
+        assert " = b to " in (await world.asks(ACME, "web:8080"))[0]
+        await world.api.delete(ACME, "services", "default", "web")
+        await asyncio.sleep(0.2)
+        assert " ! " in (await world.asks(ACME, "10.0.7.7:8080"))[0]
+
+    networked(tmp_path, story)
+
+
+def test_there_is_no_way_to_the_host_its_loopback_or_the_world(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        with listening() as (address, port):
+            places = [
+                f"{host}:{port}" for host in (address, "127.0.0.1", "169.254.1.1", "10.244.0.1", "10.0.0.1")
+            ]
+            said = await world.asks(ACME, *places, "169.254.169.254:80", "192.0.2.1:80", "example.org:80")
+        assert len(said) == 8 and all(" ! " in line for line in said), said
+
+    networked(tmp_path, story)
+
+
+def test_a_pod_finds_its_address_names_and_services_in_its_environment(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.service(ACME, "my-db", "10.0.9.9")
+        env = [{"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
+        script = (
+            "echo $IP $KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT $MY_DB_SERVICE_HOST; "
+            "cat /etc/hosts /etc/resolv.conf"
+        )
+        said = await world.says(
+            ACME,
+            "sh", "-c", script,
+            container={"env": env}, hostname="box", hostAliases=[{"ip": "10.1.1.1", "hostnames": ["old"]}],
+        )  # fmt: skip
+        lines = said.splitlines()
+        assert lines[0] == f"10.244.0.2 {API_ADDRESS}:443 10.0.9.9"
+        assert "10.244.0.2\tbox" in lines and "10.1.1.1\told" in lines
+        assert "search default.svc.cluster.local svc.cluster.local cluster.local" in lines
+        assert "nameserver 10.244.0.1" in lines
+        assert world.status(ACME, "client-1")["podIPs"] == [{"ip": "10.244.0.2"}]
+
+    networked(tmp_path, story)
+
+
+def test_nothing_of_a_network_is_left_when_its_pods_are_gone(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        def held() -> tuple[int, int]:
+            """Descriptors of this process, and how many are of network namespaces."""
+            found = []
+            for each in os.listdir("/proc/self/fd"):
+                with suppress(OSError):
+                    found.append(os.readlink(f"/proc/self/fd/{each}"))
+            return len(found), sum("net:" in each for each in found)
+
+        await world.says(ACME, "true")
+        await world.until(lambda: not world.networks.live)
+        before = held()
+        await asyncio.gather(*(world.serving(ACME, f"p{number}") for number in range(4)))
+        await world.service(ACME, "web", "10.0.7.7", "10.244.0.2")
+        assert (await world.asks(ACME, "web:8080"))[0]
+        assert held()[1] > before[1]
+        for number in range(4):
+            await world.api.delete(ACME, "pods", "default", f"p{number}", grace_seconds=0)
+        await world.until(lambda: not world.networks.live)
+        await world.until(lambda: held()[0] <= before[0] and held()[1] <= before[1])
+
+    networked(tmp_path, story)
+
+
+CRASH = """
+import asyncio, sys
+sys.path[:] = {path!r}
+from pathlib import Path
+from walras.runtimes.base import ContainerSpec, Limits, PodRef
+from walras.runtimes.network.networks import Networks
+from walras.runtimes.process import ProcessRuntime
+from walras.runtimes.shares import Shares
+
+async def main():
+    networks = Networks()
+    runtime = ProcessRuntime(Path({data!r}), shares=Shares(Path({data!r}), networks=networks))
+    await runtime.open()
+    pod = PodRef("acme", "base", "u", "p")
+    await networks.join(pod)
+    spec = ContainerSpec(pod, "main", 0, ("sleep", "4714"), {{"PATH": "/usr/bin:/bin"}})
+    await runtime.start(spec, lambda stream, data: None, Limits())
+    print("up", flush=True)
+    await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+
+
+def test_nothing_of_a_network_is_left_when_the_server_is_killed(tmp_path: Path) -> None:
+    def spaces() -> set[str]:
+        found = set()
+        for each in Path("/proc").glob("[0-9]*/ns/net"):
+            try:
+                found.add(os.readlink(each))
+            except OSError:
+                continue
+        return found
+
+    before = spaces()
+    code = CRASH.format(path=sys.path, data=str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        # Lines of the log come before.
+        for line in server.stdout:
+            if line == b"up\n":
+                break
+        assert len(spaces() - before) == 1
+        server.kill()
+    for _ in range(200):
+        if not spaces() - before:
+            break
+        subprocess.run(["sleep", "0.05"], check=True)
+    assert not spaces() - before
+
+
+@pytest.mark.parametrize("mode", ["root", "user"])
+def test_services_work_in_either_sandbox(tmp_path: Path, mode: Mode) -> None:
+    if mode == "root" and os.geteuid() != 0:
+        pytest.skip("needs root")
+
+    async def story(world: World) -> None:
+        address = await world.serving(ACME, "a")
+        await world.service(ACME, "web", "10.0.7.7", address)
+        assert " = a to " in (await world.asks(ACME, "web:8080"))[0]
+
+    networked(tmp_path, story, mode=mode)
+
+
+def test_queries_that_are_none_are_answered_as_such(tmp_path: Path) -> None:
+    script = (
+        "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5); "
+        "s.connect(('10.244.0.1', 53)); [s.send(bytes([n]) * n) for n in range(1, 100)]; "
+        "s.send(bytes(12) + b'x' * 50); print(s.recv(600)[3] & 15); "
+        "print(socket.getaddrinfo('kubernetes.default', 443)[0][4])"
+    )
+
+    async def story(world: World) -> None:
+        said = await world.says(ACME, sys.executable, "-c", script)
+        assert said.splitlines() == ["1", "('10.0.0.1', 443)"]
+
+    networked(tmp_path, story)

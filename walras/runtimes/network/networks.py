@@ -1,0 +1,257 @@
+"""The networks of all agents: made with an agent's first pod, gone with its last.
+
+Nothing is kept by the kernel beyond the descriptors and processes of the server and its pods, so that nothing
+has to be cleared away after a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from walras.kube import services
+from walras.runtimes.base import PodRef
+from walras.runtimes.network import links
+from walras.runtimes.network.entrance import Entrance, Helper, Thread
+from walras.runtimes.network.nftables import rules
+from walras.runtimes.network.resolver import Resolver
+
+if TYPE_CHECKING:
+    from walras.runtimes.network.services import Directory
+
+log = structlog.get_logger(__name__)
+
+# The same for every agent: they never meet.
+POD_RANGE: Final = IPv4Network("10.244.0.0/16")
+NAME_SERVER: Final = POD_RANGE[1]
+API_ADDRESS: Final = services.RANGE[1]
+API_PORT: Final = 443
+_FIRST_POD: Final = 2
+DNS_PORT: Final = 53
+_REACHED: Final = (str(POD_RANGE), str(services.RANGE))
+
+Connected = Callable[[str, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class PodNetwork:
+    """A pod's own: the descriptor of its namespace, its address, and its place in the agent's."""
+
+    namespace: int
+    address: str
+    index: int
+    # What a command line begins with whose program starts in it, where its starter cannot enter it.
+    way_in: tuple[str, ...] = ()
+
+
+@dataclass(eq=False)
+class _Agent:
+    cluster: str
+    namespace: int
+    pods: dict[str, PodNetwork] = field(default_factory=dict)
+    resolver: Resolver | None = None
+    api: asyncio.Server | None = None
+    calls: set[asyncio.StreamWriter] = field(default_factory=set)
+    turn: int = 0
+
+    def take(self) -> tuple[int, IPv4Address]:
+        """An index and address that no pod has, as long as possible after the last pod that had them."""
+        taken = {each.index for each in self.pods.values()}
+        room = POD_RANGE.num_addresses - _FIRST_POD - 1
+        if len(taken) >= room:
+            raise OSError("no address is left for another pod of the agent")
+        while self.turn % room + links.FIRST_DEVICE in taken:
+            self.turn += 1
+        number = self.turn % room
+        self.turn += 1
+        return number + links.FIRST_DEVICE, POD_RANGE[number + _FIRST_POD]
+
+    def close(self) -> None:
+        if self.resolver is not None:
+            self.resolver.close()
+        if self.api is not None:
+            self.api.close()
+        for writer in self.calls:
+            writer.close()
+        os.close(self.namespace)
+
+
+class Networks:
+    """`missing` says why there are none, or what they lack; "" for nothing."""
+
+    def __init__(self) -> None:
+        self.missing = ""
+        # Serves a connection from a pod to its agent's API server.
+        self.connected: Connected | None = None
+        self._entrance: Entrance | None = None
+        self._directory: Directory | None = None
+        self._agents: dict[str, _Agent] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    @property
+    def available(self) -> bool:
+        return self._entrance is not None
+
+    async def open(self) -> None:
+        """Finds out what this machine allows, by doing it."""
+        entrance: Entrance | None = None
+        try:
+            entrance = Thread() if os.geteuid() == 0 else await asyncio.to_thread(Helper)
+            agent = await entrance.do("make_agent", (), [str(NAME_SERVER)])
+            try:
+                os.close(
+                    await entrance.do("make_pod", (agent,), links.FIRST_DEVICE, str(POD_RANGE[2]), _REACHED)
+                )
+                await self._try_rules(entrance, agent)
+            finally:
+                os.close(agent)
+        except OSError as error:
+            self.missing = f"pods have no network but loopback: {error.strerror or error}"
+            if entrance is not None:
+                entrance.close()
+            return
+        self._entrance = entrance
+
+    async def _try_rules(self, entrance: Entrance, agent: int) -> None:
+        try:
+            await entrance.do("set_rules", (agent,), rules(()))
+        except OSError as error:
+            why = error.strerror or str(error)
+            self.missing = f"Services have no addresses: the kernel takes no nf_tables rules ({why})"
+
+    async def close(self) -> None:
+        for agent in list(self._agents.values()):
+            for each in agent.pods.values():
+                os.close(each.namespace)
+            agent.close()
+        self._agents.clear()
+        if self._entrance is not None:
+            self._entrance.close()
+            self._entrance = None
+
+    def serve(self, directory: Directory) -> None:
+        """Services and names come from there, from now on."""
+        self._directory = directory
+
+    # Pods
+
+    def of(self, pod: PodRef) -> PodNetwork | None:
+        """The pod's network; None when it has none."""
+        agent = self._agents.get(pod.cluster)
+        return agent.pods.get(pod.uid) if agent is not None else None
+
+    async def join(self, pod: PodRef) -> PodNetwork | None:
+        """Gives the pod a network, once; None where there are none. Raises OSError."""
+        entrance = self._entrance
+        if entrance is None:
+            return None
+        async with self._lock(pod.cluster):
+            agent = self._agents.get(pod.cluster) or await self._made(entrance, pod.cluster)
+            found = agent.pods.get(pod.uid)
+            if found is None:
+                try:
+                    found = await self._connect(entrance, agent, pod)
+                finally:
+                    self._drop_if_empty(agent)
+            return found
+
+    def _lock(self, cluster: str) -> asyncio.Lock:
+        return self._locks.setdefault(cluster, asyncio.Lock())
+
+    async def _connect(self, entrance: Entrance, agent: _Agent, pod: PodRef) -> PodNetwork:
+        index, address = agent.take()
+        namespace = await entrance.do("make_pod", (agent.namespace,), index, str(address), _REACHED)
+        found = PodNetwork(namespace, str(address), index, tuple(entrance.way_in(namespace)))
+        agent.pods[pod.uid] = found
+        return found
+
+    async def _made(self, entrance: Entrance, cluster: str) -> _Agent:
+        namespace = await entrance.do("make_agent", (), [str(NAME_SERVER), str(API_ADDRESS)])
+        agent = _Agent(cluster, namespace)
+        try:
+            if self._directory is not None:
+                packets = await self._listen(entrance, agent, socket.SOCK_DGRAM, NAME_SERVER, DNS_PORT)
+                streams = await self._listen(entrance, agent, socket.SOCK_STREAM, NAME_SERVER, DNS_PORT)
+                names = self._directory.names(cluster, str(API_ADDRESS))
+                agent.resolver = Resolver(
+                    packets, streams, lambda query, most: names.answer(query, bytes_max=most)
+                )
+                await agent.resolver.open()
+            if self.connected is not None:
+                calls = await self._listen(entrance, agent, socket.SOCK_STREAM, API_ADDRESS, API_PORT)
+                agent.api = await asyncio.start_server(self._caller(agent), sock=calls)
+        except BaseException:
+            agent.close()
+            raise
+        self._agents[cluster] = agent
+        await self.refresh(cluster)
+        return agent
+
+    async def _listen(
+        self, entrance: Entrance, agent: _Agent, kind: int, address: IPv4Address, port: int
+    ) -> socket.socket:
+        return socket.socket(
+            fileno=await entrance.do("listen", (agent.namespace,), int(kind), str(address), port)
+        )
+
+    def _caller(
+        self, agent: _Agent
+    ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+        async def called(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            assert self.connected is not None
+            agent.calls.add(writer)
+            try:
+                await self.connected(agent.cluster, reader, writer)
+            finally:
+                agent.calls.discard(writer)
+                writer.close()
+
+        return called
+
+    async def leave(self, pod: PodRef) -> None:
+        """Takes the pod's network away, with the agent's when it was the last; fine when it has none."""
+        async with self._lock(pod.cluster):
+            agent = self._agents.get(pod.cluster)
+            found = agent.pods.pop(pod.uid, None) if agent is not None else None
+            if agent is None or found is None:
+                return
+            # The kernel takes the devices away with the namespace, many at once and in its own time.
+            os.close(found.namespace)
+            self._drop_if_empty(agent)
+
+    def _drop_if_empty(self, agent: _Agent) -> None:
+        if not agent.pods and self._agents.pop(agent.cluster, None) is not None:
+            agent.close()
+            self._locks.pop(agent.cluster, None)
+
+    async def socket_in(self, network: PodNetwork, family: socket.AddressFamily) -> socket.socket:
+        """A TCP socket that belongs to the pod's namespace. Raises OSError."""
+        if self._entrance is None:
+            raise OSError("the networks are closed")
+        act = self._entrance.do("open_socket", (network.namespace,), int(family), int(socket.SOCK_STREAM))
+        return socket.socket(fileno=await act)
+
+    # Services
+
+    @property
+    def live(self) -> frozenset[str]:
+        """The agents that have a network at the moment."""
+        return frozenset(self._agents)
+
+    async def refresh(self, cluster: str) -> None:
+        """Brings the rules in line with the agent's Services, where it has a network."""
+        agent = self._agents.get(cluster)
+        if agent is None or self._directory is None or self._entrance is None:
+            return
+        try:
+            batch = await asyncio.to_thread(rules, self._directory.forwards(cluster))
+            await self._entrance.do("set_rules", (agent.namespace,), batch)
+        except OSError as error:
+            log.warning("Services without addresses", cluster=cluster, error=error.strerror or str(error))
