@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from support.exchange import World
-from walras.core.clock import VirtualClock
+from walras.core.clock import SequenceIds, VirtualClock
 from walras.exchange import supply
 from walras.exchange.demand import FLEET
 from walras.exchange.equipment import Equipment
@@ -53,9 +53,16 @@ def cards_here(
 class Cards(World):
     """A world whose devices are simulated cards, published in the fleet as the server does."""
 
-    def __init__(self, path: Path | str, clock: VirtualClock, cards: SimulatedCards, here: Machine) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        clock: VirtualClock,
+        cards: SimulatedCards,
+        here: Machine,
+        ids: SequenceIds | None = None,
+    ) -> None:
         self.cards = cards
-        super().__init__(path, clock, found=supply.of_machine(here))
+        super().__init__(path, clock, found=supply.of_machine(here), ids=ids)
 
     @property
     def machine(self) -> Machine:

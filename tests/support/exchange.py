@@ -60,9 +60,10 @@ class World:
         clock: VirtualClock,
         gpus: str = "emulated:1",
         found: supply.Supply | None = None,
+        ids: SequenceIds | None = None,
     ) -> None:
         self.clock = clock
-        self.ids = SequenceIds()
+        self.ids = ids or SequenceIds()
         self.store = SqliteStore(path)
         self.api = API(self.store, clock, self.ids)
         self.manager = Manager(clock)

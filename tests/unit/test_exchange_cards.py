@@ -17,7 +17,7 @@ from walras.core.clock import VirtualClock
 from walras.core.money import charge
 from walras.cost import usage
 from walras.devices.mig import MigInstance
-from walras.exchange.demand import FLEET, PODS
+from walras.exchange.demand import BIDS, FLEET, PODS
 from walras.exchange.health import FAILED, OCCUPIED
 from walras.kube.policy import SLICES
 from walras.runtimes.environment import gpu
@@ -25,6 +25,7 @@ from walras.runtimes.gpus import machine
 from walras.runtimes.gpus.simulated_cards import SimulatedInstance
 
 RESERVE = 100_000
+NAME = "device.attributes['gpu.nvidia.com'].productName"
 
 
 def the_node(world: Cards, agent: str) -> dict[str, Any]:
@@ -46,6 +47,15 @@ async def mig_pod(world: Cards, agent: str, name: str, profile: str = "1g.10gb")
         pod["metadata"].pop(field, None)
     pod["spec"]["containers"] = [{"name": "c", "resources": {"limits": limits, "requests": dict(limits)}}]
     await world.api.create(agent, PODS, pod)
+
+
+def a_bid(**package: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "walras.dev/v1alpha1",
+        "kind": "Bid",
+        "metadata": {"name": "b", "namespace": "default"},
+        "spec": {"class": "standard", "packages": [{"maxPrice": "2.00", "term": "60s", **package}]},
+    }
 
 
 def test_a_share_starts_when_its_daemon_answers_and_says_how_it_is_kept_apart() -> None:
@@ -345,16 +355,45 @@ def test_an_operators_taint_empties_a_card_and_its_end_sells_it_again() -> None:
     play(story, "H100")
 
 
+def test_a_daemon_that_does_not_start_is_tried_again_when_the_operator_returns_its_card() -> None:
+    async def story(world: Cards) -> None:
+        await world.agent("search")
+        (uuid,) = world.fitting.device_of
+        daemon = world.machine._mps[uuid]
+        program, daemon._program = daemon._program, ("false",)
+        await world.pod("search", "query", 500, "2.00")
+        await world.step(1000)
+        assert world.taints() == {FAILED: "NoExecute"}
+        assert world.nodes("search") == [] and world.exchange.treasury.held("search") == 0
+        daemon._program = program
+        await world.api.edit(FLEET, SLICES, "", "local-gpus", without_taints)
+        await world.step(2000)
+        assert len(world.nodes("search")) == 1
+
+    play(story, "H100")
+
+
+def test_a_bid_that_chose_among_devices_is_read_again_when_one_returns() -> None:
+    async def story(world: Cards) -> None:
+        await world.agent("search")
+        world.cards.lose(0)
+        await world.look()
+        await world.api.create("search", BIDS, a_bid(selector=f"{NAME}.contains('H100')"))
+        await world.step(1000)
+        assert world.nodes("search") == []
+        world.cards.lose(0, lost=False)
+        await world.look()
+        await world.api.edit(FLEET, SLICES, "", "local-gpus", without_taints)
+        await world.step(2000)
+        assert len(world.nodes("search")) == 1
+
+    play(story, "H100", "A30")
+
+
 def test_parts_of_several_cards_are_refused_where_a_program_reaches_one_daemon() -> None:
     async def story(world: Cards) -> None:
         await world.agent("search")
-        bid = {
-            "apiVersion": "walras.dev/v1alpha1",
-            "kind": "Bid",
-            "metadata": {"name": "b", "namespace": "default"},
-            "spec": {"class": "standard", "packages": [{"devices": 2, "milliGPU": 500, "maxPrice": "2.00"}]},
-        }
-        await world.api.create("search", "bids.walras.dev", bid)
+        await world.api.create("search", BIDS, a_bid(devices=2, milliGPU=500))
         await world.step(1000)
         assert "parts of 2 devices are not sold here" in str(world.bid("search", "b")["status"])
 

@@ -9,7 +9,7 @@ def test_every_ability_is_reported_and_what_is_missing_comes_with_advice(tmp_pat
     found = checks(tmp_path)
     known = {check.name for check in found}
     assert {"kernel", "sandbox", "pod network", "CPU shares", "memory limits"} <= known
-    assert {"process limits", "open files"} <= known
+    assert {"process limits", "open files", "GPUs"} <= known
     assert all(check.detail for check in found)
     assert all(check.ok or check.advice for check in found)
 

@@ -151,6 +151,21 @@ def test_a_lost_card_says_so_whatever_it_is_asked() -> None:
             assert refused.value.lost
 
 
+def test_one_lost_card_hides_no_other_and_all_lost_are_no_empty_machine() -> None:
+    with driver("H100", "A30", "H100") as cards:
+        cards.lose(0)
+        nvml = Nvml()
+        assert [(card.index, card.product, card.nvlink) for card in nvml.cards()] == [
+            (1, "NVIDIA A30", None),
+            (2, "NVIDIA H100 80GB HBM3", None),
+        ]
+        cards.lose(1)
+        cards.lose(2)
+        with pytest.raises(CardError) as refused:
+            nvml.cards()
+        assert refused.value.lost
+
+
 def test_without_a_driver_there_are_no_cards() -> None:
     with driver() as _:
         assert Nvml().cards() == ()

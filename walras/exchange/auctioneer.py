@@ -69,7 +69,7 @@ class Auctioneer:
         self._explainer = Explainer()
         self._arrived: dict[str, int] = {}
         self._known: dict[str, tuple[tuple[str, int, bool], market.Bid]] = {}
-        self._speeds: list[int] = []
+        self._devices: list[tuple[str, int]] = []
         self._carried = Carried()
         self.proxy = Proxy(api)
         self.history: deque[tuple[int, int]] = deque(maxlen=PRICES_KEPT)
@@ -112,7 +112,7 @@ class Auctioneer:
 
     def express(self, fx: Effects, pool: Pool, identity: str, now_ms: int) -> None:
         """Stage the decision on one latency-class bid at the posted price."""
-        self._notice_speeds(pool)
+        self._notice_devices(pool)
         cluster, namespace, name = identity.split("/")
         stored = self._api.find(cluster, BIDS, namespace, name) if self._api.has_cluster(cluster) else None
         if stored is None or not is_pending(stored) or cluster not in fx.treasury.budgets:
@@ -127,7 +127,7 @@ class Auctioneer:
 
     def ask(self, fx: Effects, pool: Pool, cluster: str, asked: Object, now_ms: int) -> Question:
         """What there is to decide if the bid came now. Stages nothing. Raises Invalid."""
-        self._notice_speeds(pool)
+        self._notice_devices(pool)
         bid = read_bid(cluster, asked, pool, funds_micros=fx.treasury.available(cluster), arrived_ms=now_ms)
         if bid.job_class == "latency":
             return self._on_arrival(fx, pool, bid, now_ms)
@@ -152,7 +152,7 @@ class Auctioneer:
 
     def clear(self, fx: Effects, pool: Pool, now_ms: int) -> None:
         """Stage the decisions on every pending bid and every lease that is due for renewal."""
-        self._notice_speeds(pool)
+        self._notice_devices(pool)
         rename(fx, pool, self.proxy, now_ms)
         pending = self._pending(fx, pool, now_ms)
         by_price = pool.rules.mechanism in BY_PRICE
@@ -192,11 +192,11 @@ class Auctioneer:
         before = Slow(max(before.posted_micros, reserve), reserve, before.at_ms or snapshot.now_ms)
         return step(before, snapshot, reserve_micros=least, reserve_max_micros=pool.reserve_max_micros)
 
-    def _notice_speeds(self, pool: Pool) -> None:
-        """Bids choose devices by their speed too: all are read again when the pool's are other ones."""
-        speeds = [device.speed_milli for device in pool.devices]
-        if speeds != self._speeds:
-            self._speeds = speeds
+    def _notice_devices(self, pool: Pool) -> None:
+        """Bids choose among devices, by speed too: all are read again when the pool's are other ones."""
+        devices = [(device.id, device.speed_milli) for device in pool.devices]
+        if devices != self._devices:
+            self._devices = devices
             self._known.clear()
 
     def _pending(self, fx: Effects, pool: Pool, now_ms: int, *, tell: bool = True) -> Pending:

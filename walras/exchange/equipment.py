@@ -6,15 +6,15 @@ the market.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from walras.core.clock import Clock
 from walras.cost.usage import Used
-from walras.devices.arrangement import Technique
 from walras.exchange.effects import Effects
 from walras.exchange.emptying import NodeRuntime
-from walras.exchange.fitting import Fitting
+from walras.exchange.fitting import Fitting, technique_of
 from walras.exchange.gpumeter import Occupant
 from walras.exchange.health import FAILED, NO_EXECUTE, NO_SCHEDULE, OCCUPIED, Health, Taint
 from walras.exchange.holding import Holding
@@ -46,6 +46,8 @@ class Equipment:
         self.health = Health(api, supply, wake)
         self.fitting: Fitting | None = None
         self.watch: Watch | None = None
+        # Devices that were off the market when they were last looked at.
+        self._off: set[str] = set()
         if supply.machine is not None:
             self.fitting = Fitting(supply.machine, supply, wake)
             self.watch = Watch(supply.machine, clock, self._occupants, wake)
@@ -55,8 +57,9 @@ class Equipment:
 
         To be called before anything runs on a node. Raises StorageError.
         """
-        if self.fitting is None:
+        if self.fitting is None or self._supply.machine is None:
             return
+        await asyncio.to_thread(self._supply.machine.clear)
         running = [each for each in holdings if each.phase != "Reserved" and self._supply.has(each.shares)]
         self.fitting.want(running)
         await self.fitting.settled()
@@ -118,9 +121,17 @@ class Equipment:
     def take_in(self, fx: Effects, now_ms: int) -> list[tuple[Holding, str, str]]:
         """Stage what became of devices; returns the leases that end by it, with reasons and words."""
         if self.fitting is not None and self.watch is not None:
+            self._take_in_returned(self.fitting)
             self._take_in_errors(fx, self.fitting, now_ms)
             self._take_in_readings(fx, self.fitting, self.watch, now_ms)
         return self._over()
+
+    def _take_in_returned(self, fitting: Fitting) -> None:
+        """A card that had a taint is looked at again when it has none any more."""
+        off = {device for device in fitting.uuid_of if self.health.taints(device)}
+        for device in self._off - off:
+            fitting.again(device)
+        self._off = off
 
     def _take_in_errors(self, fx: Effects, fitting: Fitting, now_ms: int) -> None:
         """A card that cannot be made ready is held out while it is in use, else until somebody mends it."""
@@ -144,7 +155,6 @@ class Equipment:
             device = fitting.device_of[uuid]
             if self.health.has(device, OCCUPIED):
                 self.health.untaint(fx, device, OCCUPIED, "nothing runs on it any more; it is sold again")
-                fitting.again(device)
 
     def _tell_or_fail(self, fx: Effects, device: str, fault: Fault, now_ms: int) -> None:
         if not fault.fatal:
@@ -165,13 +175,6 @@ class Equipment:
         for share in holding.shares:
             if not self.health.taints(share.device):
                 self._hold_out(fx, share.device, f"what ran there does not end: {error}", now_ms)
-
-    def returned(self) -> None:
-        """Some taint changed: a card that had one is looked at again."""
-        if self.fitting is not None:
-            for device in self.fitting.uuid_of:
-                if not self.health.taints(device):
-                    self.fitting.again(device)
 
     def _over(self) -> list[tuple[Holding, str, str]]:
         lost, found = self.health.lost(), []
@@ -199,8 +202,9 @@ class Equipment:
                 if self.fitting.uuid_of.get(share.device) == uuid:
                     instance = self.fitting.instance(uuid, share.mig)
                     pids = frozenset(self._runtime.node_pids(holding.agent, holding.node))
-                    technique = Technique(holding.enforcement)
-                    found.append(Occupant(holding.id, share.device, technique, pids, instance))
+                    technique = technique_of(holding)
+                    if technique is not None:
+                        found.append(Occupant(holding.id, share.device, technique, pids, instance))
         return found
 
 

@@ -83,7 +83,7 @@ class Fitting:
         needed = self._ready.get(uuid)
         if needed is None or needed != self._needed.get(uuid):
             return False
-        serves = needed.want.technique is Technique(holding.enforcement)
+        serves = needed.want.technique is technique_of(holding)
         return serves and share.mig in self._access[uuid]
 
     def access(self, holding: Holding) -> tuple[Access, ...]:
@@ -132,6 +132,11 @@ class Fitting:
         cdi.keep_only(self._machine.data / "cdi", names)
 
 
+def technique_of(holding: Holding) -> Technique | None:
+    """What keeps the lease apart; None for one of devices that were emulated when it was granted."""
+    return Technique(holding.enforcement) if holding.enforcement in list(Technique) else None
+
+
 def needs(holdings: Iterable[Holding], uuid_of: Mapping[str, str]) -> dict[str, Needed]:
     """What the cards of these leases have to be, by UUID.
 
@@ -139,9 +144,10 @@ def needs(holdings: Iterable[Holding], uuid_of: Mapping[str, str]) -> dict[str, 
     """
     by_card: defaultdict[str, list[tuple[Share, Technique]]] = defaultdict(list)
     for holding in holdings:
+        technique = technique_of(holding)
         for share in holding.shares:
-            if share.device in uuid_of:
-                by_card[uuid_of[share.device]].append((share, Technique(holding.enforcement)))
+            if share.device in uuid_of and technique is not None:
+                by_card[uuid_of[share.device]].append((share, technique))
     found = {}
     for uuid, shares in by_card.items():
         try:

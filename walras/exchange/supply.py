@@ -13,7 +13,6 @@ from typing import Final
 
 from walras.core.errors import Invalid
 from walras.core.money import WHOLE_GPU_MILLI
-from walras.devices.arrangement import Technique
 from walras.devices.classes import SHARING, SLOWEST_MILLI, SPEED_UNIT, gpu_attributes, speed_milli
 from walras.devices.mig_profiles import geometry_of
 from walras.devices.models import DOMAIN, EMULATED, MODELS, Model, find_model, model_of
@@ -121,10 +120,7 @@ def _simulated(gpus: str, groups: Sequence[tuple[int, Model]], node: str, data: 
 
 def of_machine(found: Machine, node: str = "local") -> Supply:
     """The cards of a machine on offer."""
-    devices = tuple(
-        _device(card, node, shares_by=found.shares_by, simulated=found.simulated)
-        for card in found.cards.values()
-    )
+    devices = tuple(_device(card, node, found) for card in found.cards.values())
     notes = {
         "mps": "fractions of a device are kept apart by MPS: a crash of one program can end its neighbours'",
         "timeslice": "fractions of a device are time slices: its memory is not isolated between them",
@@ -132,14 +128,15 @@ def of_machine(found: Machine, node: str = "local") -> Supply:
     return replace(_supply(devices, str(found.shares_by), notes[found.shares_by]), machine=found)
 
 
-def _device(card: Card, node: str, *, shares_by: Technique, simulated: bool) -> Device:
+def _device(card: Card, node: str, found: Machine) -> Device:
     model, speed = model_of(card.product, card.memory_mib), speed_of(card.product)
     place = Place(node, f"{node}/{card.nvlink}" if card.nvlink is not None else "", _numa(card.pci_bus))
     attributes = dict(gpu_attributes(model, card.uuid, card.index, place, speed=speed))
-    if simulated:
+    if found.simulated:
         attributes["productName"], attributes["simulated"] = f"Simulated {model.product_name}", True
     attributes["cudaComputeCapability"] = ".".join(map(str, (*card.capability, 0)))
-    attributes |= {"migCapable": card.mig is not None, SHARING: str(shares_by)}
+    attributes |= {"migCapable": card.mig is not None, SHARING: str(found.shares_by)}
+    attributes |= {"driverVersion": found.driver_version, "cudaDriverVersion": found.cuda_version}
     return Device(
         id=f"{node}/gpu-{card.index}",
         node=node,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from walras.runtimes.cgroups_detect import Detected, detect
+from walras.runtimes.gpus.cards import CardError
+from walras.runtimes.gpus.mps import PROGRAM
+from walras.runtimes.gpus.nvml import Nvml
 from walras.runtimes.handlers import offers
 from walras.runtimes.network.networks import Networks
 from walras.runtimes.probe import Probed, probe
@@ -50,6 +55,7 @@ def checks(data_dir: Path) -> list[Check]:
     networks = asyncio.run(_network(found))
     return [
         _linux(), *_sandbox(found), networks, *_groups(detected), _open_files(), *_runtimes(data_dir),
+        _cards(),
     ]  # fmt: skip
 
 
@@ -101,6 +107,29 @@ def _groups(detected: Detected) -> Iterator[Check]:
         notes = [note for note in detected.notes if controller in note] or list(detected.notes)
         advice = "run as root, or delegate a cgroup: systemd-run --user -p Delegate=yes --scope walras up"
         yield Check(name, False, "; ".join([loss, *notes]), advice)
+
+
+def _cards() -> Check:
+    """The NVIDIA cards, the driver, and how parts of them would be kept apart. Changes nothing."""
+    try:
+        nvml = Nvml()
+    except CardError:
+        return Check("GPUs", False, "no NVIDIA card answers through NVML", "`walras up` emulates two")
+    try:
+        kinds, (driver, cuda) = Counter(card.product for card in nvml.cards()), nvml.versions()
+    except CardError as error:
+        return Check("GPUs", False, error.message, "look at what the driver says with nvidia-smi")
+    finally:
+        nvml.close()
+    listed = ", ".join(f"{count} x {product}" for product, count in kinds.items()) or "none"
+    detail = f"{listed}; driver {driver}, CUDA {cuda}"
+    if not kinds:
+        return Check("GPUs", False, detail, "`walras up` emulates two")
+    missing = [] if os.geteuid() == 0 else ["root"]
+    missing += [] if shutil.which(PROGRAM) else [PROGRAM]
+    if missing:
+        detail += f"; without {' and '.join(missing)} parts of a card are time slices and not kept apart"
+    return Check("GPUs", not missing, detail, "run the server as root, with NVIDIA's MPS on the PATH")
 
 
 def _open_files() -> Check:

@@ -86,6 +86,7 @@ class Machine:
         self.cards: Mapping[str, Card] = {
             card.uuid: card if may_cut else replace(card, mig=None) for card in nvml.cards()
         }
+        self.driver_version, self.cuda_version = nvml.versions() if self.cards else ("", "")
         able = all(card.capability >= VOLTA for card in self.cards.values())
         self.shares_by = Technique.MPS if mps and able else Technique.TIMESLICE
         as_root = os.geteuid() == 0 and not simulated
@@ -103,6 +104,12 @@ class Machine:
             for each in self._mps.values():
                 each.stop()
             self._nvml.close()
+
+    def clear(self) -> None:
+        """Ends daemons that an earlier server left behind. Only who owns the data folder may."""
+        with self._lock:
+            for each in self._mps.values():
+                each.clear()
 
     # What cards are made to be
 
@@ -232,19 +239,18 @@ class Machine:
 
 
 def here(data: Path) -> Machine | None:
-    """The machine's own cards, None where there are none that NVML tells of."""
+    """The machine's own cards, None where there are none that NVML tells of.
+
+    Raises CardError where there are some that cannot be used: nothing else is sold in their place.
+    """
     try:
         nvml = Nvml()
     except CardError:
         return None
-    try:
-        program = shutil.which(mps_.PROGRAM)
-        # Compute modes are set, and one server serves all agents' users, only by root.
-        root = os.geteuid() == 0
-        found = Machine(nvml, data, mps=(program,) if program and root else None, may_cut=root)
-    except CardError:
-        nvml.close()
-        return None
+    program = shutil.which(mps_.PROGRAM)
+    # Compute modes are set, and one server serves all agents' users, only by root.
+    root = os.geteuid() == 0
+    found = Machine(nvml, data, mps=(program,) if program and root else None, may_cut=root)
     if found.cards:
         return found
     found.close()

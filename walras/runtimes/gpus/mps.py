@@ -19,6 +19,7 @@ from typing import Final
 from walras.core.errors import InternalError
 
 PROGRAM: Final = "nvidia-cuda-mps-control"
+_SERVER: Final = b"mps"
 PID_FILE: Final = "nvidia-cuda-mps-control.pid"
 ANSWERS_WITHIN_S: Final = 10.0
 _PAUSE_S: Final = 0.02
@@ -42,6 +43,7 @@ class Mps:
         self.pipe, self.shm, self.log = pipe, shm, log
         self._daemon: subprocess.Popen[bytes] | None = None
         self._bounds: tuple[int, int] | None = None
+        self._servers: tuple[int, ...] = ()
 
     @property
     def wanted(self) -> bool:
@@ -97,6 +99,7 @@ class Mps:
         """Ends a daemon that is there though this server did not start it."""
         if self._daemon is not None:
             self.stop()
+        self._end_orphans()
         file = self.pipe / PID_FILE
         with suppress(OSError, ValueError):
             pid = int(file.read_text())
@@ -107,6 +110,14 @@ class Mps:
                 self._until(lambda: not _runs(pid), f"process {pid} of an MPS daemon does not end", pid)
         with suppress(OSError):
             file.unlink()
+
+    def _end_orphans(self) -> None:
+        """Servers outlive a daemon that was killed, and hold the card."""
+        for pid in self._servers:
+            with suppress(OSError):
+                if _SERVER in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+        self._servers = ()
 
     def bound(self, percent: int, memory_mib: int) -> None:
         """No client uses more than so much of the card's threads and memory. Raises MpsError."""
@@ -121,7 +132,9 @@ class Mps:
 
     def servers(self) -> tuple[int, ...]:
         """Processes of its servers: they are on the card though they are no lease's. Raises MpsError."""
-        return tuple(int(line) for line in self._ask("get_server_list").split() if line.isdigit())
+        found = self._ask("get_server_list").split()
+        self._servers = tuple(int(line) for line in found if line.isdigit())
+        return self._servers
 
     def _answers(self) -> bool:
         if not self.alive:

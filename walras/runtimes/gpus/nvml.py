@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -55,11 +55,11 @@ class Nvml:
             return _text(pynvml.nvmlSystemGetDriverVersion()), f"{cuda // 1000}.{cuda % 1000 // 10}"
 
     def cards(self) -> tuple[Card, ...]:
-        """Every card, in the driver's order. Raises CardError."""
+        """Every card that is not lost, in the driver's order. Raises CardError, also where all are lost."""
         with asking("looking for cards"):
-            handles = [pynvml.nvmlDeviceGetHandleByIndex(at) for at in range(pynvml.nvmlDeviceGetCount())]
+            handles = _handles(pynvml.nvmlDeviceGetCount())
             joined = _joined(handles)
-            return tuple(_card(handle, at, joined[at]) for at, handle in enumerate(handles))
+            return tuple(_card(handle, at, joined[at]) for at, handle in handles.items())
 
     # How a card is arranged
 
@@ -129,6 +129,18 @@ class Nvml:
             return tuple(use.pid for use in _uses(_handle(uuid)))
 
 
+def _handles(count: int) -> dict[int, Any]:
+    """By index. Raises pynvml.NVMLError where there is none though there are cards."""
+    found: dict[int, Any] = {}
+    for at in range(count):
+        try:
+            found[at] = pynvml.nvmlDeviceGetHandleByIndex(at)
+        except pynvml.NVMLError_GpuIsLost:
+            if at == count - 1 and not found:
+                raise
+    return found
+
+
 def _handle(uuid: str) -> Any:
     return pynvml.nvmlDeviceGetHandleByUUID(uuid)
 
@@ -192,17 +204,17 @@ def _card(handle: Any, index: int, nvlink: int | None) -> Card:
     )
 
 
-def _joined(handles: Sequence[Any]) -> list[int | None]:
+def _joined(handles: Mapping[int, Any]) -> dict[int, int | None]:
     """For each card the first of those that NVLink joins it to, None for one that stands alone."""
-    first = list(range(len(handles)))
-    linked = [False] * len(handles)
-    for at, handle in enumerate(handles):
-        for earlier in range(at):
+    first = {at: at for at in handles}
+    linked = set()
+    for at, handle in handles.items():
+        for earlier in (each for each in handles if each < at):
             if _nvlinked(handles[earlier], handle):
-                linked[earlier] = linked[at] = True
-                mine, its = first[at], first[earlier]
-                first = [min(mine, its) if each in (mine, its) else each for each in first]
-    return [first[at] if linked[at] else None for at in range(len(handles))]
+                linked |= {at, earlier}
+                both = (first[at], first[earlier])
+                first = {each: min(both) if had in both else had for each, had in first.items()}
+    return {at: first[at] if at in linked else None for at in handles}
 
 
 def _nvlinked(one: Any, other: Any) -> bool:
