@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from walras.core.errors import BadRequest, Invalid
 from walras.functions.autoscaler import Meter, Seen, begin, decide
 from walras.functions.connections import BadAnswer, Connection, parse_head
 from walras.functions.hosts import Domain, Split, readings
 from walras.functions.settings import INSTANCES_MAX, Scaling
+from walras.functions.template import new_instance
 from walras.functions.words import Where
+
+Object = dict[str, Any]
 
 MILLI = st.integers(0, 5_000_000)
 scalings = st.builds(
@@ -195,3 +200,41 @@ def test_a_body_in_chunks_that_is_none_is_refused_and_never_longer_than_it_was_s
     except (BadAnswer, EOFError):
         return
     assert len(body) < len(raw)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+PROBE = st.dictionaries(st.sampled_from(["httpGet", "tcpSocket", "grpc", "exec", "periodSeconds"]), JSON)
+LEFT_OPEN = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("volumes", "nodeSelector", "affinity", "tolerations", "any"), JSON)
+)
+CONTAINER = st.fixed_dictionaries(
+    {"image": st.text(max_size=5)},
+    optional={
+        "readinessProbe": PROBE,
+        "livenessProbe": PROBE,
+        "resources": st.dictionaries(st.sampled_from(["limits", "requests", "claims"]), JSON),
+        "volumeMounts": JSON,
+        "securityContext": JSON,
+        "name": st.text(max_size=8),
+    },
+)
+
+
+@given(LEFT_OPEN, CONTAINER)
+def test_whatever_a_template_says_it_is_a_pod_or_refused(spec: Object, container: Object) -> None:
+    revision = {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Revision",
+        "metadata": {"name": "r", "namespace": "default", "uid": "u"},
+        "spec": {**spec, "containers": [container]},
+    }
+    try:
+        pod = new_instance(revision)
+    except (BadRequest, Invalid):
+        return
+    assert pod["metadata"]["generateName"] == "r-"
+    assert {"name": "PORT", "value": "8080"} in pod["spec"]["containers"][0]["env"]

@@ -603,3 +603,16 @@ def test_the_server_takes_no_new_requests_while_it_stops_and_those_that_wait_hea
         assert (await on.get()).status == 503
 
     stage(story)
+
+
+def test_a_flood_of_one_agents_requests_does_not_hold_up_anothers() -> None:
+    async def story(on: Stage) -> None:
+        for agent in ("one", "two"):
+            await on.ready(service(), agent)
+        flood = [on.call(f"hello.default.one.{DOMAIN}") for _ in range(400)]
+        late = on.call(f"hello.default.two.{DOMAIN}")
+        await late.task
+        assert sum(call.task.done() for call in flood) < 100
+        assert {(await call.task).status for call in flood} == {200}
+
+    stage(story, agents=("one", "two"))

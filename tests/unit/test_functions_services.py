@@ -44,7 +44,7 @@ def test_instances_know_their_service_and_bid_as_latency_class() -> None:
         await on.apply(made)
         (pod,) = on.world.pods()
         (container,) = pod["spec"]["containers"]
-        env = {each["name"]: each["value"] for each in container["env"]}
+        env = {each["name"]: each.get("value", "") for each in container["env"]}
         assert env["PORT"] == "9000" and env["K_SERVICE"] == "hello" and env["K_REVISION"] == "hello-00001"
         assert env["K_CONFIGURATION"] == "hello" and env["SAYS"] == ""
         assert container["name"] == "user-container"

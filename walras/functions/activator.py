@@ -30,6 +30,7 @@ from walras.functions.sockets import Conversation, SocketClient
 from walras.functions.waiting import why_failing, why_waiting
 from walras.kube.api import API
 from walras.kube.context import Identity
+from walras.kube.serve.fair import Fair
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +38,8 @@ log = structlog.get_logger(__name__)
 REQUESTS_MAX: Final = 20_000
 REQUESTS_OF_ONE_MAX: Final = 4_000
 _RETRY_S: Final = 5
+# As whom requests to functions take turns with the users of their cluster.
+_USER: Final = "functions"
 _AUTHORIZATION: Final = frozenset((b"authorization",))
 
 # Whose a bearer token is; None when it is nobody's.
@@ -49,10 +52,13 @@ class TooLarge(Unclassified):
 
 
 class Activator:
-    """The application behind the listener of functions."""
+    """The application behind the listener of functions. `fair` shares the server's time out."""
 
-    def __init__(self, api: API, routing: Routing, backends: Backends, identify: Identify) -> None:
-        self._api, self._routing, self._backends, self._identify = api, routing, backends, identify
+    def __init__(
+        self, api: API, routing: Routing, backends: Backends, identify: Identify, fair: Fair
+    ) -> None:
+        self._api, self._routing, self._backends = api, routing, backends
+        self._identify, self._fair = identify, fair
         self._open: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_closing = False
@@ -107,16 +113,22 @@ class Activator:
                 exchange = Conversation(scope, client, host, self._api.ids, hides=hides)
             else:
                 exchange = Exchange(scope, client, host, hides=hides)
-            backend = self._backends.open(self._routing.revision(found))
-            backend.enter()
-            try:
-                await self._answer(exchange, backend)
-            finally:
-                backend.leave()
+            turn = await self._fair.turn((cluster, ""), _USER)
+            # Others begin once the first step of this one is done, however long it then waits.
+            asyncio.get_running_loop().call_soon(turn.leave)
+            await turn.run(self._through(exchange, found))
         finally:
             self._open[cluster] -= 1
             if not self._open[cluster]:
                 del self._open[cluster]
+
+    async def _through(self, exchange: Exchange | Conversation, found: Found) -> None:
+        backend = self._backends.open(self._routing.revision(found))
+        backend.enter()
+        try:
+            await self._answer(exchange, backend)
+        finally:
+            backend.leave()
 
     def _has_room(self, cluster: str) -> None:
         if self._open[cluster] >= REQUESTS_OF_ONE_MAX or self._open.total() >= REQUESTS_MAX:

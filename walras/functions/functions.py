@@ -15,6 +15,7 @@ from walras.functions.routing import Routing
 from walras.functions.scaler import Scaler
 from walras.functions.services import ServiceController
 from walras.kube.api import API
+from walras.kube.serve.fair import Fair
 from walras.tenants.controller import Manager
 from walras.tenants.dependents import Dependents
 from walras.tenants.events import Recorder
@@ -22,7 +23,7 @@ from walras.tenants.events import Recorder
 
 class Functions:
     """`dial` connects to a port of a pod; `identify` knows the tokens of callers. `app` is what the listener
-    at the domain's port serves."""
+    at the domain's port serves, in turns with what else `fair` shares the server's time between."""
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class Functions:
         domain: Domain,
         dial: Dial,
         identify: Identify,
+        fair: Fair | None = None,
     ) -> None:
         self.backends = Backends(api, clock, dial)
         routing = Routing(api, domain)
@@ -49,7 +51,7 @@ class Functions:
             revisions,
             self.backends,
         )
-        self.app = Activator(api, routing, self.backends, identify)
+        self.app = Activator(api, routing, self.backends, identify, fair or Fair())
         self._unsubscribe: list[Callable[[], None]] = []
 
     async def start(self) -> None:

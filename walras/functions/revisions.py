@@ -11,7 +11,7 @@ from walras.core.quantity import parse_duration_ms
 from walras.functions.backend import Backend
 from walras.functions.backends import Backends
 from walras.functions.settings import Scaling, scaling_of
-from walras.functions.template import pod_template
+from walras.functions.template import new_instance
 from walras.functions.waiting import why_failing, why_waiting
 from walras.functions.words import PROGRESS_DEADLINE, REVISIONS, ROUTING_STATE, Where, sum_up
 from walras.kube.api import API, Change
@@ -32,7 +32,7 @@ from walras.tenants.objects import (
     uid,
 )
 from walras.tenants.quota import RETRY_MS, Room
-from walras.tenants.workloads import REFUSALS, new_pod, takes_pods
+from walras.tenants.workloads import REFUSALS, takes_pods
 
 COMPONENT: Final = "revision-controller"
 AVAILABLE: Final = "ResourcesAvailable"
@@ -130,10 +130,9 @@ class RevisionController:
     def _grow(self, transaction: Transaction, cluster: str, revision: Object, missing: int) -> str:
         notes = self._recorder.about(transaction, cluster, revision, COMPONENT)
         room = self._room.left(cluster)
-        template = pod_template(revision)
         for _ in range(min(missing, room)):
             try:
-                pod = transaction.make(cluster, PODS, new_pod(revision, template))
+                pod = transaction.make(cluster, PODS, new_instance(revision))
             except REFUSALS as refusal:
                 failure = f"Error creating: {refusal.message}"
                 notes.warning("FailedCreate", failure)

@@ -14,14 +14,33 @@ from walras.functions.words import (
     SERVICE,
     USER_CONTAINER,
 )
+from walras.kube import fields, validation
 from walras.kube.record import copy
-from walras.tenants.objects import Object, labels, uid
+from walras.kube.registry_builtin import for_agents
+from walras.tenants.objects import PODS, Object, labels, uid
+from walras.tenants.workloads import new_pod
 
 # Fields of a revision's spec that are no pod's.
 _OWN: Final = (
     "containerConcurrency", "timeoutSeconds", "responseStartTimeoutSeconds", "idleTimeoutSeconds",
 )  # fmt: skip
+_ANY_SUFFIX: Final = "xxxxx"
 _HANDLERS: Final = ("httpGet", "tcpSocket", "grpc")
+
+
+def new_instance(revision: Object) -> Object:
+    """A pod of the revision, with every default filled in. Raises BadRequest, Invalid.
+
+    Nobody has looked at what of a pod the schema of revisions leaves open before.
+    """
+    kind, template = for_agents()[PODS], pod_template(revision)
+    template, _ = fields.decode(kind.schema, {"apiVersion": "v1", "kind": "Pod", **template})
+    pod = new_pod(revision, template)
+    name = f"{revision['metadata']['name']}-{_ANY_SUFFIX}"
+    named = {**pod, "metadata": {**pod["metadata"], "name": name, "uid": uid(revision)}}
+    if causes := validation.validate(kind, named, None):
+        raise validation.invalid(kind, name, causes)
+    return pod
 
 
 def serving_container(revision: Object) -> Object:
@@ -96,8 +115,8 @@ def _set_probes(container: Object, port: int) -> None:
         if probe is None:
             continue
         for handler in _HANDLERS:
-            if handler in probe:
-                said = probe[handler] or {}
+            said = probe.get(handler, 0) or {}
+            if handler in probe and isinstance(said, dict):
                 probe[handler] = {**said, "port": said.get("port") or port}
         if kind == "readinessProbe":
             probe["periodSeconds"] = probe.get("periodSeconds") or 1

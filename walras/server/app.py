@@ -28,6 +28,7 @@ from walras.kube.serve.app import Application
 from walras.kube.serve.auditlog import AuditLog
 from walras.kube.serve.certified import listen
 from walras.kube.serve.credentials import Credentials
+from walras.kube.serve.fair import Fair
 from walras.kube.serve.inside import Insiders
 from walras.kube.serve.server import serve as serve_http
 from walras.kube.store.sqlite import SqliteStore
@@ -154,6 +155,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         runtime=kubelet,
         supply=found,
     )
+    fair = Fair()
     credentials = Credentials(planes.authenticator, planes.accounts)
     domain = Domain(options.functions_domain, _functions_port(options, port))
     functions = Functions(
@@ -165,6 +167,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         domain,
         kubelet.dial,
         partial(_identify, credentials),
+        fair,
     )
     await stack.enter_async_context(_running(functions))
     audit = _audit_log(options.audit_log, stack)
@@ -179,6 +182,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         pods=kubelet,
         audit=audit,
         extra=Views(api, exchange, store, clock, verbs),
+        fair=fair,
     )
     _take_in(runtime.shares.networks, application, certificates, stack)
     await publish(api, found)

@@ -76,7 +76,7 @@ class Application:
 
     `pods` (log and proxy of pods) may be set later, as may `extra`, which answers
     /clusters/NAME/walras/v1/PATH; until then these are 503 and 404. Without `accounts` the tokens of service
-    accounts are good for as long as the application.
+    accounts are good for as long as the application. `fair` is what else the server's time is shared with.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Application:
         pods: PodAccess | None = None,
         extra: Extra | None = None,
         audit: AuditLog | None = None,
+        fair: Fair | None = None,
     ) -> None:
         self.verbs = verbs
         self._credentials = Credentials(
@@ -101,7 +102,7 @@ class Application:
         self.pods = pods
         self.extra = extra
         self.streams = Streams()
-        self._fair = Fair()
+        self._fair = fair or Fair()
         self._callers = Callers(verbs.api, self._credentials, self.access, self._fair)
         self._audit = Audit(audit, clock, verbs.api.ids, NOBODY) if audit else None
 
