@@ -49,3 +49,19 @@ def test_each_is_as_if_it_had_been_stored() -> None:
             obj = record.object
             assert (obj["apiVersion"], obj["kind"]) == (resource.api_version, resource.kind)
             assert obj["metadata"]["uid"] and obj["metadata"]["creationTimestamp"] == CREATED
+
+
+def test_every_cluster_has_the_service_by_which_its_pods_find_the_api() -> None:
+    service = objects("services")["kubernetes"]
+    assert service["metadata"]["labels"] == {"component": "apiserver", "provider": "kubernetes"}
+    assert service["spec"]["clusterIP"] == str(services.RANGE[1])
+    assert service["spec"]["ports"][0]["targetPort"] == 6443
+    assert "endpoints" not in TABLE, "an endpoint has to have an address that others can reach"
+    for host in ("127.0.0.1", "0.0.0.0", "a.example.com", "169.254.1.1"):
+        assert "endpoints" not in standing.records(CREATED, server=(host, 443))
+    known = standing.records(CREATED, server=("10.1.2.3", 443))
+    (endpoints,) = known["endpoints"].values()
+    (slice_,) = known["endpointslices.discovery.k8s.io"].values()
+    assert endpoints.object["subsets"][0]["addresses"] == [{"ip": "10.1.2.3"}]
+    assert slice_.object["endpoints"][0]["addresses"] == ["10.1.2.3"]
+    assert slice_.object["metadata"]["labels"] == {"kubernetes.io/service-name": "kubernetes"}

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from walras.kube import standing
 from walras.runtimes.network.forwards import forwards
 from walras.runtimes.network.names import Names
+from walras.runtimes.network.networks import API_ADDRESS
 from walras.runtimes.network.nftables import rules
 
 Object = dict[str, Any]
@@ -194,3 +196,10 @@ def test_rules_are_whole_netlink_messages(names: list[str], many: int) -> None:
         kinds.append(kind)
         at += size
     assert at == len(data) and (kinds[0], kinds[-1]) == (0x10, 0x11)
+
+
+def test_the_way_to_the_api_is_no_service_like_others() -> None:
+    table = standing.records("2026-01-02T03:04:05Z", server=("10.1.2.3", 443))
+    (found,), (behind,) = (table[each].values() for each in ("services", "endpointslices.discovery.k8s.io"))
+    assert found.object["spec"]["clusterIP"] == str(API_ADDRESS)
+    assert forwards([found.object], [behind.object]) == []

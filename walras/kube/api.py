@@ -39,17 +39,24 @@ Events = list[Event]
 class API:
     """Trusted access to every cluster. Belongs to the one thread that runs the event loop.
 
-    `handlers`: runtimes for which every cluster has a RuntimeClass, with what each adds to its pods.
+    `handlers`: runtimes for which every cluster has a RuntimeClass, with what each adds to its pods. `server`:
+    the address and port at which clusters find their API.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, ids: Ids, *, handlers: standing.Overheads = standing.NONE
+        self,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        *,
+        handlers: standing.Overheads = standing.NONE,
+        server: tuple[str, int] = ("", standing.PORT),
     ) -> None:
         self.store = store
         self.clock = clock
         self.ids = ids
         now = rfc3339(clock.now_ms())
-        defaults = {**bootstrap.records(now), **standing.records(now, handlers)}
+        defaults = {**bootstrap.records(now), **standing.records(now, handlers, server)}
         self.state = State(store.clusters(), store.current(), store.load, defaults)
         self.state.on_wake = self._woke
         self.hub = Hub(self.revision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Final
 
@@ -39,18 +40,84 @@ _PRIORITY_CLASSES: Final = {
         "Used for system critical pods that must not be moved from their current node.",
     ),
 }
+# Where a kube-apiserver is unless somebody says otherwise.
+PORT: Final = 6443
 _COMPONENTS: Final = ("controller-manager", "etcd-0", "scheduler")
 # What the pods of a runtime take beside their containers, by its handler.
 Overheads = Mapping[str, Mapping[str, str]]
 NONE: Final[Overheads] = MappingProxyType({})
 
 
-def records(created: str, handlers: Overheads = NONE) -> bootstrap.Table:
+def records(
+    created: str, handlers: Overheads = NONE, server: tuple[str, int] = ("", PORT)
+) -> bootstrap.Table:
     """By resource and (namespace, name), all made at the time `created`, for all clusters to share.
 
-    `handlers`: runtimes that pods may choose, each by a RuntimeClass of its name.
+    `handlers`: runtimes that pods may choose, each by a RuntimeClass of its name. `server`: the address and
+    the port that this server is at.
     """
-    return bootstrap.recorded([*_objects(created), *_runtime_classes(handlers)], created)
+    return bootstrap.recorded([*_objects(created), *_runtime_classes(handlers), *_service(*server)], created)
+
+
+def _service(host: str, port: int) -> Iterator[tuple[str, Object]]:
+    """The Service by which pods find the API, and the address behind it if others can reach that."""
+    named = {"name": "kubernetes", "namespace": "default"}
+    address = str(services.RANGE[1])
+    yield (
+        "services",
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {**named, "labels": {"component": "apiserver", "provider": "kubernetes"}},
+            "spec": {
+                "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
+                "clusterIP": address,
+                "clusterIPs": [address],
+                "type": "ClusterIP",
+                "sessionAffinity": "None",
+                "ipFamilies": ["IPv4"],
+                "ipFamilyPolicy": "SingleStack",
+                "internalTrafficPolicy": "Cluster",
+            },
+            "status": {"loadBalancer": {}},
+        },
+    )
+    if not _is_reachable(host):
+        return
+    ports = [{"name": "https", "port": port, "protocol": "TCP"}]
+    yield (
+        "endpoints",
+        {
+            "apiVersion": "v1",
+            "kind": "Endpoints",
+            "metadata": {**named, "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+            "subsets": [{"addresses": [{"ip": host}], "ports": ports}],
+        },
+    )
+    yield (
+        "endpointslices.discovery.k8s.io",
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {
+                **named, "generation": 1, "labels": {"kubernetes.io/service-name": "kubernetes"}
+            },
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [host], "conditions": {"ready": True}}],
+            "ports": ports,
+        },
+    )  # fmt: skip
+
+
+def _is_reachable(host: str) -> bool:
+    """Whether it is an address that an endpoint may have."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return address.version == 4 and not (
+        address.is_loopback or address.is_unspecified or address.is_link_local or address.is_multicast
+    )
 
 
 def _runtime_classes(handlers: Overheads) -> Iterator[tuple[str, Object]]:

@@ -121,7 +121,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     offered = offers(options.data)
     runtime = runtimes(options.data, options.runtime, offered)
     handlers = {each.handler: each.overhead for each in offered if each.make is not None}
-    api = API(store, clock, ids, handlers=handlers)
+    api = API(store, clock, ids, handlers=handlers, server=(options.host, port))
     if not api.has_cluster(FLEET):
         await api.create_cluster(FLEET)
     planes = ControlPlanes(

@@ -13,6 +13,8 @@ from walras.runtimes.network.nftables import PROTOCOLS, Forward, Target
 
 Object = Mapping[str, Any]
 SERVICE_NAME: Final = "kubernetes.io/service-name"
+# The Service by which pods find the API.
+API: Final = ("default", "kubernetes")
 # Ports of Services that an agent gets rules for, and pods behind each.
 FORWARDS_MAX: Final = 2000
 TARGETS_MAX: Final = 250
@@ -34,6 +36,9 @@ def forwards(services: Iterable[Object], slices: Iterable[Object]) -> list[Forwa
         metadata, spec = service["metadata"], service["spec"]
         address = _address(spec.get("clusterIP"))
         if address is None or spec.get("type") == "ExternalName":
+            continue
+        if (metadata["namespace"], metadata["name"]) == API:
+            # Pods reach the API by an entrance of its own at that address.
             continue
         pieces = behind.get((metadata["namespace"], metadata["name"]), [])
         sticky = spec.get("sessionAffinity") == "ClientIP"
