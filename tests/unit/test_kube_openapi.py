@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from support import gnostic
 
 from walras.kube import openapi
 from walras.kube.registry import Resource
@@ -175,3 +176,29 @@ def test_version_2_leaves_out_what_it_has_no_words_for() -> None:
     assert gadget["a"] == {}
     assert gadget["b"] == {"type": "string"}
     assert gadget["c"] == {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+
+
+def test_version_2_is_the_same_in_protobuf() -> None:
+    registry = for_agents()
+    plain = json.loads(openapi.document_v2(registry))
+    found = gnostic.document(openapi.document_v2_protobuf(registry))
+    assert found["info"] == plain["info"]
+    assert found["security"] == plain["security"]
+    assert found["securityDefinitions"] == plain["securityDefinitions"]
+    for part in ("paths", "definitions"):
+        assert found[part].keys() == plain[part].keys()
+    pod = "io.k8s.api.core.v1.Pod"
+    kinds = "x-kubernetes-group-version-kind"
+    assert found["definitions"][pod][kinds] == plain["definitions"][pod][kinds]
+    assert found["definitions"][pod]["properties"].keys() == plain["definitions"][pod]["properties"].keys()
+    path = "/api/v1/namespaces/{namespace}/pods"
+    (body,) = (each for each in found["paths"][path]["post"]["parameters"] if each["in"] == "body")
+    assert body["schema"]["$ref"] == f"#/definitions/{pod}"
+
+
+def test_types_of_a_clusters_own_are_in_its_protobuf() -> None:
+    own = for_agents().with_crds([own_kind({"a": {"type": "integer", "minimum": 0.5, "enum": [1, 2]}})])
+    found = gnostic.document(openapi.document_v2_protobuf(own))
+    gadget = found["definitions"]["com.example.v1.Gadget"]
+    assert gadget["properties"]["a"] == {"type": ["integer"], "minimum": 0.5, "enum": [1, 2]}
+    assert "/apis/example.com/v1/namespaces/{namespace}/gadgets" in found["paths"]

@@ -39,8 +39,8 @@ Events = list[Event]
 class API:
     """Trusted access to every cluster. Belongs to the one thread that runs the event loop.
 
-    `handlers`: runtimes for which every cluster has a RuntimeClass, with what each adds to its pods. `server`:
-    the address and port at which clusters find their API.
+    `handlers`: runtimes for which every cluster has a RuntimeClass, with what each adds to its pods.
+    `server`: the address and port at which clusters find their API.
     """
 
     def __init__(

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from walras.kube import openapi_operations as operations
+from walras.kube import openapi_protobuf as protobuf
 from walras.kube.registry import Registry, Resource
 from walras.kube.schema import DEFINITIONS_VERSION, definitions
 
@@ -26,6 +27,8 @@ _DEFINITIONS: Final = "#/$defs/"
 _INFO: Final = {"title": "Kubernetes", "version": ".".join(DEFINITIONS_VERSION.split(".")[:2])}
 _TOKEN: Final = {"type": "apiKey", "description": "Bearer Token authentication", "name": "authorization",
                  "in": "header"}  # fmt: skip
+_KEYS: Final = {"BearerToken": _TOKEN}
+_SECURITY: Final[list[Mapping[str, Any]]] = [{"BearerToken": []}]
 _META: Final = f"{operations.META}.ObjectMeta"
 _CONVENTIONS: Final = "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md"
 _METADATA: Final = f"Standard object's metadata. More info: {_CONVENTIONS}#metadata"
@@ -96,30 +99,52 @@ def _document(resources: tuple[Resource, ...]) -> bytes:
 
 def document_v2(registry: Registry) -> bytes:
     """Everything that is served as one document of OpenAPI v2, as JSON."""
-    own = registry.additions
-    shared = tuple(registry)[: len(registry) - len(own)]
-    parts = [_cached("v2", shared, _fragments)]
-    if own:
-        # Under names of the shared ones its definitions are the same.
-        names = parts[0][2]
-        parts.append(_cached(f"v2 beside {len(shared)}", own, lambda each: _fragments(each, names)))
-    paths, schemas = (b",".join(filter(None, (part[which] for part in parts))) for which in (0, 1))
-    head = msgspec.json.encode({"swagger": "2.0", "info": _INFO, "securityDefinitions":
-                                {"BearerToken": _TOKEN}, "security": [{"BearerToken": []}]})  # fmt: skip
+    parts = _parts(registry, "v2", _inside, _inside)
+    paths = b",".join(part[0] for part in parts if part[0])
+    schemas = b",".join(part[1] for part in parts if part[1])
+    head = msgspec.json.encode({"swagger": "2.0", "info": _INFO, "securityDefinitions": _KEYS,
+                                "security": _SECURITY})  # fmt: skip
     return b'%b,"paths":{%b},"definitions":{%b}}' % (head[:-1], paths, schemas)
 
 
+def document_v2_protobuf(registry: Registry) -> bytes:
+    """The same as protobuf, for clients that are older than version 3."""
+    parts = _parts(registry, "v2 protobuf", protobuf.paths, protobuf.definitions)
+    paths, schemas = b"".join(part[0] for part in parts), b"".join(part[1] for part in parts)
+    return protobuf.document(_INFO, _KEYS, _SECURITY, paths, schemas)
+
+
+def _inside(value: Mapping[str, Any]) -> bytes:
+    return msgspec.json.encode(value)[1:-1]
+
+
+_Encode = Callable[[Mapping[str, Any]], bytes]
+_Fragments = tuple[bytes, bytes, frozenset[str]]
+
+
+def _parts(registry: Registry, what: str, of_paths: _Encode, of_schemas: _Encode) -> list[_Fragments]:
+    """The fragments of what all clusters serve, and of what this one does beside it."""
+    own = registry.additions
+    shared = tuple(registry)[: len(registry) - len(own)]
+    parts = [_cached(what, shared, lambda each: _fragments(each, frozenset(), of_paths, of_schemas))]
+    if own:
+        # Under names of the shared ones its definitions are the same.
+        names = parts[0][2]
+        beside = f"{what} beside {len(shared)}"
+        parts.append(_cached(beside, own, lambda each: _fragments(each, names, of_paths, of_schemas)))
+    return parts
+
+
 def _fragments(
-    resources: tuple[Resource, ...], without: frozenset[str] = frozenset()
-) -> tuple[bytes, bytes, frozenset[str]]:
+    resources: tuple[Resource, ...], without: frozenset[str], of_paths: _Encode, of_schemas: _Encode
+) -> _Fragments:
     """The inside of the objects "paths" and "definitions" of version 2, and the names that are defined."""
     components = _Components("#/definitions/")
     paths: dict[str, Any] = {}
     for resource in resources:
         paths.update(operations.paths_v2(operations.paths(resource, components.add(resource))))
     schemas = {name: schema for name, schema in components.schemas.items() if name not in without}
-    inside = msgspec.json.encode(paths)[1:-1], msgspec.json.encode(schemas)[1:-1]
-    return *inside, frozenset(schemas)
+    return of_paths(paths), of_schemas(schemas), frozenset(schemas)
 
 
 class _Components:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from walras.core.errors import Timeout, Unclassified
 from walras.kube.admission.http import CalloutFailed, CalloutRefused
@@ -35,7 +35,7 @@ AT_ONCE: Final = 4
 TOLD_BYTES_MAX: Final = 2 << 20
 
 # A stored state and the version in which somebody is told of it.
-_Told = tuple[Record, str]
+_Place = tuple[Record, str]
 
 
 class Converter:
@@ -43,9 +43,9 @@ class Converter:
 
     def __init__(self, api: API) -> None:
         self._api = api
-        self._told: OrderedDict[_Told, tuple[Resource, Object]] = OrderedDict()
-        self._told_bytes = 0
-        self._asking: dict[_Told, tuple[Resource, asyncio.Task[None]]] = {}
+        self._known: OrderedDict[_Place, tuple[Resource, Object]] = OrderedDict()
+        self._known_bytes = 0
+        self._asking: dict[_Place, _Asked] = {}
 
     async def known(self, ctx: Context, look: Callable[[], T]) -> T:
         """What `look` finds, once everything that it looks at is known in its version."""
@@ -67,26 +67,28 @@ class Converter:
 
     async def answer(self, cluster: str, question: Unconverted, conversions: Conversions) -> None:
         """As `learn`, for nobody's request."""
+        told = await self._ask(cluster, question)
+        _read(question.target, told, conversions)
+
+    async def _ask(self, cluster: str, question: Unconverted) -> list[_Told]:
+        """What the webhook says, unread: that takes time, which is for whoever waits for it to spend."""
         gate = asyncio.Semaphore(AT_ONCE)
 
-        async def one(objects: list[Object]) -> None:
+        async def one(objects: list[Object]) -> _Told:
             async with gate:
-                found = await self._ask(cluster, question.target, objects)
-            for mine, theirs in zip(objects, found, strict=True):
-                conversions.learn(question.target, mine, theirs)
+                return await self._post(cluster, question.target, objects)
 
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S), asyncio.TaskGroup() as group:
-                for objects in _reviews(question.objects):
-                    group.create_task(one(objects))
+                asked = [group.create_task(one(objects)) for objects in _reviews(question.objects)]
         except TimeoutError:
-            raise Timeout(
-                "request did not complete within requested timeout - context deadline exceeded"
-            ) from None
+            said = "request did not complete within requested timeout - context deadline exceeded"
+            raise Timeout(said) from None
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
+        return [task.result() for task in asked]
 
-    async def _ask(self, cluster: str, target: Resource, objects: list[Object]) -> list[Object]:
+    async def _post(self, cluster: str, target: Resource, objects: list[Object]) -> _Told:
         webhook = target.converter
         assert webhook is not None, "only what a webhook converts is asked about"
         version = next((each for each in webhook.reviews if each in review.KNOWN), None)
@@ -102,7 +104,7 @@ class Converter:
         except CalloutFailed as error:
             where = shown_url(webhook.client, TIMEOUT_S)
             raise Unclassified(f'{review.about(objects[0])} failed: Post "{where}": {error}') from None
-        return review.answered(answer, objects, target, version, uid)
+        return _Told(objects, answer, version, uid)
 
     # Watches
 
@@ -113,65 +115,109 @@ class Converter:
         """
         found: dict[Record, Object] = {}
         mine: list[Record] = []
-        others: list[tuple[Record, asyncio.Task[None]]] = []
+        waiting: dict[_Asked, list[Record]] = {}
         for record in records:
             place = (record, target.api_version)
-            known, under_way = self._told.get(place), self._asking.get(place)
+            known, under_way = self._known.get(place), self._asking.get(place)
             if known is not None and known[0] is target:
                 found[record] = known[1]
-            elif under_way is not None and under_way[0] is target:
-                others.append((record, under_way[1]))
+            elif under_way is not None and under_way.target is target:
+                waiting.setdefault(under_way, []).append(record)
             else:
                 mine.append(record)
         if mine:
+            waiting[self._begin(cluster, target, mine)] = mine
+        for asked, wanted in waiting.items():
             # Goes on for the others when the one that began it has left.
-            task = asyncio.create_task(self._learn(cluster, target, mine, found))
-            task.add_done_callback(_heed)
-            for record in mine:
-                self._asking[record, target.api_version] = (target, task)
-            await asyncio.shield(task)
-        for record, task in others:
-            await asyncio.shield(task)
-            kept = self._told.get((record, target.api_version))
-            if kept is None:
-                return found | await self.told(cluster, target, [each for each, _ in others])
-            found[record] = kept[1]
+            read = asked.read(await asyncio.shield(asked.task))
+            for record in wanted:
+                found[record] = read[record]
+                self._keep(target, record, read[record])
         return found
 
-    async def _learn(
-        self, cluster: str, target: Resource, records: list[Record], found: dict[Record, Object]
-    ) -> None:
-        conversions = Conversions()
-        objects = [record.object for record in records]
+    def _begin(self, cluster: str, target: Resource, records: list[Record]) -> _Asked:
+        """Asks about the records, and lets others know that they need not."""
+        objects = {record: record.object for record in records}
+        question: Unconverted | None = None
         try:
-            try:
-                shown = converted(target, objects, conversions)
-            except Unconverted as question:
-                await self.answer(cluster, question, conversions)
-                shown = converted(target, objects, conversions)
-            for record, obj in zip(records, shown, strict=True):
-                found[record] = obj
-                self._keep(target, record, obj)
-        finally:
-            for record in records:
-                self._asking.pop((record, target.api_version), None)
+            converted(target, objects.values(), None)
+        except Unconverted as missing:
+            question = missing
+        task = asyncio.create_task(self._ask(cluster, question)) if question else asyncio.create_task(_none())
+        asked = _Asked(target, objects, task)
+        places = [(record, target.api_version) for record in records]
+        self._asking.update(dict.fromkeys(places, asked))
+
+        def over(task: asyncio.Task[list[_Told]]) -> None:
+            if not task.cancelled():
+                # Whoever waits for it hears of its failure; with nobody left there is nothing to say.
+                task.exception()
+            for place in places:
+                if self._asking.get(place) is asked:
+                    del self._asking[place]
+
+        task.add_done_callback(over)
+        return asked
 
     def _keep(self, target: Resource, record: Record, obj: Object) -> None:
         self._forget((record, target.api_version))
-        self._told[record, target.api_version] = (target, obj)
-        self._told_bytes += len(record.raw)
-        while self._told_bytes > TOLD_BYTES_MAX and len(self._told) > 1:
-            self._forget(next(iter(self._told)))
+        self._known[record, target.api_version] = (target, obj)
+        self._known_bytes += len(record.raw)
+        while self._known_bytes > TOLD_BYTES_MAX and len(self._known) > 1:
+            self._forget(next(iter(self._known)))
 
-    def _forget(self, told: _Told) -> None:
-        if self._told.pop(told, None) is not None:
-            self._told_bytes -= len(told[0].raw)
+    def _forget(self, place: _Place) -> None:
+        if self._known.pop(place, None) is not None:
+            self._known_bytes -= len(place[0].raw)
 
 
-def _heed(task: asyncio.Task[None]) -> None:
-    """Whoever waits for it hears of its failure; with nobody left there is nothing to say."""
-    if not task.cancelled():
-        task.exception()
+class _Told(NamedTuple):
+    """The answer to one review of `objects`."""
+
+    objects: list[Object]
+    answer: bytes
+    review_version: str
+    uid: str
+
+
+def _read(target: Resource, told: list[_Told], conversions: Conversions) -> None:
+    """Has the conversions know what was told. Raises Unclassified."""
+    for each in told:
+        found = review.answered(each.answer, each.objects, target, each.review_version, each.uid)
+        for mine, theirs in zip(each.objects, found, strict=True):
+            conversions.learn(target, mine, theirs)
+
+
+class _Asked:
+    """Records that are being asked about for watches. The first that has the answer reads it for all."""
+
+    def __init__(
+        self, target: Resource, objects: dict[Record, Object], task: asyncio.Task[list[_Told]]
+    ) -> None:
+        self.target = target
+        self.task = task
+        self._objects = objects
+        self._read: dict[Record, Object] | None = None
+        self._failure: Unclassified | None = None
+
+    def read(self, told: list[_Told]) -> dict[Record, Object]:
+        """What the records are in the version. Raises Unclassified."""
+        if self._failure is not None:
+            raise self._failure
+        if self._read is None:
+            conversions = Conversions()
+            try:
+                _read(self.target, told, conversions)
+            except Unclassified as failure:
+                self._failure = failure
+                raise
+            shown = converted(self.target, self._objects.values(), conversions)
+            self._read = dict(zip(self._objects, shown, strict=True))
+        return self._read
+
+
+async def _none() -> list[_Told]:
+    return []
 
 
 def _reviews(objects: list[Object]) -> Iterator[list[Object]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -22,7 +22,6 @@ from walras.core.errors import (
     ServiceUnavailable,
     WalrasError,
 )
-from walras.kube import openapi
 from walras.kube.access.accounts import Accounts
 from walras.kube.access.authoriser import Authoriser
 from walras.kube.access.keys import SigningKey
@@ -30,7 +29,7 @@ from walras.kube.bodies import ClientGone, Receive
 from walras.kube.context import EVERY_CLUSTER
 from walras.kube.registry import Registry
 from walras.kube.registry_builtin import for_all
-from walras.kube.serve import discovery, status
+from walras.kube.serve import discovery, documents, status
 from walras.kube.serve.answers import Answer, Headers, Stream, encode, json_answer, text_answer, warnings
 from walras.kube.serve.audit import Audit
 from walras.kube.serve.auditlog import AuditLog
@@ -252,7 +251,7 @@ class Application:
             raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
         match route.place:
             case "openapi":
-                return _openapi(registry, request)
+                return documents.openapi_document(registry, request)
             case "keys":
                 body = encode(self._credentials.accounts.jwks())
                 return Answer(body, content_type=b"application/jwk-set+json", headers=_CACHED)
@@ -333,39 +332,6 @@ def _discovery(registry: Registry, request: Request) -> Answer:
                 return discovery.not_found()
             return discovery.resource_list(registry, route.group, route.version)
     return discovery.not_found()
-
-
-def _openapi(registry: Registry, request: Request) -> Answer:
-    match request.route.rest.split("/"):
-        case ["v2"]:
-            return _versioned(request, openapi.digest(registry), lambda: openapi.document_v2(registry), ())
-        case ["v3"]:
-            return Answer(openapi.index(registry))
-        case ["v3", "api", version]:
-            group = ""
-        case ["v3", "apis", group, version]:
-            pass
-        case _:
-            return discovery.not_found()
-    if not registry.of(group, version):
-        return discovery.not_found()
-    digest, asked = openapi.digest(registry, (group, version)), request.query.get("hash")
-    if asked and asked != digest:
-        # A client that comes with an older index is shown to the document that there is now.
-        where = f"/clusters/{request.route.cluster}/openapi/{request.route.rest}?hash={digest}"
-        return Answer(b"", 301, headers=((b"location", where.encode()),))
-    # The index names a document by its hash, so what was read under one never changes.
-    fresh = ((b"cache-control", b"public, immutable"),) if asked else ()
-    return _versioned(request, digest, lambda: openapi.document(registry, (group, version)), fresh)
-
-
-def _versioned(request: Request, digest: str, make: Callable[[], bytes], headers: Headers) -> Answer:
-    """A document under its ETag; 304 to who has it already."""
-    etag = f'"{digest}"'
-    headers = (*headers, (b"etag", etag.encode()), (b"vary", b"Accept"))
-    if etag in request.header(b"if-none-match"):
-        return Answer(b"", 304, headers=headers)
-    return Answer(make(), headers=headers)
 
 
 def _warnings(request: Request | None) -> Headers:
