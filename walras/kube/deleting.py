@@ -48,12 +48,12 @@ class Deleter:
             gone = left is None or left["metadata"]["uid"] != current["metadata"]["uid"]
             if gone and resource.storage.key not in strategies.RETURNED:
                 return deleted, None
+            shown = deleted
             if gone and resource.key == objects.PODS and "deletionTimestamp" not in deleted["metadata"]:
                 # Of a pod that nothing keeps upstream shows the mark that it never had.
-                deleted = copied(deleted)
-                now_ms = self._api.clock.now_ms()
-                deletion.begin(resource, deleted, now_ms, grace_s(options), propagation(options))
-            return deleted, versions.served(resource, deleted, ctx.conversions)
+                shown, now_ms = copied(deleted), self._api.clock.now_ms()
+                deletion.begin(resource, shown, now_ms, grace_s(options), propagation(options))
+            return deleted, versions.served(resource, shown, ctx.conversions)
 
         deleted, shown = await self._stager.write(ctx, stage)
         if shown is None:
