@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,3 +147,33 @@ def test_a_server_that_cannot_shut_pods_in_says_so_at_its_start(ordinary: Live) 
         server.send_signal(signal.SIGINT)
         assert server.wait(DEADLINE_S) == 0
     assert ("run only programs that you trust" in said) == bool(exposed)
+
+
+SERVE = "from http.server import *; HTTPServer(('', 8765), SimpleHTTPRequestHandler).serve_forever()"
+FETCH = "import urllib.request as r; print(r.urlopen('http://web/', timeout=10).status)"
+
+
+def test_an_ordinary_users_pods_are_probed_entered_and_reached_by_their_service(ordinary: Live) -> None:
+    live, acme = ordinary, ordinary.agent("acme")
+    web = pod("web", f'cd /usr && exec {sys.executable} -c "{SERVE}"')
+    web["metadata"]["labels"] = {"app": "web"}
+    probe = {"exec": {"command": ["sh", "-c", "test $HOSTNAME = web"]}, "periodSeconds": 1}
+    web["spec"]["containers"][0]["readinessProbe"] = probe
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8765}]},
+    }
+    live.apply(acme, web, service)
+    live.kubectl(acme, "wait", "--for=condition=Ready", "pod/web", "--timeout=30s")
+    assert live.kubectl(acme, "exec", "web", "--", "echo", "entered").strip() == "entered"
+    told = run(*live.prefix, BIN / "walras", "doctor", "-o", "json", "--data", live.data)
+    if not {check["name"]: check for check in json.loads(told)["checks"]}["pod network"]["ok"]:
+        return
+    ready = ("endpointslices", "-l", "kubernetes.io/service-name=web")
+    eventually(lambda: live.get(acme, *ready)["items"][0]["endpoints"], "the endpoint")
+    time.sleep(0.3)
+    live.apply(acme, pod("client", f'{sys.executable} -c "{FETCH}"'))
+    eventually(lambda: phase(live, acme, "client") in ("Succeeded", "Failed"), "the client to end")
+    assert live.kubectl(acme, "logs", "client").strip() == "200"

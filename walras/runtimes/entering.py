@@ -189,11 +189,12 @@ async def enter(
     wish: Wish,
     ended: Callable[[Entered], None],
     network: int | None = None,
+    more: Sequence[int] = (),
 ) -> Entered:
     """Starts the command line of `Sandbox.entering`; returns when its program runs.
 
-    `ended` is called when it has ended. `network`: the descriptor of the namespace to start it in. Raises
-    StartError.
+    `ended` is called when it has ended. `network`: the descriptor of the namespace to start it in.
+    `more`: descriptors for it beyond `TELL_FD`. Raises StartError.
     """
     try:
         files = Files(wish)
@@ -201,7 +202,7 @@ async def enter(
         raise StartError(f"no streams for it: {error}") from error
     progress, tell = os.pipe2(os.O_CLOEXEC)
     try:
-        pid = await spawner.spawn(argv, env, (*files.theirs, tell), network)
+        pid = await spawner.spawn(argv, env, (*files.theirs, tell, *more), network)
     except BaseException as error:
         os.close(progress)
         files.close()

@@ -35,6 +35,7 @@ from walras.runtimes.cgroups import GroupPath, group_name, kill_all
 from walras.runtimes.dial import OpenSocket, connect
 from walras.runtimes.entering import Entered, enter
 from walras.runtimes.launch import Launched, launch
+from walras.runtimes.nesting import Nesting, nesting_of
 from walras.runtimes.network.networks import PodNetwork
 from walras.runtimes.plain import MARK, adapted, rewritten
 from walras.runtimes.probe import Probed, probe
@@ -92,6 +93,7 @@ class Container:
         self._fan = fan
         self._entered: set[Entered] = set()
         self._cpu_ns = 0
+        self.nesting: Nesting | None = None
         # CPU time of programs that entered and are gone.
         self._left_ns = 0
         self._end = asyncio.get_running_loop().create_task(self._watch())
@@ -129,12 +131,22 @@ class Container:
             why = "the container has ended" if self._end.done() else f"{ENTERED_MAX} programs have entered it"
             raise StartError(why)
         command, env, place = self._runtime.way_in(self, argv, wish)
-        session = await enter(self._runtime.spawner, command, env, wish, self._gone, place.namespace)
+        nested = (self.nesting.outer, self.nesting.inner) if self.nesting is not None else ()
+        session = await enter(self._runtime.spawner, command, env, wish, self._gone, place.namespace, nested)
         if not session.over:
             self._entered.add(session)
         if self._end.done():
             await session.close()
         return session
+
+    def is_nested(self) -> bool:
+        """Whether it has two user namespaces, one in the other. Raises StartError."""
+        if self.nesting is None:
+            try:
+                self.nesting = nesting_of(self.init_pid)
+            except OSError as error:
+                raise StartError(f"the container cannot be entered: {error}") from error
+        return self.nesting is not None
 
     def attach(self, wish: Wish) -> Session:
         return Attached(self._fan, wish, self._end)
@@ -152,6 +164,9 @@ class Container:
         oom_killed = groups is not None and groups.oom_kills(self.path) > 0
         await self._sweep()
         started.close()
+        if self.nesting is not None:
+            self.nesting.close()
+            self.nesting = None
         self._runtime.forget(self, used_ns)
         return ExitStatus(128 - code if code < 0 else code, oom_killed)
 
@@ -293,6 +308,7 @@ class ProcessRuntime(Sharing):
         entrances = self.groups.entrances(container.path) if self.groups is not None else ()
         pod = self._pods.get(spec.pod.uid)
         place = pod.place if pod is not None else Place()
+        nested = sandbox.mode == "user" and os.geteuid() != 0 and container.is_nested()
         adapted_argv = rewritten(argv, spec.mounts) if sandbox.mode == "plain" else argv
         command = sandbox.entering(
             spec,
@@ -302,6 +318,7 @@ class ProcessRuntime(Sharing):
             tty=wish.tty,
             rlimits=self._rlimits(spec.limits),
             place=place,
+            nested=nested,
         )
         terminal = {"TERM": "xterm"} if wish.tty else {}
         env = {**(spec.env if sandbox.mode == "plain" else {"PATH": "/usr/bin:/bin"}), **terminal}

@@ -36,6 +36,9 @@ START_CODE: Final = 128
 NO_LIMITS: Final = Limits()
 # Where a program that enters a container tells how far it came.
 TELL_FD: Final = 3
+# Where a program that enters has to go through two user namespaces.
+OUTER_FD: Final = 4
+INNER_FD: Final = 5
 TMP_BYTES_MAX: Final = 2 << 30
 
 ENTER: Final = """
@@ -169,9 +172,11 @@ class Sandbox:
         tty: bool = False,
         rlimits: Limits = NO_LIMITS,
         place: Place = NO_PLACE,
+        nested: bool = False,
     ) -> list[str]:
         """The command line of another program in the container of which `pid` is a process.
 
+        `nested`: there are two user namespaces to go through, whose descriptors are `OUTER_FD`, `INNER_FD`.
         In mode "plain" `argv` and `spec` are adapted, the environment is the child's own.
         """
         terminal = [self.tools.setsid, "--ctty", "--wait"] if tty else []
@@ -181,17 +186,18 @@ class Sandbox:
         else:
             script = _launch("false", rlimits, entering=True)
             launch = [self.tools.shell, "-c", script, "walras", spec.working_dir, _ENV_FILE, *argv]
-            inner = [*self._nsenter(spec, pid, place), *terminal, *launch]
+            inner = [*self._nsenter(spec, pid, place, nested), *terminal, *launch]
         return [self.tools.shell, "-c", ENTER, "walras", *entrances, "--", *inner]
 
-    def _nsenter(self, spec: ContainerSpec, pid: int, place: Place) -> list[str]:
+    def _nsenter(self, spec: ContainerSpec, pid: int, place: Place, nested: bool) -> list[str]:
         namespaces = ["--mount", "--pid", "--ipc", "--uts", *([] if place.is_given else ["--net"])]
         if self.mode == "root":
             uid = str(uid_of(spec.pod.cluster))
             # Capabilities go with the uid; without new privileges none ever come back.
             identity = ["--cgroup", "--setuid", uid, "--setgid", uid]
         else:
-            identity = ["--user", "--preserve-credentials"]
+            user = f"--user=/proc/self/fd/{OUTER_FD}" if nested else "--user"
+            identity = [user, "--preserve-credentials"]
         drop = [self.tools.setpriv, "--no-new-privs", "--"] if self.tools.setpriv else []
         way_in = [
             *drop,
@@ -203,6 +209,9 @@ class Sandbox:
             *identity,
             "--",
         ]
+        if nested:
+            own = f"--user=/proc/self/fd/{INNER_FD}"
+            way_in += [self.tools.nsenter, own, "--preserve-credentials", "--"]
         if self.mode == "user" and os.geteuid() == 0:
             # Root of a user namespace keeps its capabilities until it is told not to.
             way_in += [self.tools.setpriv, "--bounding-set=-all", "--inh-caps=-all", "--"]
@@ -283,7 +292,9 @@ def _launch(make_directory: str, rlimits: Limits, *, entering: bool = False) -> 
         lines.append(f"ulimit -p {rlimits.pids} 2>/dev/null || ulimit -u {rlimits.pids} 2>/dev/null")
     if rlimits.memory_bytes is not None:
         lines.append(f"ulimit -d {-(-rlimits.memory_bytes // 1024)}")
-    tell, given = (str(TELL_FD), f"{TELL_FD}>&-") if entering else ("0", "</dev/null")
+    tell, given = (
+        (str(TELL_FD), f"{TELL_FD}>&- {OUTER_FD}>&- {INNER_FD}>&-") if entering else ("0", "</dev/null")
+    )
     script = LAUNCH.replace("@MAKE_DIRECTORY@", make_directory).replace("@LIMITS@", "\n".join(lines))
     return script.replace("@TELL@", tell).replace("@INPUT@", given)
 
