@@ -133,7 +133,18 @@ def test_a_pod_of_an_image_does_what_any_pod_does(
     assert live.kubectl(agent, "exec", "web", "--", "cat", "/scratch/text") == "there and back"
     assert "runs without added capabilities" in live.kubectl(agent, "events", "--for", "pod/web")
     assert _forwarded(live, agent, "web", 8080, "/page").endswith("hello from a config map")
-    live.kubectl(agent, "delete", "pod", "web", "--timeout=30s")
+    _reached_by_name(live, agent, registry)
+    live.kubectl(agent, "delete", "pod", "web", "asks", "--timeout=30s")
+
+
+def _reached_by_name(live: Live, agent: Path, registry: Registry) -> None:
+    """Pods of images are in the agent's network as all others are."""
+    live.kubectl(agent, "label", "pod", "web", "app=web")
+    live.kubectl(agent, "expose", "pod", "web", "--port=80", "--target-port=8080")
+    asks = {"args": ["for each in 1 2 3 4 5; do wget -q -O - http://web/page && exit; sleep 1; done; exit 1"]}
+    live.apply(agent, pod("asks", f"127.0.0.1:{registry.port}/team/app:1", asks, restartPolicy="Never"))
+    eventually(lambda: status(live, agent, "asks").get("phase") in ("Succeeded", "Failed"), "an answer")
+    assert live.kubectl(agent, "logs", "asks").endswith("hello from a config map")
 
 
 def _forwarded(live: Live, agent: Path, name: str, port: int, path: str) -> str:

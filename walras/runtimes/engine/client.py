@@ -50,7 +50,7 @@ class Engine:
             answer = await self._http.request(
                 method, _VERSION + path, content=content, headers=headers, params=params
             )
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: closed meanwhile
             raise EngineError(f"the container engine does not answer: {_why(error)}") from error
         if answer.status_code >= 400:
             raise EngineError(_message(answer.content), answer.status_code)
@@ -75,7 +75,7 @@ class Engine:
                         said = msgspec.json.decode(line)
                         if isinstance(said, dict):
                             yield said
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: closed meanwhile
             raise EngineError(f"the container engine does not answer: {_why(error)}") from error
 
     async def hijack(self, path: str, *, body: Any = None, params: Params | None = None) -> Streams:

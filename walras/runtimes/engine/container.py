@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 ENTERED_MAX: Final = 32
 # A program that says more than this in a second is held up, not the server.
 _BYTES_PER_SECOND_MAX: Final = 8 << 20
+_BREATH_BYTES: Final = 65_536
 # How long the engine may take to learn what the kernel already said.
 _TELL_S: Final = 10.0
 _LINGER_S: Final = 2.0
@@ -50,7 +51,6 @@ class Container:
     def __init__(
         self,
         host: Host,
-        engine: Engine,
         engine_id: str,
         spec: ContainerSpec,
         path: GroupPath,
@@ -59,22 +59,42 @@ class Container:
         pid: int,
     ) -> None:
         self.id, self.spec, self.path = engine_id, spec, path
-        self._host, self._engine = host, engine
+        self._host = host
         self._reader, self._writer = streams
         self._fan = fan
         self._main: Handle | None = open_handle(pid) if pid else None
+        # Set when the main process has ended.
+        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.init_pid = pid
         self._cpu_ns = 0
+        self._in_a_breath = 0
         self._entered: set[Entered] = set()
-        self._asked: set[asyncio.Task[Any]] = set()
+        self._asked: set[asyncio.Task[None]] = set()
         loop = asyncio.get_running_loop()
-        self._saying = loop.create_task(frames(self._reader, spec.tty, self._say))
+        self._saying = loop.create_task(self._listen())
         self._end = loop.create_task(self._watch())
+
+    async def _listen(self) -> None:
+        """Passes on what the container says; takes it up again when the engine went and came back."""
+        while True:
+            await frames(self._reader, self.spec.tty, self._say)
+            # The end of its output is told a moment before its own.
+            await asyncio.wait((self._gone,), timeout=_LINGER_S)
+            if self._gone.done():
+                return
+            try:
+                streams = await attach(await self._host.engine(), self.id, self.spec.stdin)
+            except WalrasError:
+                continue
+            self._writer.close()
+            self._reader, self._writer = streams
 
     async def _say(self, stream: Stream, data: bytes) -> None:
         self._fan(stream, data)
-        if len(data) > _BYTES_PER_SECOND_MAX // 1000:
-            await asyncio.sleep(len(data) / _BYTES_PER_SECOND_MAX)
+        self._in_a_breath += len(data)
+        if self._in_a_breath >= _BREATH_BYTES:
+            breath_s, self._in_a_breath = self._in_a_breath / _BYTES_PER_SECOND_MAX, 0
+            await asyncio.sleep(breath_s)
 
     def signal(self, signum: int) -> None:
         if self._main is not None:
@@ -107,7 +127,11 @@ class Container:
         if self._end.done() or len(self._entered) >= ENTERED_MAX:
             why = "the container has ended" if self._end.done() else f"{ENTERED_MAX} programs have entered it"
             raise StartError(why)
-        session = await enter(self._engine, self.id, argv, wish, self._entered.discard)
+        try:
+            engine = await self._host.engine()
+        except WalrasError as error:
+            raise StartError(error.message) from error
+        session = await enter(engine, self.id, argv, wish, self._entered.discard)
         if not session.over:
             self._entered.add(session)
         return session
@@ -121,14 +145,13 @@ class Container:
 
     def _resize(self, columns: int, rows: int) -> None:
         size = {"w": min(columns, 0xFFFF), "h": min(rows, 0xFFFF)}
-        self._ask(self._engine.call("POST", f"/containers/{self.id}/resize", params=size))
 
-    def _ask(self, call: Any) -> None:
-        async def quietly() -> None:
-            with suppress(EngineError):
-                await call
+        async def tell() -> None:
+            with suppress(WalrasError):
+                engine = await self._host.engine()
+                await engine.call("POST", f"/containers/{self.id}/resize", params=size)
 
-        task = asyncio.get_running_loop().create_task(quietly())
+        task = asyncio.get_running_loop().create_task(tell())
         self._asked.add(task)
         task.add_done_callback(self._asked.discard)
 
@@ -137,6 +160,7 @@ class Container:
     async def _watch(self) -> ExitStatus:
         if self._main is not None:
             await self._main.ended()
+        self._gone.set_result(None)
         used_ns, oom_killed = self.cpu_ns(), self._was_oom()
         await asyncio.wait((self._saying,), timeout=_LINGER_S)
         self._saying.cancel()
@@ -205,10 +229,15 @@ async def remove(host: Host, engine_id: str) -> None:
     log.warning("container not removed", container=engine_id, error=why)
 
 
+async def attach(engine: Engine, engine_id: str, stdin: bool) -> Streams:
+    """The container's streams; one that was only made gets ready by it. Raises EngineError."""
+    wanted = {"stream": "true", "stdout": "true", "stderr": "true", **({"stdin": "true"} if stdin else {})}
+    return await engine.hijack(f"/containers/{engine_id}/attach", params=wanted)
+
+
 async def watch_start(engine: Engine, engine_id: str, stdin: bool) -> tuple[Streams, int]:
     """Attaches and starts: the streams, and the main process, 0 when it has ended. Raises EngineError."""
-    wanted = {"stream": "true", "stdout": "true", "stderr": "true", **({"stdin": "true"} if stdin else {})}
-    streams = await engine.hijack(f"/containers/{engine_id}/attach", params=wanted)
+    streams = await attach(engine, engine_id, stdin)
     try:
         await _start(engine, engine_id)
         state = (await engine.call("GET", f"/containers/{engine_id}/json"))["State"]

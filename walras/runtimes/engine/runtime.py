@@ -93,6 +93,7 @@ class ContainerRuntime(Sharing):
         self.service.environment()
         # An engine that was never needed has nothing to end, and is not started before it is.
         if self.service.used:
+            self.service.end_earlier()
             await self._end_all()
 
     async def _end_all(self) -> None:
@@ -168,7 +169,7 @@ class ContainerRuntime(Sharing):
             if isinstance(error, EngineError):
                 raise StartError(spoken(error.message)) from error
             raise
-        container = Container(self, engine, engine_id, spec, path, streams, Fan(output), pid)
+        container = Container(self, engine_id, spec, path, streams, Fan(output), pid)
         self.shares.join(spec.pod, container)
         pod.containers.add(container)
         return container

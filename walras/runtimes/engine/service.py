@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 
 from walras.core.errors import StorageError
+from walras.runtimes import procfs
 from walras.runtimes.engine.client import Engine, EngineError
 
 log = structlog.get_logger(__name__)
@@ -22,6 +23,8 @@ log = structlog.get_logger(__name__)
 _START_S: Final = 30.0
 _STOP_S: Final = 5.0
 RUNTIMES: Final = ("crun", "runc")
+# What the environment of a service says: whose it is.
+_ENGINE: Final = "WALRAS_ENGINE"
 _MINIMAL_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -32,6 +35,7 @@ class Service:
         self._directory, self._runtime = directory, runtime
         # Below a short path: what listens on Unix sockets has some hundred characters.
         self._run = Path(f"/run/walras-{mark}")
+        self._mark = mark
         self._child: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
         self._engine: Engine | None = None
@@ -50,6 +54,12 @@ class Service:
             self._engine = await self._start()
             return self._engine
 
+    def end_earlier(self) -> None:
+        """Ends a service that outlived the server which started it."""
+        for pid in procfs.marked(_ENGINE, self._mark):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
     async def _start(self) -> Engine:
         podman = shutil.which("podman")
         if podman is None:
@@ -63,7 +73,7 @@ class Service:
         socket.unlink(missing_ok=True)
         with open(self._directory / "service.log", "ab") as said:  # noqa: ASYNC230  a local file, once
             self._child = await asyncio.create_subprocess_exec(
-                podman, "system", "service", "--time=0", f"unix://{socket}", env=env,
+                podman, "system", "service", "--time=0", f"unix://{socket}", env={**env, _ENGINE: self._mark},
                 stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
             )  # fmt: skip
         engine = Engine(str(socket))
