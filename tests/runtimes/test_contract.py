@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.runtimes import BUSYBOX, Kind, World, alive, kinds, processes_with, tell, whole
+from support.runtimes import BUSYBOX, Kind, World, alive, kinds, processes_with, tell, tell_alike, whole
 
 from walras.core.errors import ServiceUnavailable
 from walras.runtimes.base import ExitStatus, Limits, Mount, StartError, Wish
@@ -34,7 +34,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 @pytest.fixture
 def within(kind: Kind, tmp_path: Path) -> Callable[[Story], None]:
-    return lambda story: tell(kind, tmp_path, story)
+    return lambda story: tell_alike(kind, tmp_path, story)
 
 
 Within = Callable[[Story], None]
@@ -292,9 +292,9 @@ def test_whoever_leaves_takes_the_program_along(within: Within) -> None:
         process, said = await world.begin("sh", "-c", f"echo up; {FOREVER}")
         await world.hears(said)
         session = await process.enter(("sleep", word), Wish(stdout=True))
-        await _eventually(lambda: processes_with(f"sleep\0{word}"))
+        await world.until_running(process, "sleep", word)
         await session.close()
-        await _eventually(lambda: not processes_with(f"sleep\0{word}"))
+        await world.until_running(process, "sleep", word, yes=False)
         assert (await session.wait()) == 137
 
     within(story)
@@ -388,6 +388,8 @@ HUNGRY = 'x=x; while :; do x="$x$x"; done'
 def test_memory_beyond_the_limit_is_an_oom_kill(within: Within, whose: str) -> None:
     async def story(world: World) -> None:
         _needs(world, "memory")
+        if world.kind.machines and whose == "node":
+            pytest.skip("a machine is larger than that: it ends before a program of it begins")
         tight = Limits(memory_bytes=48 << 20)
         world.runtime.set_node("acme", "base", tight if whose == "node" else Limits(memory_bytes=512 << 20))
         process, _ = await world.begin(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +33,8 @@ from walras.runtimes.engine.runtime import ContainerRuntime
 from walras.runtimes.handlers import CONTAINER, Offer, offers
 from walras.runtimes.process import ProcessRuntime
 from walras.runtimes.shares import Shares
+from walras.runtimes.vm import parts
+from walras.runtimes.vm.runtime import VmRuntime
 
 UNLIMITED: Final = Limits()
 IMAGE: Final = "localhost/busybox:1"
@@ -46,6 +50,9 @@ class Kind:
     make: Callable[[Path, Shares], PodRuntime]
     # Called with the runtime once it is open: the image's id.
     image: Callable[[PodRuntime], Awaitable[str]] | None = None
+    # Whether its pods are machines: they take so long to start that stories share them, and have processes
+    # of their own.
+    machines: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -69,7 +76,19 @@ def kinds() -> list[Kind]:
             lambda data, shares: ContainerRuntime(data, program="runc", shares=shares),
             image,
         ),
+        vm(),
     ]
+
+
+def vm() -> Kind:
+    """Virtual machines, emulated: what a guest does is the same, only slower."""
+    found, missing = parts.find()
+
+    def make(data: Path, shares: Shares) -> PodRuntime:
+        assert found is not None
+        return VmRuntime(data, found, shares=shares, accelerator="tcg")
+
+    return Kind("vm", missing, make, machines=True)
 
 
 def container_offer() -> Offer:
@@ -126,6 +145,7 @@ class World:
     data_dir: Path
     image: str = ""
     attempts: dict[str, int] = field(default_factory=dict)
+    begun: list[Process] = field(default_factory=list)
 
     def pod(self, name: str = "p1", cluster: str = "acme", node: str = "base") -> PodRef:
         return PodRef(cluster, node, f"uid-{cluster}-{name}", name)
@@ -159,7 +179,11 @@ class World:
         """A started program, and what it says as it says it."""
         said = bytearray()
         spec = self.spec(*argv, pod=pod, env=env, mounts=mounts, limits=limits, **more)
-        return await self.runtime.start(spec, hearing(said), pod_limits), said
+        if self.kind.machines and (mounts or pod_limits != UNLIMITED):
+            # What a machine has it has from its start.
+            await self.runtime.remove_pod(spec.pod)
+        self.begun.append(await self.runtime.start(spec, hearing(said), pod_limits))
+        return self.begun[-1], said
 
     async def run(self, *argv: str, **more: object) -> tuple[ExitStatus, str]:
         process, said = await self.begin(*argv, **more)  # type: ignore[arg-type]
@@ -169,6 +193,18 @@ class World:
     async def shell(self, script: str, **more: object) -> tuple[int, str]:
         status, said = await self.run("sh", "-c", script, **more)
         return status.code, said
+
+    async def until_running(self, process: Process, *argv: str, yes: bool = True) -> None:
+        """Returns when a program with this command line runs, or does not, in the container at least."""
+        async with asyncio.timeout(20):
+            while await self._is_running(process, argv) != yes:  # noqa: ASYNC110  only the guest knows
+                await asyncio.sleep(0.02)
+
+    async def _is_running(self, process: Process, argv: tuple[str, ...]) -> bool:
+        if not self.kind.machines:
+            return bool(processes_with("\0".join(argv)))
+        code, _ = await self.enter(process, BUSYBOX, "pgrep", "-f", f"^{' '.join(argv)}")
+        return code == 0
 
     async def hears(self, said: bytearray, what: bytes = b"\n") -> None:
         """Returns when the program has said it."""
@@ -218,6 +254,53 @@ def processes_with(word: str) -> list[int]:
             if word.encode() in (path / "cmdline").read_bytes() and int(path.name) != os.getpid():
                 found.append(int(path.name))
     return [pid for pid in found if alive(pid)]
+
+
+class Kept:
+    """A runtime that stays open from one story to the next, until Python ends."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._directory = tempfile.TemporaryDirectory()
+        self._kind, self._data_dir = kind, Path(self._directory.name)
+        self._shares = Shares(self._data_dir)
+        self._runtime = Runtimes(
+            self._shares, {kind.name: kind.make(self._data_dir, self._shares)}, kind.name
+        )
+        self._attempts: dict[str, int] = {}
+        self._runner = asyncio.Runner()
+        self._runner.run(self._runtime.open())
+        atexit.register(self._close)
+
+    def play(self, story: Callable[[World], Awaitable[None]]) -> None:
+        world = World(self._kind, self._runtime, self._shares, self._data_dir, attempts=self._attempts)
+
+        async def run() -> None:
+            try:
+                await story(world)
+            finally:
+                await asyncio.gather(*(each.kill() for each in world.begun))
+                await self._runtime.remove_pod(world.pod("p2"))
+                self._runtime.set_node("acme", "base", UNLIMITED)
+
+        self._runner.run(run())
+
+    def _close(self) -> None:
+        self._runner.run(self._runtime.close())
+        self._runner.close()
+        self._directory.cleanup()
+
+
+_kept: dict[str, Kept] = {}
+
+
+def tell_alike(kind: Kind, data_dir: Path, story: Callable[[World], Awaitable[None]]) -> None:
+    """As `tell`, but that stories may find machines of earlier ones, without what ran there."""
+    if not kind.machines:
+        tell(kind, data_dir, story)
+        return
+    if kind.name not in _kept:
+        _kept[kind.name] = Kept(kind)
+    _kept[kind.name].play(story)
 
 
 def tell(

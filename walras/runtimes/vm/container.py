@@ -8,7 +8,17 @@ from itertools import count
 from typing import Any, Final
 
 from walras.runtimes.attaching import Fan
-from walras.runtimes.base import ContainerSpec, ExitStatus, Mount, Output, Session, StartError, Stream, Wish
+from walras.runtimes.base import (
+    ContainerSpec,
+    ExitStatus,
+    Limits,
+    Mount,
+    Output,
+    Session,
+    StartError,
+    Stream,
+    Wish,
+)
 from walras.runtimes.vm.channel import Remote
 from walras.runtimes.vm.disks import is_disk
 from walras.runtimes.vm.guest import wire
@@ -80,7 +90,7 @@ class VmContainer:
         )
 
 
-async def start(machine: Machine, spec: ContainerSpec, output: Output) -> VmContainer:
+async def start(machine: Machine, spec: ContainerSpec, output: Output, pod_limits: Limits) -> VmContainer:
     """Starts the container's main program. Raises StartError."""
     fan = Fan(output)
     remotes: list[Remote] = []
@@ -94,14 +104,14 @@ async def start(machine: Machine, spec: ContainerSpec, output: Output) -> VmCont
         remotes[0].taken(stream, len(data))
 
     channel = machine.channel
-    remote = await channel.open(wire.START, _words(machine, spec), hear, lambda _: None)
+    remote = await channel.open(wire.START, _words(machine, spec, pod_limits), hear, lambda _: None)
     remotes.append(remote)
     for stream, data in early:
         hear(stream, data)
     return VmContainer(machine, spec, remote, fan)
 
 
-def _words(machine: Machine, spec: ContainerSpec) -> dict[str, Any]:
+def _words(machine: Machine, spec: ContainerSpec, pod_limits: Limits) -> dict[str, Any]:
     limits = spec.limits
     mounts = sorted((each for each in spec.mounts if not is_disk(each)), key=lambda each: each.target)
     return {
@@ -111,7 +121,7 @@ def _words(machine: Machine, spec: ContainerSpec) -> dict[str, Any]:
         "mounts": [_placed(machine, each) for each in mounts],
         "hostname": spec.pod.name[:63],
         "memory": limits.memory_bytes or 0,
-        "pids": limits.pids or _PIDS_MAX,
+        "pids": limits.pids or pod_limits.pids or _PIDS_MAX,
         "cpu": limits.cpu_milli or 0,
         "tty": spec.tty,
         "stdin": spec.stdin,

@@ -110,7 +110,7 @@ class VmRuntime(Sharing):
             if pod.machine is None or pod.machine.over:
                 pod.machine = await self._boot(spec, pod_limits)
             machine = pod.machine
-        return await container.start(machine, spec, output)
+        return await container.start(machine, spec, output, pod_limits)
 
     async def _boot(self, spec: ContainerSpec, pod_limits: Limits) -> Machine:
         try:
