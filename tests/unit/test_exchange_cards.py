@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,33 @@ def test_use_of_a_card_is_told_in_cost_as_far_as_the_driver_tells_it() -> None:
         # 547 W at nine tenths of the card's time, a third of it the first one's.
         assert rows["one"]["gpuWattHours"] == pytest.approx(547 * 10 / 3600 / 3, rel=0.15)
         assert rows["two"]["gpuWattHours"] == pytest.approx(2 * rows["one"]["gpuWattHours"], rel=0.05)
+
+    play(story, "H100")
+
+
+def test_who_keeps_more_memory_of_a_shared_card_than_its_part_is_ended_and_nobody_else() -> None:
+    async def story(world: Cards) -> None:
+        programs = {}
+        for at, name in enumerate(("modest", "greedy")):
+            await world.agent(name)
+            await world.pod(name, "p", 400, "2.00")
+            await world.step(1000)
+            node = the_node(world, name)["metadata"]["name"]
+            await world.bind(name, "p", node)
+            programs[name] = subprocess.Popen(["sleep", "600"])  # noqa: ASYNC220
+            world.runtime.pids[name, node] = [programs[name].pid]
+            # A card has 81559 MiB, and a lease of two fifths of it 32623.
+            world.cards.run(0, programs[name].pid, (32_000, 34_000)[at])
+        await world.look()
+        assert programs["greedy"].poll() is None, "it may let go of it yet"
+        await world.look()
+        assert programs["greedy"].wait(10) == -signal.SIGKILL
+        assert programs["modest"].poll() is None
+        (words,) = {words for reason, words in world.told("greedy") if reason == "GpuMemoryExceeded"}
+        assert "34000 MiB of local/gpu-0, where the lease has 32623" in words
+        assert world.leases("greedy")[0]["status"]["phase"] == "Active", "its pod may start again"
+        programs["modest"].kill()
+        programs["modest"].wait()
 
     play(story, "H100")
 

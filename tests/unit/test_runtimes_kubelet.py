@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from support.kubelet import ACME, Object, World, in_world
 
@@ -273,6 +274,34 @@ def test_a_program_that_is_not_there_is_a_start_error(tmp_path: Path) -> None:
         assert ended["message"].endswith("no such program")
 
     in_world(tmp_path, story, FakeRuntime(lambda spec: "no such program"))
+
+
+def test_what_a_lease_has_of_a_card_is_not_for_its_pods_to_say(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        share = {
+            "device": "local/gpu-0", "index": 0, "milliGPU": 250, "memoryMiB": 4096, "enforcement": "mps",
+            "uuid": "GPU-1", "files": ["/dev/nvidia0"],
+        }  # fmt: skip
+        annotations = {"walras.dev/devices": msgspec.json.encode([share]).decode()}
+        status = {"capacity": {"cpu": "1", "pods": "10", "walras.dev/milligpu": "250"}}
+        await world.api.create(
+            ACME, "nodes", {"metadata": {"name": "lease-1", "annotations": annotations}, "status": status}
+        )
+        asked = {
+            "env": [
+                {"name": "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "value": "100"},
+                {"name": "CUDA_VISIBLE_DEVICES", "value": "all"},
+            ],
+            "resources": {"limits": {"walras.dev/milligpu": "250"}},
+        }
+        await world.pod("p", nodeName="lease-1", container=asked)
+        await world.started(1)
+        spec = world.runtime.processes[0].spec
+        assert spec.env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "25"
+        assert spec.env["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+        assert spec.devices == ("/dev/nvidia0",)
+
+    in_world(tmp_path, story)
 
 
 def test_a_missing_config_map_is_waited_for(tmp_path: Path) -> None:

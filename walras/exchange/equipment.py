@@ -24,7 +24,7 @@ from walras.exchange.watching import Watch
 from walras.kube.api import API
 from walras.kube.record import Object
 from walras.market.types import Device
-from walras.runtimes.gpus.cards import Fault
+from walras.runtimes.gpus.cards import Fault, Use
 from walras.runtimes.gpus.machine import Access
 
 Holdings = Mapping[str, Holding]
@@ -146,6 +146,8 @@ class Equipment:
     def _take_in_readings(self, fx: Effects, fitting: Fitting, watch: Watch, now_ms: int) -> None:
         for fault in watch.faults():
             self._tell_or_fail(fx, fitting.device_of[fault.uuid], fault, now_ms)
+        for who, uses in watch.greedy():
+            self._end_greedy(fx, who, uses)
         for uuid in watch.occupied():
             device = fitting.device_of[uuid]
             if not self.health.taints(device):
@@ -155,6 +157,18 @@ class Equipment:
             device = fitting.device_of[uuid]
             if self.health.has(device, OCCUPIED):
                 self.health.untaint(fx, device, OCCUPIED, "nothing runs on it any more; it is sold again")
+
+    def _end_greedy(self, fx: Effects, who: Occupant, uses: Sequence[Use]) -> None:
+        """End the programs that have more of a shared card's memory than their lease: others paid for it."""
+        holding = self._holdings().get(who.lease)
+        if holding is None or self._supply.machine is None:
+            return
+        there = frozenset(self._runtime.node_pids(holding.agent, holding.node))
+        self._supply.machine.kill(use.pid for use in uses if use.pid in there)
+        used_mib = sum(use.memory_mib for use in uses)
+        message = f"its programs had {used_mib} MiB of {who.device}, where the lease has {who.memory_mib}"
+        for about in (fx.lease(holding), *fx.pods_on(holding)):
+            fx.tell(holding.agent, about, "GpuMemoryExceeded", f"{message}; they were ended", warn=True)
 
     def _tell_or_fail(self, fx: Effects, device: str, fault: Fault, now_ms: int) -> None:
         if not fault.fatal:
@@ -204,7 +218,9 @@ class Equipment:
                     pids = frozenset(self._runtime.node_pids(holding.agent, holding.node))
                     technique = technique_of(holding)
                     if technique is not None:
-                        found.append(Occupant(holding.id, share.device, technique, pids, instance))
+                        found.append(
+                            Occupant(holding.id, share.device, technique, pids, instance, share.memory_mib)
+                        )
         return found
 
 

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from walras.cost.usage import GpuUse
 from walras.devices.arrangement import Technique
 from walras.runtimes.gpus.cards import Reading, Use
+
+# What CUDA takes for itself in every process, which is not what a program asked for.
+CONTEXT_MIB: Final = 640
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,7 @@ class Occupant:
     technique: Technique
     pids: Collection[int] = ()
     instance: int | None = None
+    memory_mib: int = 0
 
 
 class GpuMeter:
@@ -58,6 +63,20 @@ class GpuMeter:
     def take(self, lease: str, device: str) -> GpuUse:
         """What the lease did with the device since this was last asked."""
         return self._sums.pop((lease, device), GpuUse())
+
+
+def overdrawn(reading: Reading, occupants: Sequence[Occupant]) -> list[tuple[Occupant, tuple[Use, ...]]]:
+    """Who uses more of a shared card's memory than its part, with its processes there.
+
+    Cards and instances are nobody else's, so what is used of them is their holder's affair.
+    """
+    found = []
+    for who in occupants:
+        if who.technique in (Technique.MPS, Technique.TIMESLICE):
+            uses = tuple(_of(who, reading))
+            if sum(use.memory_mib for use in uses) > who.memory_mib + CONTEXT_MIB * len(uses):
+                found.append((who, uses))
+    return found
 
 
 def _of(who: Occupant, reading: Reading) -> list[Use]:

@@ -9,8 +9,8 @@ from typing import Final
 import structlog
 
 from walras.core.clock import Clock
-from walras.exchange.gpumeter import GpuMeter, Occupant
-from walras.runtimes.gpus.cards import CardError, Fault, Reading
+from walras.exchange.gpumeter import GpuMeter, Occupant, overdrawn
+from walras.runtimes.gpus.cards import CardError, Fault, Reading, Use
 from walras.runtimes.gpus.machine import Machine
 from walras.runtimes.gpus.nvml_events import Events
 
@@ -20,6 +20,8 @@ LOST: Final = "DeviceLost"
 THROTTLED: Final = "Throttled"
 # What is seen so often in a row on a card without leases is no program on its way out.
 STRANGER_READINGS: Final = 2
+# So often in a row a lease may be seen with more memory than its part.
+OVER_READINGS: Final = 2
 
 _log = structlog.get_logger("walras.exchange")
 
@@ -40,6 +42,8 @@ class Watch:
         self._events = Events(tuple(machine.cards))
         self._faults: list[Fault] = []
         self._strange: dict[str, int] = {}
+        self._over: dict[tuple[str, str], int] = {}
+        self._greedy: list[tuple[Occupant, tuple[Use, ...]]] = []
         self._hot: set[str] = set()
         self._lost: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -57,6 +61,11 @@ class Watch:
         """What happened since this was last asked."""
         faults, self._faults = self._faults, []
         return faults
+
+    def greedy(self) -> list[tuple[Occupant, tuple[Use, ...]]]:
+        """Who kept more memory than its part since this was last asked, with the processes that have it."""
+        greedy, self._greedy = self._greedy, []
+        return greedy
 
     def occupied(self) -> frozenset[str]:
         """Cards on which something runs though they have no lease."""
@@ -76,7 +85,7 @@ class Watch:
         self.readings = dict(found)
         for uuid, reading in found.items():
             self._take_in(uuid, reading, now_ms)
-        if self._faults or (self.occupied(), self.empty()) != before:
+        if self._faults or self._greedy or (self.occupied(), self.empty()) != before:
             self._wake()
 
     def _read(self, now_ms: int) -> tuple[Mapping[str, Reading], list[Fault], Sequence[Fault]]:
@@ -94,6 +103,14 @@ class Watch:
     def _take_in(self, uuid: str, reading: Reading, now_ms: int) -> None:
         there = self._occupants(uuid)
         self.meter.read(uuid, reading, there, now_ms)
+        over = {(who.lease, who.device): (who, uses) for who, uses in overdrawn(reading, there)}
+        for who in there:
+            key = (who.lease, who.device)
+            self._over[key] = self._over.get(key, 0) + 1 if key in over else 0
+            if self._over[key] >= OVER_READINGS:
+                self._greedy.append(over[key])
+            if not self._over[key]:
+                del self._over[key]
         self._strange[uuid] = self._strange.get(uuid, 0) + 1 if reading.uses and not there else 0
         hot = any("thermal" in each for each in reading.throttled)
         if hot and uuid not in self._hot:

@@ -9,11 +9,12 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -186,6 +187,12 @@ class Machine:
         """What a client of the card's MPS daemon has to see: its pipes, and its part of shared memory."""
         daemon = self._mps[uuid]
         return str(daemon.pipe), str(daemon.shm)
+
+    def kill(self, pids: Iterable[int]) -> None:
+        """SIGKILL to processes that are known to be there now."""
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     # What cards do
 
