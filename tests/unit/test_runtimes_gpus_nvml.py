@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pynvml
@@ -83,13 +84,18 @@ def test_a_card_without_mig_is_no_card_in_mig_mode() -> None:
         assert card.mig is None and not nvml.mig(card.uuid) and nvml.made(card) == ()
 
 
-def test_a_card_that_the_driver_cuts_otherwise_than_we_know_is_not_cut(
+def test_a_card_that_the_driver_cuts_otherwise_than_we_know_is_not_cut_once_it_tells(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    known = GEOMETRIES["H100-80GB"]
+    moved = tuple(replace(each, starts=each.starts[-1:]) for each in known.profiles)
+    monkeypatch.setattr(nvml_mig, "geometry_of", lambda model: replace(known, profiles=moved))
     with driver("H100"):
-        monkeypatch.setattr(nvml_mig, "geometry_of", lambda model: GEOMETRIES["A30"])
-        (card,) = Nvml().cards()
-    assert card.mig is None or card.mig.profiles != GEOMETRIES["A30"].profiles
+        nvml = Nvml()
+        (card,) = nvml.cards()
+        assert card.mig is not None, "while MIG is off the driver tells no places"
+        nvml.set_mig(card.uuid, True)
+        assert [card.mig for card in nvml.cards()] == [None]
 
 
 def test_readings_tell_of_processes_heat_and_energy() -> None:
@@ -145,7 +151,7 @@ def test_a_lost_card_says_so_whatever_it_is_asked() -> None:
         nvml = Nvml()
         (card,) = nvml.cards()
         cards.lose(0)
-        for ask in (nvml.reading, nvml.mig, nvml.one_process, nvml.processes):
+        for ask in (nvml.reading, nvml.mig, nvml.one_process, nvml.minor):
             with pytest.raises(CardError) as refused:
                 ask(card.uuid)
             assert refused.value.lost

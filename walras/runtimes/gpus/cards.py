@@ -24,14 +24,13 @@ class CardError(InternalError):
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A whole card. `minor` numbers its device file; `nvlink` is the lowest index that NVLink joins it to.
+    """A whole card. `nvlink` is the lowest index of the cards that NVLink joins it to.
 
     `mig` is what it can be cut into, with the memory that the driver reports; None where it cannot.
     """
 
     uuid: str
     index: int
-    minor: int
     product: str
     memory_mib: int
     capability: tuple[int, int]

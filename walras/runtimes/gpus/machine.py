@@ -165,17 +165,17 @@ class Machine:
                         self._nvml.destroy(card, each)
 
     def _access(self, uuid: str) -> Mapping[MigInstance | None, Access]:
-        card = self.cards[uuid]
-        files = (f"/dev/nvidia{card.minor}", *_CONTROL)
+        card, minor = self.cards[uuid], self._nvml.minor(uuid)
+        files = (f"/dev/nvidia{minor}", *_CONTROL)
         found: dict[MigInstance | None, Access] = {None: Access(uuid, files)}
         for each in self._nvml.made(card):
             if each.uuid:
-                found[each.instance] = Access(each.uuid, (*files, *self._caps(card, each)), each.id)
+                found[each.instance] = Access(each.uuid, (*files, *self._caps(minor, each)), each.id)
         return found
 
-    def _caps(self, card: Card, made: Made) -> tuple[str, ...]:
+    def _caps(self, minor: int, made: Made) -> tuple[str, ...]:
         """The device files without which an instance cannot be used, by what the kernel numbers them."""
-        base = self._capabilities / f"gpu{card.minor}" / "mig" / f"gi{made.id}"
+        base = self._capabilities / f"gpu{minor}" / "mig" / f"gi{made.id}"
         found = []
         for path in (base / "access", base / "ci0" / "access"):
             with suppress(OSError):

@@ -22,6 +22,16 @@ _THROTTLES: Final = (
 )
 
 
+# What a card, its mode, its driver or our rights keep NVML from telling.
+_UNTOLD: Final = (
+    pynvml.NVMLError_NotSupported,
+    pynvml.NVMLError_FunctionNotFound,
+    pynvml.NVMLError_NotFound,
+    pynvml.NVMLError_NoData,
+    pynvml.NVMLError_NoPermission,
+)
+
+
 @contextmanager
 def asking(what: str) -> Iterator[None]:
     """Raises CardError for what the driver refuses, saying what it was asked for."""
@@ -61,6 +71,11 @@ class Nvml:
             joined = _joined(handles)
             return tuple(_card(handle, at, joined[at]) for at, handle in handles.items())
 
+    def minor(self, uuid: str) -> int:
+        """The number of its device file, which a change of mode may change."""
+        with asking(f"asking {uuid} for its device file"):
+            return int(pynvml.nvmlDeviceGetMinorNumber(_handle(uuid)))
+
     # How a card is arranged
 
     def mig(self, uuid: str) -> bool:
@@ -89,7 +104,7 @@ class Nvml:
         """A GPU instance at that slice with a compute instance as large as it is."""
         assert card.mig is not None, "only cards with MIG are cut"
         with asking(f"making {profile}@{start} on {card.uuid}"):
-            nvml_mig.create(_handle(card.uuid), card.mig[profile], start)
+            nvml_mig.create(_handle(card.uuid), card.mig, card.mig[profile], start)
 
     def destroy(self, card: Card, made: Made) -> None:
         """An instance with its compute instances. Raises CardError: `busy` where a process uses it."""
@@ -118,15 +133,10 @@ class Nvml:
                 utilisation_percent=_utilisation(handle),
                 memory_used_mib=int(pynvml.nvmlDeviceGetMemoryInfo(handle).used) // _MIB,
                 energy_mj=_told(pynvml.nvmlDeviceGetTotalEnergyConsumption, handle),
-                temperature_c=int(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)),
+                temperature_c=_told(_temperature, handle) or 0,
                 throttled=tuple(name for bit, name in _THROTTLES if reasons & bit),
                 uses=_uses(handle),
             )
-
-    def processes(self, uuid: str) -> tuple[int, ...]:
-        """Who computes on the card. Raises CardError."""
-        with asking(f"listing processes of {uuid}"):
-            return tuple(use.pid for use in _uses(_handle(uuid)))
 
 
 def _handles(count: int) -> dict[int, Any]:
@@ -153,8 +163,12 @@ def _told(ask: Any, handle: Any) -> int | None:
     """The answer, None where this card or driver has none."""
     try:
         return int(ask(handle))
-    except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound):
+    except _UNTOLD:
         return None
+
+
+def _temperature(handle: Any) -> Any:
+    return pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)
 
 
 def _utilisation(handle: Any) -> int | None:
@@ -178,7 +192,7 @@ def _sm_percent(handle: Any) -> dict[int, int]:
     """The latest sample of each process; nothing in MIG mode, nor where there is no sample yet."""
     try:
         samples: Sequence[Any] = pynvml.nvmlDeviceGetProcessUtilization(handle, 0)
-    except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_NotFound):
+    except _UNTOLD:
         return {}
     latest: dict[int, Any] = {}
     for sample in samples:
@@ -193,7 +207,6 @@ def _card(handle: Any, index: int, nvlink: int | None) -> Card:
     return Card(
         uuid=_text(pynvml.nvmlDeviceGetUUID(handle)),
         index=index,
-        minor=int(pynvml.nvmlDeviceGetMinorNumber(handle)),
         product=product,
         memory_mib=memory_mib,
         capability=tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle)),

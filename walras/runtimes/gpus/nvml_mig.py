@@ -1,6 +1,6 @@
 """MIG through NVML: which profiles a card has, its instances, and how they are made and destroyed.
 
-Profiles are found by their slices, not by name: names differ between drivers. Raises pynvml.NVMLError.
+Profiles are found by the numbers of their kinds, as names differ between drivers. Raises pynvml.NVMLError.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _WITH_MEDIA: Final = (
     pynvml.NVML_GPU_INSTANCE_PROFILE_1_SLICE_REV1,
     pynvml.NVML_GPU_INSTANCE_PROFILE_2_SLICE_REV1,
 )
+_DOUBLE: Final = pynvml.NVML_GPU_INSTANCE_PROFILE_1_SLICE_REV2
 _KINDS: Final = (
     pynvml.NVML_GPU_INSTANCE_PROFILE_1_SLICE,
     pynvml.NVML_GPU_INSTANCE_PROFILE_2_SLICE,
@@ -31,7 +32,7 @@ _KINDS: Final = (
     pynvml.NVML_GPU_INSTANCE_PROFILE_4_SLICE,
     pynvml.NVML_GPU_INSTANCE_PROFILE_7_SLICE,
     *_WITH_MEDIA,
-    pynvml.NVML_GPU_INSTANCE_PROFILE_1_SLICE_REV2,
+    _DOUBLE,
 )
 _WHOLE_INSTANCE: Final = {
     1: pynvml.NVML_COMPUTE_INSTANCE_PROFILE_1_SLICE,
@@ -52,7 +53,7 @@ def geometry(handle: Any, product: str, model: str) -> MigGeometry | None:
     """What the card can be cut into, by our table of its model with the memory that the driver reports.
 
     None for a card without MIG, one whose model is not in the table, and one whose profiles the driver
-    places otherwise than the table: what is not known is not sold.
+    places otherwise than the table. While MIG is off drivers tell no places; then the table's are believed.
     """
     try:
         pynvml.nvmlDeviceGetMigMode(handle)
@@ -62,14 +63,14 @@ def geometry(handle: Any, product: str, model: str) -> MigGeometry | None:
     if table is None:
         return None
     memory: dict[str, int] = {}
-    for info, media in _profiles(handle):
-        starts, size = _placements(handle, info)
-        found = _named(table, int(info.sliceCount), size, media)
+    for kind, info in _profiles(handle):
+        found = _named(table, kind, info)
+        starts = _starts(handle, info)
+        if found is not None and starts and starts != found.starts:
+            return None
         if found is not None:
-            if starts and starts != found.starts:
-                return None
             memory[found.name] = int(info.memorySizeMB)
-    return table.measured(memory) if memory else None
+    return table.measured(memory)
 
 
 def _by_product(product: str) -> MigGeometry | None:
@@ -78,36 +79,46 @@ def _by_product(product: str) -> MigGeometry | None:
     return None
 
 
-def _profiles(handle: Any) -> Iterator[tuple[Any, bool]]:
+def _profiles(handle: Any) -> Iterator[tuple[int, Any]]:
+    """The kinds of instances that the card has, with what the driver says of each."""
     for kind in _KINDS:
         with suppress(*_MISSING):
-            yield pynvml.nvmlDeviceGetGpuInstanceProfileInfo(handle, kind), kind in _WITH_MEDIA
+            yield kind, pynvml.nvmlDeviceGetGpuInstanceProfileInfo(handle, kind)
 
 
-def _placements(handle: Any, info: Any) -> tuple[tuple[int, ...], int]:
-    """Where instances of a profile may start, and how many memory slices each takes."""
+def _starts(handle: Any, info: Any) -> tuple[int, ...]:
+    """Where instances of a profile may start; nothing while the driver does not tell."""
     count = c_uint(int(info.instanceCount) * 2 + 8)
     places = (pynvml.c_nvmlGpuInstancePlacement_t * count.value)()
-    pynvml.nvmlDeviceGetGpuInstancePossiblePlacements(handle, info.id, places, pointer(count))
-    found = [(int(each.start), int(each.size)) for each in places[: count.value]]
-    return tuple(sorted(start for start, _ in found)), found[0][1] if found else 0
+    try:
+        pynvml.nvmlDeviceGetGpuInstancePossiblePlacements(handle, info.id, places, pointer(count))
+    except _MISSING:
+        return ()
+    return tuple(sorted(int(each.start) for each in places[: count.value]))
 
 
-def _named(table: MigGeometry, compute: int, memory: int, media: bool) -> MigProfile | None:
-    for each in table.profiles:
-        if (each.compute_slices, each.memory_slices, each.media) == (compute, memory, media):
-            return each
-    return None
+def _named(table: MigGeometry, kind: int, info: Any) -> MigProfile | None:
+    """The profile of a kind of instances: with media or without, and of two alike the wider for the third."""
+    alike = [
+        each
+        for each in table.profiles
+        if (each.compute_slices, each.media) == (int(info.sliceCount), kind in _WITH_MEDIA)
+    ]
+    alike.sort(key=lambda each: each.memory_slices)
+    wide = kind == _DOUBLE
+    if wide and len(alike) < 2:
+        return None
+    return alike[-1 if wide else 0] if alike else None
 
 
 def made(handle: Any, table: MigGeometry) -> tuple[Made, ...]:
     """Every GPU instance; `uuid` is "" for one that has no compute instance."""
     uuids = _uuids(handle)
     found = []
-    for info, media in _profiles(handle):
+    for kind, info in _profiles(handle):
+        profile = _named(table, kind, info)
         for instance in _instances(handle, info):
             about = pynvml.nvmlGpuInstanceGetInfo(instance)
-            profile = _named(table, int(info.sliceCount), int(about.placement.size), media)
             if profile is not None:
                 cut = MigInstance(profile.name, int(about.placement.start))
                 found.append(Made(int(about.id), cut, uuids.get(int(about.id), "")))
@@ -134,19 +145,18 @@ def _uuids(handle: Any) -> dict[int, str]:
     return found
 
 
-def create(handle: Any, profile: MigProfile, start: int) -> None:
+def create(handle: Any, table: MigGeometry, profile: MigProfile, start: int) -> None:
     """A GPU instance there and the compute instance that takes all of it; neither, where one is refused."""
-    for info, media in _profiles(handle):
-        slices = int(info.sliceCount)
-        if (slices, media) != (profile.compute_slices, profile.media):
-            continue
-        if _placements(handle, info)[1] != profile.memory_slices:
+    for kind, info in _profiles(handle):
+        if _named(table, kind, info) != profile:
             continue
         place = pynvml.c_nvmlGpuInstancePlacement_t(start, profile.memory_slices)
         instance = pynvml.nvmlDeviceCreateGpuInstanceWithPlacement(handle, info.id, pointer(place))
         try:
             whole = pynvml.nvmlGpuInstanceGetComputeInstanceProfileInfo(
-                instance, _WHOLE_INSTANCE[slices], pynvml.NVML_COMPUTE_INSTANCE_ENGINE_PROFILE_SHARED
+                instance,
+                _WHOLE_INSTANCE[profile.compute_slices],
+                pynvml.NVML_COMPUTE_INSTANCE_ENGINE_PROFILE_SHARED,
             )
             pynvml.nvmlGpuInstanceCreateComputeInstance(instance, whole.id)
         except pynvml.NVMLError:

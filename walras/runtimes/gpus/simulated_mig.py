@@ -62,7 +62,8 @@ def _profile_info(_: Any, state: State, handle: int, kind: int, info: int) -> No
 
 @c("nvmlDeviceGetGpuInstancePossiblePlacements_v2", P, U, P, P)
 def _placements(_: Any, state: State, handle: int, id_: int, places: int | None, count: int) -> None:
-    profile = _profile(card_of(state, handle), id_ - 100)
+    # As the manual has it, places are told in MIG mode only.
+    profile = _profile(_mig_card(state, handle), id_ - 100)
     if places is not None and c_uint.from_address(count).value < len(profile.starts):
         raise Refused(pynvml.NVML_ERROR_INSUFFICIENT_SIZE)
     put(count, c_uint, len(profile.starts))
