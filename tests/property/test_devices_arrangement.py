@@ -72,6 +72,15 @@ def test_steps_lead_there_from_anywhere_and_from_wherever_they_are_interrupted(
         assert card.mig == (want.technique is Technique.MIG)
 
 
+def test_what_leases_need_of_a_card_together_is_all_that_each_of_them_needs() -> None:
+    first, second = MigInstance("1g.10gb", 0), MigInstance("1g.10gb", 1)
+    assert wanted([]) == Wanted()
+    assert wanted([(Technique.MPS, None)] * 2) == Wanted(Technique.MPS)
+    assert wanted([(Technique.MIG, first), (Technique.MIG, second)]) == Wanted(
+        Technique.MIG, frozenset({first, second})
+    )
+
+
 def test_leases_that_need_different_things_of_one_card_are_refused() -> None:
     with pytest.raises(Invalid, match="mig and mps"):
         wanted([(Technique.MPS, None), (Technique.MIG, MigInstance("1g.10gb", 0))])

@@ -207,6 +207,14 @@ def test_a_card_that_is_too_old_for_mps_has_all_shared_by_time_slices() -> None:
         assert supply.of_machine(here).enforcement == "timeslice"
 
 
+def test_an_operator_may_prefer_time_slices() -> None:
+    with driver():
+        found = supply.detect("simulated:1:H100", by_mps=False)
+        assert found.enforcement == "timeslice"
+        assert found.machine is not None
+        found.machine.close()
+
+
 def test_a_card_of_an_unknown_model_counts_as_the_slowest() -> None:
     assert supply.speed_of("NVIDIA Z900") == min(SPEED_MILLI.values())
 

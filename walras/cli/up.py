@@ -80,6 +80,14 @@ def _domain(_: click.Context, __: click.Parameter, value: str) -> str:
     "a simulator of the driver with N cards, to try what is done with cards.",
 )
 @click.option(
+    "--gpu-parts",
+    "parts",
+    type=click.Choice(["mps", "timeslice"]),
+    default="mps",
+    show_default=True,
+    help="What keeps parts of a card apart: MPS, where it can be had, or the driver's time slices.",
+)
+@click.option(
     "--certificates",
     metavar="HOST:PORT",
     callback=_optional,
@@ -125,6 +133,7 @@ def up(
     data: Path | None,
     listen: tuple[str, int],
     gpus: str,
+    parts: str,
     certificates: tuple[str, int] | None,
     audit_log: Path | None,
     webhook_networks: tuple[Network, ...],
@@ -146,6 +155,7 @@ def up(
         host=host,
         port=port,
         gpus=gpus,
+        parts=parts,
         audit_log=audit,
         certificates=certificates,
         webhook_networks=webhook_networks,

@@ -86,13 +86,14 @@ def _is_of(share: Share, device: Device) -> bool:
     return share.mig.start in profile.starts and share.memory_mib <= profile.memory_mib
 
 
-def detect(gpus: str, node: str = "local", data: Path | None = None) -> Supply:
+def detect(gpus: str, node: str = "local", data: Path | None = None, *, by_mps: bool = True) -> Supply:
     """The supply that `--gpus auto|emulated:N[:MODEL],...|simulated:N:MODEL,...` asks for. Raises Invalid.
 
-    `data` is the server's folder, where simulated cards are kept; else they begin anew.
+    `data` is the server's folder, where simulated cards are kept; else they begin anew. Without `by_mps`
+    parts of cards are time slices.
     """
     if gpus == "auto":
-        found = machine.here(data or Path(tempfile.gettempdir()))
+        found = machine.here(data or Path(tempfile.gettempdir()), by_mps=by_mps)
         if found is None:
             return _emulated(
                 [(2, MODELS[EMULATED])], node, "no NVIDIA device answers through NVML; 2 are emulated"
@@ -103,18 +104,20 @@ def detect(gpus: str, node: str = "local", data: Path | None = None) -> Supply:
     if not all(each for each, _ in groups) or count > EMULATED_MAX:
         raise Invalid(f"--gpus {gpus}: between 1 and {EMULATED_MAX} devices can be emulated or simulated")
     if gpus.startswith("simulated:"):
-        return _simulated(gpus, groups, node, data)
+        return _simulated(gpus, groups, node, data, by_mps=by_mps)
     return _emulated(groups, node, f"{count} emulated as asked")
 
 
-def _simulated(gpus: str, groups: Sequence[tuple[int, Model]], node: str, data: Path | None) -> Supply:
+def _simulated(
+    gpus: str, groups: Sequence[tuple[int, Model]], node: str, data: Path | None, *, by_mps: bool
+) -> Supply:
     if any(model.name == EMULATED or model.name not in MODELS for _, model in groups):
         raise Invalid(f"--gpus {gpus}: cards are simulated by model, such as simulated:2:H100,1:A30")
     models = tuple(model.name for count, model in groups for _ in range(count))
     folder = data / "simulated-gpus" if data is not None else None
     cards = SimulatedCards(models, lambda: time.monotonic_ns() // 1_000_000, folder)
     simulator.install(cards)
-    found = of_machine(machine.simulated(data or Path(tempfile.mkdtemp())), node)
+    found = of_machine(machine.simulated(data or Path(tempfile.mkdtemp()), by_mps=by_mps), node)
     return replace(found, notes=("the GPUs are a simulator's: nothing computes on them", *found.notes))
 
 

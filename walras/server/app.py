@@ -55,6 +55,8 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 7443
     gpus: str = "auto"
+    # What keeps parts of a card apart, where it can be had: "mps" or "timeslice".
+    parts: str = "mps"
     audit_log: Path | None = None
     # Where callers with client certificates are served.
     certificates: tuple[str, int] | None = None
@@ -87,7 +89,7 @@ async def serve(options: Options, ready: Callable[[Ready], None], stop: asyncio.
     """Run until `stop` is set, then drain. Raises WalrasError for what the user can mend: a port or data
     folder in use, a full disk, devices that cannot be had."""
     log.configure()
-    found = supply.detect(options.gpus, data=options.data)
+    found = supply.detect(options.gpus, data=options.data, by_mps=options.parts == "mps")
     port = _free_port(options.host, options.port)
     async with AsyncExitStack() as stack:
         if found.machine is not None:

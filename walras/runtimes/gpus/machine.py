@@ -245,16 +245,17 @@ class Machine:
         return tuple(found)
 
 
-def here(data: Path) -> Machine | None:
+def here(data: Path, *, by_mps: bool = True) -> Machine | None:
     """The machine's own cards, None where there are none that NVML tells of.
 
+    `by_mps`: parts of them are kept apart by MPS, where that can be had.
     Raises CardError where there are some that cannot be used: nothing else is sold in their place.
     """
     try:
         nvml = Nvml()
     except CardError:
         return None
-    program = shutil.which(mps_.PROGRAM)
+    program = shutil.which(mps_.PROGRAM) if by_mps else None
     # Compute modes are set, and one server serves all agents' users, only by root.
     root = os.geteuid() == 0
     found = Machine(nvml, data, mps=(program,) if program and root else None, may_cut=root)
@@ -264,7 +265,8 @@ def here(data: Path) -> Machine | None:
     return None
 
 
-def simulated(data: Path) -> Machine:
+def simulated(data: Path, *, by_mps: bool = True) -> Machine:
     """A machine over the simulator that is installed: its MPS daemon is a simulator too."""
     program = Path(__file__).with_name("simulated_mps.py")
-    return Machine(Nvml(), data, mps=(sys.executable, str(program)), simulated=True)
+    mps = (sys.executable, str(program)) if by_mps else None
+    return Machine(Nvml(), data, mps=mps, simulated=True)
