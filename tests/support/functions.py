@@ -154,7 +154,7 @@ class Stage:
         self._tasks: set[asyncio.Task[None]] = set()
         self.functions = Functions(
             self.world.api, self.world.clock, planes.manager, planes.recorder, planes.dependents,
-            Domain(DOMAIN, 80), self._dial, self._identify,
+            Domain(DOMAIN, 80), self._dial, self._identify, sleep=lambda _: asyncio.sleep(0),
         )  # fmt: skip
 
     async def _identify(self, token: str) -> Identity | None:
@@ -163,7 +163,8 @@ class Stage:
     async def _dial(self, cluster: str, pod: Object, port: int) -> Streams:
         name = pod["metadata"]["name"]
         self.dialed.append(name)
-        if name in self.dead:
+        found = self.world.api.find(cluster, "pods", pod["metadata"]["namespace"], name) or {}
+        if name in self.dead or found.get("status", {}).get("phase") != "Running":
             raise ServiceUnavailable(f'pod "{name}" does not answer on port {port}: connection refused')
         ours, theirs = socket.socketpair()
         reader, writer = await asyncio.open_connection(sock=theirs)

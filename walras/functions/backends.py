@@ -190,8 +190,13 @@ class Backends:
 
 
 def is_serving(pod: Object) -> bool:
-    """Whether the pod runs and, where it has a probe, is ready."""
-    return phase(pod) == "Running" and (not is_probed(pod) or is_true(pod, "Ready"))
+    """Whether the pod may answer: it is on a node and, where it has a probe, ready.
+
+    What accepts connections runs, whether its status says so yet or not.
+    """
+    if is_probed(pod) or pod["spec"].get("initContainers"):
+        return phase(pod) == "Running" and (not is_probed(pod) or is_true(pod, "Ready"))
+    return bool(pod["spec"].get("nodeName")) and phase(pod) in ("", "Pending", "Running")
 
 
 def _scaling(revision: Object) -> Scaling:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 
 from walras.core.clock import Clock
 from walras.functions.activator import Activator, Identify
@@ -36,8 +37,10 @@ class Functions:
         dial: Dial,
         identify: Identify,
         fair: Fair | None = None,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.backends = Backends(api, clock, dial)
+        self.backends = Backends(api, clock, dial, sleep=sleep)
         routing = Routing(api, domain)
         scaler = Scaler(api, clock, manager, self.backends)
         self.backends.began = scaler.wake

@@ -158,19 +158,8 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         supply=found,
     )
     fair = Fair()
-    credentials = Credentials(planes.authenticator, planes.accounts)
     domain = Domain(options.functions_domain, _functions_port(options, port))
-    functions = Functions(
-        api,
-        clock,
-        planes.manager,
-        planes.recorder,
-        planes.dependents,
-        domain,
-        kubelet.dial,
-        partial(_identify, credentials),
-        fair,
-    )
+    functions = _functions(api, clock, planes, domain, kubelet, fair)
     await stack.enter_async_context(_running(functions))
     audit = _audit_log(options.audit_log, stack)
     own_ports = (port, domain.port)
@@ -260,6 +249,23 @@ def _write_kubeconfig(data: Path, url: str, ca_pem: str, token: str) -> Path:
         file.write(kubeconfig(url, ca_pem, FLEET, token))
     partial.replace(path)
     return path
+
+
+def _functions(
+    api: API, clock: SystemClock, planes: ControlPlanes, domain: Domain, kubelet: Kubelet, fair: Fair
+) -> Functions:
+    credentials = Credentials(planes.authenticator, planes.accounts)
+    return Functions(
+        api,
+        clock,
+        planes.manager,
+        planes.recorder,
+        planes.dependents,
+        domain,
+        kubelet.dial,
+        partial(_identify, credentials),
+        fair,
+    )
 
 
 def _functions_port(options: Options, port: int) -> int:
