@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import websocket
-from support.live import DEADLINE_S, Live, eventually, processes, serving
+from support.live import DEADLINE_S, Live, eventually, phase, processes, serving
 
 pytestmark = pytest.mark.e2e
 Object = dict[str, Any]
@@ -335,6 +335,42 @@ def test_a_cluster_local_function_asks_for_a_token_of_its_cluster(live: Live, ag
         assert caller.get(authorization=f"Bearer {stranger}").status_code == 403
     finally:
         live.walras("agent", "delete", "other", "--yes")
+
+
+def test_pods_call_functions_of_their_own_cluster_by_name(live: Live, agent: Path) -> None:
+    made = function(initial_scale="0", milli=0)
+    made["metadata"]["labels"] = {"networking.knative.dev/visibility": "cluster-local"}
+    applied(live, agent, made)
+    address = live.kubectl(agent, "get", "ksvc", "hello", "-o", "jsonpath={.status.address.url}")
+    assert address == "http://hello.default.svc.cluster.local"
+    script = f"""
+import urllib.request, urllib.error
+for url in ("{address}", "http://hello.default/", "http://nobody.default.svc.cluster.local/"):
+    try:
+        print(urllib.request.urlopen(url, timeout=20).read().decode())
+    except OSError as error:
+        print(error)
+request = urllib.request.Request("{address}", headers={{"Host": "hello.default.other"}})
+try:
+    urllib.request.urlopen(request, timeout=20)
+except urllib.error.HTTPError as error:
+    print(error.code)
+"""
+    caller = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "caller"},
+        "spec": {
+            "restartPolicy": "Never",
+            "containers": [{"name": "main", "image": "none", "command": ["python3", "-c", script]}],
+        },
+    }
+    live.apply(agent, caller)
+    eventually(lambda: phase(live, agent, "caller") in ("Succeeded", "Failed"), "the caller to be done")
+    said = live.kubectl(agent, "logs", "caller").splitlines()
+    assert [line.split(" ")[0] for line in said[:2]] == ["one", "one"], said
+    assert "not known" in said[2] or "404" in said[2]
+    assert said[3] == "404"
 
 
 def test_functions_are_there_after_a_restart_of_the_server(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from support.world import AGENT, World, tell
 from walras.core.errors import ServiceUnavailable
+from walras.functions.activator import WITHIN
 from walras.functions.functions import Functions
 from walras.functions.hosts import Domain
 from walras.functions.words import REVISIONS, SERVICES, Where
@@ -60,6 +61,8 @@ class Call:
     path: str = "/"
     headers: tuple[tuple[bytes, bytes], ...] = ()
     body: tuple[bytes, ...] = (b"",)
+    # The cluster of the pod that calls.
+    within: str = ""
     answer: Answer = field(default_factory=Answer)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -76,6 +79,7 @@ class Call:
             "query_string": b"",
             "headers": [(b"host", self.host.encode()), *self.headers] if self.host else [*self.headers],
             "client": ("192.0.2.1", 1234),
+            **({WITHIN: self.within} if self.within else {}),
         }
         await self.app(scope, self._receive, self._send)
         return self.answer

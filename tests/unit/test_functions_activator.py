@@ -568,6 +568,28 @@ def test_a_cluster_local_function_is_for_callers_of_its_cluster_and_never_sees_t
     stage(story)
 
 
+def test_pods_reach_the_functions_of_their_own_cluster_alone_and_need_no_token() -> None:
+    async def story(on: Stage) -> None:
+        for agent in ("one", "two"):
+            made = service()
+            made["metadata"]["labels"] = {VISIBILITY: "cluster-local"}
+            await on.ready(made, agent)
+        for host in (
+            "hello.default",
+            "hello.default.svc",
+            "hello.default.svc.cluster.local",
+            "HELLO.default:80",
+        ):
+            answer = await on.get(host, within="one")
+            assert answer.body.decode().endswith(on.world.pods(cluster="one")[0]["metadata"]["name"])
+        for host in (f"hello.default.two.{DOMAIN}", f"hello.default.one.{DOMAIN}", "hello", "hello.two", ""):
+            assert (await on.get(host, within="one")).status == 404
+        # From outside a name alone leads nowhere.
+        assert (await on.get("hello.default.svc.cluster.local")).status == 404
+
+    stage(story, agents=("one", "two"))
+
+
 # Sleep
 
 

@@ -190,6 +190,45 @@ def test_a_refused_bid_is_named_in_the_conditions() -> None:
     stage(story)
 
 
+def test_pods_find_a_function_by_services_that_come_and_go_with_it() -> None:
+    async def story(on: Stage) -> None:
+        def found() -> list[str]:
+            return [
+                each["metadata"]["name"]
+                for each in on.world.api.list(AGENT, "services", "default")
+                if each["spec"].get("type") == "ExternalName"
+            ]
+
+        await on.ready(service(traffic=[{"latestRevision": True, "percent": 100, "tag": "next"}]))
+        await on.world.settle()
+        assert found() == ["hello", "next-hello"]
+        assert on.status()["address"] == {"url": "http://hello.default.svc.cluster.local"}
+        await on.world.api.delete(AGENT, "services", "default", "hello")
+        await on.world.settle()
+        assert found() == ["hello", "next-hello"]
+        await on.apply(service())
+        assert found() == ["hello"]
+        await on.world.api.delete(AGENT, SERVICES, "default", "hello")
+        await on.world.settle()
+        assert found() == []
+
+    stage(story)
+
+
+def test_a_service_of_somebody_else_by_that_name_is_left_alone_and_said() -> None:
+    async def story(on: Stage) -> None:
+        taken = {"metadata": {"name": "hello"}, "spec": {"ports": [{"port": 80}]}}
+        await on.world.create("services", taken)
+        await on.ready(service())
+        assert on.ready_of(ROUTES) == ("False", "NotOwned")
+        assert on.world.api.get(AGENT, "services", "default", "hello")["spec"]["ports"]
+        await on.world.api.delete(AGENT, "services", "default", "hello")
+        await on.world.settle()
+        assert on.ready_of() == ("True", "")
+
+    stage(story)
+
+
 @pytest.mark.parametrize("number", [0, 3])
 def test_as_many_instances_as_it_begins_with_make_a_revision_ready(number: int) -> None:
     async def story(on: Stage) -> None:

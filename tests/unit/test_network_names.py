@@ -44,6 +44,8 @@ SERVICES = {
     "web": service("web", "10.0.3.4"),
     "db": service("db", "None"),
     "out": service("out", "", type="ExternalName", externalName="db.example.org"),
+    "alias": service("alias", "", type="ExternalName", externalName="web.shop.svc.cluster.local"),
+    "loop": service("loop", "", type="ExternalName", externalName="loop.shop.svc.cluster.local."),
 }
 SLICES = {
     "web": [piece("web", "10.244.0.2", "10.244.0.3")],
@@ -110,6 +112,9 @@ CLUSTER = "svc.cluster.local"
         (f"db.shop.{CLUSTER}", A, [f"db.shop.{CLUSTER} 10.244.0.8", f"db.shop.{CLUSTER} 10.244.0.9"]),
         (f"db-1.db.shop.{CLUSTER}", A, [f"db-1.db.shop.{CLUSTER} 10.244.0.9"]),
         (f"out.shop.{CLUSTER}", A, ["is db.example.org"]),
+        (f"alias.shop.{CLUSTER}", A, [f"is web.shop.{CLUSTER}", f"web.shop.{CLUSTER} 10.0.3.4"]),
+        (f"alias.shop.{CLUSTER}", AAAA, [f"is web.shop.{CLUSTER}"]),
+        (f"loop.shop.{CLUSTER}", A, [f"is loop.shop.{CLUSTER}"]),
         (f"kubernetes.default.{CLUSTER}", A, [f"kubernetes.default.{CLUSTER} 10.0.0.1"]),
         ("10-244-0-7.shop.pod.cluster.local", A, ["10-244-0-7.shop.pod.cluster.local 10.244.0.7"]),
         (

@@ -40,6 +40,8 @@ REQUESTS_OF_ONE_MAX: Final = 4_000
 _RETRY_S: Final = 5
 # As whom requests to functions take turns with the users of their cluster.
 _USER: Final = "functions"
+# Where a scope has the cluster of the pod that asks.
+WITHIN: Final = "walras.within"
 _AUTHORIZATION: Final = frozenset((b"authorization",))
 
 # Whose a bearer token is; None when it is nobody's.
@@ -101,7 +103,8 @@ class Activator:
         if self._is_closing:
             raise ServiceUnavailable("the server is shutting down", retry_after_s=1)
         host = _host(scope)
-        found = self._routing.find(host)
+        within = str(scope.get(WITHIN) or "")
+        found = self._routing.find(host, within)
         cluster = found.where.cluster
         self._has_room(cluster)
         self._open[cluster] += 1
@@ -136,7 +139,7 @@ class Activator:
 
     async def _admit(self, scope: Mapping[str, Any], found: Found) -> frozenset[bytes]:
         """The headers that are not for the instance. Raises Unauthorized, Forbidden."""
-        if not found.is_private:
+        if not found.is_private or scope.get(WITHIN) == found.where.cluster:
             return frozenset()
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         scheme, _, token = (given[0] if len(given) == 1 else b"").decode("latin-1").partition(" ")

@@ -1,7 +1,7 @@
 """Host names of functions, and which of a route's targets is next. Pure.
 
 A route NAME of a namespace of an agent's cluster is at NAME.NAMESPACE.CLUSTER.DOMAIN, a target of it with a
-tag at TAG-NAME.NAMESPACE.CLUSTER.DOMAIN.
+tag at TAG-NAME.NAMESPACE.CLUSTER.DOMAIN. To pods of the cluster they are at NAME.NAMESPACE.svc.cluster.local.
 """
 
 from __future__ import annotations
@@ -24,12 +24,26 @@ class Domain:
         self.name, self.port = name, port
         pattern = rf"({_LABEL})\.({_LABEL})\.({_LABEL})\.{re.escape(name)}\.?{_PORT}"
         self._host = re.compile(pattern, re.ASCII)
+        self._inside = re.compile(
+            rf"({_LABEL})\.({_LABEL})(?:\.svc(?:\.cluster\.local\.?)?)?{_PORT}", re.ASCII
+        )
 
     def url(self, where: Where, tag: str = "") -> str:
         """Where a route is, or its target with a tag."""
         label = f"{tag}-{where.name}" if tag else where.name
         port = "" if self.port == 80 else f":{self.port}"
         return f"http://{label}.{where.namespace}.{where.cluster}.{self.name}{port}"
+
+    def inner_url(self, where: Where) -> str:
+        """Where a route is for pods of its cluster."""
+        return f"http://{where.name}.{where.namespace}.svc.cluster.local"
+
+    def parse_inner(self, host: bytes, cluster: str) -> Where | None:
+        """The label and namespace of a Host header of a pod of the cluster; None for any other host."""
+        if len(host) > HOST_BYTES_MAX:
+            return None
+        match = self._inside.fullmatch(host.decode("latin-1").lower())
+        return Where(cluster, match[2], match[1]) if match else None
 
     def parse(self, host: bytes) -> Where | None:
         """The label, namespace and cluster of a Host header; None for any other host."""

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from walras.core.clock import Clock, rfc3339
-from walras.core.errors import NotFound
+from walras.core.errors import AlreadyExists, NotFound
 from walras.functions.hosts import Domain
+from walras.functions.placeholders import Placeholders
 from walras.functions.words import CONFIGURATIONS, READY, REVISIONS, ROUTES, ROUTING_STATE, Where, sum_up
 from walras.kube.api import API, Change
 from walras.kube.transaction import Transaction
 from walras.tenants.controller import Key, Manager
-from walras.tenants.objects import Object, condition, deleting, labels, set_condition, status
+from walras.tenants.objects import SERVICES, Object, condition, deleting, labels, set_condition, status
 from walras.tenants.workloads import takes_pods
 
 ASSIGNED: Final = "AllTrafficAssigned"
@@ -25,12 +26,14 @@ _Trouble = tuple[str, str, str]
 class RouteController:
     def __init__(self, api: API, clock: Clock, manager: Manager, domain: Domain) -> None:
         self._api, self._clock, self._manager, self._domain = api, clock, manager, domain
+        self._placeholders = Placeholders(api)
 
     def watch(self) -> list[Callable[[], None]]:
         return [
             self._api.subscribe(ROUTES, self._route_changed),
             self._api.subscribe(CONFIGURATIONS, self._target_changed),
             self._api.subscribe(REVISIONS, self._target_changed),
+            self._api.subscribe(SERVICES, self._placeholder_changed),
         ]
 
     def _route_changed(self, change: Change) -> None:
@@ -44,6 +47,14 @@ class RouteController:
             if any(target.get(field) == change.name for target in route["spec"]["traffic"]):
                 self._manager.add(self, Key(change.cluster, change.namespace, route["metadata"]["name"]))
 
+    def _placeholder_changed(self, change: Change) -> None:
+        """One that is gone is made again, and its name may be free for another."""
+        if change.type == "DELETED" and self._api.has_cluster(change.cluster):
+            for route in self._api.list(change.cluster, ROUTES, change.namespace):
+                name = route["metadata"]["name"]
+                if change.name == name or change.name.endswith(f"-{name}"):
+                    self._manager.add(self, Key(change.cluster, change.namespace, name))
+
     async def reconcile(self, cluster: str, namespace: str, name: str) -> int | None:
         route = self._api.find(cluster, ROUTES, namespace, name)
         transaction = self._api.transaction()
@@ -56,7 +67,7 @@ class RouteController:
                 revisions = self._api.list(cluster, REVISIONS, namespace)
                 concerned = {str(each["metadata"]["name"]) for each in revisions}
             self._tell(transaction, cluster, namespace, concerned, route)
-        except NotFound:
+        except (NotFound, AlreadyExists):
             return 1
         await transaction.commit()
         return None
@@ -72,14 +83,19 @@ class RouteController:
             said = latest.setdefault("status", {})
             said["observedGeneration"] = latest["metadata"].get("generation", 1)
             said["url"] = self._domain.url(where)
-            said["address"] = {"url": self._domain.url(where)}
+            said["address"] = {"url": self._domain.inner_url(where)}
             if troubles:
                 value, reason, message = min(troubles)
                 set_condition(latest, ASSIGNED, value, now, reason=reason, message=message)
             else:
                 said["traffic"] = traffic
                 set_condition(latest, ASSIGNED, "True", now)
-            set_condition(latest, _INGRESS, "True", now)
+            taken = self._placeholders.keep(transaction, cluster, latest)
+            if taken:
+                message = f'There is an existing placeholder Service "{taken}" that we do not own.'
+                set_condition(latest, _INGRESS, "False", now, reason="NotOwned", message=message)
+            else:
+                set_condition(latest, _INGRESS, "True", now)
             set_condition(
                 latest, _CERTIFICATE, "True", now,
                 reason="TLSNotEnabled", message="external-domain-tls is not enabled",

@@ -55,11 +55,12 @@ class Routing:
         for where in [each for each in self._splits if each.cluster == cluster]:
             del self._splits[where]
 
-    def find(self, host: bytes) -> Found:
-        """Raises NotFound."""
-        named = self._domain.parse(host)
+    def find(self, host: bytes, within: str = "") -> Found:
+        """`within`: the cluster of the pod that asks. Raises NotFound."""
+        named = self._domain.parse_inner(host, within) if within else self._domain.parse(host)
         if named is None:
-            raise NotFound(f"{_NOBODY}; hosts are NAME.NAMESPACE.AGENT.{self._domain.name}")
+            form = "NAME.NAMESPACE" if within else f"NAME.NAMESPACE.AGENT.{self._domain.name}"
+            raise NotFound(f"{_NOBODY}; hosts are {form}")
         for tag, name in readings(named.name):
             where = Where(named.cluster, named.namespace, name)
             if where not in self._names:

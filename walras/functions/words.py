@@ -18,6 +18,7 @@ SERVICE_UID: Final = f"{GROUP}/serviceUID"
 CONFIGURATION: Final = f"{GROUP}/configuration"
 CONFIGURATION_UID: Final = f"{GROUP}/configurationUID"
 GENERATION: Final = f"{GROUP}/configurationGeneration"
+ROUTE: Final = f"{GROUP}/route"
 REVISION: Final = f"{GROUP}/revision"
 REVISION_UID: Final = f"{GROUP}/revisionUID"
 # Whether a route leads to a revision: "active", "reserve" once none does any more, "pending" before one did.

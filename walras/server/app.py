@@ -21,6 +21,7 @@ from walras.exchange.health import publish
 from walras.exchange.views import Views
 from walras.functions.functions import Functions
 from walras.functions.hosts import Domain
+from walras.functions.inside import InsideFunctions
 from walras.kube.admission.reach import Network, Reach
 from walras.kube.api import API
 from walras.kube.context import Identity
@@ -29,7 +30,7 @@ from walras.kube.serve.auditlog import AuditLog
 from walras.kube.serve.certified import listen
 from walras.kube.serve.credentials import Credentials
 from walras.kube.serve.fair import Fair
-from walras.kube.serve.inside import Insiders
+from walras.kube.serve.inside import InsideAPI, Insiders
 from walras.kube.serve.server import serve as serve_http
 from walras.kube.store.sqlite import SqliteStore
 from walras.kube.verbs import Verbs
@@ -175,7 +176,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         extra=Views(api, exchange, store, clock, verbs),
         fair=fair,
     )
-    _take_in(runtime.shares.networks, application, certificates, stack)
+    _take_in(runtime.shares.networks, application, functions, certificates, stack)
     await publish(api, found)
     await exchange.prepare()
     await kubelet.start()
@@ -224,13 +225,20 @@ def _audit_log(path: Path | None, stack: AsyncExitStack) -> AuditLog | None:
 
 
 def _take_in(
-    networks: Networks | None, app: Application, certificates: tls.Certificates, stack: AsyncExitStack
+    networks: Networks | None,
+    app: Application,
+    functions: Functions,
+    certificates: tls.Certificates,
+    stack: AsyncExitStack,
 ) -> None:
-    """Lets pods reach the API of their clusters by the networks."""
+    """Lets pods reach the API and the functions of their clusters by the networks."""
     if networks is not None:
-        insiders = Insiders(app, certificates.cert_file, certificates.key_file)
+        insiders = Insiders(InsideAPI(app), certificates.cert_file, certificates.key_file)
         stack.push_async_callback(insiders.close)
         networks.connected = insiders.connected
+        callers = Insiders(InsideFunctions(functions.app))
+        stack.push_async_callback(callers.close)
+        networks.asked = callers.connected
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from walras.core.errors import ServiceUnavailable, Unauthorized
 from walras.kube.bodies import Receive
@@ -25,8 +25,18 @@ from walras.kube.serve.streams import Send, send_answer
 CONNECTIONS_OF_ONE_MAX: Final = 200
 
 
-class _Inside:
-    """The application as pods see it."""
+class Inside(Protocol):
+    """An application as pods see it; its relay knows whose a connection is."""
+
+    relay: Relay[str]
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class InsideAPI:
+    """The API server as pods see it."""
 
     def __init__(self, app: Application) -> None:
         self._app = app
@@ -57,8 +67,9 @@ def _within(scope: Mapping[str, Any], cluster: str) -> dict[str, Any]:
 class Insiders:
     """Takes connections from pods until closed; listens from the first one on."""
 
-    def __init__(self, app: Application, cert: Path, key: Path) -> None:
-        self._inside, self._cert, self._key = _Inside(app), cert, key
+    def __init__(self, inside: Inside, cert: Path | None = None, key: Path | None = None) -> None:
+        """Without certificate and key pods speak plain HTTP to it."""
+        self._inside, self._cert, self._key = inside, cert, key
         self._running: Running | None = None
         self._starting = asyncio.Lock()
         self._open: Counter[str] = Counter()

@@ -55,9 +55,18 @@ class Names:
             return dns.answer(question, dns.NO_SUCH_NAME)
         try:
             records, extra = _records(found, question.kind)
+            records += self._followed(found, question.kind)
         except ValueError:
             return dns.answer(question, dns.NO_SUCH_NAME)
         return dns.answer(question, dns.NO_ERROR, records, extra, bytes_max=bytes_max)
+
+    def _followed(self, alias: Found, kind: int) -> list[dns.Record]:
+        """The addresses behind an alias of a name of the cluster: no pod's resolver asks for them itself."""
+        labels = tuple(alias.elsewhere.rstrip(".").lower().split("."))
+        if labels[-len(DOMAIN) :] != DOMAIN or kind not in (dns.A, dns.ANY):
+            return []
+        found, name = self._find(labels[: -len(DOMAIN)]), dns.name_of(labels)
+        return [dns.address(each, name) for each in found.addresses] if found is not None else []
 
     def _find(self, name: tuple[str, ...]) -> Found | None:
         """None for a name that is not there."""

@@ -33,6 +33,7 @@ POD_RANGE: Final = IPv4Network("10.244.0.0/16")
 NAME_SERVER: Final = POD_RANGE[1]
 API_ADDRESS: Final = services.RANGE[1]
 API_PORT: Final = 443
+FUNCTIONS_PORT: Final = 80
 _FIRST_POD: Final = 2
 DNS_PORT: Final = 53
 _REACHED: Final = (str(POD_RANGE), str(services.RANGE))
@@ -57,7 +58,7 @@ class _Agent:
     namespace: int
     pods: dict[str, PodNetwork] = field(default_factory=dict)
     resolver: Resolver | None = None
-    api: asyncio.Server | None = None
+    servers: list[asyncio.Server] = field(default_factory=list)
     calls: set[asyncio.StreamWriter] = field(default_factory=set)
     turn: int = 0
 
@@ -76,8 +77,8 @@ class _Agent:
     def close(self) -> None:
         if self.resolver is not None:
             self.resolver.close()
-        if self.api is not None:
-            self.api.close()
+        for server in self.servers:
+            server.close()
         for writer in self.calls:
             writer.close()
         os.close(self.namespace)
@@ -90,6 +91,8 @@ class Networks:
         self.missing = ""
         # Serves a connection from a pod to its agent's API server.
         self.connected: Connected | None = None
+        # The same for a connection to its agent's functions.
+        self.asked: Connected | None = None
         self._entrance: Entrance | None = None
         self._directory: Directory | None = None
         self._agents: dict[str, _Agent] = {}
@@ -184,9 +187,10 @@ class Networks:
                     packets, streams, lambda query, most: names.answer(query, bytes_max=most)
                 )
                 await agent.resolver.open()
-            if self.connected is not None:
-                calls = await self._listen(entrance, agent, socket.SOCK_STREAM, API_ADDRESS, API_PORT)
-                agent.api = await asyncio.start_server(self._caller(agent), sock=calls)
+            for serve, port in ((self.connected, API_PORT), (self.asked, FUNCTIONS_PORT)):
+                if serve is not None:
+                    calls = await self._listen(entrance, agent, socket.SOCK_STREAM, API_ADDRESS, port)
+                    agent.servers.append(await asyncio.start_server(_caller(agent, serve), sock=calls))
         except BaseException:
             agent.close()
             raise
@@ -200,20 +204,6 @@ class Networks:
         return socket.socket(
             fileno=await entrance.do("listen", (agent.namespace,), int(kind), str(address), port)
         )
-
-    def _caller(
-        self, agent: _Agent
-    ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
-        async def called(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            assert self.connected is not None
-            agent.calls.add(writer)
-            try:
-                await self.connected(agent.cluster, reader, writer)
-            finally:
-                agent.calls.discard(writer)
-                writer.close()
-
-        return called
 
     async def leave(self, pod: PodRef) -> None:
         """Takes the pod's network away, with the agent's when it was the last; fine when it has none."""
@@ -255,3 +245,17 @@ class Networks:
             await self._entrance.do("set_rules", (agent.namespace,), batch)
         except OSError as error:
             log.warning("Services without addresses", cluster=cluster, error=error.strerror or str(error))
+
+
+def _caller(
+    agent: _Agent, serve: Connected
+) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    async def called(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        agent.calls.add(writer)
+        try:
+            await serve(agent.cluster, reader, writer)
+        finally:
+            agent.calls.discard(writer)
+            writer.close()
+
+    return called
