@@ -51,7 +51,7 @@ def gang(name: str, devices: int, price: int, *, came_ms: int = 90_000, term_ms:
 
 def drawn_leases(chance: Random) -> tuple[Lease, ...]:
     """On most devices, some of several, in all states; some that drain where others wait for their room."""
-    numbers, leases = list(range(len(DEVICES))), []
+    numbers, leases = list(range(len(DEVICES))), list[Lease]()
     chance.shuffle(numbers)
     while len(numbers) > chance.choice((0, 1, 3)):
         mine = whole(*(numbers.pop() for _ in range(min(len(numbers), chance.choice((1, 1, 2, 3))))))
