@@ -355,3 +355,23 @@ def test_parts_of_a_whole_lease_are_claimed_until_it_has_no_more() -> None:
         assert not room_for("1000", "0")
 
     play(story)
+
+
+def test_a_resource_that_a_class_stands_for_is_bid_for_as_a_claim_of_that_class() -> None:
+    async def story(world: World) -> None:
+        await furnish(world)
+        h100 = f"device.driver == 'gpu.nvidia.com' && {ATTRIBUTE}.productName.contains('H100')"
+        spec = {"selectors": [{"cel": {"expression": h100}}], "extendedResourceName": "example.com/fast"}
+        await world.api.create("acme", CLASSES, {"metadata": {"name": "fast"}, "spec": spec})
+        await waiting(world, "none")
+        assert bids(world) == []
+
+        def ask(found: Object) -> None:
+            found["spec"]["containers"][0]["resources"] = {"limits": {"example.com/fast": "1"}}
+
+        await world.api.edit("acme", PODS, "default", "none", ask)
+        await world.manager.settle()
+        (package,) = packages(world, "none")
+        assert package["selector"] == f"{ATTRIBUTE}.productName in ['Emulated NVIDIA H100 80GB HBM3']"
+
+    play(story, MIXED)

@@ -143,3 +143,16 @@ def test_a_pod_starts_when_its_claim_is_reserved_for_it(tmp_path: Path) -> None:
         await world.phase("p", "Running")
 
     in_world(tmp_path, story)
+
+
+def test_a_container_gets_the_devices_of_its_extended_resources() -> None:
+    found = pod(resources={"limits": {"example.com/fast": "1"}})
+    mapping = {"containerName": "main", "resourceName": "example.com/fast", "requestName": "r"}
+    found["status"] = {
+        "extendedResourceClaimStatus": {"resourceClaimName": "made", "requestMappings": [mapping]}
+    }
+    claims = {"made": held("gpu-0", request="r")}
+    given = env(found, claims)
+    assert given is not None and given["WALRAS_DEVICES"] == "local/gpu-0"
+    mapping["containerName"] = "other"
+    assert env(found, claims) is None

@@ -286,3 +286,54 @@ def test_every_cluster_has_the_classes_of_gpus() -> None:
         assert names == ["gpu.nvidia.com", "mig.nvidia.com"]
 
     world.tell(story)
+
+
+def asking(name: str, resource: str, count: int = 1, **spec: Any) -> dict[str, Any]:
+    return world.pod(name, limits={resource: str(count)}, **spec)
+
+
+def test_a_resource_that_a_class_stands_for_is_had_by_a_claim() -> None:
+    async def story(it: World) -> None:
+        await furnish(it, devices=2)
+        await it.create(CLASSES, device_class("fast", extendedResourceName="example.com/fast"))
+        await it.create("pods", asking("train", "example.com/fast", 2))
+        await it.settle()
+        pod = pod_of(it, "train")
+        assert pod["spec"]["nodeName"] == "one"
+        said = pod["status"]["extendedResourceClaimStatus"]
+        assert said["requestMappings"] == [
+            {
+                "containerName": "main",
+                "resourceName": "example.com/fast",
+                "requestName": "container-0-request-0",
+            }
+        ]
+        found = claim_of(it, said["resourceClaimName"])
+        assert found["metadata"]["name"].startswith("train-extended-resources-")
+        assert found["metadata"]["annotations"] == {"resource.kubernetes.io/extended-resource-claim": "true"}
+        assert given(found) == ["gpu-0", "gpu-1"]
+        assert [each["name"] for each in found["status"]["reservedFor"]] == ["train"]
+        await it.create("pods", asking("next", "deviceclass.resource.kubernetes.io/fast"))
+        await it.settle()
+        assert "cannot allocate all claims" in scheduled(pod_of(it, "next"))["message"]
+        await it.end_pod(pod)
+        assert pod_of(it, "next")["spec"]["nodeName"] == "one"
+        assert it.api.find(AGENT, CLAIMS, "default", said["resourceClaimName"]) is None
+
+    world.tell(story)
+
+
+def test_a_resource_that_a_node_has_is_the_nodes_whatever_classes_there_are() -> None:
+    async def story(it: World) -> None:
+        having = node("one")
+        having["status"]["allocatable"]["example.com/fast"] = "1"
+        await it.create("nodes", having)
+        await it.create(CLASSES, device_class("fast", extendedResourceName="example.com/fast"))
+        for name in ("first", "second"):
+            await it.create("pods", asking(name, "example.com/fast"))
+        await it.settle()
+        assert pod_of(it, "first")["spec"]["nodeName"] == "one"
+        assert "extendedResourceClaimStatus" not in pod_of(it, "first")["status"]
+        assert "Insufficient example.com/fast" in scheduled(pod_of(it, "second"))["message"]
+
+    world.tell(story)

@@ -27,9 +27,12 @@ from walras.market.types import Device
 from walras.tenants.claims import asks, pools
 from walras.tenants.claims.asks import Ask, Asked
 from walras.tenants.claims.effort import Effort
+from walras.tenants.claims.extended import Extended, extended_of, provided_by
+from walras.tenants.claims.extended import asks as asks_extended
 from walras.tenants.claims.pod import DEVICE_CLASSES, RESOURCE_CLAIMS, claims_of, is_allocated
 from walras.tenants.claims.search import Search, Taken, suits
-from walras.tenants.fit import Node
+from walras.tenants.fit import Node, node_of
+from walras.tenants.objects import NODES
 
 # As many packages as a Bid may have.
 ALTERNATIVES_MAX: Final = 8
@@ -66,7 +69,17 @@ def open_claims(api: API, cluster: str, pod: Object) -> list[Asked]:
             f"its claim {held[0]} holds devices of a node where its other claims cannot be met; no bid can "
             "win more devices there"
         )
-    return [asks.read(claim, lambda name: api.find(cluster, DEVICE_CLASSES, "", name)) for claim in pending]
+    extended = extended_for(api, cluster, pod)
+    wanted = [*pending, *([extended.claim] if extended is not None else ())]
+    return [asks.read(claim, lambda name: api.find(cluster, DEVICE_CLASSES, "", name)) for claim in wanted]
+
+
+def extended_for(api: API, cluster: str, pod: Object) -> Extended | None:
+    """What DeviceClasses stand for of the pod's resources, as long as it has none of it."""
+    if not asks_extended(pod["spec"]):
+        return None
+    nodes = [node_of(each) for each in api.list(cluster, NODES)]
+    return extended_of(pod, lambda: api.list(cluster, DEVICE_CLASSES), provided_by(nodes))
 
 
 def needs(claims: Sequence[Asked], pool: Pool, supply: Supply) -> list[Need]:

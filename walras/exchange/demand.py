@@ -8,6 +8,7 @@ from typing import Final
 from walras.core.errors import Invalid, NotFound, WalrasError
 from walras.exchange import podbid
 from walras.exchange.book import Pool, current_pool, usable
+from walras.exchange.claimed import extended_for
 from walras.exchange.nodes import lease_node, prospect
 from walras.exchange.proxy import Proxy
 from walras.exchange.supply import Supply
@@ -15,7 +16,7 @@ from walras.kube import validation
 from walras.kube.api import API
 from walras.kube.record import Object
 from walras.tenants.claims.pod import RESOURCE_CLAIMS, claim_names, is_allocated, is_generated
-from walras.tenants.demands import Demand, demand_of, taken_by
+from walras.tenants.demands import Demand, by_claims, demand_of, taken_by
 from walras.tenants.events import Recorder
 from walras.tenants.fit import Node, Usage, node_of, refusals
 from walras.tenants.objects import NAMESPACES, NODES, labels
@@ -128,6 +129,9 @@ class Bidder:
     def _check_fit(self, cluster: str, pod: Object, packages: Sequence[Object], pool: Pool) -> None:
         """Raises Invalid for a pod that would not fit any node that its own bid can win, whatever it pays."""
         demand = demand_of(pod)
+        extended = extended_for(self._api, cluster, pod)
+        if extended is not None:
+            demand = by_claims(demand, extended.resources)
         said = ""
         models = {
             (device.model, number): (device, package)

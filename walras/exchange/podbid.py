@@ -65,7 +65,7 @@ def needs_of(api: API, cluster: str, pod: Object, pool: Pool, supply: Supply) ->
     request = gpu_request(pod["spec"])
     if request is not None:
         return [Need(request)]
-    claims = open_claims(api, cluster, pod) if pod["spec"].get("resourceClaims") else []
+    claims = open_claims(api, cluster, pod)
     return needs(claims, pool, supply) if claims else []
 
 

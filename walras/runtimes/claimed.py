@@ -19,6 +19,7 @@ from walras.runtimes.environment import (
     gpu_of,
     lease_shares,
 )  # fmt: skip
+from walras.tenants.claims.extended import UNNAMED
 from walras.tenants.claims.pod import RESOURCE_CLAIMS, claim_names, is_reserved
 from walras.tenants.claims.result import results_of
 
@@ -27,16 +28,27 @@ _MIB: Final = 2**20
 
 def devices_of(source: EnvSource, container: Object, mps: Directories | None = None) -> Gpu | None:
     """None where it asks for none. Raises ConfigError until the pod's claims are there for it."""
-    if not source.pod["spec"].get("resourceClaims"):
-        return gpu(source.node, mps) if _asks_for_gpu(container) else None
     claims = {name: _claim(source, claim) for name, claim in claim_names(source.pod)}
+    if not claims:
+        return gpu(source.node, mps) if _asks_for_gpu(container) else None
+    named = (container.get("resources") or {}).get("claims") or ()
+    wanted = [(each["name"], each.get("request", "")) for each in named]
+    wanted += [(UNNAMED, request) for request in _extended(source.pod, container)]
     shares = [
         share
-        for each in (container.get("resources") or {}).get("claims") or ()
-        if each["name"] in claims
-        for share in _given(source.node, claims[each["name"]], each.get("request", ""))
+        for name, request in wanted
+        if name in claims
+        for share in _given(source.node, claims[name], request)
     ]
     return gpu_of(shares, mps) if shares else None
+
+
+def _extended(pod: Object, container: Object) -> Iterator[str]:
+    """The requests whose devices the container has for its extended resources."""
+    said = (pod.get("status") or {}).get("extendedResourceClaimStatus") or {}
+    for each in said.get("requestMappings") or ():
+        if each.get("containerName") == container["name"]:
+            yield str(each.get("requestName"))
 
 
 def _claim(source: EnvSource, name: str | None) -> Object:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -58,9 +58,10 @@ def demand_of(pod: Raw, priority: int = 0) -> Demand:
     gpu = gpu_request(spec)
     if gpu is not None and spec.get("resourceClaims"):
         raise Invalid("a pod asks for GPUs by limits of its containers or by resource claims, not by both")
+    given = _by_claim(pod)
     return Demand(
         name=pod["metadata"]["name"],
-        requests=_requests(spec),
+        requests={name: asked for name, asked in _requests(spec).items() if name not in given},
         gpu=gpu,
         node_selector=spec.get("nodeSelector") or {},
         affinity=affinity.get("nodeAffinity") or {},
@@ -68,6 +69,19 @@ def demand_of(pod: Raw, priority: int = 0) -> Demand:
         ports=_ports(spec),
         **_relations(pod, priority),
     )
+
+
+def by_claims(demand: Demand, resources: Container[str]) -> Demand:
+    """The demand of a pod that gets some of its resources by a claim."""
+    left = {name: asked for name, asked in demand.requests.items() if name not in resources}
+    return replace(demand, requests=left, claims=True)
+
+
+def _by_claim(pod: Raw) -> frozenset[str]:
+    """The extended resources that a pod has by a claim, as its status says."""
+    said = (pod.get("status") or {}).get("extendedResourceClaimStatus") or {}
+    names = (str(each.get("resourceName", "")) for each in said.get("requestMappings") or ())
+    return frozenset(name for name in names if "/" in name)
 
 
 def _relations(pod: Raw, priority: int) -> dict[str, Any]:
@@ -82,7 +96,7 @@ def _relations(pod: Raw, priority: int) -> dict[str, Any]:
         "priority": priority,
         "leaving": "deletionTimestamp" in metadata,
         "generation": metadata.get("generation", 0),
-        "claims": bool(spec.get("resourceClaims")),
+        "claims": bool(spec.get("resourceClaims") or _by_claim(pod)),
     }
 
 

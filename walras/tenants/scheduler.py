@@ -198,7 +198,8 @@ class Scheduler:
                 if plan is not None:
                     plan.stage(choice.node)
                 view.assumed[key] = waiting.uid
-                view.place(key, choice.node, waiting.demand, waiting.uid)
+                demand = waiting.demand if plan is None else plan.demand(waiting.demand)
+                view.place(key, choice.node, demand, waiting.uid)
                 view.leave(key)
             return ()
         gone = self._preempt(transaction, cluster, view, key, waiting)
@@ -268,7 +269,7 @@ class Scheduler:
         if fault:
             return Choice(None, f"0/{len(nodes)} nodes are available: {fault}."), None
         among = self._among(cluster, view, waiting.demand)
-        if waiting.wants_devices:
+        if waiting.wants_devices or waiting.extended:
             return self._with_claims(cluster, view, key, waiting.demand, placing, nodes, among)
         # A pod whose bid won a node is like no other pod.
         is_like_others = key[1] not in view.bids and among is None and not view.nominated
@@ -297,7 +298,9 @@ class Scheduler:
             plan = placing.plan(pod, among)
         except WalrasError as error:
             return Choice(None, f"0/{len(nodes)} nodes are available: {error.message}."), None
-        return choose(demand, nodes, view.held, plan), plan
+        if plan is None:
+            return choose(demand, nodes, view.held, among), None
+        return choose(plan.demand(demand), nodes, view.held, plan), plan
 
     def _unmounted(self, cluster: str, key: PodKey, waiting: Waiting) -> str:
         """Why a volume of the pod is not to be had; "" where all are."""

@@ -12,6 +12,7 @@ import msgspec
 
 from walras.core.clock import parse_rfc3339
 from walras.core.errors import WalrasError
+from walras.tenants.claims.extended import asks
 from walras.tenants.claims.pools import Pools
 from walras.tenants.demands import Demand, demand_of
 from walras.tenants.fit import Node, Usage
@@ -39,6 +40,8 @@ class Waiting:
     preempts: bool = True
     # Whether it asks for devices by ResourceClaims.
     wants_devices: bool = False
+    # Whether it asks for resources that DeviceClasses may stand for.
+    extended: bool = False
     # The node where room is being made for it.
     nominated: str = ""
 
@@ -108,7 +111,7 @@ class ClusterView:
     def wake_claiming(self) -> None:
         """Something changed about devices or claims."""
         for key, waiting in self.waiting.items():
-            if waiting.wants_devices:
+            if waiting.wants_devices or waiting.extended:
                 self.queue(key)
 
     def next(self) -> PodKey | None:
@@ -203,6 +206,7 @@ def waiting_pod(pod: Object, priority: int) -> Waiting:
         kind=_kind(pod),
         preempts=spec.get("preemptionPolicy") != "Never",
         wants_devices=bool(spec.get("resourceClaims")),
+        extended=asks(spec),
         nominated=str((pod.get("status") or {}).get("nominatedNodeName") or ""),
     )
 

@@ -10,6 +10,7 @@ from walras.kube.api import API
 from walras.kube.transaction import Transaction
 from walras.tenants.claims.asks import Ask, Asked, read
 from walras.tenants.claims.effort import STEPS_MAX, Effort
+from walras.tenants.claims.extended import UNNAMED, Extended, extended_of, provided_by
 from walras.tenants.claims.pod import (
     DEVICE_CLASSES,
     FINALIZER,
@@ -17,6 +18,7 @@ from walras.tenants.claims.pod import (
     SLICES,
     can_be_reserved,
     claims_of,
+    consumer,
     is_allocated,
     is_reserved,
     reserve,
@@ -24,8 +26,9 @@ from walras.tenants.claims.pod import (
 from walras.tenants.claims.pools import Pools, in_selector
 from walras.tenants.claims.result import allocation, taken_by
 from walras.tenants.claims.search import Pick, Search, Taken
+from walras.tenants.demands import Demand, by_claims
 from walras.tenants.fit import Among, Node
-from walras.tenants.objects import NAMESPACES, Object, finalizers, labels, status
+from walras.tenants.objects import NAMESPACES, PODS, Object, finalizers, labels, status
 from walras.tenants.view import ClusterView
 
 ClaimKey = tuple[str, str]
@@ -49,8 +52,8 @@ class Placing:
         """Whether it has taken so long that other clusters should have their turn."""
         return self._spent >= STEPS_MAX
 
-    def plan(self, pod: Object, among: Among | None) -> Plan:
-        """Raises Invalid where no node can do, in kube-scheduler's words."""
+    def plan(self, pod: Object, among: Among | None) -> Plan | None:
+        """None where it has no claims. Raises Invalid where no node can do, in kube-scheduler's words."""
         namespace = pod["metadata"]["namespace"]
         found = claims_of(pod, lambda name: self._find(namespace, name))
         # A pod may call one claim by several names.
@@ -61,9 +64,14 @@ class Placing:
                 asked.append(read(claim, self._class))
             elif not is_reserved(claim, pod) and not can_be_reserved(claim):
                 raise Invalid("resourceclaim in use")
+        extended = extended_of(pod, self._classes, provided_by(self._view.nodes.values()))
+        if extended is not None:
+            asked.append(read(extended.claim, self._class))
+        if not claims and extended is None:
+            return None
         if any(_administers(each) for each in asked) and not self._may_administer(namespace):
             raise Invalid(f'admin access to devices is for namespaces with the label {ADMIN_LABEL}: "true"')
-        return Plan(self, pod, claims, asked, among)
+        return Plan(self, pod, claims, asked, among, extended)
 
     def search(self, asked: list[Asked], node: Node, effort: Effort) -> list[list[Pick]] | None:
         """Raises Invalid."""
@@ -95,12 +103,34 @@ class Placing:
             edited = self._transaction.edit(self._cluster, RESOURCE_CLAIMS, *key, change)
             self._view.claims[key] = edited
             self.written.append(key)
-        for picks in allocated.values():
-            assert self._taken is not None, "what is allocated was searched for"
-            fresh = taken_by([{"status": {"allocation": picks}}])
-            self._taken.devices |= fresh.devices
-            for device, part in fresh.parts.items():
-                self._taken.add(device, part)
+        for given in allocated.values():
+            self._hold(given)
+
+    def _hold(self, given: Object) -> None:
+        assert self._taken is not None, "what is allocated was searched for"
+        fresh = taken_by([{"status": {"allocation": given}}])
+        self._taken.devices |= fresh.devices
+        for device, part in fresh.parts.items():
+            self._taken.add(device, part)
+
+    def write_extended(self, pod: Object, extended: Extended, allocated: Object) -> None:
+        """Stages the claim of extended resources, and in the pod's status whose devices it holds."""
+        metadata = {**extended.claim["metadata"], "finalizers": [FINALIZER]}
+        del metadata["name"]
+        status_ = {"allocation": allocated, "reservedFor": [consumer(pod)]}
+        claim = {"metadata": metadata, "spec": extended.claim["spec"], "status": status_}
+        made = self._transaction.create(self._cluster, RESOURCE_CLAIMS, claim)
+        self._hold(allocated)
+        self._view.claims[_key(made)] = made
+        self.written.append(_key(made))
+        said = {
+            "resourceClaimName": made["metadata"]["name"],
+            "requestMappings": [dict(each) for each in extended.mappings],
+        }
+        self._transaction.edit(
+            self._cluster, PODS, pod["metadata"]["namespace"], pod["metadata"]["name"],
+            lambda latest: latest.setdefault("status", {}).update(extendedResourceClaimStatus=said),
+        )  # fmt: skip
 
     def new_uid(self) -> str:
         return self._api.ids.uid()
@@ -110,6 +140,9 @@ class Placing:
 
     def _class(self, name: str) -> Object | None:
         return self._api.find(self._cluster, DEVICE_CLASSES, "", name)
+
+    def _classes(self) -> Iterable[Object]:
+        return self._api.list(self._cluster, DEVICE_CLASSES)
 
     def _may_administer(self, namespace: str) -> bool:
         found = self._api.find(self._cluster, NAMESPACES, "", namespace)
@@ -126,9 +159,10 @@ class Plan:
         claims: Mapping[ClaimKey, Object],
         asked: list[Asked],
         among: Among | None,
+        extended: Extended | None,
     ) -> None:
         self._placing, self._pod, self._claims, self._asked = placing, pod, claims, asked
-        self._among = among
+        self._among, self._extended = among, extended
         self._effort = Effort()
         self._picks: dict[str, list[list[Pick]]] = {}
         self._places = [
@@ -163,7 +197,14 @@ class Plan:
         allocated = {
             _key(asked.raw): allocation(asked, picks, node, self._placing.new_uid) for asked, picks in found
         }
+        unnamed = allocated.pop((self._pod["metadata"]["namespace"], UNNAMED), None)
         self._placing.write(self._pod, self._claims, allocated)
+        if self._extended is not None and unnamed is not None:
+            self._placing.write_extended(self._pod, self._extended, unnamed)
+
+    def demand(self, demand: Demand) -> Demand:
+        """The pod's demand without what its claims bring."""
+        return by_claims(demand, self._extended.resources if self._extended else ())
 
 
 def _key(claim: Mapping[str, Any]) -> ClaimKey:

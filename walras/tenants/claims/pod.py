@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from walras.core.errors import Invalid
+from walras.tenants.claims.extended import UNNAMED
 from walras.tenants.objects import Object, controller_of, deleting, status, uid
 
 RESOURCE_CLAIMS: Final = "resourceclaims.resource.k8s.io"
@@ -29,6 +30,9 @@ def claim_names(pod: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
             yield each["name"], None
         elif made[each["name"]]:
             yield each["name"], made[each["name"]]
+    extended = status(pod).get("extendedResourceClaimStatus") or {}
+    if extended.get("resourceClaimName"):
+        yield UNNAMED, extended["resourceClaimName"]
 
 
 def is_generated(pod: Mapping[str, Any], pod_claim: str) -> bool:

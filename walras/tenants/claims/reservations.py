@@ -45,8 +45,6 @@ class ReservationController:
 
     def _pod_changed(self, change: Change) -> None:
         pod = change.object
-        if not pod["spec"].get("resourceClaims"):
-            return
         if change.type == "DELETED" or _is_done(pod):
             for _, claim in claim_names(pod):
                 if claim is not None:
