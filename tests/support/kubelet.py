@@ -107,7 +107,7 @@ def in_world(
         clock, timers, events = VirtualClock(), Timers(), Events()
         api = API(SqliteStore(MEMORY), clock, SequenceIds())
         await api.create_cluster(ACME)
-        status = {"capacity": {"cpu": "2", "memory": "4Gi", "pods": "110"}}
+        status = {"capacity": {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "1Gi", "pods": "110"}}
         await api.create(ACME, "nodes", {"metadata": {"name": "base"}, "status": status})
         fake = runtime or FakeRuntime()
         kubelet = Kubelet(api, fake, clock, events, tmp_path, sleep=timers.sleep)

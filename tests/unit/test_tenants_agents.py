@@ -30,7 +30,8 @@ def test_an_agent_gets_a_cluster_with_namespaces_and_a_base_node() -> None:
             assert world.api.get(AGENT, "serviceaccounts", name, "default")
             assert world.api.get(AGENT, "configmaps", name, "kube-root-ca.crt")["data"] == {"ca.crt": CA}
         node = world.api.get(AGENT, "nodes", "", "base")
-        assert node["status"]["allocatable"] == {"cpu": "2", "memory": "4Gi", "pods": "110"}
+        base = {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "100Gi", "pods": "110"}
+        assert node["status"]["allocatable"] == base
         assert condition(node, "Ready") == "True"
 
     tell(story)

@@ -24,6 +24,8 @@ NODES: Final = "nodes"
 DEVICES_ANNOTATION: Final = "walras.dev/devices"
 DRAIN_TAINT: Final = "walras.dev/draining"
 PODS_PER_LEASE: Final = 16
+# What pods of one lease may reserve; what each takes is bounded where it runs.
+DISK_PER_LEASE: Final = "100Gi"
 
 
 def cpu_milli(holding: Holding, supply: Supply) -> int:
@@ -59,6 +61,7 @@ def lease_node(holding: Holding, supply: Supply, now_ms: int, access: Sequence[A
     capacity = {
         "cpu": f"{cpu_milli(holding, supply)}m",
         "memory": f"{max(64, supply.memory_mib_per_device * holding.milli // WHOLE_GPU_MILLI)}Mi",
+        "ephemeral-storage": DISK_PER_LEASE,
         "pods": str(PODS_PER_LEASE),
         **_gpu_capacity(holding.shares),
     }

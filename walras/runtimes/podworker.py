@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 import structlog
 
-from walras.runtimes import actions
+from walras.runtimes import actions, bounds
 from walras.runtimes.admission import not_given, refusal
 from walras.runtimes.backoff import Restart
 from walras.runtimes.base import Mount, PodRef
@@ -20,7 +20,7 @@ from walras.runtimes.publisher import Publisher
 from walras.runtimes.records import record_of, records
 from walras.runtimes.running import Running
 from walras.runtimes.services import Services
-from walras.runtimes.status import DISRUPTION, Verdict, phase, pod_status
+from walras.runtimes.status import Verdict, gates_of, last_word, phase, pod_status
 from walras.runtimes.volumes import Volume
 from walras.runtimes.waiting import Grace, cancelled, first
 
@@ -34,9 +34,6 @@ KILLED: Final = 137
 _RESTARTED: Final = "the server that ran the pod was restarted"
 _NODE_GONE: Final = Verdict(
     "Failed", "Terminated", "The pod's node went away, and everything on it was ended."
-)
-_DEADLINE: Final = Verdict(
-    "Failed", "DeadlineExceeded", "Pod was active on the node longer than the specified deadline"
 )
 
 
@@ -78,7 +75,7 @@ class PodWorker:
         """The pod's newest state."""
         old, self.pod = self.pod, pod
         metadata = pod["metadata"]
-        if _gates(old) != _gates(pod):
+        if gates_of(old) != gates_of(pod):
             self.publish()
         self._debug()
         if "deletionTimestamp" in metadata:
@@ -141,9 +138,10 @@ class PodWorker:
 
     def own_grace(self, seconds: int | None = None) -> Grace:
         """The time that one of its containers has to end: `seconds`, or what the pod gives."""
-        return Grace(self._grace_s() if seconds is None else float(seconds), self.services.sleep)
+        return Grace(self.grace_s() if seconds is None else float(seconds), self.services.sleep)
 
-    def _grace_s(self) -> float:
+    def grace_s(self) -> float:
+        """The seconds that the pod gives its containers to end."""
         seconds = float(self.pod["spec"].get("terminationGracePeriodSeconds", 30))
         # As everywhere, less than none is a second.
         return seconds if seconds >= 0 else 1.0
@@ -184,7 +182,8 @@ class PodWorker:
         self._volumes = await preparing.volumes()
         if self._volumes is None:
             return
-        timers = [asyncio.ensure_future(self._deadline()), asyncio.ensure_future(preparing.renewals())]
+        watches = (preparing.renewals(), bounds.deadline(self), bounds.storage(self, self._volumes))
+        timers = [asyncio.ensure_future(each) for each in watches]
         try:
             await self._containers(self._volumes)
         finally:
@@ -199,7 +198,7 @@ class PodWorker:
                 containers = zip(self.pod["spec"]["containers"], self._mains, strict=True)
                 await in_order([ContainerLoop(self, *each, volumes) for each in containers])
             if self._beside:
-                self.stop("finished", self._grace_s())
+                self.stop("finished", self.grace_s())
             await asyncio.gather(*self._beside)
         finally:
             await cancelled(*self._beside)
@@ -240,14 +239,11 @@ class PodWorker:
                 record.end(KILLED, self.services.clock.now_ms())
                 self._disrupted = _RESTARTED
 
-    async def _deadline(self) -> None:
-        seconds: int | None = self.pod["spec"].get("activeDeadlineSeconds")
-        if seconds is None:
-            return
-        if await self.pause(float(seconds)):
-            self._verdict = _DEADLINE
-            self.event("Normal", "DeadlineExceeded", _DEADLINE.message)
-            self.stop("shutdown", self._grace_s())
+    def fail(self, verdict: Verdict, type_: str, grace_s: float) -> None:
+        """Ends the pod by a verdict that does not follow from its containers."""
+        self._verdict = verdict
+        self.event(type_, verdict.reason, verdict.message.rstrip())
+        self.stop("shutdown", grace_s)
 
     def _terminate(self) -> None:
         """Has every container end in its turn: sidecars after those that follow them."""
@@ -273,15 +269,14 @@ class PodWorker:
             extras=self._extras,
             address=self.network.address if self.network is not None else "",
             verdict=self._verdict,
-            disrupted=self._disrupted if self.pod["spec"].get("restartPolicy") == "Never" else "",
+            disrupted=self._disruption(),
         )
 
-    def _last_word(self, pod: Object) -> Verdict:
-        """The phase of a pod that was ended from outside: an interrupted one has not succeeded."""
-        conditions = (pod.get("status") or {}).get("conditions") or ()
-        disrupted = any(each["type"] == DISRUPTION and each["status"] == "True" for each in conditions)
-        done = all(record.ended is not None and record.exit_code == 0 for record in self._mains)
-        return Verdict("Succeeded" if done and not (disrupted and self._signalled) else "Failed")
+    def _disruption(self) -> str:
+        """What interrupts the pod for good, in words."""
+        if self._verdict is not None and self._verdict.reason == bounds.EVICTED:
+            return self._verdict.message
+        return self._disrupted if self.pod["spec"].get("restartPolicy") == "Never" else ""
 
     async def _conclude(self) -> None:
         """Everything is gone: says so, and lets the pod go where it is deleted."""
@@ -291,7 +286,7 @@ class PodWorker:
             if self._ending == "node" and not deleted:
                 self._verdict = _NODE_GONE
             elif self._ending != "shutdown":
-                self._verdict = self._last_word(self.pod)
+                self._verdict = last_word(self.pod, self._mains, interrupted=self._signalled)
         if deleted:
             self._publisher.silent = False
             await self._publisher.remove()
@@ -300,10 +295,3 @@ class PodWorker:
             await self._publisher.flush()
         if self._ending != "shutdown" or self._verdict is not None:
             await asyncio.to_thread(self.services.places.remove_pod, self.cluster, self.ref.uid)
-
-
-def _gates(pod: Object) -> list[Any]:
-    """What others say of the pod's readiness."""
-    gates = {each.get("conditionType") for each in pod["spec"].get("readinessGates") or ()}
-    conditions = (pod.get("status") or {}).get("conditions") or () if gates else ()
-    return [(each["type"], each.get("status")) for each in conditions if each["type"] in gates]

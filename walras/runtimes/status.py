@@ -175,6 +175,21 @@ def _initialized(phase: str, inits: Sequence[Record], mains: Sequence[Record]) -
     return False, ("ContainersNotInitialized", f"containers with incomplete status: [{' '.join(missing)}]")
 
 
+def gates_of(pod: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What others say of the pod's readiness."""
+    gates = {each.get("conditionType") for each in pod["spec"].get("readinessGates") or ()}
+    conditions = (pod.get("status") or {}).get("conditions") or () if gates else ()
+    return [(each["type"], str(each.get("status"))) for each in conditions if each["type"] in gates]
+
+
+def last_word(pod: Mapping[str, Any], mains: Sequence[Record], *, interrupted: bool) -> Verdict:
+    """The phase of a pod that was ended from outside: one that was interrupted has not succeeded."""
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    disrupted = any(each["type"] == DISRUPTION and each["status"] == "True" for each in conditions)
+    done = all(record.ended is not None and record.exit_code == 0 for record in mains)
+    return Verdict("Succeeded" if done and not (disrupted and interrupted) else "Failed")
+
+
 def qos_class(spec: Mapping[str, Any]) -> str:
     """Guaranteed, Burstable or BestEffort, as the API server's ComputePodQOS."""
     guaranteed, any_amount = True, False

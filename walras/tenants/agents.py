@@ -45,7 +45,7 @@ EXCHANGE: Final = "walras.dev/exchange"
 AGENT_UID: Final = "walras.dev/agent-uid"
 DEFAULT_NAMESPACES: Final = ("default", "kube-node-lease", "kube-public", "kube-system")
 BASE_NODE: Final = "base"
-BASE_CAPACITY: Final = {"cpu": "2", "memory": "4Gi", "pods": "110"}
+BASE_CAPACITY: Final = {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "100Gi", "pods": "110"}
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 

@@ -1,0 +1,149 @@
+"""Pods that take more disk than they may, and how that is found out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.kubelet import ACME, Object, World, in_world
+
+from walras.runtimes import bounds, usage
+from walras.runtimes.usage import disk_bytes
+
+KIB = 1 << 10
+
+
+def fill(path: Path, size: int) -> None:
+    with path.open("wb") as file:
+        file.write(os.urandom(size))
+        file.flush()
+        # What is not on disk yet may take no blocks.
+        os.fsync(file.fileno())
+
+
+def test_a_directory_is_measured_by_the_blocks_of_what_is_in_it(tmp_path: Path) -> None:
+    fill(tmp_path / "file", 256 * KIB)
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    fill(tmp_path / "deep" / "er" / "file", 256 * KIB)
+    (tmp_path / "sparse").touch()
+    os.truncate(tmp_path / "sparse", 1 << 40)
+    found = disk_bytes(tmp_path)
+    assert found is not None and 512 * KIB <= found <= 600 * KIB
+
+
+def test_a_file_with_many_names_counts_once(tmp_path: Path) -> None:
+    fill(tmp_path / "file", 256 * KIB)
+    for number in range(9):
+        os.link(tmp_path / "file", tmp_path / f"name-{number}")
+    found = disk_bytes(tmp_path)
+    assert found is not None and 250 * KIB <= found <= 300 * KIB
+
+
+def test_links_lead_nowhere(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    fill(outside / "file", 256 * KIB)
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "link").symlink_to(outside)
+    (inside / "self").symlink_to(inside)
+    os.mkfifo(inside / "pipe")
+    found = disk_bytes(inside)
+    assert found is not None and found < 32 * KIB
+    assert disk_bytes(inside / "link") == 0
+
+
+def test_what_nobody_needs_counts_as_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path
+    for _ in range(usage.DEPTH_MAX + 1):
+        here = here / "d"
+        here.mkdir()
+    assert disk_bytes(tmp_path) is None
+    monkeypatch.setattr(usage, "ENTRIES_MAX", 10)
+    few, many = tmp_path / "few", tmp_path / "many"
+    for directory, count in ((few, 10), (many, 11)):
+        directory.mkdir()
+        for number in range(count):
+            (directory / str(number)).touch()
+    assert disk_bytes(few) is not None and disk_bytes(many) is None
+
+
+async def evicted(world: World, name: str) -> str:
+    await world.passes(bounds.PERIOD_S)
+    await world.until(lambda: world.status(name).get("reason") == "Evicted")
+    status = world.status(name)
+    assert status["phase"] == "Failed" and world.condition(name, "DisruptionTarget") == "True"
+    assert world.events.of("Evicted") == [status["message"].rstrip()]
+    return str(status["message"])
+
+
+def volumes(**volume: Any) -> Object:
+    mounts = [{"name": "v", "mountPath": "/v"}]
+    return {"volumes": [{"name": "v", **volume}], "container": {"volumeMounts": mounts}}
+
+
+def source(world: World) -> Path:
+    return next(Path(each.source) for each in world.runtime.processes[-1].spec.mounts if each.target == "/v")
+
+
+def test_an_empty_dir_beyond_its_limit_ends_its_pod(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("p", **volumes(emptyDir={"sizeLimit": "100Ki"}))
+        await world.phase("p", "Running")
+        fill(source(world) / "small", 50 * KIB)
+        await world.passes(bounds.PERIOD_S)
+        await world.until(lambda: bounds.PERIOD_S in world.timers.pending())
+        assert world.runtime.processes[0].alive
+        fill(source(world) / "large", 100 * KIB)
+        assert await evicted(world, "p") == 'Usage of EmptyDir volume "v" exceeds the limit "100Ki". '
+
+    in_world(tmp_path, story)
+
+
+def test_a_pod_beyond_its_ephemeral_storage_is_evicted(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        spec = volumes(emptyDir={})
+        spec["container"]["resources"] = {"limits": {"ephemeral-storage": "64Ki"}}
+        await world.pod("p", **spec)
+        await world.phase("p", "Running")
+        fill(source(world) / "large", 100 * KIB)
+        said = "Pod ephemeral local storage usage exceeds the total limit of containers 64Ki. "
+        assert await evicted(world, "p") == said
+
+    in_world(tmp_path, story)
+
+
+def test_a_pod_that_names_no_limit_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "POD_BYTES_MAX", 64 * KIB)
+
+    async def story(world: World) -> None:
+        await world.pod("p", **volumes(emptyDir={}))
+        await world.phase("p", "Running")
+        fill(source(world) / "large", 100 * KIB)
+        assert "exceeds the total limit" in await evicted(world, "p")
+
+    in_world(tmp_path, story)
+
+
+def test_a_claim_beyond_its_capacity_ends_the_pod_that_uses_it_and_stays(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        metadata = {"name": "data", "namespace": "default"}
+        spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "100Ki"}}}
+        claim = {"metadata": metadata, "spec": spec, "status": {"phase": "Bound"}}
+        await world.api.create(ACME, "persistentvolumeclaims", claim)
+
+        def bind(found: Object) -> None:
+            found["status"] = {"phase": "Bound", "capacity": {"storage": "100Ki"}}
+
+        await world.api.edit(ACME, "persistentvolumeclaims", "default", "data", bind)
+        await world.pod("p", **volumes(persistentVolumeClaim={"claimName": "data"}))
+        await world.phase("p", "Running")
+        kept = source(world) / "large"
+        fill(kept, 200 * KIB)
+        said = 'Usage of PersistentVolumeClaim "data" exceeds its capacity "100Ki". '
+        assert await evicted(world, "p") == said
+        assert kept in kept.parent.iterdir()
+
+    in_world(tmp_path, story)

@@ -1,0 +1,100 @@
+"""What bounds a pod though nobody deletes it: its deadline, and the disk that it may take.
+
+As kubelet's active deadline handler and the local storage part of its eviction manager.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from walras.core.errors import WalrasError
+from walras.core.quantity import parse_quantity
+from walras.runtimes.status import Verdict
+from walras.runtimes.usage import disk_bytes
+from walras.runtimes.volumes import CLAIMS, Volume
+
+if TYPE_CHECKING:
+    from walras.runtimes.podworker import PodWorker
+
+Object = Mapping[str, Any]
+PERIOD_S: Final = 10.0
+# Looking takes at most this part of the time.
+_PART: Final = 20
+# For a pod that names no limit.
+POD_BYTES_MAX: Final = 10 << 30
+_NAMED: Final = "ephemeral-storage"
+EVICTED: Final = "Evicted"
+_EVICTION_GRACE_S: Final = 1.0
+_DEADLINE: Final = Verdict(
+    "Failed", "DeadlineExceeded", "Pod was active on the node longer than the specified deadline"
+)
+
+
+async def deadline(worker: PodWorker) -> None:
+    """Ends the pod when it has run for as long as it may."""
+    seconds: int | None = worker.pod["spec"].get("activeDeadlineSeconds")
+    if seconds is not None and await worker.pause(float(seconds)):
+        worker.fail(_DEADLINE, "Normal", worker.grace_s())
+
+
+async def storage(worker: PodWorker, volumes: Mapping[str, Volume]) -> None:
+    """Evicts the pod when it takes more disk than it may; looks now and then."""
+    clock, wait_s = asyncio.get_running_loop().time, PERIOD_S
+    while any(each.writable for each in volumes.values()) and await worker.pause(wait_s):
+        began_s = clock()
+        if reason := await _exceeded(worker, volumes):
+            worker.fail(Verdict("Failed", EVICTED, reason), "Warning", _EVICTION_GRACE_S)
+            return
+        wait_s = max(PERIOD_S, (clock() - began_s) * _PART)
+
+
+async def _exceeded(worker: PodWorker, volumes: Mapping[str, Volume]) -> str:
+    """Which bound the pod is beyond, in words; "" for none."""
+    pod = worker.pod
+    total: int | None = 0
+    for volume in pod["spec"].get("volumes") or ():
+        name = str(volume["name"])
+        found = volumes.get(name)
+        if found is None or not found.writable:
+            continue
+        used = await asyncio.to_thread(disk_bytes, found.path)
+        if (empty := volume.get("emptyDir")) is not None:
+            total = None if used is None or total is None else total + used
+            limit = _bytes(empty.get("sizeLimit"))
+            if limit and (used is None or used > limit):
+                return f'Usage of EmptyDir volume "{name}" exceeds the limit "{empty["sizeLimit"]}". '
+        elif (claim := volume.get("persistentVolumeClaim")) is not None:
+            room = _capacity(worker, str(claim.get("claimName")))
+            if room and (used is None or used > _bytes(room)):
+                what = f'Usage of PersistentVolumeClaim "{claim.get("claimName")}"'
+                return f'{what} exceeds its capacity "{room}". '
+    limits = _limits(pod)
+    limit = sum(map(_bytes, limits)) or POD_BYTES_MAX
+    if total is None or total > limit:
+        said = limits[0] if len(limits) == 1 else str(limit)
+        return f"Pod ephemeral local storage usage exceeds the total limit of containers {said}. "
+    return ""
+
+
+def _capacity(worker: PodWorker, claim: str) -> str:
+    found = worker.lookup(CLAIMS, claim)
+    if found is None:
+        return ""
+    status, spec = found.get("status") or {}, found["spec"]
+    capacity = status.get("capacity") or (spec.get("resources") or {}).get("requests") or {}
+    return str(capacity.get("storage") or "")
+
+
+def _limits(pod: Object) -> list[str]:
+    every = ((each.get("resources") or {}).get("limits") or {} for each in pod["spec"]["containers"])
+    return [str(limits[_NAMED]) for limits in every if _NAMED in limits]
+
+
+def _bytes(amount: Any) -> int:
+    """0 for no amount."""
+    try:
+        return parse_quantity(str(amount)) if amount is not None else 0
+    except WalrasError:
+        return 0
