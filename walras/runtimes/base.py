@@ -164,13 +164,15 @@ class Traits:
 
     `scheme` is of their ids, as in "process://1234". `env` is where their environment begins. Without
     `images` a container needs a command, and the runtime's own file system stands at the system's places.
-    `networked`: its pods are put into the network namespace that `network.networks` has for them.
+    `networked`: its pods are put into the network namespace that `network.networks` has for them. `slow`:
+    what whoever waits for them should know, told when they start.
     """
 
     scheme: str
     env: Mapping[str, str] = field(default_factory=dict)
     images: Images | None = None
     networked: bool = False
+    slow: str = ""
 
 
 class Process(Protocol):

@@ -18,10 +18,11 @@ from walras.runtimes.cgroups_detect import Detected, detect
 from walras.runtimes.gpus.cards import CardError
 from walras.runtimes.gpus.mps import PROGRAM
 from walras.runtimes.gpus.nvml import Nvml
-from walras.runtimes.handlers import offers
+from walras.runtimes.handlers import VM, offers
 from walras.runtimes.network.networks import Networks
 from walras.runtimes.probe import Probed, probe
 from walras.runtimes.spawn import Spawner
+from walras.runtimes.vm import acceleration, parts
 
 _OPEN_FILES_WANTED: Final = 4096
 _ABILITIES: Final = {
@@ -140,3 +141,14 @@ def _open_files() -> Check:
 def _runtimes(data_dir: Path) -> Iterator[Check]:
     for offer in offers(data_dir):
         yield Check(f"runtime {offer.handler}", offer.make is not None, offer.detail, offer.advice)
+        if offer.handler == VM and offer.make is not None:
+            yield _acceleration()
+
+
+def _acceleration() -> Check:
+    found, missing = parts.find()
+    assert found is not None, missing
+    fault = acceleration.tried(found)
+    detail = f"machines are emulated, which is slow: {fault}" if fault else "machines run on its processors"
+    advice = "let agents' users open /dev/kvm (chmod 666), on a machine whose processors virtualise"
+    return Check("KVM", not fault, detail, advice)

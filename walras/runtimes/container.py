@@ -156,8 +156,11 @@ class ContainerLoop:
         self._worker.event("Warning", "Failed", f"Error: {message}")
 
     async def _watch(self, process: Process) -> ExitStatus:
+        traits = self._traits()
+        if traits.slow:
+            self._worker.event("Normal", "Emulated", traits.slow)
         self._worker.event("Normal", "Started", f"Started container {self._record.name}")
-        container_id = f"{self._traits().scheme}://{process.id}"
+        container_id = f"{traits.scheme}://{process.id}"
         running = Running(self._worker, self._container, self._record, process, container_id, self._begun)
         return await running.watch()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -10,8 +11,10 @@ import structlog
 
 from walras.runtimes.base import ContainerSpec, Limits, Mount, PodRef, StartError, Stream
 from walras.runtimes.process import ProcessRuntime
+from walras.runtimes.vm import initramfs
+from walras.runtimes.vm.machine import Plan, boot
 from walras.runtimes.vm.parts import Parts
-from walras.runtimes.vm.qemu import Accelerator
+from walras.runtimes.vm.qemu import Accelerator, shape_of
 
 log = structlog.get_logger(__name__)
 
@@ -19,6 +22,8 @@ Wanted = Accelerator | None
 DEVICE: Final = Path("/dev/kvm")
 _POD: Final = PodRef("probe", "probe", "probe-kvm", "probe")
 _WAIT_S: Final = 2.0
+_BOOT_S: Final = 8.0
+_MEMORY_BYTES: Final = 64 << 20
 # A BIOS whose first instructions, at the processor's first address, are: mov al, 16; out 0xf4, al; hlt.
 # The device at port 0xf4 ends QEMU with twice the value and one.
 _ROM_BYTES: Final = 65_536
@@ -34,23 +39,62 @@ class Choice:
         self._runtime, self._parts, self._directory = runtime, parts, directory
         self._made: Accelerator | None = wanted
         self._lock = asyncio.Lock()
-        self.why = ""
+        # What the owners of machines should know, once it is known.
+        self.slow = ""
 
     async def made(self) -> Accelerator:
         async with self._lock:
             if self._made is None:
-                self.why = await kvm_fault(self._runtime, self._parts, self._directory)
-                self._made = "tcg" if self.why else "kvm"
-                log.info(
-                    "machines are accelerated" if not self.why else "machines are emulated", why=self.why
-                )
+                why = await kvm_fault(self._runtime, self._parts, self._directory)
+                self._made = "tcg" if why else "kvm"
+                self.slow = f"The virtual machine is emulated, which is slow: {why}" if why else ""
+                log.info("machines are emulated" if why else "machines are accelerated", why=why)
             return self._made
 
 
+def tried(parts: Parts) -> str:
+    """As `kvm_fault`, beside a server that may be running. Needs no event loop."""
+
+    async def run() -> str:
+        runtime = ProcessRuntime(Path(directory))
+        await runtime.open()
+        try:
+            return await kvm_fault(runtime, parts, Path(directory))
+        finally:
+            await runtime.close()
+
+    with tempfile.TemporaryDirectory() as directory:
+        return asyncio.run(run())
+
+
 async def kvm_fault(runtime: ProcessRuntime, parts: Parts, directory: Path) -> str:
-    """Why guests cannot run by KVM; "" when a smallest one did, in the sandbox that machines run in."""
+    """Why guests cannot run by KVM; "" when one did, in the sandbox that machines run in."""
     if not DEVICE.exists():
         return f"no {DEVICE}"
+    try:
+        # What fails fails sooner with the smallest guest; what hangs may do so only with a whole one.
+        return await smallest(runtime, parts, directory, "kvm") or await boots(
+            runtime, parts, directory, "kvm"
+        )
+    finally:
+        await runtime.remove_pod(_POD)
+        await runtime.remove_node(_POD.cluster, _POD.node)
+
+
+async def boots(runtime: ProcessRuntime, parts: Parts, directory: Path, by: Accelerator) -> str:
+    """Why a machine does not come up soon; "" when one did."""
+    try:
+        archive = await asyncio.to_thread(initramfs.cached, parts, directory)
+        plan = Plan(parts, archive, by, shape_of(Limits(memory_bytes=_MEMORY_BYTES)))
+        machine = await boot(runtime, plan, _POD, directory / "run", _BOOT_S)
+    except (OSError, StartError) as error:
+        return str(error)
+    await machine.kill()
+    return ""
+
+
+async def smallest(runtime: ProcessRuntime, parts: Parts, directory: Path, by: Accelerator) -> str:
+    """Why a guest of five instructions does not end by itself; "" when it did."""
     said = bytearray()
 
     def hear(_: Stream, data: bytes) -> None:
@@ -58,13 +102,13 @@ async def kvm_fault(runtime: ProcessRuntime, parts: Parts, directory: Path) -> s
 
     rom = await asyncio.to_thread(_write_rom, directory)
     argv = (
-        parts.qemu, "-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "16M", "-nodefaults",
-        "-no-user-config", "-no-reboot", "-display", "none", "-bios", "/machine/probe",
+        parts.qemu, "-machine", "q35", "-accel", by, "-cpu", "host" if by == "kvm" else "max", "-m", "16M",
+        "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-bios", "/machine/probe",
         "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04",
     )  # fmt: skip
     env, devices = {"PATH": "/usr/bin:/bin"}, (str(DEVICE),)
     mounts = (Mount(str(rom), "/machine/probe", True),)
-    spec = ContainerSpec(_POD, "probe", 0, argv, env, mounts=mounts, devices=devices)
+    spec = ContainerSpec(_POD, "probe", 0, argv, env, mounts=mounts, devices=devices if by == "kvm" else ())
     try:
         process = await runtime.start(spec, hear, Limits())
     except StartError as error:
@@ -74,8 +118,6 @@ async def kvm_fault(runtime: ProcessRuntime, parts: Parts, directory: Path) -> s
     done = ending.done()
     await process.kill()
     code = (await ending).code
-    await runtime.remove_pod(_POD)
-    await runtime.remove_node(_POD.cluster, _POD.node)
     if not done:
         return f"{DEVICE} is there, but a guest hangs"
     words = " ".join(said.decode(errors="replace").split())

@@ -86,7 +86,7 @@ class VmRuntime(Sharing):
         return ()
 
     def traits(self, pod: PodRef) -> Traits:
-        return Traits("vm", self._inner.traits(pod).env)
+        return Traits("vm", self._inner.traits(pod).env, slow=self._accelerator.slow)
 
     async def open(self) -> None:
         await self._inner.open()

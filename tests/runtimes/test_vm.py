@@ -1,0 +1,52 @@
+"""Machines by themselves: how it is found out what runs them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from support.runtimes import vm
+
+from walras.runtimes.process import ProcessRuntime
+from walras.runtimes.vm import acceleration, parts
+
+pytestmark = pytest.mark.skipif(bool(vm().missing), reason=vm().missing)
+Story = Callable[[ProcessRuntime, parts.Parts], Awaitable[None]]
+
+
+def with_runtime(tmp_path: Path, story: Story) -> None:
+    async def run() -> None:
+        runtime = ProcessRuntime(tmp_path)
+        await runtime.open()
+        found, _ = parts.find()
+        assert found is not None
+        try:
+            await story(runtime, found)
+        finally:
+            await runtime.close()
+
+    asyncio.run(run())
+
+
+def test_a_guest_that_runs_is_known_by_its_end_and_by_its_readiness(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(runtime: ProcessRuntime, found: parts.Parts) -> None:
+        assert await acceleration.smallest(runtime, found, tmp_path / "vm", "tcg") == ""
+        monkeypatch.setattr(acceleration, "_BOOT_S", 120.0)
+        assert await acceleration.boots(runtime, found, tmp_path / "vm", "tcg") == ""
+        assert list((tmp_path / "vm" / "run").iterdir()) == []
+
+    with_runtime(tmp_path, story)
+
+
+def test_what_hangs_is_given_up_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(runtime: ProcessRuntime, found: parts.Parts) -> None:
+        # Instructions that end nothing.
+        monkeypatch.setattr(acceleration, "_PROGRAM", bytes((0xEB, 0xFE)))
+        said = await acceleration.smallest(runtime, found, tmp_path / "vm", "tcg")
+        assert "a guest hangs" in said
+
+    with_runtime(tmp_path, story)
