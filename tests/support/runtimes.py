@@ -196,15 +196,15 @@ class World:
 
     async def until_running(self, process: Process, *argv: str, yes: bool = True) -> None:
         """Returns when a program with this command line runs, or does not, in the container at least."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await self._is_running(process, argv) != yes:  # noqa: ASYNC110  only the guest knows
                 await asyncio.sleep(0.02)
 
     async def _is_running(self, process: Process, argv: tuple[str, ...]) -> bool:
         if not self.kind.machines:
             return bool(processes_with("\0".join(argv)))
-        code, _ = await self.enter(process, BUSYBOX, "pgrep", "-f", f"^{' '.join(argv)}")
-        return code == 0
+        _, said = await self.enter(process, BUSYBOX, "ps")
+        return f" {' '.join(argv)}\n".encode() in said
 
     async def hears(self, said: bytearray, what: bytes = b"\n") -> None:
         """Returns when the program has said it."""
@@ -214,7 +214,7 @@ class World:
 
     async def enter(self, process: Process, *argv: str, given: bytes = b"") -> tuple[int, bytes]:
         """Another program in the container: its exit code and what it said on both streams."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             session = await process.enter(argv, Wish(stdin=bool(given), stdout=True, stderr=True))
             if given:
                 await session.write(given)
