@@ -115,6 +115,38 @@ def test_a_request_that_no_instance_came_for_hears_what_the_market_said() -> Non
     stage(story)
 
 
+def test_nothing_is_remembered_of_a_revision_that_goes_while_requests_wait_for_it() -> None:
+    async def story(on: Stage) -> None:
+        await asleep(on)
+        first = on.call()
+        await waits(on)
+        await on.world.api.delete(AGENT, "services.serving.knative.dev", "default", "hello")
+        await on.world.settle()
+        await on.sweep()
+        assert (await on.get()).status == 404
+        first.gone.set()
+        await on.until(first.task.done)
+        await on.seconds(3)
+        assert on.backend() is None
+
+    stage(story)
+
+
+def test_requests_to_a_revision_that_never_starts_leave_nothing_behind() -> None:
+    async def story(on: Stage) -> None:
+        made = service()
+        annotations = made["spec"]["template"]["metadata"]["annotations"]
+        annotations["serving.knative.dev/progress-deadline"] = "5s"
+        await on.apply(made)
+        assert (await on.get()).status == 503
+        await on.seconds(10)
+        await on.sweep()
+        await on.seconds(2)
+        assert on.backend() is None and on.world.pods() == []
+
+    stage(story)
+
+
 # Scale
 
 

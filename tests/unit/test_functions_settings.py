@@ -169,6 +169,7 @@ def test_what_a_service_cannot_mean_is_refused_where_it_is_written(made: Object,
         service(target="0.01"),
         service(target="1000"),
         service(metric="rps"),
+        service(traffic=[]),
         service(
             traffic=[{"revisionName": "hello-1", "percent": 100}, {"latestRevision": True, "tag": "next"}]
         ),

@@ -61,7 +61,9 @@ class Activator:
     ) -> None:
         self._api, self._routing, self._backends = api, routing, backends
         self._identify, self._fair = identify, fair
+        # Requests that go on: by cluster, and of all.
         self._open: Counter[str] = Counter()
+        self._count = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_closing = False
 
@@ -108,6 +110,7 @@ class Activator:
         cluster = found.where.cluster
         self._has_room(cluster)
         self._open[cluster] += 1
+        self._count += 1
         try:
             hides = await self._admit(scope, found)
             exchange: Exchange | Conversation
@@ -121,6 +124,7 @@ class Activator:
             asyncio.get_running_loop().call_soon(turn.leave)
             await turn.run(self._through(exchange, found))
         finally:
+            self._count -= 1
             self._open[cluster] -= 1
             if not self._open[cluster]:
                 del self._open[cluster]
@@ -134,7 +138,7 @@ class Activator:
             backend.leave()
 
     def _has_room(self, cluster: str) -> None:
-        if self._open[cluster] >= REQUESTS_OF_ONE_MAX or self._open.total() >= REQUESTS_MAX:
+        if self._open[cluster] >= REQUESTS_OF_ONE_MAX or self._count >= REQUESTS_MAX:
             raise ServiceUnavailable("too many requests at once; try again later", retry_after_s=1)
 
     async def _admit(self, scope: Mapping[str, Any], found: Found) -> frozenset[bytes]:

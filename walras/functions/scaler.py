@@ -46,7 +46,10 @@ class Scaler:
         where, scaling, now_ms = backend.where, backend.scaling, self._clock.now_ms()
         revision = self._api.find(where.cluster, REVISIONS, where.namespace, where.name)
         if revision is None or not is_true(revision, "ResourcesAvailable"):
-            # Until it has had its first instances, their number is what it asks for.
+            # Until it has had its first instances, their number is what it asks for, or one for requests.
+            if backend.wanted and not backend.meter.level:
+                backend.wanted = 0
+                self._backends.changed(where)
             return
         measure = backend.meter.rate_milli if scaling.metric == "rps" else backend.meter.concurrency_milli
         seen = Seen(
