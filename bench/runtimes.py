@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import uvloop
 
+from bench import functions
 from bench.first import Server, agents, delete_pod, pod, sandbox_ms, start_pod, walras
 from bench.wire import percentile, request
 from walras.runtimes.base import ContainerSpec, Limits, PodRef
@@ -242,6 +243,10 @@ async def measure(folder: Path, told: argparse.Namespace) -> dict[str, float]:
             found[f"{name}_{told.together}_at_once_s"] = seconds
             found[f"{name}_pod_kib"] = cost
             await _gone(server, tokens)
+        if any(each.handler == PROCESS for each in has):
+            # From a request to a function at zero to its first byte.
+            took, _ = await functions.cold(server, tokens[0], "cold", 250, told.count)
+            found["function_cold_p50_ms"] = percentile(took, 50)
     errors = {each.handler: await shares(folder / each.handler, each, told.seconds) for each in has}
     every = [error for those in errors.values() for error in those]
     found["share_error_max"] = max(abs(error) for error in every)

@@ -439,6 +439,23 @@ def test_a_connection_is_used_again() -> None:
     stage(story)
 
 
+def test_a_kept_connection_that_ends_before_it_answers_costs_only_who_cannot_ask_twice() -> None:
+    async def story(on: Stage) -> None:
+        async def program(pod: Object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+
+        await on.ready(service())
+        on.program = program
+        on.dialed.clear()
+        assert [(await on.get()).status for _ in range(3)] == [200, 200, 200]
+        assert len(on.dialed) == 3
+        assert (await on.get(method="POST", body=(b"pay",))).status == 502
+
+    stage(story)
+
+
 def test_an_instance_that_takes_too_long_is_a_timeout() -> None:
     async def story(on: Stage) -> None:
         hold(on, asyncio.Event())

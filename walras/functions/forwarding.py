@@ -105,6 +105,7 @@ class Exchange:
         framing = self._framing(data, more=more)
         lines = [self._line, *(b"%b: %b" % each for each in (*self._headers, *framing))]
         is_chunked = framing == [(b"transfer-encoding", b"chunked")]
+        connection.heard = False
         connection.write(b"\r\n".join(lines) + b"\r\n\r\n")
         await connection.send(_piece(data, more=more, is_chunked=is_chunked))
         if more:
