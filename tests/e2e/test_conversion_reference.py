@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from differential import known
 from differential.sides import Side, embedded, real
 from differential.steps import Step
 from differential.story import APPLY, MERGE, asked, compared
@@ -81,6 +82,38 @@ def bad() -> Iterator[Step]:
     yield asked("PATCH", f"{V2}/a", {"port": "7"}, MERGE, dryRun="All")
 
 
+def refused() -> Iterator[Step]:
+    """Definitions whose conversion is wrong, or just acceptable."""
+    url = "https://127.0.0.1:1/convert"
+    service = {"name": "x", "namespace": "y"}
+    clients: tuple[Object, ...] = (
+        {}, {"url": url, "service": service}, {"service": service}, {"url": "http://u@x?y"}, {"url": "https://"},
+        {"service": {"name": "", "namespace": "", "path": "x", "port": -1}}, {"url": url, "caBundle": "YWJj"},
+        {"url": url, "caBundle": "IA=="}, {"url": f"{url}#x"},
+    )  # fmt: skip
+    for client in clients:
+        yield asked("POST", CRDS, definition(client), dryRun="All")
+    for reviews in ([], ["v9", "V1", "v9"], ["v1beta1"], ["v1", "v1"]):
+        yield asked("POST", CRDS, definition({"url": url}, conversionReviewVersions=reviews), dryRun="All")
+    changes: tuple[Object, ...] = (
+        {"conversion": {"strategy": "Webhook"}},
+        {"conversion": {"strategy": "X", "webhook": {"clientConfig": {"url": url}}}},
+        {"conversion": {"webhook": {"clientConfig": {"url": url}, "conversionReviewVersions": ["v1"]}}},
+        {"preserveUnknownFields": True},
+        {
+            "scope": "X",
+            "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"]}},
+        },
+    )
+    for change in changes:
+        made = definition({"url": url})
+        made["spec"] |= change
+        yield asked("POST", CRDS, made, dryRun="All")
+    broken = definition({"url": url, "caBundle": "YWJj"})
+    broken["metadata"]["name"], broken["spec"]["group"] = f"multis.not.{GROUP}", f"not.{GROUP}"
+    yield asked("POST", CRDS, broken)
+
+
 def spoilt(change: Callable[[Object], Any]) -> Callable[[Object], Object]:
     def answer(request: Object) -> Object:
         found = [converted(each, request["desiredAPIVersion"]) for each in request["objects"]]
@@ -132,10 +165,11 @@ def test_what_a_webhook_converts_is_answered_as_the_real_server_answers(tmp_path
             ours = await stack.enter_async_context(embedded(tmp_path / "embedded", loopback))
             webhook = await stack.enter_async_context(Webhook(convert))
             sides = (theirs, ours)
+            found = [("refused", each) for each in await compared(sides, refused(), known.table())]
             for side in sides:
                 await define(side, definition(webhook.client("/convert")))
             await asyncio.sleep(SETTLED_S)
-            found = [("usual", each) for each in await compared(sides, usual())]
+            found += [("usual", each) for each in await compared(sides, usual())]
             for name, answer in SPOILT.items():
                 webhook.answer = answer
                 found += [(name, each) for each in await compared(sides, bad())]

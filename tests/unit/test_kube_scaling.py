@@ -127,7 +127,7 @@ def thing() -> Object:
         ),
         (
             {"size": 3},
-            r"spec.size accessor error: 3 is of the type int64, expected map\[string\]interface\{\}",
+            r"spec.size.replicas accessor error: 3 is of the type int64, expected map\[string\]interface\{\}",
         ),
     ],
 )
@@ -195,8 +195,8 @@ def test_a_write_of_the_status_changes_the_metadata_that_its_type_leaves_to_it()
     ("value", "text"),
     [
         (None, "<nil>"), (True, "true"), (2.0, "2"), (2.5, "2.5"), (1e20, "1e+20"),
-        (1234567.0, "1.234567e+06"), (100000.0, "100000"), (0.0001, "0.0001"), (0.00001, "1e-05"),
-        (-2.5, "-2.5"), (0.0, "0"),
+        (1234567.0, "1.234567e+06"), (100000.0, "100000"), (0.0001, "0.0001"),
+        (0.00001, "1e-05"), (-2.5, "-2.5"), (0.0, "0"),
         ({"b": [1, "x"], "a": None}, "map[a:<nil> b:[1 x]]"), ([], "[]"),
     ],
 )  # fmt: skip

@@ -68,11 +68,14 @@ def check_same(ctx: Context, resource: Resource, old: Object, new: Object, names
         raise objects.conflict(resource.key, name)
 
 
-def without_version(resource: Resource, metadata: Object, name: str) -> None:
+def without_version(resource: Resource, metadata: Object, name: str, *, applied: bool = False) -> None:
     """Prepares the metadata of what an update or apply makes, since there is nothing of the name.
 
     Raises Conflict for one that is to be a certain object.
     """
+    if applied and metadata.get("uid"):
+        said = f"the provided object specified uid {metadata['uid']}, and no existing object was found"
+        raise objects.conflict(resource.key, name, f"uid mismatch: {said}")
     _check_number(metadata.pop("resourceVersion", None))
     if metadata.get("uid"):
         why = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: "

@@ -256,8 +256,7 @@ def _definition(obj: Object) -> None:
         names.setdefault("singular", names["kind"].lower())
         names.setdefault("listKind", f"{names['kind']}List")
     if spec.get("conversion") is None:
-        spec["conversion"] = {}
-    spec["conversion"].setdefault("strategy", "None")
+        spec["conversion"] = {"strategy": "None"}
     client = (spec["conversion"].get("webhook") or {}).get("clientConfig") or {}
     if client.get("service") is not None:
         client["service"].setdefault("port", _HTTPS)

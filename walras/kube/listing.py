@@ -84,12 +84,12 @@ def parse_revision(text: str) -> int:
     return int(text)
 
 
-def not_yet(wanted: int, current: int) -> Timeout:
-    """The answer to a resourceVersion that this server has not reached."""
+def not_yet(wanted: int, current: int, *, soon: bool = True) -> Timeout:
+    """The answer to a resourceVersion that this server has not reached, which it may do `soon`."""
     return Timeout(
         f"Timeout: Too large resource version: {wanted}, current: {current}",
         causes=(Cause("ResourceVersionTooLarge", "Too large resource version"),),
-        retry_after_s=1,
+        retry_after_s=1 if soon else None,
     )
 
 
@@ -168,7 +168,8 @@ class Lister:
         except Unclassified as error:
             raise BadRequest(f"invalid resource version: {error.message}") from None
         if wanted > counters.revision:
-            raise not_yet(wanted, counters.revision)
+            # Upstream waits for it in its cache, of which it makes no pages.
+            raise not_yet(wanted, counters.revision, soon=not limit)
         exact = token is not None or match == "Exact"
         at = wanted if exact else counters.revision
         seen: Seen | None = None

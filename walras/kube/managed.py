@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from walras.core.errors import BadRequest
-from walras.kube import fieldsets, shapes, structs
+from walras.kube import fieldsets, shapes, strategies, structs
 from walras.kube.fieldsets import FieldSet, Path
 from walras.kube.owners import BOOKKEEPING, Managers, Owned, held_in, is_of, who_is, write
 from walras.kube.registry import Resource
@@ -20,6 +20,7 @@ Elsewhere = Callable[[Object, str], tuple[Resource, Object] | None]
 UPDATE_MANAGERS_MAX: Final = 10
 _ANCIENT: Final = "ancient-changes"
 
+_METADATA: Final = ("labels", "annotations", "finalizers", "ownerReferences")
 # The server completes what is asked for, and then nobody may change it.
 _REQUESTS: Final = "certificatesigningrequests.certificates.k8s.io"
 
@@ -36,7 +37,9 @@ def filtered(resource: Resource, subresource: str, fields: Iterable[Path]) -> Fi
     if subresource == "status":
         if not resource.builtin:
             return frozenset(path for path in fields if path[0] == "f:status")
-        return fieldsets.without(frozenset(fields), [("f:spec",)])
+        kept = strategies.metadata_of_status(resource)
+        reset = [("f:metadata", f"f:{name}") for name in _METADATA if name not in kept]
+        return fieldsets.without(frozenset(fields), [("f:spec",), *reset])
     if not subresource and resource.has_status:
         return fieldsets.without(frozenset(fields), [("f:status",)])
     return frozenset(fields)
@@ -80,6 +83,10 @@ def record(
         if sent in ([], [{}]):
             managers = {}
         elif sent:
+            if not resource.builtin and not all(is_of(resource, each) for each in held_in(new).values()):
+                # Upstream cannot convert to what they are about, and then tells nobody to own anything.
+                write(new, {})
+                return
             sent_ones = {who: owned for who, owned in held_in(new).items() if is_of(resource, owned)}
             managers = sent_ones or managers
     if old is not None and not managers:

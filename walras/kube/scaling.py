@@ -9,6 +9,7 @@ from walras.kube import validation
 from walras.kube.patch import copied
 from walras.kube.record import Object
 from walras.kube.registry import Resource
+from walras.kube.validation.metadata import check_annotations, check_labels
 
 # What the subresource is, whatever it belongs to.
 SCALE: Final = Resource(
@@ -82,10 +83,12 @@ def view(resource: Resource, obj: Object, *, strict: bool = False) -> Object:
 def scaled(resource: Resource, obj: Object, scale: Object) -> Object:
     """A copy of the object with the replica count of a decoded Scale. Raises Invalid."""
     replicas = (scale.get("spec") or {}).get("replicas", 0)
-    if replicas < 0:
-        name = str(obj["metadata"]["name"])
-        message = f"Invalid value: {replicas}: must be greater than or equal to 0"
-        raise validation.invalid(SCALE, name, [Cause("FieldValueInvalid", message, "spec.replicas")])
+    faults = validation.Faults()
+    check_labels(faults, "metadata.labels", scale["metadata"].get("labels"))
+    check_annotations(faults, "metadata.annotations", scale["metadata"].get("annotations"))
+    faults.nonnegative("spec.replicas", replicas)
+    if faults:
+        raise validation.invalid(SCALE, str(obj["metadata"]["name"]), faults)
     new: Object = copied(obj)
     *parents, last = str(_paths(resource).get("specReplicasPath", "")).strip(".").split(".")
     node = new

@@ -184,6 +184,7 @@ class Verbs:
         policy.check_verb(ctx, "update", resource, namespace, subresource)
         if subresource == "scale":
             scale = writing.decoded(ctx, scaling.SCALE, obj)
+            covering.place(scale["metadata"], namespace)
             covering.call(scale["metadata"], name)
             return await self._scale(ctx, resource, namespace, name, lambda _: scale)
         shaped = writing.decoded(ctx, resource, obj)

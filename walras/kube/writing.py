@@ -169,7 +169,7 @@ class Writer:
         metadata = obj["metadata"]
         _drop_repeated_owners(ctx, metadata)
         version = str(metadata.get("resourceVersion") or "0")
-        if version.isdigit() and int(version[:20]):
+        if version.isdigit() and int(version[:20]) and not ctx.dry_run:
             raise Unclassified("resourceVersion should not be set on objects to be created")
         covering.place(metadata, namespace if resource.namespaced else "")
         name = str(metadata.get("name") or metadata.get("generateName") or "")
@@ -424,7 +424,7 @@ class Writer:
                 asked = Attributes("create", resource.group, resource.plural, "", namespace, name)
                 ctx.access.require(ctx.identity, ctx.cluster, asked)
             made = merged(None)
-            covering.without_version(resource, made["metadata"], name)
+            covering.without_version(resource, made["metadata"], name, applied=True)
             covering.place(made["metadata"], namespace if resource.namespaced else "")
             covering.call(made["metadata"], name)
             return self.create(ctx, tx, resource, namespace, made, record=False)

@@ -67,8 +67,10 @@ class Converter:
 
     async def answer(self, cluster: str, question: Unconverted, conversions: Conversions) -> None:
         """As `learn`, for nobody's request."""
-        told = await self._ask(cluster, question)
-        _read(question.target, told, conversions)
+        for told in await self._ask(cluster, question):
+            _read(question.target, [told], conversions)
+            # Long lists let others in between.
+            await asyncio.sleep(0)
 
     async def _ask(self, cluster: str, question: Unconverted) -> list[_Told]:
         """What the webhook says, unread: that takes time, which is for whoever waits for it to spend."""

@@ -25,7 +25,6 @@ from walras.kube.validation import (
     network,
     pods,
     policies,
-    replicas,
     scaling,
     services,
     sets,
@@ -146,9 +145,7 @@ def validate(
         if rules is not None:
             rules(faults, obj, _completed(resource, obj, old))
     else:
-        structural.validate(faults, resource.schema, obj, old)
-        if resource.scale is not None:
-            replicas.scale(faults, resource.scale, obj, old)
+        structural.validate(faults, resource.schema, obj, old, resource.scale)
         terms = _WALRAS.get(resource.key)
         if terms is not None:
             terms(faults, obj)

@@ -22,7 +22,7 @@ _KNOWN: Final = ("v1", "v1beta1")
 def conversion(faults: Faults, obj: Object, old: Object | None) -> None:
     """The conversion of a definition, and what it was before."""
     given = _of(obj)
-    strategy, webhook = given.get("strategy", "None"), given.get("webhook") or {}
+    strategy, webhook = given.get("strategy") or "", given.get("webhook") or {}
     faults.one_of("spec.conversion.strategy", strategy, ("None", "Webhook"))
     client, reviews = webhook.get("clientConfig"), webhook.get("conversionReviewVersions") or []
     if strategy == "Webhook":

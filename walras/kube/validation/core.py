@@ -132,7 +132,8 @@ def _claim_update(faults: Faults, obj: Object, old: Object) -> None:
         ((each.get("spec") or {}).get("resources") or {}).get("requests", {}).get("storage", 0)
         for each in (obj, old)
     )
-    if parse_milli(size) < parse_milli(before):
+    capacity = ((old.get("status") or {}).get("capacity") or {}).get("storage", 0)
+    if parse_milli(size) < parse_milli(before) and parse_milli(size) <= parse_milli(capacity):
         faults.forbidden("spec.resources.requests.storage", "field can not be less than status.capacity")
 
 

@@ -37,6 +37,9 @@ def definition(faults: Faults, obj: Object, old: Object | None) -> None:
     _names(faults, obj, spec)
     _versions(faults, spec, (old or {}).get("spec") or {})
     conversion.conversion(faults, obj, old)
+    if spec.get("preserveUnknownFields") and not ((old or {}).get("spec") or {}).get("preserveUnknownFields"):
+        detail = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in "
+        faults.invalid("spec.preserveUnknownFields", True, f"{detail}spec.versions[*].schema instead")
     if old is not None:
         was = old.get("spec") or {}
         established = bool((old.get("status") or {}).get("storedVersions"))

@@ -52,8 +52,8 @@ def _regex(words: str, pattern: str, *examples: str) -> str:
     return f"{words} (e.g. {shown}regex used for validation is '{pattern}')"
 
 
-def _longest(most: int) -> str:
-    return f"must be no more than {most} characters"
+def _longest(most: int, unit: str = "characters") -> str:
+    return f"must be no more than {most} {unit}"
 
 
 def dns_label(text: str) -> list[str]:
@@ -117,14 +117,14 @@ def qualified_name(text: str) -> list[str]:
     if not name:
         found.append("name part must be non-empty")
     elif len(name) > 63:
-        found.append(f"name part {_longest(63)}")
+        found.append(f"name part {_longest(63, 'bytes')}")
     if not _matches(_KEY, name):
         found.append(f"name part {_regex(_KEY_WORDS, _KEY, 'MyName', 'my.name', '123-abc')}")
     return found
 
 
 def label_value(text: str) -> list[str]:
-    found = [_longest(63)] if len(text) > 63 else []
+    found = [_longest(63, "bytes")] if len(text) > 63 else []
     if not _matches(f"({_KEY})?", text):
         found.append(_regex(_VALUE_WORDS, f"({_KEY})?", "MyValue", "my_value", "12345"))
     return found

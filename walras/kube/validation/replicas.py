@@ -50,7 +50,7 @@ def _looked_up(obj: Any, path: str, kind: type, called: str) -> tuple[Any, str]:
     names = path.removeprefix(".").split(".")
     for index, name in enumerate(names):
         if not isinstance(obj, dict):
-            where = ".".join(("", *names[:index]))
+            where = ".".join(("", *names[: index + 1]))
             what = f"{printed(obj)} is of the type {type_of(obj)}"
             return None, f"{where} accessor error: {what}, expected map[string]interface{{}}"
         if name not in obj:

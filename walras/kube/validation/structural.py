@@ -19,7 +19,7 @@ from walras.core.errors import Invalid
 from walras.core.quantity import parse_duration_ms
 from walras.kube.cel import regex
 from walras.kube.schema import Schema
-from walras.kube.validation import rules
+from walras.kube.validation import replicas, rules
 from walras.kube.validation.faults import Faults
 from walras.kube.validation.rules import below
 
@@ -28,12 +28,32 @@ Object = Mapping[str, Any]
 _MISSING: Final = rules.MISSING
 
 
-def validate(faults: Faults, schema: Schema, obj: Object, old: Object | None) -> None:
-    """Faults of a custom resource by its schema. Rules run only where the shape is right."""
+def validate(
+    faults: Faults, schema: Schema, obj: Object, old: Object | None, paths: Mapping[str, str] | None = None
+) -> None:
+    """Faults of a custom resource by its schema and the `paths` of its scale, if it has one.
+
+    Rules run only where the shape is right, which other faults may have shown not to be the case.
+    """
     before: Any = _MISSING if old is None else old
     _properties(faults, schema, obj, before, "", root=True)
-    if not faults:
+    if paths is not None:
+        replicas.scale(faults, paths, obj, old)
+    if not rules.has_rules(schema):
+        return
+    if any(fault.reason in _BLOCKING for fault in faults):
+        detail = (
+            "some validation rules were not checked because the object was invalid; correct the existing "
+        )
+        faults.invalid("<nil>", None, f"{detail}errors to complete validation")
+    else:
         rules.run(faults, schema, obj, before)
+
+
+# Faults that leave rules without what they are about.
+_BLOCKING: Final = frozenset(
+    f"FieldValue{each}" for each in ("NotSupported", "Required", "TooLong", "TooMany", "TypeInvalid")
+)
 
 
 def check_value(faults: Faults, schema: Schema, value: Any, path: str) -> None:
