@@ -36,9 +36,12 @@ NEXT: Final = 8  # in its chain of the hash table, or in the list of unused cell
 WIDTH: Final = 9
 
 # Places in `levels`: by free milli-GPU the first cell, then 32 levels a word which have cells, then the first
-# unused cell.
+# of the cells that are used no more, then the first that never was.
 BITS: Final = MILLI_MAX + 1
 UNUSED: Final = BITS + MILLI_MAX // 32 + 1
+FRESH: Final = UNUSED + 1
+
+CHAINS_MAX: Final = 1 << 13  # of the hash table; there are rarely so many cells
 
 # Which of 32 bits is the only one set, by a de Bruijn sequence (Leiserson, Prokop and Randall, 1998).
 _DE_BRUIJN: Final = 0x077CB531
@@ -60,14 +63,14 @@ def build(kind: Ints, milli: Ints, memory: Ints, demand: Grid, grows: bool) -> R
     count, size = kind.size, 1
     # Where room only shrinks there are never more cells than devices with room now.
     open_devices = count if grows else int((milli > 0).sum())
-    while size < 2 * open_devices + 2:
+    while size < min(2 * open_devices + 2, CHAINS_MAX):
         size *= 2
     devices = np.empty((count, 7), np.int64)
     devices[:, CLASS], devices[:, MILLI], devices[:, MEMORY] = kind, milli, memory
+    # Most cells are never used: what is not written takes no memory.
     cells = np.empty((open_devices + 1, WIDTH), np.int64)
-    cells[:, NEXT] = np.arange(1, open_devices + 2)
-    levels = np.full(UNUSED + 1, NONE, np.int64)
-    levels[BITS:] = 0
+    levels = np.full(FRESH + 1, NONE, np.int64)
+    levels[BITS:UNUSED] = levels[FRESH] = 0
     rooms = Rooms(devices, cells, np.full(size, NONE, np.int64), levels)
     # From the last to the first, so that each becomes its heap's root and the one before it its only child.
     for device in range(count - 1, -1, -1):
@@ -93,7 +96,11 @@ def cell_of(kind: int, milli: int, memory: int, rooms: Rooms, demand: Grid) -> i
             return int(cell)
         cell = cells[cell, NEXT]
     cell = levels[UNUSED]
-    levels[UNUSED] = cells[cell, NEXT]
+    if cell == NONE:
+        cell = levels[FRESH]
+        levels[FRESH] = cell + 1
+    else:
+        levels[UNUSED] = cells[cell, NEXT]
     cells[cell, CLASS], cells[cell, MILLI], cells[cell, MEMORY] = kind, milli, memory
     cells[cell, BEFORE] = fragmented(milli, memory, demand)
     cells[cell, COUNT], cells[cell, ROOT] = 0, NONE
