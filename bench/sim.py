@@ -4,8 +4,8 @@ First a mix on a small pool: events a second of processor time, each request two
 under mechanisms of different cost: with them, and what the rest does in the time that it takes itself. Beside
 them the queue alone. Then jobs alone on a large pool, which the compiled engine keeps, each mechanism in a
 process of its own: `--jobs 1000000 --gpus 100000` for a million on 100,000 devices. An event is a job's
-arrival or end, a tick, or a payment; renewals and entries of the ledger are counted beside them. Peak memory
-is that of the process. The limit of the same run is what Python's heap does alone.
+arrival, end or deadline, a tick, or a payment; renewals and entries of the ledger are counted beside them.
+Peak memory is that of the process. The limit of the same run is what Python's heap does alone.
 """
 
 from __future__ import annotations
