@@ -20,8 +20,10 @@ from typing import Final
 from support.runtimes import BUSYBOX, IMAGE, container_offer, import_image
 from walras.runtimes.base import ContainerSpec, ExitStatus, Limits, Mount, PodRef, Process, Runtime, Stream
 from walras.runtimes.engine.runtime import ContainerRuntime
+from walras.runtimes.network.networks import Networks
 from walras.runtimes.process import ProcessRuntime
 from walras.runtimes.sandbox import uid_of
+from walras.runtimes.shares import Shares
 
 ESCAPED: Final = "ESCAPED"
 BEGAN: Final = "began"
@@ -39,7 +41,7 @@ reach() {
   elif command -v bash >/dev/null 2>&1; then
     timeout 2 bash -c "exec 3<>/dev/tcp/$1/$2"
   else
-    nc -w 2 "$1" "$2" </dev/null
+    nc -w 2 "$1" "$2" -e true
   fi 2>/dev/null
 }
 """
@@ -50,7 +52,8 @@ class Attempt:
     """`script` calls `won` when it has what it came for.
 
     Filled in: {data}, the server's folder; {volume}, of the victim's; {pid}, of the victim's program;
-    {address} and {port}, where the host listens.
+    {address} and {port}, where the host listens; {victim}, the address of the victim's pod, which listens on
+    port 7070.
     """
 
     name: str
@@ -87,6 +90,7 @@ ATTEMPTS: Final = (
     Attempt("enters another's namespaces", "nsenter -t {pid} -m -n true && won"),
     Attempt("reaches the host's loopback", "reach 127.0.0.1 {port} && won"),
     Attempt("reaches the host by its address", "reach {address} {port} && won"),
+    Attempt("reaches another agent's pod", "reach {victim} 7070 && won"),
     Attempt("asks the metadata service", "reach 169.254.169.254 80 && won"),
     Attempt("opens a raw socket", f"python3 -c '{_SOCKET}(AF_INET, SOCK_RAW, 1)' && won"),
     Attempt("opens a packet socket", f"python3 -c '{_SOCKET}(AF_PACKET, SOCK_RAW)' && won"),
@@ -127,6 +131,7 @@ class Ground:
     data_dir: Path
     dress: Callable[[ContainerSpec], ContainerSpec] = lambda spec: spec
     python: bool = True
+    networks: Networks | None = None
     said: dict[str, bytearray] = field(default_factory=dict)
 
     async def begin(
@@ -136,6 +141,7 @@ class Ground:
         env: Mapping[str, str] | None = None,
         limits: Limits = UNLIMITED,
         mounts: tuple[Mount, ...] = (),
+        pod: str = "",
     ) -> Process:
         """A container of the agent's, in a pod that it has for itself. What it says is in `said`."""
         said = self.said.setdefault(cluster, bytearray())
@@ -143,15 +149,32 @@ class Ground:
         def output(_stream: Stream, data: bytes) -> None:
             said.extend(data)
 
-        pod = PodRef(cluster, "base", f"uid-{cluster}", cluster)
+        ref = await self._joined(cluster, pod)
         path = f"{sys.prefix}/bin:/usr/bin:/bin:/usr/sbin:/sbin"
         spec = ContainerSpec(
-            pod, "main", 0, command, {"PATH": path, **(env or {})}, limits=limits, mounts=mounts
+            ref, "main", 0, command, {"PATH": path, **(env or {})}, limits=limits, mounts=mounts
         )
         return await self.runtime.start(self.dress(spec), output, limits)
 
+    async def _joined(self, cluster: str, name: str) -> PodRef:
+        """A pod of the agent's, in its network where there is one."""
+        ref = PodRef(cluster, "base", f"uid-{cluster}{name}", cluster)
+        if self.networks is not None and self.runtime.traits(ref).networked:
+            await self.networks.join(ref)
+        return ref
+
     async def victim(self) -> Process:
-        return await self.begin(VICTIM, "sh", "-c", f"echo {BEGAN}; sleep 4711; :", env={"SECRET": TREASURE})
+        # The first pod of each agent has the same address; the victim's is not the thief's own.
+        await self._joined(VICTIM, "-first")
+        listen = "if command -v python3; then python3 -m http.server 7070; else httpd -f -p 7070; fi"
+        script = f"({listen}) >/dev/null 2>&1 & echo {BEGAN}; sleep 4711; :"
+        return await self.begin(VICTIM, "sh", "-c", script, env={"SECRET": TREASURE})
+
+    def address(self, cluster: str) -> str:
+        """Of the agent's pod; nobody's where it has none."""
+        ref = PodRef(cluster, "base", f"uid-{cluster}", cluster)
+        found = self.networks.of(ref) if self.networks is not None else None
+        return found.address if found is not None else "192.0.2.1"
 
     def volume(self, cluster: str) -> Path:
         """A volume of the agent's with a secret in it, as kubelet makes them."""
@@ -174,11 +197,15 @@ class Ground:
 
 
 def _process(data_dir: Path) -> Ground:
-    return Ground(ProcessRuntime(data_dir), data_dir)
+    networks = Networks()
+    runtime = ProcessRuntime(data_dir, shares=Shares(data_dir, networks=networks))
+    return Ground(runtime, data_dir, networks=networks)
 
 
 def _container(data_dir: Path) -> Ground:
-    runtime = ContainerRuntime(data_dir, program="runc")
+    networks = Networks()
+    shares = Shares(data_dir, one_path=True, networks=networks)
+    runtime = ContainerRuntime(data_dir, program="runc", shares=shares)
     imported: list[str] = []
 
     def dress(spec: ContainerSpec) -> ContainerSpec:
@@ -187,7 +214,7 @@ def _container(data_dir: Path) -> Ground:
             imported.append(IMAGE)
         return replace(spec, image=IMAGE, image_id=IMAGE, working_dir="")
 
-    return Ground(runtime, data_dir, dress, python=False)
+    return Ground(runtime, data_dir, dress, python=False, networks=networks)
 
 
 # By the name of the runtime: what makes its ground, None where it is not to be had on this machine.
@@ -211,6 +238,8 @@ def play(ground: Ground, story: Callable[[Ground], Awaitable[None]]) -> None:
             await story(ground)
         finally:
             await ground.runtime.close()
+            if ground.networks is not None:
+                await ground.networks.close()
 
     asyncio.run(run())
 

@@ -41,7 +41,8 @@ async def attempted(ground: Ground, attempt: Attempt) -> str:
     await ground.hears(VICTIM, BEGAN)
     with listening() as (address, port):
         where = {"data": ground.data_dir, "volume": ground.volume(VICTIM), "pid": _pid_of("sleep 4711")}
-        script = attempt.filled({**where, "address": address, "port": port})
+        victim = ground.address(VICTIM)
+        script = attempt.filled({**where, "address": address, "port": port, "victim": victim})
         thief = await ground.begin(THIEF, "sh", "-c", script)
         assert (await ground.ends(thief)).code == 0
     return ground.said[THIEF].decode(errors="replace")
@@ -57,6 +58,22 @@ def test_a_thief_gets_nothing(tmp_path: Path, runtime: str, attempt: Attempt) ->
 
     if "python3" in attempt.script and not _has_python(runtime):
         pytest.skip("its containers have no Python")
+    on(runtime, tmp_path, story)
+
+
+@every_runtime
+def test_a_friend_reaches_what_a_thief_does_not(tmp_path: Path, runtime: str) -> None:
+    reaching = next(each for each in ATTEMPTS if each.name == "reaches another agent's pod")
+
+    async def story(ground: Ground) -> None:
+        await ground.victim()
+        if ground.networks is None or not ground.networks.available:
+            pytest.skip("pods have no network here")
+        script = reaching.filled({"victim": ground.address(VICTIM)}).replace("exit 0", "")
+        again = f"for each in 1 2 3 4 5 6 7 8 9; do {{ {script.strip().removesuffix(';')}; }}; sleep 1; done"
+        await ground.begin(VICTIM, "sh", "-c", again, pod="-friend")
+        await ground.hears(VICTIM, ESCAPED)
+
     on(runtime, tmp_path, story)
 
 
