@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,7 @@ from walras.core.clock import SequenceIds, VirtualClock
 from walras.kube.api import API
 from walras.kube.serve.ports import Wish
 from walras.kube.store.sqlite import MEMORY, SqliteStore
+from walras.runtimes.base import PodRef
 from walras.runtimes.kubelet import Kubelet
 from walras.runtimes.network.networks import API_ADDRESS, Networks
 from walras.runtimes.process import ProcessRuntime
@@ -162,8 +164,8 @@ def test_a_service_is_reached_by_its_address_and_by_its_names(tmp_path: Path) ->
         pods = [await world.serving(ACME, name) for name in ("a", "b")]
         await world.service(ACME, "web", "10.0.7.7", *pods)
         names = ("10.0.7.7", "web", "web.default", "web.default.svc.cluster.local")
-        said = await world.asks(ACME, *(f"{name}:8080" for name in names * 3))
-        assert len(said) == 12 and all(" = a to " in line or " = b to " in line for line in said)
+        said = await world.asks(ACME, *(f"{name}:8080" for name in names * 6))
+        assert len(said) == 24 and all(" = a to " in line or " = b to " in line for line in said)
         assert {line.split(" = ")[1][0] for line in said} == {"a", "b"}, "both are used"
         (said_of_host,) = await world.asks(ACME, "web-1.web:80")
         assert " = b to " in said_of_host
@@ -278,6 +280,57 @@ def test_nothing_of_a_network_is_left_when_its_pods_are_gone(tmp_path: Path) -> 
         await world.until(lambda: held()[0] <= before[0] and held()[1] <= before[1])
 
     networked(tmp_path, story)
+
+
+def test_networks_that_come_and_go_at_once_stay_apart(tmp_path: Path) -> None:
+    clusters, pods = [f"agent-{number}" for number in range(4)], 5
+
+    async def churn(networks: Networks, cluster: str) -> None:
+        for turn in range(3):
+            refs = [PodRef(cluster, "base", f"{cluster}-{turn}-{number}", "p") for number in range(pods)]
+            found = await asyncio.gather(*(networks.join(ref) for ref in refs), networks.refresh(cluster))
+            addresses = {each.address for each in found[:-1] if each is not None}
+            assert len(addresses) == pods, "each has an address, and all are in one network"
+            # What is opened for a pod that goes is of that pod's network or of none.
+            ways = [networks.socket_in(each, socket.AF_INET) for each in found[:-1] if each is not None]
+            opened = asyncio.gather(*ways, return_exceptions=True)
+            await asyncio.gather(*(networks.leave(ref) for ref in refs))
+            for each in await opened:
+                if isinstance(each, socket.socket):
+                    each.close()
+                else:
+                    assert isinstance(each, OSError)
+
+    async def run() -> None:
+        networks = Networks()
+        await networks.open()
+        if not networks.available:
+            pytest.skip(networks.missing)
+        before = len(os.listdir("/proc/self/fd"))
+        await asyncio.gather(*(churn(networks, cluster) for cluster in clusters))
+        assert not networks.live
+        assert len(os.listdir("/proc/self/fd")) <= before
+        await networks.close()
+
+    asyncio.run(run())
+
+
+def test_a_network_that_is_gone_is_not_anothers(tmp_path: Path) -> None:
+    async def run() -> None:
+        networks = Networks()
+        await networks.open()
+        if not networks.available:
+            pytest.skip(networks.missing)
+        mine = await networks.join(PodRef(ACME, "base", "mine", "p"))
+        assert mine is not None
+        await networks.leave(PodRef(ACME, "base", "mine", "p"))
+        theirs = await networks.join(PodRef(RIVAL, "base", "theirs", "p"))
+        assert theirs is not None
+        with pytest.raises(OSError, match="gone"):
+            await networks.socket_in(mine, socket.AF_INET)
+        await networks.close()
+
+    asyncio.run(run())
 
 
 CRASH = """

@@ -122,17 +122,23 @@ class Spawner:
         return await self._within(network, lambda: socket.socket(family, socket.SOCK_STREAM))
 
     async def _within(self, network: int | None, do: Callable[[], T]) -> T:
+        # The namespace stays what it is, though whoever gave it may close it before it is this thread's turn.
+        held = os.dup(network) if network is not None else -1
+
         def enter() -> T:
-            if network is None:
+            if held < 0:
                 return do()
             self._remember_home()
-            _check(self._libc.setns(network, _CLONE_NEWNET))
+            _check(self._libc.setns(held, _CLONE_NEWNET))
             try:
                 return do()
             finally:
                 _check(self._libc.setns(self._home, _CLONE_NEWNET))
 
-        return await self._run(enter)
+        future = self._pool.submit(enter)
+        if held >= 0:
+            future.add_done_callback(lambda _: os.close(held))
+        return await asyncio.wrap_future(future)
 
     async def _run(self, do: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, do)

@@ -10,8 +10,8 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 from walras.runtimes.network.acts import Acts
@@ -21,7 +21,10 @@ _FIRST_S: Final = 10.0
 
 
 class Entrance(Protocol):
-    """Has acts done. One at a time, in order."""
+    """Has acts done. One at a time, in order.
+
+    The namespaces are those of the descriptors at the time of the call, whatever becomes of them afterwards.
+    """
 
     async def do(self, act: str, namespaces: Sequence[int], *arguments: Any) -> int:
         """What the act of `acts.Acts` returns, -1 for nothing. Raises OSError."""
@@ -41,13 +44,15 @@ class Thread:
         self._acts: Acts | None = None
 
     async def do(self, act: str, namespaces: Sequence[int], *arguments: Any) -> int:
+        held = [os.dup(each) for each in namespaces]
+
         def work() -> int:
             if self._acts is None:
                 self._acts = Acts()
-            found = getattr(self._acts, act)(*namespaces, *arguments)
+            found = getattr(self._acts, act)(*held, *arguments)
             return -1 if found is None else int(found)
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        return await _done(self._pool, work, held)
 
     def way_in(self, namespace: int) -> list[str]:
         del namespace
@@ -88,11 +93,13 @@ class Helper:
             raise
 
     async def do(self, act: str, namespaces: Sequence[int], *arguments: Any) -> int:
+        held = [os.dup(each) for each in namespaces]
+
         def work() -> int:
-            send(self._ours, (act, arguments), namespaces)
+            send(self._ours, (act, arguments), held)
             return answered(*receive(self._ours))
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        return await _done(self._pool, work, held)
 
     def way_in(self, namespace: int) -> list[str]:
         own = f"/proc/{os.getpid()}/fd"
@@ -108,6 +115,27 @@ class Helper:
         self._process.wait()
         if (user := getattr(self, "_user", -1)) >= 0:
             os.close(user)
+
+
+async def _done(pool: ThreadPoolExecutor, work: Callable[[], int], held: Sequence[int]) -> int:
+    """The descriptor that comes of the work; closed where nobody waits for it any more, as `held` are."""
+    future = pool.submit(work)
+    future.add_done_callback(lambda _: _close(held))
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        future.add_done_callback(_unwanted)
+        raise
+
+
+def _unwanted(future: Future[int]) -> None:
+    if not future.cancelled() and future.exception() is None and future.result() >= 0:
+        os.close(future.result())
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for each in descriptors:
+        os.close(each)
 
 
 def send(to: socket.socket, what: Any, descriptors: Sequence[int]) -> None:

@@ -41,15 +41,24 @@ _REACHED: Final = (str(POD_RANGE), str(services.RANGE))
 Connected = Callable[[str, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class PodNetwork:
-    """A pod's own: the descriptor of its namespace, its address, and its place in the agent's."""
+    """A pod's own: the descriptor of its namespace, its address, and its place in the agent's.
+
+    `closed`: the descriptor is another's by now.
+    """
 
     namespace: int
     address: str
     index: int
     # What a command line begins with whose program starts in it, where its starter cannot enter it.
     way_in: tuple[str, ...] = ()
+    closed: bool = False
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            os.close(self.namespace)
 
 
 @dataclass(eq=False)
@@ -61,6 +70,8 @@ class _Agent:
     servers: list[asyncio.Server] = field(default_factory=list)
     calls: set[asyncio.StreamWriter] = field(default_factory=set)
     turn: int = 0
+    # Whether it ever had rules.
+    ruled: bool = False
 
     def take(self) -> tuple[int, IPv4Address]:
         """An index and address that no pod has, as long as possible after the last pod that had them."""
@@ -96,7 +107,9 @@ class Networks:
         self._entrance: Entrance | None = None
         self._directory: Directory | None = None
         self._agents: dict[str, _Agent] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        # Namespaces are made, used and given up by one at a time: a descriptor that somebody else closes
+        # meanwhile could be another agent's when it is used.
+        self._turn = asyncio.Lock()
 
     @property
     def available(self) -> bool:
@@ -132,7 +145,7 @@ class Networks:
     async def close(self) -> None:
         for agent in list(self._agents.values()):
             for each in agent.pods.values():
-                os.close(each.namespace)
+                each.close()
             agent.close()
         self._agents.clear()
         if self._entrance is not None:
@@ -155,7 +168,7 @@ class Networks:
         entrance = self._entrance
         if entrance is None:
             return None
-        async with self._lock(pod.cluster):
+        async with self._turn:
             agent = self._agents.get(pod.cluster) or await self._made(entrance, pod.cluster)
             found = agent.pods.get(pod.uid)
             if found is None:
@@ -164,9 +177,6 @@ class Networks:
                 finally:
                     self._drop_if_empty(agent)
             return found
-
-    def _lock(self, cluster: str) -> asyncio.Lock:
-        return self._locks.setdefault(cluster, asyncio.Lock())
 
     async def _connect(self, entrance: Entrance, agent: _Agent, pod: PodRef) -> PodNetwork:
         index, address = agent.take()
@@ -195,7 +205,7 @@ class Networks:
             agent.close()
             raise
         self._agents[cluster] = agent
-        await self.refresh(cluster)
+        await self._refresh(entrance, agent)
         return agent
 
     async def _listen(
@@ -207,24 +217,23 @@ class Networks:
 
     async def leave(self, pod: PodRef) -> None:
         """Takes the pod's network away, with the agent's when it was the last; fine when it has none."""
-        async with self._lock(pod.cluster):
+        async with self._turn:
             agent = self._agents.get(pod.cluster)
             found = agent.pods.pop(pod.uid, None) if agent is not None else None
             if agent is None or found is None:
                 return
             # The kernel takes the devices away with the namespace, many at once and in its own time.
-            os.close(found.namespace)
+            found.close()
             self._drop_if_empty(agent)
 
     def _drop_if_empty(self, agent: _Agent) -> None:
         if not agent.pods and self._agents.pop(agent.cluster, None) is not None:
             agent.close()
-            self._locks.pop(agent.cluster, None)
 
     async def socket_in(self, network: PodNetwork, family: socket.AddressFamily) -> socket.socket:
         """A TCP socket that belongs to the pod's namespace. Raises OSError."""
-        if self._entrance is None:
-            raise OSError("the networks are closed")
+        if self._entrance is None or network.closed:
+            raise OSError("the pod's network is gone")
         act = self._entrance.do("open_socket", (network.namespace,), int(family), int(socket.SOCK_STREAM))
         return socket.socket(fileno=await act)
 
@@ -237,14 +246,22 @@ class Networks:
 
     async def refresh(self, cluster: str) -> None:
         """Brings the rules in line with the agent's Services, where it has a network."""
-        agent = self._agents.get(cluster)
-        if agent is None or self._directory is None or self._entrance is None:
+        async with self._turn:
+            agent = self._agents.get(cluster)
+            if agent is not None and self._entrance is not None:
+                await self._refresh(self._entrance, agent)
+
+    async def _refresh(self, entrance: Entrance, agent: _Agent) -> None:
+        wanted = self._directory.forwards(agent.cluster) if self._directory is not None else []
+        if not wanted and not agent.ruled:
             return
         try:
-            batch = await asyncio.to_thread(rules, self._directory.forwards(cluster))
-            await self._entrance.do("set_rules", (agent.namespace,), batch)
+            batch = await asyncio.to_thread(rules, wanted)
+            await entrance.do("set_rules", (agent.namespace,), batch)
+            agent.ruled = True
         except OSError as error:
-            log.warning("Services without addresses", cluster=cluster, error=error.strerror or str(error))
+            why = error.strerror or str(error)
+            log.warning("Services without addresses", cluster=agent.cluster, error=why)
 
 
 def _caller(
