@@ -100,6 +100,8 @@ def test_a_deployment_is_reached_by_its_service_and_the_api_server_by_its_name(l
     assert found[1] == "36" and "ESCAPED" not in found
     assert len(found) == 6 and all(int(each) in (400, 403, 404) for each in found[2:])
     forwarded(live, acme, pods)
+    raw = "/api/v1/namespaces/default/services/web:80/proxy/"
+    assert live.kubectl(acme, "get", "--raw", raw).strip() in pods
 
 
 def forwarded(live: Live, config: Path, pods: set[str]) -> None:

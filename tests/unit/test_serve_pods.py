@@ -190,6 +190,31 @@ def test_a_port_is_a_number_or_a_name_or_the_first_one() -> None:
             proxy.port_of(target, asked)
 
 
+def endpoints(*addresses: tuple[str, str], port: int = 8080) -> dict[str, Any]:
+    listed = [{"ip": ip, "targetRef": {"kind": "Pod", "name": name}} for ip, name in addresses]
+    return {"subsets": [{"addresses": listed, "ports": [{"name": "web", "port": port}]}]}
+
+
+def test_a_service_leads_to_a_pod_at_its_own_address_and_to_nothing_else() -> None:
+    service = {"metadata": {"name": "s"}, "spec": {"ports": [{"name": "web", "port": 80}]}}
+    pods_there = {
+        "a": {"status": {"podIPs": [{"ip": "10.244.0.2"}]}},
+        "b": {"status": {"podIPs": [{"ip": "10.244.0.3"}]}},
+    }
+    # Whoever may write Endpoints could name any address.
+    found = endpoints(("169.254.169.254", "a"), ("10.244.0.9", "gone"), ("10.244.0.3", "b"))
+    for asked in ("80", "web"):
+        assert proxy.behind(service, found, asked, pods_there.get) == (pods_there["b"], 8080)
+    for asked, where in (
+        ("81", found),
+        ("none", found),
+        ("80", None),
+        ("80", endpoints(("10.244.0.9", "a"))),
+    ):
+        with pytest.raises(ServiceUnavailable):
+            proxy.behind(service, where, asked, pods_there.get)
+
+
 def proxied(
     answer: bytes, path: str = "/x%20y", query: bytes = b"q=1", body: bytes = b""
 ) -> tuple[Any, bytes, bytes]:

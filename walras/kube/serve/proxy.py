@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import quote, unquote
@@ -59,6 +59,33 @@ def port_of(pod: Object, asked: str) -> int:
         if port.get("name") == asked:
             return int(port["containerPort"])
     raise BadRequest(f'no port "{asked[:64]}" in pod {pod["metadata"]["name"]}')
+
+
+def behind(
+    service: Object, endpoints: Object | None, port: str, find: Callable[[str], Object | None]
+) -> tuple[Object, int]:
+    """The first pod that is ready behind the Service, and its port; `find` finds a pod by name.
+
+    `port`: a number or name of the Service's. Raises ServiceUnavailable.
+    """
+    name = service["metadata"]["name"]
+    if port.isascii() and port.isdigit():
+        numbered = (each for each in service["spec"].get("ports") or () if str(each.get("port")) == port)
+        declared = next(numbered, None)
+        if declared is None:
+            raise ServiceUnavailable(f'no service port {port} found for service "{name}"')
+        port = str(declared.get("name") or "")
+    for subset in (endpoints or {}).get("subsets") or ():
+        for each in subset.get("ports") or ():
+            if (each.get("name") or "") != port:
+                continue
+            for address in subset.get("addresses") or ():
+                pod = find(str((address.get("targetRef") or {}).get("name") or ""))
+                ips = ((pod or {}).get("status") or {}).get("podIPs") or ()
+                # Endpoints can be written by anybody; only a pod's own address leads to it.
+                if pod is not None and address.get("ip") in [known.get("ip") for known in ips]:
+                    return pod, int(each["port"])
+    raise ServiceUnavailable(f'no endpoints available for service "{name}"')
 
 
 async def forward(pods: PodAccess, cluster: str, pod: Object, port: int, request: Request) -> Answer | Stream:
@@ -179,5 +206,5 @@ def _passed(headers: dict[bytes, bytes], request: Request) -> Headers:
     if location.startswith(b"/") and not location.startswith(b"//"):
         route = request.route
         base = f"/clusters/{route.cluster}/api/{route.version}/namespaces/{route.namespace}"
-        found[b"location"] = f"{base}/pods/{route.name}/proxy".encode() + location
+        found[b"location"] = f"{base}/{route.plural}/{route.name}/proxy".encode() + location
     return tuple(found.items())

@@ -315,6 +315,8 @@ class Resources:
     async def _act(self, request: Request, resource: Resource) -> Outcome:
         if resource.key == objects.ACCOUNTS:
             return await self._token(request)
+        if (resource.key, request.route.subresource) == ("services", "proxy"):
+            return await self._to_service(request, resource)
         if resource.key != "pods":
             raise _no_such_subresource(resource, request.route.name)
         match request.route.subresource, request.method:
@@ -339,6 +341,19 @@ class Resources:
             case "eviction", "POST":
                 return await self._evict(request, resource)
         raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
+
+    async def _to_service(self, request: Request, resource: Resource) -> Outcome:
+        """What a pod behind a Service answers."""
+        access, cluster, namespace = self._pod_access(), request.route.cluster, request.route.namespace
+        _, name, port = proxy.target(request.route.name)
+        service, api = self._pod(request, resource, name), self._verbs.api
+        found = api.find(cluster, "endpoints", namespace, name)
+        pod, number = proxy.behind(
+            service, found, port, lambda each: api.find(cluster, objects.PODS, namespace, each)
+        )
+        options = {"kind": "ServiceProxyOptions", "apiVersion": "v1", "path": request.route.rest}
+        await self._verbs.connect(request.context(), resource, namespace, name, "proxy", options)
+        return await proxy.forward(access, cluster, pod, number, request)
 
     async def _token(self, request: Request) -> Answer:
         if request.method != "POST":
