@@ -13,6 +13,7 @@ from support.functions import DOMAIN, Answer, Call, Stage, service, stage
 from support.world import AGENT
 
 from walras.functions import backend as backends
+from walras.functions import client
 from walras.functions.words import ROUTES, VISIBILITY
 from walras.kube.context import Identity
 
@@ -516,6 +517,21 @@ def test_the_head_of_a_request_is_bounded() -> None:
         await on.ready(service())
         assert (await on.get(headers=((b"x", b"y" * 70_000),))).status == 431
         assert (await on.get(path="/" + "x" * 70_000)).status == 431
+
+    stage(story)
+
+
+@pytest.mark.parametrize("pieces", [(b"x" * 11,), (b"x" * 6, b"x" * 6)])
+def test_the_body_of_a_request_is_bounded(pieces: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "BODY_BYTES_MAX", 10)
+
+    async def story(on: Stage) -> None:
+        async def program(pod: Object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+
+        await on.ready(service())
+        on.program = program
+        assert (await on.get(method="POST", body=pieces)).status == 413
 
     stage(story)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from walras.core.errors import BadRequest, Timeout, Unclassified, WalrasError
+from walras.core.errors import BadRequest, RequestEntityTooLarge, Timeout, Unclassified, WalrasError
 from walras.functions.backend import Backend, Instance
 from walras.functions.backends import Backends
 from walras.functions.client import Client
@@ -58,6 +58,7 @@ class Exchange:
         # The first piece of the body, and whether there is more of it.
         self._first: tuple[bytes, bool] | None = None
         self._pump: asyncio.Task[None] | None = None
+        self._refusal: RequestEntityTooLarge | None = None
 
     async def run(self, backends: Backends, backend: Backend, instance: Instance) -> bool:
         """Passes the request on and the answer back; False when nothing could be sent, so that another
@@ -77,7 +78,7 @@ class Exchange:
                 # A connection that was kept may be over before we hear of it; then nothing was done.
                 if is_reused and not connection.heard and self._is_repeatable():
                     continue
-                raise BadGateway(f"the instance did not answer: {_said(error)}") from None
+                raise self._refusal or BadGateway(f"the instance did not answer: {_said(error)}") from None
             except BaseException:
                 connection.abort()
                 raise
@@ -129,9 +130,13 @@ class Exchange:
 
     async def _pass_on(self, connection: Connection, is_chunked: bool) -> None:
         more = True
-        while more:
-            data, more = await self._client.piece()
-            await connection.send(_piece(data, more=more, is_chunked=is_chunked))
+        try:
+            while more:
+                data, more = await self._client.piece()
+                await connection.send(_piece(data, more=more, is_chunked=is_chunked))
+        except RequestEntityTooLarge as refusal:
+            self._refusal = refusal
+            connection.abort()
 
     async def _answer(self, connection: Connection, head: Head, backend: Backend, instance: Instance) -> None:
         """Passes the answer on, and keeps the connection where it can be used again."""
@@ -152,7 +157,7 @@ class Exchange:
                 instance.idle.append(connection)
                 connection = None  # type: ignore[assignment]
         except LOST as error:
-            raise BadGateway(f"the instance broke its answer off: {_said(error)}") from None
+            raise self._refusal or BadGateway(f"the instance broke its answer off: {_said(error)}") from None
         finally:
             if self._pump is not None:
                 self._pump.cancel()
