@@ -490,6 +490,21 @@ def test_requests_are_split_by_percent_and_a_tag_has_a_host_of_its_own() -> None
     stage(story)
 
 
+def test_a_revision_that_is_gone_though_a_route_leads_to_it_is_no_unknown_host() -> None:
+    async def story(on: Stage) -> None:
+        await on.ready(service())
+        await on.ready(service(says="two", traffic=[{"revisionName": "hello-00001", "percent": 100}]))
+        assert on.ready_of(ROUTES) == ("True", "")
+        await on.world.api.delete(AGENT, "revisions.serving.knative.dev", "default", "hello-00001")
+        await on.world.settle()
+        await on.sweep()
+        assert on.ready_of(ROUTES) == ("False", "RevisionMissing")
+        answer = await on.get()
+        assert answer.status == 503 and "not found" in json.loads(answer.body)["message"]
+
+    stage(story)
+
+
 # Bounds
 
 

@@ -130,7 +130,10 @@ class Activator:
                 del self._open[cluster]
 
     async def _through(self, exchange: Exchange | Conversation, found: Found) -> None:
-        backend = self._backends.open(self._routing.revision(found))
+        try:
+            backend = self._backends.open(self._routing.revision(found))
+        except NotFound as gone:
+            raise ServiceUnavailable(gone.message, retry_after_s=_RETRY_S) from None
         backend.enter()
         try:
             await self._answer(exchange, backend)
