@@ -97,6 +97,11 @@ class Call:
         else:
             self.answer.body += message["body"]
             self.answer.whole = not message["more_body"]
+            if self.answer.whole:
+                # As servers say it, before the application has returned.
+                self.gone.set()
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
 
 
 @dataclass

@@ -35,6 +35,8 @@ class Client:
         self.is_read = False
         self.has_begun = False
         self.left = False
+        # The last of the answer is on its way: the end of the request is no departure.
+        self._is_answered = False
         self._listen()
 
     def _listen(self) -> None:
@@ -42,7 +44,7 @@ class Client:
         self._future.add_done_callback(self._heard)
 
     def _heard(self, future: asyncio.Future[Mapping[str, Any]]) -> None:
-        if future.cancelled():
+        if future.cancelled() or self._is_answered:
             return
         if future.exception() is not None or not self._is_piece(future.result()):
             self.left = True
@@ -83,6 +85,7 @@ class Client:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def answer(self, data: bytes, *, more: bool) -> None:
+        self._is_answered = not more
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def refuse(self, error: WalrasError) -> None:
