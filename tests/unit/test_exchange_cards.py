@@ -17,6 +17,7 @@ from support.cards import Cards, cards_here, driver, play
 from walras.core.clock import VirtualClock
 from walras.core.money import charge
 from walras.cost import usage
+from walras.devices.arrangement import Arrangement
 from walras.devices.mig import MigInstance
 from walras.exchange.demand import BIDS, FLEET, PODS
 from walras.exchange.health import FAILED, OCCUPIED
@@ -381,6 +382,45 @@ def test_an_operators_taint_empties_a_card_and_its_end_sells_it_again() -> None:
         assert len(world.nodes("search")) == 1
 
     play(story, "H100")
+
+
+def test_a_card_that_is_to_be_emptied_keeps_its_leases_to_the_end_of_their_term() -> None:
+    async def story(world: Cards) -> None:
+        await world.agent("search")
+        await world.pod("search", "query", 500, "2.00")
+        await world.step(1000)
+        await world.bind("search", "query", the_node(world, "search")["metadata"]["name"])
+        taint = {"key": "example.com/service", "effect": "NoSchedule"}
+
+        def tainted(found: dict[str, Any]) -> None:
+            found["spec"]["devices"][0]["taints"] = [taint]
+
+        await world.api.edit(FLEET, SLICES, "", "local-gpus", tainted)
+        for _ in range(5):
+            await world.step(10_000)
+            assert len(world.nodes("search")) == 1, "its term is a minute"
+        await world.pod("search", "other", 500, "9.00")
+        for _ in range(3):
+            await world.step(10_000)
+        assert world.nodes("search") == [], "it is not renewed, and nothing else is sold of it"
+        (row,) = usage.report(world.store, by="lease").rows
+        assert row["chargedMicros"] == charge(RESERVE, 500, 60_000)
+
+    play(story, "H100")
+
+
+def test_time_slices_need_no_daemon_and_keep_the_card_as_it_is() -> None:
+    async def story(world: Cards) -> None:
+        await world.agent("search")
+        await world.pod("search", "query", 250, "2.00")
+        await world.step(1000)
+        (lease,) = world.leases("search")
+        assert lease["spec"]["devices"][0]["enforcement"] == "timeslice"
+        (uuid,) = world.fitting.device_of
+        assert world.machine.arrangement(uuid) == Arrangement()
+        assert not any("MPS" in name for name in gpu(the_node(world, "search")).env)
+
+    play(story, "P100")
 
 
 def test_a_daemon_that_does_not_start_is_tried_again_when_the_operator_returns_its_card() -> None:

@@ -21,10 +21,19 @@ Pending = dict[str, tuple[market.Bid, Object]]
 _BY_THEMSELVES: Final = ("OutOfFunds", "Resold")
 
 
-def displace(fx: Effects, outcome: market.Outcome, now_ms: int) -> int:
-    """Stage renewals, and the notice of every lease that has to go; how many are taken from their holders."""
+def displace(fx: Effects, pool: Pool, outcome: market.Outcome, now_ms: int) -> int:
+    """Stage renewals, and the notice of every lease that has to go; how many are taken from their holders.
+
+    A lease of a device that has left the market is not renewed, whatever it would pay.
+    """
+    offered = {device.id for device in pool.devices}
     for renewal in outcome.renewals:
-        leasing.renew(fx, fx.holdings[renewal.lease], renewal.price_micros, renewal.end_ms, now_ms)
+        holding = fx.holdings[renewal.lease]
+        if all(share.device in offered for share in holding.shares):
+            leasing.renew(fx, holding, renewal.price_micros, renewal.end_ms, now_ms)
+        else:
+            message = "not renewed: a device of it was taken off the market"
+            leasing.warn(fx, holding, max(holding.end_ms, now_ms), "NotRenewed", message, now_ms)
     taken = 0
     for displacement in outcome.displacements:
         holding = fx.holdings[displacement.lease]

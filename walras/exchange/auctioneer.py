@@ -174,7 +174,7 @@ class Auctioneer:
     def _apply(
         self, fx: Effects, pool: Pool, snapshot: market.Snapshot, outcome: market.Outcome, bids: Pending
     ) -> None:
-        self.displacements += displace(fx, outcome, snapshot.now_ms)
+        self.displacements += displace(fx, pool, outcome, snapshot.now_ms)
         award(fx, pool, outcome, bids, self._explainer, self._supply, self._ids, snapshot.now_ms)
         for refusal in outcome.refusals:
             bid, stored = bids[refusal.bid]

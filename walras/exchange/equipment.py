@@ -191,6 +191,8 @@ class Equipment:
                 self._hold_out(fx, share.device, f"what ran there does not end: {error}", now_ms)
 
     def _over(self) -> list[tuple[Holding, str, str]]:
+        if self.health.all_sold:
+            return []
         lost, found = self.health.lost(), []
         for holding in self._holdings().values():
             for share in holding.shares:

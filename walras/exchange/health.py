@@ -64,21 +64,31 @@ class Health:
         for device in spec.get("devices") or ():
             identity = f"{spec.get('nodeName', '')}/{device['name']}"
             self._slice_of[identity] = found["metadata"]["name"]
-            self._taints[identity] = tuple(
+            taints = tuple(
                 Taint(each["key"], each["effect"], each.get("value", ""))
                 for each in device.get("taints") or ()
                 if each.get("effect") in (NO_SCHEDULE, NO_EXECUTE)
             )
+            self._taints.pop(identity, None)
+            if taints:
+                self._taints[identity] = taints
 
     def taints(self, device: str) -> tuple[Taint, ...]:
         """Those that keep the device off the market."""
         return self._taints.get(device, ())
+
+    @property
+    def all_sold(self) -> bool:
+        """Whether no device is off the market."""
+        return not self._taints
 
     def has(self, device: str, key: str) -> bool:
         return any(each.key == key for each in self.taints(device))
 
     def offered(self) -> tuple[Device, ...]:
         """The devices that are sold."""
+        if not self._taints:
+            return self._supply.devices
         return tuple(device for device in self._supply.devices if not self.taints(device.id))
 
     def lost(self) -> Mapping[str, Taint]:
