@@ -61,7 +61,7 @@ class Bank:
 
 
 def metered(agent: str, lease: str, micros: int) -> tuple[Any, ...]:
-    return (0, agent, "default", "pod", "", lease, "gpu", "default", 1, 0, micros, "")
+    return (0, agent, "default", "pod", "", lease, "gpu", "default", 1, 0, micros, "", 0, 0, 0)
 
 
 @pytest.fixture
