@@ -10,7 +10,7 @@ SHARE = "/.share"
 BASE = "/base"
 ROOTS = "/containers"
 GROUPS = "/sys/fs/cgroup"
-_READ_ONLY, _REMOUNT, _BIND, _RECURSIVE = 1, 32, 4096, 16384
+_READ_ONLY, _NO_SUID, _REMOUNT, _BIND, _RECURSIVE = 1, 2, 32, 4096, 16384
 _PERIOD_US = 100_000
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -77,7 +77,7 @@ def _bind(source: str, target: str, read_only: bool) -> None:
             os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
     mount(source, target, "", _BIND)
     if read_only:
-        mount("", target, "", _BIND | _REMOUNT | _READ_ONLY)
+        mount("", target, "", _BIND | _REMOUNT | _READ_ONLY | _NO_SUID)
 
 
 def make_group(name: str, memory_bytes: int, pids: int, cpu_milli: int) -> str:
