@@ -29,10 +29,11 @@ from bench.wire import percentile, request
 from walras.runtimes.base import ContainerSpec, Limits, PodRef
 from walras.runtimes.dispatch import Runtimes
 from walras.runtimes.engine.service import Service
-from walras.runtimes.handlers import CONTAINER, PROCESS, Offer, offers
+from walras.runtimes.handlers import CONTAINER, PROCESS, VM, Offer, offers
 from walras.runtimes.shares import Shares
 
 IMAGE: Final = "localhost/bench:1"
+MACHINES, MACHINES_AT_ONCE = 10, 4
 SHARES_MILLI: Final = (100, 250, 500)
 # The first process of a container obeys only the signals that it has something to do about.
 SLEEP: Final = ["/bin/sh", "-c", "trap 'exit 0' TERM; sleep 600 & wait"]
@@ -233,14 +234,18 @@ async def measure(folder: Path, told: argparse.Namespace) -> dict[str, float]:
         _, tokens = await agents(server, 2)
         for offer in has:
             name = offer.handler
+            count, at_once = told.count, told.together
+            if name == VM:
+                # Each has a kernel to boot, and half a gigabyte of memory.
+                count, at_once = min(count, MACHINES), min(at_once, MACHINES_AT_ONCE)
             await free(server, tokens[0], name, 2)
-            took = await free(server, tokens[0], name, told.count)
+            took = await free(server, tokens[0], name, count)
             found[f"{name}_p50_ms"] = percentile(took, 50)
             found[f"{name}_p99_ms"] = percentile(took, 99)
             moved = await displacing(server, tokens, name, told.displaced)
             found[f"{name}_displacing_p50_ms"] = percentile(moved, 50)
-            seconds, cost = await together(server, tokens, name, told.together)
-            found[f"{name}_{told.together}_at_once_s"] = seconds
+            seconds, cost = await together(server, tokens, name, at_once)
+            found[f"{name}_{at_once}_at_once_s"] = seconds
             found[f"{name}_pod_kib"] = cost
             await _gone(server, tokens)
         if any(each.handler == PROCESS for each in has):
@@ -261,7 +266,7 @@ async def measure(folder: Path, told: argparse.Namespace) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runtimes", nargs="+", default=[PROCESS, CONTAINER, "vm"], help="of these")
+    parser.add_argument("--runtimes", nargs="+", default=[PROCESS, CONTAINER, VM], help="of these")
     parser.add_argument("--count", type=int, default=30, help="pods one after the other")
     parser.add_argument("--displaced", type=int, default=4, help="pods that take another's device")
     parser.add_argument("--together", type=int, default=200, help="pods at once")

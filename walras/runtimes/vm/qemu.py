@@ -71,7 +71,7 @@ def command(
     """What runs in the sandbox: virtiofsd, and QEMU when that listens."""
     share = [
         "unshare", "--map-root-user", "--", parts.virtiofsd, "-f", f"--socket-path={RUN}/share",
-        "-o", f"source={_SHARE}", "-o", "sandbox=chroot", "-o", "cache=auto", "-o", "log_level=err",
+        "-o", f"source={_SHARE}", "-o", "sandbox=chroot", "-o", "cache=auto",
         "--rlimit-nofile=0",
     ]  # fmt: skip
     made = [

@@ -132,6 +132,8 @@ class VmRuntime(Sharing):
         found = self._pods.get(pod.uid)
         if found is not None:
             found.gone = True
+            # One that boots ends too, and lets go of the lock.
+            await self._inner.remove_pod(pod)
             async with found.lock:
                 if found.machine is not None:
                     await found.machine.kill()
