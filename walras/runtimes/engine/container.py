@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
@@ -13,7 +14,7 @@ from walras.core.errors import WalrasError
 from walras.runtimes import procfs
 from walras.runtimes.attaching import Fan
 from walras.runtimes.base import ContainerSpec, ExitStatus, Session, StartError, Stream, Wish
-from walras.runtimes.cgroups import GroupPath, Groups, kill_all
+from walras.runtimes.cgroups import GroupPath, Groups, kill_all, read
 from walras.runtimes.engine.client import Engine, EngineError, Streams
 from walras.runtimes.engine.sessions import AttachedInput, Entered, enter
 from walras.runtimes.engine.streams import frames
@@ -31,7 +32,8 @@ _TELL_S: Final = 10.0
 _LINGER_S: Final = 2.0
 _REMOVE_TRIES: Final = 4
 _KILLED: Final = 128 + signal.SIGKILL
-_OVER: Final = frozenset(("exited", "stopped", "dead", "removing"))
+# The group of Podman's monitor of a container, beside the container's own.
+_MONITOR: Final = "conmon"
 
 
 class Host(Protocol):
@@ -39,6 +41,12 @@ class Host(Protocol):
 
     @property
     def groups(self) -> Groups | None: ...
+
+    # As many things as the engine does at a time.
+    turns: asyncio.Semaphore
+
+    @property
+    def exits(self) -> Path: ...
 
     async def engine(self) -> Engine: ...
 
@@ -101,6 +109,9 @@ class Container:
             self._main.signal(signum)
 
     async def kill(self) -> None:
+        if self._host.groups is not None:
+            # The monitor first: what it would have to tell is known.
+            self._host.groups.kill((*self.path, _MONITOR))
         # The first process of a pid namespace takes all others with it.
         self.signal(signal.SIGKILL)
         await asyncio.shield(self._end)
@@ -162,53 +173,49 @@ class Container:
             await self._main.ended()
         self._gone.set_result(None)
         used_ns, oom_killed = self.cpu_ns(), self._was_oom()
-        await asyncio.wait((self._saying,), timeout=_LINGER_S)
-        self._saying.cancel()
-        status = await self._status(oom_killed)
+        code = await self._code()
         for each in list(self._entered):
             await each.close()
-        self._writer.close()
         groups = self._host.groups
         if groups is not None:
+            # With it goes what Podman's monitor starts to clean up, which for many at once is too much.
             with suppress(WalrasError):
                 await kill_all(groups, self.path)
+        await asyncio.wait((self._saying,), timeout=_LINGER_S)
+        self._saying.cancel()
+        self._writer.close()
         await remove(self._host, self.id)
         self._host.forget(self, used_ns)
-        return status
+        return ExitStatus(code, oom_killed and code == _KILLED)
 
     def _was_oom(self) -> bool:
         groups = self._host.groups
         return groups is not None and any(groups.oom_kills(path) for path in (self.path, self._own_group()))
 
     def _is_watched(self) -> bool:
-        """Whether Podman's monitor is still there to tell of the end; it dies with a node that is removed."""
+        """Whether Podman's monitor is still there to tell of the end; it dies with all that is killed."""
         groups = self._host.groups
-        return groups is None or bool(groups.pids((*self.path, "conmon")))
+        return groups is None or bool(groups.pids((*self.path, _MONITOR)))
 
-    async def _status(self, oom_killed: bool) -> ExitStatus:
-        """What the engine learned of the end; without it, what the server did."""
+    async def _code(self) -> int:
+        """What the monitor wrote down when it had passed on all output; without one, what the server did."""
         loop = asyncio.get_running_loop()
-        deadline_s, pause_s = loop.time() + _TELL_S, 0.005
+        deadline_s, pause_s = loop.time() + _TELL_S, 0.001
         while loop.time() < deadline_s:
-            told = self._is_watched()
-            try:
-                engine = await self._host.engine()
-                state = (await engine.call("GET", f"/containers/{self.id}/json"))["State"]
-            except EngineError as error:
-                if error.status == 404:
-                    break
-            except WalrasError:
-                pass
-            else:
-                if state.get("Status") in _OVER:
-                    code = int(state.get("ExitCode") or 0)
-                    oom = oom_killed or bool(state.get("OOMKilled"))
-                    return ExitStatus(code, oom and code == _KILLED)
-            if not told:
+            watched = self._is_watched()
+            if said := read(self._host.exits / self.id).strip():
+                return int(said)
+            if not watched:
                 break
             await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, 0.1)
-        return ExitStatus(_KILLED, oom_killed)
+            pause_s = min(pause_s * 2, 0.05)
+        # It may have been cleaned up before anybody looked.
+        with suppress(WalrasError):
+            engine = await self._host.engine()
+            state = (await engine.call("GET", f"/containers/{self.id}/json"))["State"]
+            if state.get("Status") == "exited":
+                return int(state["ExitCode"])
+        return _KILLED
 
 
 async def remove(host: Host, engine_id: str) -> None:
@@ -217,7 +224,8 @@ async def remove(host: Host, engine_id: str) -> None:
     for _ in range(_REMOVE_TRIES):
         try:
             engine = await host.engine()
-            await engine.call("DELETE", f"/containers/{engine_id}", params={"force": "true", "v": "true"})
+            async with host.turns:
+                await engine.call("DELETE", f"/containers/{engine_id}", params={"force": "true", "v": "true"})
         except EngineError as error:
             if error.status == 404:
                 return

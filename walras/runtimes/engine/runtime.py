@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -28,7 +28,7 @@ from walras.runtimes.cgroups import GroupPath, group_name, kill_all
 from walras.runtimes.cgroups_detect import sweep
 from walras.runtimes.dial import OpenSocket, connect
 from walras.runtimes.engine import body
-from walras.runtimes.engine.client import Engine, EngineError
+from walras.runtimes.engine.client import Engine, EngineError, Streams
 from walras.runtimes.engine.container import Container, remove, watch_start
 from walras.runtimes.engine.images import Images
 from walras.runtimes.engine.service import Service
@@ -39,6 +39,8 @@ from walras.runtimes.spawn import Spawner
 
 log = structlog.get_logger(__name__)
 
+# More at a time would get none of it done sooner, and hold up everything else.
+_TURNS_A_CORE: Final = 2
 _CONFIG: Final = "CreateContainerConfigError"
 
 
@@ -78,6 +80,7 @@ class ContainerRuntime(Sharing):
         self.images = Images(self.service, directory / "private.json")
         self._spawner = Spawner()
         self._pods: dict[str, _Pod] = {}
+        self.turns = asyncio.Semaphore(_TURNS_A_CORE * len(os.sched_getaffinity(0)))
 
     def traits(self, pod: PodRef) -> Traits:
         networks = self.shares.networks
@@ -86,6 +89,10 @@ class ContainerRuntime(Sharing):
 
     async def engine(self) -> Engine:
         return await self.service.engine()
+
+    @property
+    def exits(self) -> Path:
+        return self.service.exits
 
     async def open(self) -> None:
         await self.shares.open()
@@ -155,13 +162,25 @@ class ContainerRuntime(Sharing):
             parent=self._parent(path),
             devices=_there(spec.devices),
         )
+        engine_id, streams, pid = await self._begin(spec, made, path)
+        container = Container(self, engine_id, spec, path, streams, Fan(output), pid)
+        self.shares.join(spec.pod, container)
+        pod.containers.add(container)
+        return container
+
+    async def _begin(
+        self, spec: ContainerSpec, made: dict[str, Any], path: GroupPath
+    ) -> tuple[str, Streams, int]:
+        """Makes and starts it: its id, its streams and its main process. Raises CreateError, StartError."""
         try:
             engine = await self.engine()
-            engine_id = str((await engine.call("POST", "/containers/create", body=made))["Id"])
+            async with self.turns:
+                engine_id = str((await engine.call("POST", "/containers/create", body=made))["Id"])
         except WalrasError as error:
             raise CreateError(error.message, again=True) from error
         try:
-            streams, pid = await watch_start(engine, engine_id, spec.stdin)
+            async with self.turns:
+                streams, pid = await watch_start(engine, engine_id, spec.stdin)
         except BaseException as error:
             await remove(self, engine_id)
             if self.groups is not None:
@@ -169,10 +188,7 @@ class ContainerRuntime(Sharing):
             if isinstance(error, EngineError):
                 raise StartError(spoken(error.message)) from error
             raise
-        container = Container(self, engine_id, spec, path, streams, Fan(output), pid)
-        self.shares.join(spec.pod, container)
-        pod.containers.add(container)
-        return container
+        return engine_id, streams, pid
 
     def _check_user(self, spec: ContainerSpec) -> None:
         """As the kubelet's verifyRunAsNonRoot."""

@@ -45,6 +45,11 @@ class Service:
         """Whether it was ever started on this directory."""
         return (self._directory / "storage").is_dir()
 
+    @property
+    def exits(self) -> Path:
+        """Where Podman's monitors write the exit codes of containers, in files of their ids."""
+        return self._run / "libpod" / "exits"
+
     async def engine(self) -> Engine:
         """A client of the running service. Raises EngineError and StorageError."""
         async with self._starting:
@@ -140,7 +145,11 @@ runroot = "{self._run}/storage"
         """Ends the service. Containers are the caller's to remove before."""
         async with self._starting:
             await self._let_go()
-        await asyncio.to_thread(_unmount, (self._directory, self._run))
+        await asyncio.to_thread(self.clear)
+
+    def clear(self) -> None:
+        """Takes away what Podman mounted, and all that it would not keep over a start of the machine."""
+        _unmount((self._directory, self._run))
         shutil.rmtree(self._run, ignore_errors=True)
 
     async def _let_go(self) -> None:
