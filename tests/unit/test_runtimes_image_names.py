@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from walras.runtimes import image_names
+from walras.runtimes.base import ImageError
+from walras.runtimes.engine import registries
 from walras.runtimes.engine.images import names
 
 DIGEST = "sha256:" + "a" * 64
@@ -104,3 +108,31 @@ def test_a_secret_that_says_nothing_gives_no_key(text: bytes) -> None:
     data = {".dockerconfigjson": base64.b64encode(text).decode()}
     held = {"type": "kubernetes.io/dockerconfigjson", "data": data}
     assert image_names.keys([held, {"type": "Opaque"}], "r.example/app") == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "taken"),
+    [
+        ("127.0.0.1:5000/app:1", "", False),
+        ("localhost:5000/app:1", "", False),
+        ("[::1]:5000/app:1", "", False),
+        ("169.254.169.254/app:1", "", False),
+        ("10.1.2.3/app:1", "", False),
+        ("8.8.8.8/app:1", "", True),
+        ("no-such-host.invalid/app:1", "", True),
+        ("10.1.2.3/app:1", '[[registry]]\nlocation = "10.1.2.3"', True),
+        ("10.1.2.34/app:1", '[[registry]]\nlocation = "10.1.2.3"', False),
+        ("10.1.2.3/team/app:1", '[[registry]]\nprefix = "10.1.2.3/team"\nlocation = "x"', True),
+        ("10.1.2.3/other/app:1", '[[registry]]\nprefix = "10.1.2.3/team"\nlocation = "x"', False),
+        ("10.1.2.3/app:1", "registry = 7", False),
+        ("10.1.2.3/app:1", "no toml", False),
+    ],
+)
+def test_a_registry_is_public_or_the_operators(tmp_path: Path, name: str, config: str, taken: bool) -> None:
+    (tmp_path / "registries.conf").write_text(config)
+    asked = registries.check(name, tmp_path / "registries.conf")
+    if taken:
+        asyncio.run(asked)
+    else:
+        with pytest.raises(ImageError, match="not a public address"):
+            asyncio.run(asked)

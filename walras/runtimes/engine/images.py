@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from walras.runtimes.base import ImageError, PodRef
+from walras.runtimes.engine import registries
 from walras.runtimes.engine.client import Engine, EngineError
 from walras.runtimes.engine.service import Service
 from walras.runtimes.image_names import HUB, repository
@@ -51,6 +52,7 @@ class Images:
 
     async def pull(self, pod: PodRef, image: str, keys: Keys) -> tuple[str, int]:
         name = names(image)[0]
+        await registries.check(name, self._service.registries)
         failure = EngineError("")
         async with self._pulling:
             for key in keys or ({},):

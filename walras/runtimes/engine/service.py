@@ -46,6 +46,11 @@ class Service:
         return (self._directory / "storage").is_dir()
 
     @property
+    def registries(self) -> Path:
+        """The operator's own words on registries."""
+        return self._directory / "registries.conf"
+
+    @property
     def exits(self) -> Path:
         """Where Podman's monitors write the exit codes of containers, in files of their ids."""
         return self._run / "libpod" / "exits"
@@ -103,9 +108,8 @@ class Service:
             path = self._directory / name
             if not path.exists() or path.read_text() != text:
                 path.write_text(text)
-        registries = self._directory / "registries.conf"
-        if not registries.exists():
-            registries.write_text(
+        if not self.registries.exists():
+            self.registries.write_text(
                 "# Registries without TLS, mirrors and blocked ones: containers-registries.conf(5)\n"
             )
         kept = {key: value for key, value in os.environ.items() if key.lower().endswith("_proxy")}
@@ -114,7 +118,7 @@ class Service:
             "HOME": str(self._directory),
             "CONTAINERS_CONF": str(self._directory / "containers.conf"),
             "CONTAINERS_STORAGE_CONF": str(self._directory / "storage.conf"),
-            "CONTAINERS_REGISTRIES_CONF": str(registries),
+            "CONTAINERS_REGISTRIES_CONF": str(self.registries),
         }
 
     def _files(self) -> dict[str, str]:
