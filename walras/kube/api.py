@@ -227,7 +227,9 @@ class API:
             raise too_old(after, counters.compacted)
         if after < live and after < self.state.changed(view.cluster, view.resource):
             replays = self.store.history(view.cluster, view.resource, after, live)
-            return self.hub.open(view, past(replays, view.namespace, view.name, view.matches), live)
+            return self.hub.open(
+                view, past(replays, view.namespace, view.name, view.matches, whole=view.whole), live
+            )
         return self.hub.open(view, (), max(after, live))
 
     def _existing(self, view: View) -> Events:

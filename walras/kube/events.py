@@ -32,7 +32,7 @@ class Event:
         self.record = record
         self._object = obj
         self._line = b""
-        # The state before the change, where the event is one.
+        # The state before the change, for those who want to know it.
         self.previous = previous
 
     @property
@@ -78,9 +78,12 @@ class Told:
     def event(self, type_: str) -> Event:
         found = self._events.get(type_)
         if found is None:
-            effect = self.effect
-            found = self._events[type_] = Event(type_, effect.record, previous=effect.previous)
+            found = self._events[type_] = Event(type_, self.effect.record)
         return found
+
+    def whole(self) -> Event:
+        """The change with the state before it, for whoever selects by what that was in another version."""
+        return Event(self.effect.type, self.effect.record, previous=self.effect.previous)
 
     def through(self, matches: Matcher | None) -> Event | None:
         """The event for a watcher with a selector; None when it concerns nothing selected.

@@ -28,6 +28,8 @@ class View:
     matches: Matcher | None = None
     bookmark_kind: tuple[str, str] | None = None
     name: str = ""
+    # Whether events have the state before them.
+    whole: bool = False
 
 
 class Hub:
@@ -44,7 +46,7 @@ class Hub:
         """A watch that first yields `start`, then every change beyond revision `after`."""
         kind = WatchEverywhere if view.cluster == EVERY_CLUSTER else Watch
         watch = kind(start, after, view.matches)
-        watch.bookmark_kind = view.bookmark_kind
+        watch.bookmark_kind, watch.whole = view.bookmark_kind, view.whole
         watch.where, watch.on_end = (view.cluster, view.resource, view.namespace, view.name), self._on_end
         self._watches.setdefault(watch.where, {})[watch] = None
         if view.bookmark_kind and self._timer is None:

@@ -134,9 +134,11 @@ class Verbs:
         name, matches = named(field_selector), None
         if label_selector or not name:
             matches = matcher(resource, label_selector, field_selector)
-        if resource.converter is not None:
+        whole = resource.converter is not None
+        if whole:
             matches = None
-        view = View(ctx.cluster, resource.storage.key, namespace, matches, kind if bookmarks else None, name)
+        told = kind if bookmarks else None
+        view = View(ctx.cluster, resource.storage.key, namespace, matches, told, name, whole)
         wanted, current = parse_revision(resource_version), self.api.revision(ctx.cluster)
         if send_initial_events:
             if wanted > current:

@@ -33,7 +33,7 @@ class Watch:
 
     __slots__ = (
         "_after", "_ended", "_matches", "_next", "_overrun", "_queue", "_unread_bytes", "_wake",
-        "bookmark_kind", "on_end", "where",
+        "bookmark_kind", "on_end", "where", "whole",
     )  # fmt: skip
 
     def __init__(self, start: Iterable[Event], after: int, matches: Matcher | None) -> None:
@@ -47,6 +47,7 @@ class Watch:
         self._overrun = False
         self._unread_bytes = 0
         self.bookmark_kind: tuple[str, str] | None = None
+        self.whole = False
         # What to call in the end, and what it knows the watch by.
         self.on_end: Callable[[Watch], None] | None = None
         self.where: Where = ("", "", "", "")
@@ -57,7 +58,11 @@ class Watch:
         if self._ended or record.revision <= self._after:
             return
         self._after = record.revision
-        self._push(told.through(self._matches), len(record.raw))
+        if self.whole:
+            before = told.effect.previous
+            self._push(told.whole(), len(record.raw) + (len(before.raw) if before else 0))
+        else:
+            self._push(told.through(self._matches), len(record.raw))
 
     def _push(self, event: Event | None, size: int = 0) -> None:
         if event is None:
@@ -155,8 +160,19 @@ class WatchEverywhere(Watch):
             self._push(Event(event.type, obj=obj), len(record.raw))
 
 
-def past(replays: Iterable[Replay], namespace: str, name: str, matches: Matcher | None) -> list[Event]:
-    """The events of changes read back from the store, of one namespace and name or ("") of all."""
+def past(
+    replays: Iterable[Replay], namespace: str, name: str, matches: Matcher | None, *, whole: bool = False
+) -> list[Event]:
+    """The events of changes read back from the store, of one namespace and name or ("") of all.
+
+    If `whole`, with the states before them, and whatever is selected.
+    """
+    if whole:
+        return [
+            Told(_effect(replay)).whole()
+            for replay in replays
+            if namespace in ("", replay.row.namespace) and name in ("", replay.row.name)
+        ]
     return [
         event
         for replay in replays
