@@ -149,6 +149,16 @@ def listing(device: int, count: int, claim: Claim, scratch: Scratch) -> int:
 
 
 @part
+def lacks(device: int, kinds: Kinds, devices: Devices, claim: Claim) -> bool:
+    """Whether the device is short of anything for the claim."""
+    missing, short = (
+        shortage(device, False, kinds, devices, claim),
+        shortage(device, True, kinds, devices, claim),
+    )
+    return bool(missing > 0 or short > 0)
+
+
+@part
 def survey(kinds: Kinds, devices: Devices, shares: Shares, claim: Claim, scratch: Scratch) -> int:
     """Assess all devices, list the places; returns how many there are."""
     count = 0
@@ -162,6 +172,10 @@ def survey(kinds: Kinds, devices: Devices, shares: Shares, claim: Claim, scratch
         assess(0, devices.kind.size, kinds, devices, shares, claim, scratch)
     else:
         for device in range(devices.kind.size):
+            scratch.exact[device] = not lacks(device, kinds, devices, claim)
+            scratch.bounds[device] = 0 if scratch.exact[device] else LIMIT
+        # On other devices no lease is up for renewal.
+        for device in scratch.spots:
             assess_renewal(device, kinds, devices, shares, claim, scratch)
     for device in range(devices.kind.size):
         count = listing(device, count, claim, scratch)
@@ -289,16 +303,6 @@ def displace(
     for at in range(places):
         scratch.listed[scratch.places[at]] = 0
     return count if found else NONE
-
-
-@part
-def lacks(device: int, kinds: Kinds, devices: Devices, claim: Claim) -> bool:
-    """Whether the device is short of anything for the claim."""
-    missing, short = (
-        shortage(device, False, kinds, devices, claim),
-        shortage(device, True, kinds, devices, claim),
-    )
-    return bool(missing > 0 or short > 0)
 
 
 @part
