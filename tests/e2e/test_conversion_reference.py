@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from differential import known
+from differential.compare import differences
+from differential.normal import Normaliser
 from differential.sides import Side, embedded, real
 from differential.steps import Step
 from differential.story import APPLY, MERGE, asked, compared
@@ -128,11 +130,7 @@ SPOILT: dict[str, Callable[[Object], Any]] = {
     "failure": lambda _: {"result": {"status": "Failure", "message": "no way"}},
     "no reason": lambda _: {"result": {"status": "Failure"}},
     "empty": lambda _: b"{}",
-    "few": lambda _: {"result": {"status": "Success"}},
-    "nulls": lambda _: {
-        "result": {"status": "Success"},
-        "convertedObjects": [None],
-    },
+    "nulls": lambda asked: {**convert(asked), "convertedObjects": [None for _ in asked["objects"]]},
     "name": spoilt(lambda obj: obj["metadata"].update(name="other")),
     "namespace": spoilt(lambda obj: obj["metadata"].update(namespace="other")),
     "uid": spoilt(lambda obj: obj["metadata"].update(uid="other")),
@@ -157,6 +155,45 @@ async def define(side: Side, crd: Object) -> None:
             await asyncio.sleep(0.1)
 
 
+WATCHES = (
+    asked("GET", V2, watch="1", timeoutSeconds="4"),
+    asked("GET", V2, watch="1", timeoutSeconds="4", fieldSelector="host=host1"),
+    asked("GET", V2, watch="1", timeoutSeconds="4", fieldSelector="host=host1,port=80"),
+    asked("GET", V2, watch="1", timeoutSeconds="4", labelSelector="l=m"),
+    asked("GET", V1, watch="1", timeoutSeconds="4"),
+)
+
+
+def changes() -> Iterator[Step]:
+    """What is told to those who watch."""
+    yield asked("POST", V2, multi("v2", "one", host="host1", port="80"))
+    yield asked("POST", V2, multi("v2", "two", host="host1", port="8080"))
+    yield asked("POST", V1, multi("v1", "three", hostPort="host2:1"))
+    yield asked("PATCH", f"{V2}/three", {"host": "host1"}, MERGE)
+    yield asked("PATCH", f"{V1}/one", {"metadata": {"labels": {"l": "m"}}}, MERGE)
+    yield asked("DELETE", V2, fieldSelector="host=host1,port=80")
+    yield asked("PATCH", f"{V2}/two", {"host": "host2"}, MERGE)
+    yield asked("DELETE", f"{V1}/three")
+    yield asked("DELETE", f"{V2}/two")
+
+
+async def watched(sides: tuple[Side, Side]) -> list[str]:
+    """The differences in what the watches tell of the changes."""
+    told = []
+    for side in sides:
+        watches = [asyncio.create_task(side.ask(watch, "own", {})) for watch in WATCHES]
+        await asyncio.sleep(1)
+        normal = Normaliser("own")
+        for step in changes():
+            normal((await side.ask(step, "own", {}))[0])
+        told.append([normal((await watch)[0]) for watch in watches])
+    return [
+        f"{watch.path} {watch.query}: {each}"
+        for watch, theirs, ours in zip(WATCHES, *told, strict=True)
+        for each in differences(watch, theirs, ours)
+    ]
+
+
 def test_what_a_webhook_converts_is_answered_as_the_real_server_answers(tmp_path: Path) -> None:
     async def story() -> None:
         async with AsyncExitStack() as stack:
@@ -170,6 +207,7 @@ def test_what_a_webhook_converts_is_answered_as_the_real_server_answers(tmp_path
                 await define(side, definition(webhook.client("/convert")))
             await asyncio.sleep(SETTLED_S)
             found += [("usual", each) for each in await compared(sides, usual())]
+            found += [("watched", each) for each in await watched(sides)]
             for name, answer in SPOILT.items():
                 webhook.answer = answer
                 found += [(name, each) for each in await compared(sides, bad())]

@@ -48,7 +48,7 @@ def answered(
     if len(found) != len(objects):
         raise Unclassified(f"{about(objects[0])} returned {len(found)} objects, expected {len(objects)}")
     return [
-        _checked(original, each, target, index if len(objects) > 1 else None)
+        _checked(original, each, target, index)
         for index, (original, each) in enumerate(zip(objects, found, strict=True))
     ]
 
@@ -80,18 +80,16 @@ def _objects(body: bytes, review_version: str, uid: str) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-def _checked(original: Object, found: Any, target: Resource, index: int | None) -> Object:
+def _checked(original: Object, found: Any, target: Resource, index: int) -> Object:
     """A converted object as it counts. Raises Unclassified."""
-    start = f"{about(original)} returned invalid"
-    one = f"{start} object" if index is None else f"{start} converted object at index {index}"
-    metadata = f"{start} metadata" + ("" if index is None else f" in object at index {index}")
+    one = f"{about(original)} returned invalid object"
     if not isinstance(found, dict):
         # So does Go's decoder.
         said = "unexpected end of JSON input"
         if found is not None:
             said = f"json: cannot unmarshal {_json(found)} into Go value of type map[string]interface {{}}"
-        raise Unclassified(said if index is None else f"{one}: {said}")
-    at = one if index is not None else f"{one} at index 0"
+        raise Unclassified(said)
+    at = f"{one} at index {index}"
     version, kind = str(found.get("apiVersion") or ""), str(found.get("kind") or "")
     if version != target.api_version:
         raise Unclassified(f"{at}: invalid groupVersion (expected {target.api_version}, received {version})")
@@ -107,7 +105,7 @@ def _checked(original: Object, found: Any, target: Resource, index: int | None) 
     try:
         whole = {**found, "metadata": _metadata(original["metadata"], given)}
     except ValueError as error:
-        raise Unclassified(f"{metadata}: {error}") from None
+        raise Unclassified(f"{about(original)} returned invalid metadata: {error}") from None
     try:
         return fields.prune(target.schema, bodies.checked(whole))
     except WalrasError as error:
