@@ -552,3 +552,20 @@ def test_who_asks_for_a_deprecated_type_is_warned(store: SqliteStore, path: str)
 
     said = '299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"'
     assert asking(store, "one", ask) == (said, None)
+
+
+def test_openapi_v2_is_in_the_form_that_is_asked_for_first(store: SqliteStore) -> None:
+    path = "/clusters/one/openapi/v2"
+    protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+
+    async def ask(http: Client) -> list[httpx.Response]:
+        accepts = (protobuf, f"{protobuf}, application/json", f"application/json, {protobuf}", "")
+        return [await http.get(path, headers={"accept": accept}) for accept in accepts]
+
+    found = asking(store, "one", ask)
+    media = [each.headers["content-type"] for each in found]
+    assert (
+        media == ["application/com.github.proto-openapi.spec.v2.v1.0+protobuf"] * 2 + ["application/json"] * 2
+    )
+    assert found[0].content.startswith(b"\n\x032.0") and found[2].json()["swagger"] == "2.0"
+    assert all(each.headers["vary"].startswith("Accept") for each in found)
