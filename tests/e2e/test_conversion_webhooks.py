@@ -16,7 +16,7 @@ from support.caller import Caller, run
 from support.conversion import KEY, V1, V2, convert, converted, definition, multi
 from support.webhook import Webhook, patch
 
-from walras.core.errors import Conflict, Invalid, Unclassified
+from walras.core.errors import Conflict, Denied, Invalid, Unclassified
 from walras.kube.admission.reach import Reach
 from walras.kube.objects import CRDS
 
@@ -292,6 +292,37 @@ def test_admission_webhooks_see_the_version_that_they_ask_for() -> None:
             made = await caller.create(V2, multi("v2", "a", host="h", port="1"))
             assert words(made) == {"host": "patched", "port": "1"}
             assert shown == [{"hostPort": "h:1"}]
+
+    told(story)
+
+
+def test_policies_see_their_parameters_in_the_version_that_they_ask_for() -> None:
+    async def story(caller: Caller, webhook: Webhook) -> None:
+        await caller.create(V1, multi("v1", "a", hostPort="allowed:1"))
+        rule = {
+            "apiGroups": [""],
+            "apiVersions": ["v1"],
+            "operations": ["CREATE"],
+            "resources": ["configmaps"],
+        }
+        policy = {
+            "metadata": {"name": "p"},
+            "spec": {
+                "paramKind": {"apiVersion": "stable.example.com/v2", "kind": "Multi"},
+                "matchConstraints": {"resourceRules": [rule]},
+                "validations": [{"expression": "object.metadata.name == params.host"}],
+            },
+        }
+        reference = {"name": "a", "namespace": "default", "parameterNotFoundAction": "Deny"}
+        spec = {"policyName": "p", "validationActions": ["Deny"], "paramRef": reference}
+        group = "admissionregistration.k8s.io"
+        await caller.create(f"validatingadmissionpolicies.{group}", policy)
+        await caller.create(
+            f"validatingadmissionpolicybindings.{group}", {"metadata": {"name": "b"}, "spec": spec}
+        )
+        await caller.create("configmaps", {"metadata": {"name": "allowed"}})
+        with pytest.raises(Denied, match=r"failed expression: object\.metadata\.name == params\.host"):
+            await caller.create("configmaps", {"metadata": {"name": "other"}})
 
     told(story)
 

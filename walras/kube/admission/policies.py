@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from walras.core.errors import NotFound
-from walras.kube import cel
+from walras.kube import cel, versions
 from walras.kube.admission import expressions
 from walras.kube.admission.call import Call
 from walras.kube.admission.matching import matched, selects_namespace, selects_object
@@ -192,7 +192,7 @@ def _params(
     call: Call, kind: Mapping[str, Any], reference: Mapping[str, Any],
     by_kind: Callable[[str, str, str], Resource | None],
 ) -> list[Object | None]:  # fmt: skip
-    """The parameters that a binding refers to. Raises Misconfigured."""
+    """The parameters that a binding refers to, in the version of the kind. Raises Misconfigured."""
     group, _, version = str(kind.get("apiVersion", "")).rpartition("/")
     resource = by_kind(group, version, str(kind.get("kind")))
     if resource is None:
@@ -208,19 +208,20 @@ def _params(
         namespace = call.namespace
     elif not resource.namespaced and namespace:
         raise Misconfigured("paramRef.namespace must not be provided for a cluster-scoped `paramKind`")
-    found: list[Object | None] = []
+    found: list[Object] = []
     if reference.get("name"):
         param = call.tx.peek(call.ctx.cluster, resource.storage.key, namespace, str(reference["name"]))
-        found = [] if param is None else [param]
+        found = versions.all_served(resource, [] if param is None else [param], call.ctx.conversions)
     elif reference.get("selector") is not None:
         selector = from_label_selector(reference["selector"])
         stored = call.api.list(call.ctx.cluster, resource.storage.key, namespace)
+        stored = versions.all_served(resource, stored, call.ctx.conversions)
         found = [each for each in stored if selector.matches(each["metadata"].get("labels") or {})]
     else:
         raise Misconfigured("one of name or selector must be provided")
     if not found and reference.get("parameterNotFoundAction") == "Deny":
         raise Misconfigured("no params found for policy binding with `Deny` parameterNotFoundAction")
-    return found
+    return list(found)
 
 
 def evaluator(call: Call, given: Bound) -> expressions.Evaluator:
