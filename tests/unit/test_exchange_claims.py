@@ -283,7 +283,6 @@ def test_nobody_bids_for_claims_that_are_not_there_or_are_met() -> None:
 
         await world.api.edit("acme", CLAIMS, "default", "met", meet)
         await waiting(world, "shares", "met")
-        await waiting(world, "early", "open", message='pod "default/early": ResourceClaim not created yet.')
         await waiting(world, "lost", "open", message='resourceclaim "open" not found.')
         await waiting(world, "torn", "met", "open")
         assert bids(world) == []

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from support.caller import Caller, run
 
-from walras.core.errors import BadRequest, Forbidden, InternalError, TooManyRequests
+from walras.core.errors import BadRequest, Forbidden, InternalError, Invalid, TooManyRequests
 
 Object = dict[str, Any]
 BUDGETS = "poddisruptionbudgets.policy"
@@ -333,5 +333,28 @@ def test_evictions_that_make_no_sense_are_refused() -> None:
         await caller.create(BUDGETS, {"metadata": {"name": "c"}, "spec": {"minAvailable": 1, "selector": {}}})
         with pytest.raises(InternalError, match="more than one PodDisruptionBudget"):
             await evict(caller, "a")
+
+    run(story)
+
+
+def test_access_of_administrators_to_devices_needs_a_label_of_the_namespace() -> None:
+    request = {"name": "look", "exactly": {"deviceClassName": "gpu", "adminAccess": True}}
+    spec = {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}, request]}}
+    claims, templates = "resourceclaims.resource.k8s.io", "resourceclaimtemplates.resource.k8s.io"
+    granted = {"request": "r", "driver": "d.example", "pool": "p", "device": "x", "adminAccess": True}
+
+    async def story(caller: Caller) -> None:
+        for kind, given in ((claims, spec), (templates, {"spec": spec})):
+            with pytest.raises(Invalid, match="admin access to devices requires") as refused:
+                await caller.create(kind, {"metadata": {"name": "x"}, "spec": given})
+            assert [each.field for each in refused.value.causes] == ["spec.devices.requests[1].adminAccess"]
+        plain = {"devices": {"requests": spec["devices"]["requests"][:1]}}
+        made = await caller.create(claims, {"metadata": {"name": "y"}, "spec": plain})
+        status = {"allocation": {"devices": {"results": [granted]}}}
+        with pytest.raises(Invalid, match=r"status\.allocation\.devices\.results\[0\]\.adminAccess"):
+            await caller.update(claims, {**made, "status": status}, "status")
+        label = {"metadata": {"labels": {"resource.kubernetes.io/admin-access": "true"}}}
+        await caller.patch("namespaces", "default", label)
+        await caller.create(claims, {"metadata": {"name": "x"}, "spec": spec})
 
     run(story)

@@ -158,7 +158,7 @@ def test_a_pod_is_told_what_of_its_claims_is_missing() -> None:
         await it.create("pods", using("generated", template_name="one-gpu"))
         await it.settle()
         assert 'resourceclaim "mine" not found' in message("named")
-        assert 'pod "default/generated": ResourceClaim not created yet' in message("generated")
+        assert not scheduled(pod_of(it, "generated"))
         (event,) = it.events("FailedResourceClaimCreation")
         assert 'resource claim template "one-gpu"' in event["message"]
         await it.create(CLAIMS, claim("mine", request()))
@@ -186,6 +186,19 @@ def test_a_pod_without_a_claim_of_its_own_name_does_not_get_another_pods() -> No
         await it.settle()
         assert pod_of(it, "train")["spec"]["nodeName"] == "one"
         assert "status" not in claim_of(it, "stranger") or not given(claim_of(it, "stranger"))
+
+    world.tell(story)
+
+
+def test_a_pod_whose_status_says_that_it_needs_no_claim_runs_without_one() -> None:
+    async def story(it: World) -> None:
+        await furnish(it)
+        await it.create("pods", using("free", template_name="none"))
+        await it.settle()
+        await it.set_status(pod_of(it, "free"), resourceClaimStatuses=[{"name": "gpu"}])
+        await it.settle()
+        assert pod_of(it, "free")["spec"]["nodeName"] == "base"
+        assert it.api.list(AGENT, CLAIMS) == []
 
     world.tell(story)
 

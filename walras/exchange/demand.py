@@ -31,7 +31,7 @@ FINISHED: Final = ("Succeeded", "Failed")
 # How often a bid's price is looked at again that its agent's strategy named.
 REPRICE_MS: Final = 5_000
 # Said of a pod whose claims are not there yet: when they are, existing nodes are looked at first.
-_NO_CLAIM: Final = ("ResourceClaim not created yet", 'resourceclaim "')
+_NO_CLAIM: Final = 'resourceclaim "'
 
 
 class Bidder:
@@ -220,7 +220,7 @@ def _waits(pod: Object) -> bool:
         condition.get("type") == "PodScheduled"
         and condition.get("status") == "False"
         and condition.get("reason") == "Unschedulable"
-        and not any(said in condition.get("message", "") for said in _NO_CLAIM)
+        and _NO_CLAIM not in condition.get("message", "")
         for condition in pod.get("status", {}).get("conditions") or ()
     )
 

@@ -16,7 +16,7 @@ from walras.core.errors import WalrasError
 from walras.kube.api import API, Change
 from walras.kube.transaction import Transaction
 from walras.tenants.claims.placing import Placing, Plan
-from walras.tenants.claims.pod import DEVICE_CLASSES, RESOURCE_CLAIMS, SLICES
+from walras.tenants.claims.pod import DEVICE_CLASSES, RESOURCE_CLAIMS, SLICES, NotMade
 from walras.tenants.controller import Key, Manager
 from walras.tenants.demands import Demand, taken_by
 from walras.tenants.events import Recorder
@@ -202,6 +202,8 @@ class Scheduler:
                 view.place(key, choice.node, demand, waiting.uid)
                 view.leave(key)
             return ()
+        if not choice.message:
+            return ()
         gone = self._preempt(transaction, cluster, view, key, waiting)
         self._verdicts.refuse(
             transaction, cluster, key, waiting.uid, choice.message, view.nominated.get(key, "")
@@ -296,6 +298,9 @@ class Scheduler:
             return Choice(None, "the pod is gone"), None
         try:
             plan = placing.plan(pod, among)
+        except NotMade:
+            # As a gated pod: nothing is said of it before its claims are there.
+            return Choice(None), None
         except WalrasError as error:
             return Choice(None, f"0/{len(nodes)} nodes are available: {error.message}."), None
         if plan is None:

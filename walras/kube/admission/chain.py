@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from walras.kube import preparing
-from walras.kube.admission import limits, mutations, podsecurity, priority, quota, small, validating
+from walras.kube.admission import devices, limits, mutations, podsecurity, priority, quota, small, validating
 from walras.kube.admission.call import REVIEW, Answered, Call, Review, Unanswered
 from walras.kube.admission.configured import Configured
 from walras.kube.admission.policies import Policies
@@ -38,6 +38,7 @@ VALIDATING: Final[tuple[Plugin, ...]] = (
     podsecurity.validate,
     priority.validate,
     small.resized_claims,
+    devices.administered,
 )
 # Who makes what controllers make.
 CONTROLLERS: Final = Identity("system:kube-controller-manager", ("system:masters", "system:authenticated"))

@@ -19,6 +19,10 @@ POD_CLAIM_ANNOTATION: Final = "resource.kubernetes.io/pod-claim-name"
 RESERVED_MAX: Final = 256
 
 
+class NotMade(Invalid):
+    """A claim of a template is still to be made: a controller does that, and the scheduler waits."""
+
+
 def claim_names(pod: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
     """The pod's name of each claim that it needs with the claim's own; None for one not made yet."""
     statuses = status(pod).get("resourceClaimStatuses") or ()
@@ -53,7 +57,7 @@ def claims_of(pod: Mapping[str, Any], find: Callable[[str], Object | None]) -> d
     found = {}
     for pod_claim, claim_name in claim_names(pod):
         if claim_name is None:
-            raise Invalid(f'pod "{namespace}/{name}": ResourceClaim not created yet')
+            raise NotMade(f'pod "{namespace}/{name}": ResourceClaim not created yet')
         claim = find(claim_name)
         if claim is None:
             raise Invalid(f'resourceclaim "{claim_name}" not found')
