@@ -115,6 +115,19 @@ def test_a_pod_beyond_its_ephemeral_storage_is_evicted(tmp_path: Path) -> None:
     in_world(tmp_path, story)
 
 
+def test_last_words_without_end_count_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "POD_BYTES_MAX", 64 * KIB)
+
+    async def story(world: World) -> None:
+        await world.pod("p", container={"terminationMessagePath": "/dev/termination-log"})
+        await world.phase("p", "Running")
+        (mount,) = world.runtime.processes[0].spec.mounts
+        fill(Path(mount.source), 100 * KIB)
+        assert "exceeds the total limit" in await evicted(world, "p")
+
+    in_world(tmp_path, story)
+
+
 def test_a_pod_that_names_no_limit_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "POD_BYTES_MAX", 64 * KIB)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from walras.core.errors import WalrasError
 from walras.core.quantity import parse_quantity
+from walras.runtimes import messages
 from walras.runtimes.status import Verdict
 from walras.runtimes.usage import disk_bytes
 from walras.runtimes.volumes import CLAIMS, Volume
@@ -42,7 +43,7 @@ async def deadline(worker: PodWorker) -> None:
 async def storage(worker: PodWorker, volumes: Mapping[str, Volume]) -> None:
     """Evicts the pod when it takes more disk than it may; looks now and then."""
     clock, wait_s = asyncio.get_running_loop().time, PERIOD_S
-    while any(each.writable for each in volumes.values()) and await worker.pause(wait_s):
+    while await worker.pause(wait_s):
         began_s = clock()
         if reason := await _exceeded(worker, volumes):
             worker.fail(Verdict("Failed", EVICTED, reason), "Warning", _EVICTION_GRACE_S)
@@ -52,8 +53,8 @@ async def storage(worker: PodWorker, volumes: Mapping[str, Volume]) -> None:
 
 async def _exceeded(worker: PodWorker, volumes: Mapping[str, Volume]) -> str:
     """Which bound the pod is beyond, in words; "" for none."""
-    pod = worker.pod
-    total: int | None = 0
+    pod, ref = worker.pod, worker.ref
+    total: int | None = messages.disk_bytes(worker.services.places, ref)
     for volume in pod["spec"].get("volumes") or ():
         name = str(volume["name"])
         found = volumes.get(name)
