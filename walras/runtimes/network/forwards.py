@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import AddressValueError, IPv4Address
+from itertools import islice
 from typing import Any, Final
 
 from walras.runtimes.network.nftables import PROTOCOLS, Forward, Target
@@ -15,9 +16,11 @@ Object = Mapping[str, Any]
 SERVICE_NAME: Final = "kubernetes.io/service-name"
 # The Service by which pods find the API.
 API: Final = ("default", "kubernetes")
-# Ports of Services that an agent gets rules for, and pods behind each.
+# Ports of Services that an agent gets rules for, pods behind each, and endpoints that are looked at for all:
+# they are gathered on the loop that everybody shares.
 FORWARDS_MAX: Final = 2000
 TARGETS_MAX: Final = 250
+LOOKED_AT_MAX: Final = 10_000
 
 
 def service_of(piece: Object) -> str:
@@ -31,7 +34,8 @@ def forwards(services: Iterable[Object], slices: Iterable[Object]) -> list[Forwa
     for piece in slices:
         key = (str(piece["metadata"]["namespace"]), service_of(piece))
         behind.setdefault(key, []).append(piece)
-    found = []
+    found: list[Forward] = []
+    room = LOOKED_AT_MAX
     for service in services:
         metadata, spec = service["metadata"], service["spec"]
         address = _address(spec.get("clusterIP"))
@@ -44,10 +48,14 @@ def forwards(services: Iterable[Object], slices: Iterable[Object]) -> list[Forwa
         sticky = spec.get("sessionAffinity") == "ClientIP"
         for port in spec.get("ports") or ():
             protocol = str(port.get("protocol") or "TCP")
+            if room <= 0 or len(found) >= FORWARDS_MAX:
+                return found
             if protocol in PROTOCOLS:
-                targets = tuple(sorted(set(_targets(pieces, str(port.get("name") or ""), protocol))))
-                found.append(Forward(address, int(port["port"]), protocol, targets[:TARGETS_MAX], sticky))
-    return found[:FORWARDS_MAX]
+                every = islice(_targets(pieces, str(port.get("name") or ""), protocol), TARGETS_MAX)
+                targets = tuple(sorted(set(every)))
+                found.append(Forward(address, int(port["port"]), protocol, targets, sticky))
+                room -= 1 + sum(len(piece.get("endpoints") or ()) for piece in pieces)
+    return found
 
 
 def chosen(pieces: Iterable[Object]) -> list[tuple[Object, Object]]:
