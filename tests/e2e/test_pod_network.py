@@ -115,3 +115,26 @@ def forwarded(live: Live, config: Path, pods: set[str]) -> None:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() in pods
         process.terminate()
+
+
+def test_a_server_that_was_killed_gives_its_pods_networks_anew(live: Live) -> None:
+    acme = live.agent("acme")
+    live.kubectl(acme, "apply", "-f", "-", stdin=WEB)
+    live.kubectl(acme, "rollout", "status", "deployment/web", "--timeout=30s")
+    live.stop(9)
+    live.start("--listen", "127.0.0.1:" + live.ready["url"].rpartition(":")[2])
+
+    def again() -> bool:
+        pods = live.get(acme, "pods", "-l", "app=web")["items"]
+        return all(
+            each["status"]["containerStatuses"][0]["restartCount"] == 1
+            and each["status"]["containerStatuses"][0]["ready"]
+            for each in pods
+        )
+
+    eventually(again, "both pods to be ready once more")
+    time.sleep(0.5)
+    lines = said(live, acme, "client", ";\n".join([FETCH.format(url="http://web/")] * 12)).split()
+    assert set(lines) == {
+        each["metadata"]["name"] for each in live.get(acme, "pods", "-l", "app=web")["items"]
+    }
