@@ -6,7 +6,7 @@ import ctypes
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,11 @@ def _check(result: int) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def _quiet(index: int) -> None:
+    with suppress(OSError):
+        netlink.tell(netlink.ROUTE, [links.quiet(index)])
 
 
 class Acts:
@@ -68,11 +73,17 @@ class Acts:
         namespace, own = self._fresh(), IPv4Address(address)
         try:
             with self._within(agent):
-                netlink.tell(netlink.ROUTE, links.pair(index, namespace, own))
+                made, *rest = links.pair(index, namespace, own)
+                netlink.tell(netlink.ROUTE, [made])
+                _quiet(index)
+                netlink.tell(netlink.ROUTE, rest)
             with self._within(namespace):
+                _quiet(links.POD_DEVICE)
                 netlink.tell(netlink.ROUTE, links.inside(own, map(IPv4Network, networks)))
-                # As container engines have it: in its own network a pod may listen on any port.
-                _LOW_PORTS.write_text("0")
+                # As container engines have it: in its own network a pod may listen on any port. Where the
+                # server is in a container itself, it may not be allowed to let it.
+                with suppress(OSError):
+                    _LOW_PORTS.write_text("0")
         except BaseException:
             os.close(namespace)
             raise

@@ -51,13 +51,16 @@ def _route(index: int, to: IPv4Network, by: IPv4Address | None = None) -> bytes:
     )
 
 
-def _settings(index: int, *, forwards: bool) -> bytes:
-    """No addresses that the kernel makes up. A router forwards, but no packets from where they cannot be."""
-    ipv4 = nested(1, attribute(1, int(forwards)), attribute(8, int(forwards)))
-    ipv6 = attribute(8, struct.pack("=B", 1))
-    return _device(
-        _NEWLINK, 0, index, nested(26, nested(socket.AF_INET, ipv4), nested(socket.AF_INET6, ipv6))
-    )
+def _forwards(index: int) -> bytes:
+    """It passes packets on, but none that come from where they cannot be."""
+    settings = nested(1, attribute(1, 1), attribute(8, 1))
+    return _device(_NEWLINK, 0, index, nested(26, nested(socket.AF_INET, settings)))
+
+
+def quiet(index: int) -> bytes:
+    """No IPv6 addresses that the kernel makes up; refused by one without IPv6, which makes up none."""
+    mode = attribute(8, struct.pack("=B", 1))
+    return _device(_NEWLINK, 0, index, nested(26, nested(socket.AF_INET6, mode)))
 
 
 def router(addresses: Iterable[IPv4Address]) -> list[bytes]:
@@ -66,13 +69,16 @@ def router(addresses: Iterable[IPv4Address]) -> list[bytes]:
 
 
 def pair(index: int, pod: int, of: IPv4Address) -> list[bytes]:
-    """In the agent's namespace: a device `index` whose other end is in the namespace of descriptor `pod`."""
+    """In the agent's namespace: a device `index` whose other end is in the namespace of descriptor `pod`.
+
+    The first message makes it.
+    """
     peer = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, POD_DEVICE, 0, 0)
     peer += attribute(3, "eth0") + attribute(28, pod)
     kind = nested(18, attribute(1, "veth"), nested(2, nested(1, peer)))
     return [
         _device(_NEWLINK, CREATE | EXCL, index, attribute(3, f"pod{index}"), kind),
-        _settings(index, forwards=True),
+        _forwards(index),
         address(index, ROUTER, _LINK),
         up(index),
         _route(index, IPv4Network((of, _HOST))),
@@ -82,7 +88,6 @@ def pair(index: int, pod: int, of: IPv4Address) -> list[bytes]:
 def inside(of: IPv4Address, networks: Iterable[IPv4Network]) -> list[bytes]:
     """In the pod's namespace, after the pair is made: its address, and ways to the networks."""
     return [
-        _settings(POD_DEVICE, forwards=False),
         address(POD_DEVICE, of),
         up(LOOPBACK),
         up(POD_DEVICE),
