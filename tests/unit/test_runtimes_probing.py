@@ -11,6 +11,7 @@ import pytest
 from support.kubelet import ACME, Object, World, in_world
 
 from walras.runtimes.fake import FakeProcess, FakeRuntime, Server
+from walras.runtimes.tempering import BURST, REFILL_MS
 
 PERIOD_S = 7
 TIMEOUT_S = 3
@@ -260,6 +261,21 @@ def test_a_grpc_service_says_itself_whether_it_serves(tmp_path: Path, state: byt
         assert world.events.of("Unhealthy") == ([f"Readiness probe failed: {said}"] if said else [])
 
     in_world(tmp_path, story)
+
+
+def test_a_probe_that_fails_without_end_does_not_fill_the_cluster_with_events(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("p", container={"readinessProbe": probe()})
+        await world.passes(0)
+        for _ in range(2 * BURST):
+            await world.passes(PERIOD_S)
+        assert len(world.events.said) == BURST
+        world.clock.at_ms += 2 * REFILL_MS
+        for _ in range(4):
+            await world.passes(PERIOD_S)
+        await world.until(lambda: len(world.events.said) == BURST + 2)
+
+    in_world(tmp_path, story, Answers(check=1).runtime)
 
 
 def test_a_pod_counts_as_running_when_its_post_start_hook_is_done(tmp_path: Path) -> None:

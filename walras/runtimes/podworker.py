@@ -21,6 +21,7 @@ from walras.runtimes.records import record_of, records
 from walras.runtimes.running import Running
 from walras.runtimes.services import Services
 from walras.runtimes.status import Verdict, gates_of, last_word, phase, pod_status
+from walras.runtimes.tempering import Tempering
 from walras.runtimes.volumes import Volume
 from walras.runtimes.waiting import Grace, cancelled, first
 
@@ -62,6 +63,7 @@ class PodWorker:
         self._verdict: Verdict | None = None
         self._disrupted = ""
         self._signalled = False
+        self._tempering = Tempering()
         self._inits, self._mains, self._extras = records(pod)
         self._volumes: Mapping[str, Volume] | None = None
         # Sidecars and ephemeral containers, which run until the main ones are over.
@@ -127,7 +129,8 @@ class PodWorker:
         self._publisher.mark()
 
     def event(self, type_: str, reason: str, message: str) -> None:
-        self.services.event(self.cluster, self.pod, type_, reason, message)
+        if self._tempering.lets(self.services.clock.now_ms()):
+            self.services.event(self.cluster, self.pod, type_, reason, message)
 
     async def dial(self, port: int) -> actions.Streams:
         """A connection to a port of the pod. Raises ServiceUnavailable."""
