@@ -11,6 +11,7 @@ import pytest
 from support.kubelet import ACME, Object, World, in_world
 
 from walras.runtimes.fake import FakeProcess, FakeRuntime, Server
+from walras.runtimes.services import PROBES_MAX
 from walras.runtimes.tempering import BURST, REFILL_MS
 
 PERIOD_S = 7
@@ -154,6 +155,28 @@ def test_a_probe_that_does_not_end_has_failed(tmp_path: Path) -> None:
         ]
 
     in_world(tmp_path, story, Answers(check=None).runtime)
+
+
+def test_an_agents_probes_run_so_many_programs_at_a_time(tmp_path: Path) -> None:
+    answers = Answers(check=None)
+
+    async def story(world: World) -> None:
+        def entered() -> int:
+            return sum(len(each.entered) for each in world.runtime.processes)
+
+        for number in range(PROBES_MAX + 3):
+            await world.pod(f"p{number}", container={"readinessProbe": probe()})
+        await world.started(PROBES_MAX + 3)
+        while entered() < PROBES_MAX:
+            await world.passes(0)
+        for _ in range(50):
+            world.timers.fire(0)
+            await asyncio.sleep(0)
+        assert entered() == PROBES_MAX
+        world.timers.fire(TIMEOUT_S)
+        await world.until(lambda: entered() == PROBES_MAX + 3)
+
+    in_world(tmp_path, story, answers.runtime)
 
 
 OK = b"HTTP/1.1 204 No Content\r\n\r\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -21,7 +22,10 @@ _TRIES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What probes are about, and whom they tell. `address` is the pod's own."""
+    """What probes are about, and whom they tell. `address` is the pod's own.
+
+    `slot` is held while a program runs in the container: starting one is work that all agents wait for.
+    """
 
     container: Object
     process: Process
@@ -30,6 +34,7 @@ class Probed:
     sleep: Sleep
     event: Callable[[str, str, str], None]
     changed: Callable[[], None]
+    slot: Callable[[], AbstractAsyncContextManager[None]]
 
 
 class Prober:
@@ -147,9 +152,10 @@ class Prober:
         container = self._probed.container
         env = {each["name"]: str(each["value"]) for each in container.get("env") or () if "value" in each}
         argv = tuple(expand(str(word), env) for word in action.get("command") or ())
-        running = actions.execute(self._probed.process, argv)
         try:
-            code, said = await within(self._probed.sleep, timeout_s, running)
+            async with self._probed.slot():
+                running = actions.execute(self._probed.process, argv)
+                code, said = await within(self._probed.sleep, timeout_s, running)
         except TimeoutError:
             words = " ".join(argv)
             raise actions.Failed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -52,6 +53,7 @@ class Running:
             worker.services.sleep,
             worker.event,
             self._changed,
+            partial(worker.services.probes.of, worker.cluster),
         )
 
     def _changed(self) -> None:

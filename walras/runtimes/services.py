@@ -19,12 +19,14 @@ from walras.runtimes.base import Runtime
 from walras.runtimes.environment import ConfigError, Directories
 from walras.runtimes.logs import LogStore
 from walras.runtimes.network.networks import API_ADDRESS, API_PORT, Networks
+from walras.runtimes.slots import Slots
 from walras.runtimes.volumes import CLAIMS, Places
 from walras.tenants.claims.pod import RESOURCE_CLAIMS
 from walras.tenants.objects import SERVICES
 
 Object = dict[str, Any]
 COMPONENT = "kubelet"
+PROBES_MAX = 8
 
 
 class Recorder(Protocol):
@@ -80,6 +82,9 @@ class Services:
     # Of a card's MPS daemon: its pipes, and the shared memory that goes with it.
     mps: Directories | None = None
     networks: Networks | None = None
+
+    # Programs of probes that run in an agent's containers at a time.
+    probes: Slots = field(default_factory=lambda: Slots(PROBES_MAX))
 
     def token(self, cluster: str, pod: Object, audience: str, lifetime_s: int) -> str:
         """A token of the pod's service account, void without the pod. Raises ConfigError."""
