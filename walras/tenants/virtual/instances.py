@@ -67,6 +67,9 @@ class InstanceController:
 
     def _claim_changed(self, change: Change) -> None:
         """One that an instance waits for may be there now."""
+        if change.type == "DELETED":
+            # It may have gone with its whole cluster.
+            return
         for instance in self._api.list(change.cluster, INSTANCES, change.namespace):
             if phase(instance) in {"", "Pending"}:
                 self._manager.add(self, Key(change.cluster, change.namespace, instance["metadata"]["name"]))
