@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -121,3 +125,33 @@ def test_the_engine_starts_with_the_first_container(tmp_path: Path) -> None:
         await one.close()
 
     asyncio.run(run())
+
+
+DYING = """
+import asyncio, os, sys
+from pathlib import Path
+from walras.runtimes.engine.runtime import ContainerRuntime
+
+async def main():
+    runtime = ContainerRuntime(Path(sys.argv[1]), program="runc")
+    await runtime.open()
+    await runtime.engine()
+    os.kill(os.getpid(), 9)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
+def test_the_engine_ends_with_a_server_that_is_killed(tmp_path: Path) -> None:
+    died = subprocess.run([sys.executable, "-c", DYING, str(tmp_path)], timeout=60, check=False)
+    assert died.returncode == -signal.SIGKILL
+    shares, deadline_s = Shares(tmp_path, one_path=True), time.monotonic() + 20
+    while procfs.marked("WALRAS_ENGINE", shares.mark):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    with_containers(tmp_path, _again)
+
+
+async def _again(world: World) -> None:
+    assert (await world.shell("echo again"))[1] == "again\n"

@@ -83,8 +83,9 @@ class Service:
         socket.unlink(missing_ok=True)
         with open(self._directory / "service.log", "ab") as said:  # noqa: ASYNC230  a local file, once
             self._child = await asyncio.create_subprocess_exec(
-                podman, "system", "service", "--time=0", f"unix://{socket}", env={**env, _ENGINE: self._mark},
-                stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+                *_with_its_parent(), podman, "system", "service", "--time=0", f"unix://{socket}",
+                env={**env, _ENGINE: self._mark}, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                start_new_session=True,
             )  # fmt: skip
         engine = Engine(str(socket))
         deadline_s = asyncio.get_running_loop().time() + _START_S
@@ -168,6 +169,12 @@ runroot = "{self._run}/storage"
             with suppress(TimeoutError):
                 await asyncio.wait_for(child.wait(), _STOP_S)
                 return
+
+
+def _with_its_parent() -> tuple[str, ...]:
+    """What a command starts with that is to end when the server does, however that ends."""
+    setpriv = shutil.which("setpriv")
+    return (setpriv, "--pdeathsig", "TERM", "--") if setpriv else ()
 
 
 def _unmount(directories: Sequence[Path]) -> None:
