@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -18,12 +19,13 @@ from walras.runtimes.cgroups_detect import Detected, detect
 from walras.runtimes.gpus.cards import CardError
 from walras.runtimes.gpus.mps import PROGRAM
 from walras.runtimes.gpus.nvml import Nvml
-from walras.runtimes.handlers import VM, offers
+from walras.runtimes.handlers import CONTAINER, VM, Offer, offers
 from walras.runtimes.network.networks import Networks
 from walras.runtimes.probe import Probed, probe
 from walras.runtimes.spawn import Spawner
 from walras.runtimes.vm import acceleration, parts
 
+_PODMAN_MIN: Final = 4
 _OPEN_FILES_WANTED: Final = 4096
 _ABILITIES: Final = {
     "cpu": ("CPU shares", "shares are kept by stopping processes that are ahead, which is coarse"),
@@ -140,9 +142,22 @@ def _open_files() -> Check:
 
 def _runtimes(data_dir: Path) -> Iterator[Check]:
     for offer in offers(data_dir):
-        yield Check(f"runtime {offer.handler}", offer.make is not None, offer.detail, offer.advice)
-        if offer.handler == VM and offer.make is not None:
+        there = offer.make is not None
+        if offer.handler == CONTAINER and there:
+            yield _podman(offer)
+        else:
+            yield Check(f"runtime {offer.handler}", there, offer.detail, offer.advice)
+        if offer.handler == VM and there:
             yield _acceleration()
+
+
+def _podman(offer: Offer) -> Check:
+    said = subprocess.run(["podman", "--version"], capture_output=True, text=True, check=False).stdout
+    version = said.strip().rpartition(" ")[2]
+    major = version.partition(".")[0]
+    good = major.isdigit() and int(major) >= _PODMAN_MIN
+    detail = f"{offer.detail}, version {version or 'unknown'}"
+    return Check(f"runtime {offer.handler}", good, detail, f"install podman {_PODMAN_MIN} or later")
 
 
 def _acceleration() -> Check:
