@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from walras.runtimes.base import ContainerSpec, Limits, Mount, PodRef, Security, Stream
 from walras.runtimes.engine.body import body, user
+from walras.runtimes.engine.client import Engine, EngineError
 from walras.runtimes.engine.sessions import spoken
 from walras.runtimes.engine.streams import Queues, frames
 from walras.runtimes.security import CAPABILITIES, capabilities, refused, security_of
@@ -132,3 +134,76 @@ def test_a_reader_that_is_slow_holds_up_its_stream_and_misses_nothing() -> None:
         return text
 
     assert asyncio.run(run()) == b"".join(b"%d," % number for number in range(100))
+
+
+async def answering(path: Path, answer: bytes) -> asyncio.Server:
+    """An engine that says the same to everything."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    return await asyncio.start_unix_server(serve, str(path))
+
+
+REFUSAL = b'{"cause":"x","message":"no such image","response":404}'
+HEAD = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        HEAD + b"Content-Length: %d\r\n\r\n" % len(REFUSAL) + REFUSAL,
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(REFUSAL) + REFUSAL + b"\r\n0\r\n\r\n",
+    ],
+    ids=["whole", "in chunks"],
+)
+def test_a_refusal_is_told_in_the_engines_words_however_it_was_asked(tmp_path: Path, answer: bytes) -> None:
+    async def run() -> None:
+        async with await answering(tmp_path / "s", answer):
+            engine = Engine(str(tmp_path / "s"))
+            with pytest.raises(EngineError, match=r"^no such image$") as called:
+                await engine.call("GET", "/images/x/json")
+            with pytest.raises(EngineError, match=r"^no such image$") as hijacked:
+                await engine.hijack("/containers/x/attach")
+            assert called.value.status == hijacked.value.status == 404
+            await engine.close()
+
+    asyncio.run(run())
+
+
+async def unanswered(path: Path) -> None:
+    engine = Engine(str(path))
+    with pytest.raises(EngineError, match="does not answer"):
+        await engine.call("GET", "/version")
+    with pytest.raises(EngineError, match="does not answer"):
+        await engine.hijack("/exec/x/start", body={})
+    await engine.close()
+    with pytest.raises(EngineError, match="does not answer"):
+        await engine.call("GET", "/version")
+
+
+def test_an_engine_that_is_not_there_or_talks_nonsense_is_told(tmp_path: Path) -> None:
+    async def run() -> None:
+        await unanswered(tmp_path / "none")
+        async with await answering(tmp_path / "nonsense", b"hello\r\n\r\n"):
+            await unanswered(tmp_path / "nonsense")
+
+    asyncio.run(run())
+
+
+def test_a_streams_first_bytes_may_come_with_the_answers_head(tmp_path: Path) -> None:
+    async def run() -> bytes:
+        head = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+        async with await answering(tmp_path / "s", head + frame(1, b"early")):
+            reader, writer = await Engine(str(tmp_path / "s")).hijack(
+                "/containers/x/attach", params={"stdout": "true"}
+            )
+            said: list[bytes] = []
+            await frames(reader, False, lambda _stream, data: said.append(data))
+            writer.close()
+            return b"".join(said)
+
+    assert asyncio.run(run()) == b"early"

@@ -92,7 +92,7 @@ class Engine:
             try:
                 writer.write(head.encode() + content)
                 answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _TIMEOUT_S)
-                status = int(answer.split(b" ", 2)[1])
+                status = int(answer.partition(b" ")[2][:3])
                 if status not in (101, 200):
                     raise EngineError(_message(await _rest(reader, answer)), status)
             except BaseException:
