@@ -46,6 +46,16 @@ def test_config_maps_and_secrets_become_files_that_pods_cannot_change(tmp_path: 
     assert not found["code"].writable
 
 
+def test_a_container_may_write_to_its_volumes_whoever_it_runs_as(tmp_path: Path) -> None:
+    """Though the umask of the server may say otherwise."""
+    found = prepared(
+        tmp_path,
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "data", "persistentVolumeClaim": {"claimName": "data"}},
+    )
+    assert {found[name].path.stat().st_mode & 0o777 for name in ("tmp", "data")} == {0o777}
+
+
 def test_items_choose_files_and_paths(tmp_path: Path) -> None:
     items = [{"key": "main.py", "path": "bin/run.py", "mode": 0o755}]
     found = prepared(tmp_path, {"name": "v", "configMap": {"name": "code", "items": items}})

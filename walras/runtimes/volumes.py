@@ -117,7 +117,8 @@ def _writable(path: Path, owner: int) -> Path:
         if owner >= 0 and os.fstat(fd).st_uid != owner:
             os.fchown(fd, owner, owner)
         if fresh:
-            os.fchmod(fd, 0o770)
+            # As kubelet does: a container may run as any user. Who is not the agent's never gets so far.
+            os.fchmod(fd, 0o777)
     finally:
         os.close(fd)
     return path
