@@ -54,6 +54,9 @@ def test_a_container_may_write_to_its_volumes_whoever_it_runs_as(tmp_path: Path)
         {"name": "data", "persistentVolumeClaim": {"claimName": "data"}},
     )
     assert {found[name].path.stat().st_mode & 0o777 for name in ("tmp", "data")} == {0o777}
+    Places(tmp_path, lambda _: -1).close_off()
+    assert found["tmp"].path.is_relative_to(tmp_path / "agents")
+    assert (tmp_path / "agents").stat().st_mode & 0o777 == 0o700
 
 
 def test_items_choose_files_and_paths(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ class Kubelet:
         pods = self._api.everywhere_stored(PODS)
         known = {(record.key.cluster, record.object["metadata"]["uid"]) for record in pods}
         await asyncio.to_thread(self._services.logs.keep_only, known)
+        await asyncio.to_thread(self._services.places.close_off)
         await asyncio.to_thread(self._services.places.keep_only, known)
         self._unsubscribe += [
             self._api.subscribe(NODES, self._node_changed),

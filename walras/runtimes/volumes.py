@@ -46,6 +46,12 @@ class Places:
     data_dir: Path
     owner_of: Callable[[str], int]
 
+    def close_off(self) -> None:
+        """Keeps everybody else of this machine out of all that agents have."""
+        agents = self.data_dir / "agents"
+        agents.mkdir(parents=True, exist_ok=True)
+        agents.chmod(0o700)
+
     def pod(self, cluster: str, uid: str) -> Path:
         return self.data_dir / "agents" / path_part(cluster) / "pods" / path_part(uid)
 
@@ -117,7 +123,7 @@ def _writable(path: Path, owner: int) -> Path:
         if owner >= 0 and os.fstat(fd).st_uid != owner:
             os.fchown(fd, owner, owner)
         if fresh:
-            # As kubelet does: a container may run as any user. Who is not the agent's never gets so far.
+            # As kubelet does: a container may run as any user. Nobody else gets so far (`close_off`).
             os.fchmod(fd, 0o777)
     finally:
         os.close(fd)
