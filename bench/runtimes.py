@@ -104,17 +104,19 @@ def plain(handler: str, name: str) -> dict[str, Any]:
     return manifest
 
 
-async def together(server: Server, tokens: list[str], handler: str, count: int) -> tuple[float, float]:
+async def together(
+    server: Server, data: Path, tokens: list[str], handler: str, count: int
+) -> tuple[float, float]:
     """Seconds until all of so many pods of several agents run, made at once; and what one costs in KiB."""
     before = server.resident_kib
-    helpers_before = helpers_kib()
+    helpers_before = helpers_kib(data)
     started = time.perf_counter()
     each = -(-count // len(tokens))
     await asyncio.gather(
         *(_many(server, f"agent-{number}", token, handler, each) for number, token in enumerate(tokens))
     )
     took = time.perf_counter() - started
-    cost = (server.resident_kib - before + helpers_kib() - helpers_before) / (each * len(tokens))
+    cost = (server.resident_kib - before + helpers_kib(data) - helpers_before) / (each * len(tokens))
     return took, cost
 
 
@@ -147,13 +149,13 @@ async def _gone(server: Server, tokens: list[str]) -> None:
         connection.close()
 
 
-def helpers_kib() -> int:
-    """What the programs around pods' own hold in memory, each page counted once."""
-    total = 0
+def helpers_kib(data: Path) -> int:
+    """What the programs around the pods' own hold in memory, each page counted once."""
+    total, group = 0, f"/walras-{Shares(data).mark}/"
     for path in Path("/proc").glob("[0-9]*"):
         try:
             words = (path / "cmdline").read_bytes().split(b"\0")
-            if os.path.basename(words[0]) not in (b"bwrap", b"conmon", b"podman", b"qemu-system-x86_64"):
+            if os.path.basename(words[0]) in (b"sh", b"sleep") or group not in (path / "cgroup").read_text():
                 continue
             rollup = (path / "smaps_rollup").read_text()
         except OSError:
@@ -244,7 +246,7 @@ async def measure(folder: Path, told: argparse.Namespace) -> dict[str, float]:
             found[f"{name}_p99_ms"] = percentile(took, 99)
             moved = await displacing(server, tokens, name, told.displaced)
             found[f"{name}_displacing_p50_ms"] = percentile(moved, 50)
-            seconds, cost = await together(server, tokens, name, at_once)
+            seconds, cost = await together(server, data, tokens, name, at_once)
             found[f"{name}_{at_once}_at_once_s"] = seconds
             found[f"{name}_pod_kib"] = cost
             await _gone(server, tokens)
