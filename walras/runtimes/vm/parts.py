@@ -68,7 +68,7 @@ def find() -> tuple[Parts | None, str]:
     """The parts, or None and which of them are missing."""
     qemu, unshare = shutil.which("qemu-system-x86_64"), shutil.which("unshare")
     virtiofsd = next((each for each in _VIRTIOFSD if os.access(each, os.X_OK)), "")
-    busybox = next((each for each in ("/bin/busybox", "/usr/bin/busybox") if _is_static(each)), "")
+    busybox = next((each for each in ("/bin/busybox", "/usr/bin/busybox") if is_static(each)), "")
     kernel = next((each for each in kernels() if all(map(each.has, MODULES_NEEDED))), None)
     missing = [
         name
@@ -100,7 +100,7 @@ def kernels() -> Iterator[Kernel]:
     return (kernel for _, _, kernel in sorted(found, key=lambda each: each[:2], reverse=True))
 
 
-def _is_static(path: str) -> bool:
+def is_static(path: str) -> bool:
     """Whether it is an ELF program that asks for no interpreter (it names none in its first page)."""
     try:
         with open(path, "rb") as file:
