@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from support.runtimes import vm
+from support.runtimes import World, tell_alike, vm
 
+from walras.runtimes.base import StartError
 from walras.runtimes.process import ProcessRuntime
 from walras.runtimes.vm import acceleration, parts
 
@@ -50,3 +51,20 @@ def test_what_hangs_is_given_up_and_said(tmp_path: Path, monkeypatch: pytest.Mon
         assert "a guest hangs" in said
 
     with_runtime(tmp_path, story)
+
+
+def test_programs_that_entered_and_left_leave_nothing_in_the_guest(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        process, said = await world.begin("sh", "-c", "echo up; while :; do sleep 1; done")
+        await world.hears(said)
+        for _ in range(3):
+            assert (await world.enter(process, "true"))[0] == 0
+            with pytest.raises(StartError):
+                await world.enter(process, "no-such-program")
+        _, listed = await world.enter(process, "sh", "-c", "ls -d /sys/fs/cgroup/[0-9]*/*/ /proc/1/fd/*")
+        groups = [each for each in listed.split() if each.startswith(b"/sys")]
+        # That of `ls` itself, and of one that is just going.
+        assert len(groups) <= 2
+        assert len(listed.split()) - len(groups) < 24
+
+    tell_alike(vm(), tmp_path, story)

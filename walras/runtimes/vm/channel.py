@@ -15,7 +15,6 @@ from walras.runtimes.vm.guest import wire
 
 _FRAME_BREATH_S: Final = 50e-6
 _BYTES_PER_SECOND_MAX: Final = 16 << 20
-_STRAYS_MAX: Final = 10_000
 _CHANNELS: Final[dict[int, Stream]] = {wire.STDOUT: "stdout", wire.STDERR: "stderr"}
 LOST: Final = ExitStatus(137)
 
@@ -116,7 +115,6 @@ class Channel:
         self._reader, self._writer = reader, writer
         self._remotes: dict[int, Remote] = {}
         self._numbers = count(1)
-        self._strays = 0
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def open(self, kind: int, words: Any, hear: Hear, shut: Callable[[Stream], None]) -> Remote:
@@ -165,12 +163,8 @@ class Channel:
             if not self.ready.done():
                 self.ready.set_result(None)
         elif remote is not None:
+            # The rest was on its way when its stream was closed.
             remote.heard(kind, payload)
-        else:
-            # What was on its way when its stream was closed.
-            self._strays += 1
-            if self._strays > _STRAYS_MAX:
-                raise ValueError("too much about streams that there are none of")
 
     def close(self, status: ExitStatus) -> None:
         for remote in list(self._remotes.values()):

@@ -48,13 +48,16 @@ class Agent:
         self._sockets: dict[int, Relay] = {}
         self._by_pid: dict[int, Program] = {}
         self._ending: list[Program] = []
+        # Of programs that entered and were closed.
+        self._groups: list[str] = []
         self._loop.watch(port, select.EPOLLIN | select.EPOLLHUP, self._heard)
 
     def run(self) -> None:
         self._send(wire.HELLO, 0, b"")
         while True:
-            self._loop.once(_ENDING_S if self._ending else _IDLE_S)
+            self._loop.once(_ENDING_S if self._ending or self._groups else _IDLE_S)
             self._reap()
+            self._groups = [each for each in self._groups if not roots.remove_group(each)]
             self._ending = [each for each in self._ending if not self._over(each)]
 
     def _send(self, kind: int, stream: int, payload: bytes) -> None:
@@ -179,6 +182,8 @@ class Agent:
         if program.main:
             self._containers.pop(stream, None)
             roots.remove(program.container.name, program.group)
+        elif program.said:
+            self._groups.append(program.group)
         if program.main or program.said:
             self._forget(program)
         return True
@@ -201,6 +206,7 @@ class Agent:
         elif kind == wire.CLOSE and not program.main:
             self._kill(program)
             self._forget(program)
+            self._groups.append(program.group)
         else:
             _pass_on(program.relay, kind, payload)
 

@@ -123,6 +123,17 @@ def kill(group: str) -> None:
     _write(f"{group}/cgroup.kill", "1")
 
 
+def remove_group(group: str) -> bool:
+    """Whether the group is gone, which it is once nothing runs in it."""
+    try:
+        os.rmdir(group)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def remove(name: str, group: str) -> None:
     """The container has ended: lets go of what it had, and of the memory in it."""
     with suppress(OSError):
