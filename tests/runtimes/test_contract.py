@@ -301,7 +301,7 @@ def test_whoever_leaves_takes_the_program_along(within: Within) -> None:
 
 
 async def _eventually(true: Callable[[], Any]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not true():  # noqa: ASYNC110  only the other process knows when
             await asyncio.sleep(0.02)
 

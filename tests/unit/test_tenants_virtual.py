@@ -297,6 +297,23 @@ def test_a_machine_that_fails_again_and_again_is_started_later_each_time() -> No
     tell(story)
 
 
+def test_a_machine_that_is_displaced_runs_again_at_once() -> None:
+    async def story(world: World) -> None:
+        await world.create(MACHINES, machine(runStrategy="RerunOnFailure"))
+        await world.settle()
+        before = the(world, INSTANCES)["metadata"]["uid"]
+        pod = await running(world)
+        gone = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByWalras"}
+        await world.set_status(pod, conditions=[gone])
+        await world.settle()
+        await world.api.delete(AGENT, "pods", "default", pod["metadata"]["name"])
+        await world.remove(pod)
+        assert the(world, INSTANCES)["metadata"]["uid"] != before and len(world.pods()) == 1
+        assert "startFailure" not in the(world, MACHINES)["status"]
+
+    tell(story)
+
+
 @pytest.mark.parametrize(
     ("strategy", "code", "again"),
     [("RerunOnFailure", 1, True), ("RerunOnFailure", 0, False), ("Once", 1, False), ("Manual", 0, False)],
@@ -361,6 +378,20 @@ def test_a_machine_that_is_halted_stops_and_one_that_is_deleted_takes_its_instan
         await world.settle()
         await world.remove(pod)
         assert world.api.list(AGENT, INSTANCES, "default") == []
+
+    tell(story)
+
+
+@pytest.mark.parametrize("requests", [[{"action": "Start"}], ["Start"], "Start", [{}]])
+def test_a_halted_machine_is_not_started_by_a_request(requests: Any) -> None:
+    async def story(world: World) -> None:
+        await world.create(MACHINES, machine(runStrategy="Halted"))
+        await world.api.edit(
+            AGENT, MACHINES, "default", "box",
+            lambda latest: latest.setdefault("status", {}).update(stateChangeRequests=requests),
+        )  # fmt: skip
+        await world.settle()
+        assert world.pods() == [] and shown(world) == "Stopped"
 
     tell(story)
 

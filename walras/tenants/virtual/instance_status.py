@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from walras.tenants.objects import Object, condition, deleting, is_true, phase, set_condition, uid
+from walras.tenants.objects import (
+    DISRUPTION_TARGET,
+    Object,
+    condition,
+    deleting,
+    is_true,
+    phase,
+    set_condition,
+    uid,
+)
 
 FINAL: Final = frozenset(("Succeeded", "Failed"))
 READY: Final = "Ready"
@@ -51,6 +60,9 @@ def report(instance: Object, pod: Object | None, failure: str, now: str) -> None
         node = str(pod["spec"].get("nodeName") or "")
         if node:
             status["nodeName"] = node
+        if is_true(pod, DISRUPTION_TARGET):
+            # Kept when the pod goes without another word.
+            status["reason"] = DISRUPTION_TARGET
         status["activePods"] = {uid(pod): node}
         status["qosClass"] = str((pod.get("status") or {}).get("qosClass") or "Burstable")
     elif status["phase"] in FINAL:
@@ -77,7 +89,7 @@ def _conditions(instance: Object, pod: Object | None, failure: str, now: str) ->
         set_condition(instance, SYNCHRONIZED, "False", now, reason="FailedCreate", message=failure)
     else:
         conditions = instance["status"]["conditions"]
-        instance["status"]["conditions"] = [each for each in conditions if each["type"] != SYNCHRONIZED]
+        instance["status"]["conditions"] = [each for each in conditions if each.get("type") != SYNCHRONIZED]
 
 
 def is_over(instance: Object) -> bool:

@@ -17,6 +17,7 @@ from walras.tenants.virtual.words import (
     LAUNCHER,
     NAME_LABEL,
     RUNTIME_CLASS,
+    label_value,
 )
 
 IMAGE: Final = "virt-launcher"
@@ -53,7 +54,7 @@ def launcher(instance: Object, claims: Claims) -> Object:
                 **(metadata.get("labels") or {}),
                 APP_LABEL: LAUNCHER,
                 CREATED_BY: uid(instance),
-                NAME_LABEL: metadata["name"][:63],
+                NAME_LABEL: label_value(metadata["name"]),
             },
             "annotations": {
                 **(metadata.get("annotations") or {}),

@@ -6,9 +6,19 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from walras.core.clock import rfc3339
-from walras.tenants.objects import Object, condition, deleting, is_true, parse_ms, phase, set_condition, uid
+from walras.tenants.objects import (
+    DISRUPTION_TARGET,
+    Object,
+    condition,
+    deleting,
+    is_true,
+    parse_ms,
+    phase,
+    set_condition,
+    uid,
+)
 from walras.tenants.virtual.instance_status import FINAL, READY, SYNCHRONIZED
-from walras.tenants.virtual.words import NAME_LABEL
+from walras.tenants.virtual.words import NAME_LABEL, label_value
 
 Act = Literal["", "start", "stop"]
 _BACKOFF_MS_MIN: Final = 10_000
@@ -38,9 +48,14 @@ def strategy(machine: Object) -> str:
 
 def _asked(machine: Object) -> str:
     """What the first of its state change requests wants: "Start", "Stop" or ""."""
-    requests = (machine.get("status") or {}).get("stateChangeRequests") or ()
-    first: Any = next(iter(requests), None)
+    first = next(iter(_requests(machine)), None)
     return str(first.get("action") or "") if isinstance(first, dict) else ""
+
+
+def _requests(machine: Object) -> list[Any]:
+    """As whoever may write the status has left them."""
+    said = (machine.get("status") or {}).get("stateChangeRequests")
+    return list(said) if isinstance(said, list) else []
 
 
 def plan(machine: Object, instance: Object | None, now_ms: int) -> Plan:
@@ -59,11 +74,11 @@ def plan(machine: Object, instance: Object | None, now_ms: int) -> Plan:
     if asked == "Stop":
         return next_("stop" if instance is not None else "", served=instance is None)
     if how == "Halted":
-        return next_("stop" if instance is not None else "start" if asked == "Start" else "")
+        # Who starts such a machine gives it another strategy.
+        return next_("stop" if instance is not None else "", served=asked == "Start")
     if instance is None:
         once = how in {"Once", "Manual"} and not asked
-        ended = how == "RerunOnFailure" and _ran(machine) and not asked and not failures
-        wanted = not ended and (not once or (how == "Once" and not _ran(machine)))
+        wanted = not once or (how == "Once" and not _ran(machine))
         return next_("start" if wanted else "", served=bool(asked) and wanted)
     over = told in FINAL and (
         how == "Always" or asked == "Start" or (how == "RerunOnFailure" and told == "Failed")
@@ -82,7 +97,8 @@ def _failures(machine: Object, instance: Object | None, now_ms: int) -> tuple[in
     retry_at_ms = parse_ms(told.get("retryAfterTimestamp")) or 0
     if instance is None:
         return count, last, retry_at_ms
-    if phase(instance) == "Failed" and uid(instance) != last:
+    displaced = (instance.get("status") or {}).get("reason") == DISRUPTION_TARGET
+    if phase(instance) == "Failed" and uid(instance) != last and not displaced:
         count += 1
         delay_ms = min(_BACKOFF_MS_MIN * 2 ** min(count - 1, 10), _BACKOFF_MS_MAX)
         return count, uid(instance), now_ms + delay_ms
@@ -96,7 +112,7 @@ def new_instance(machine: Object) -> Object:
     template = machine["spec"]["template"]
     described = template.get("metadata") or {}
     name, namespace = machine["metadata"]["name"], machine["metadata"]["namespace"]
-    labels = {**(described.get("labels") or {}), NAME_LABEL: name[:63]}
+    labels = {**(described.get("labels") or {}), NAME_LABEL: label_value(name)}
     metadata = {"name": name, "namespace": namespace, "labels": labels}
     if described.get("annotations"):
         metadata["annotations"] = described["annotations"]
@@ -114,7 +130,7 @@ def report(machine: Object, instance: Object | None, planned: Plan, now_ms: int)
     if instance is not None:
         status["observedInstanceUID"] = uid(instance)
     if planned.served:
-        status["stateChangeRequests"] = list(status.get("stateChangeRequests") or ())[1:]
+        status["stateChangeRequests"] = _requests(machine)[1:]
         if not status["stateChangeRequests"]:
             del status["stateChangeRequests"]
     if planned.failures:
@@ -165,4 +181,4 @@ def _mirror(machine: Object, instance: Object | None, now: str) -> None:
         )  # fmt: skip
     else:
         conditions = machine["status"]["conditions"]
-        machine["status"]["conditions"] = [each for each in conditions if each["type"] != "Failure"]
+        machine["status"]["conditions"] = [each for each in conditions if each.get("type") != "Failure"]

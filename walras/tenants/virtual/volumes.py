@@ -44,7 +44,7 @@ def translated(instance: Object, claims: Claims) -> PodVolumes:
     """Raises Invalid for what is not offered, or not there."""
     spec, made = instance["spec"], PodVolumes()
     devices = spec["domain"]["devices"]
-    shared = {str(each.get("name")) for each in devices.get("filesystems") or () if isinstance(each, dict)}
+    shared = {each["name"] for each in devices.get("filesystems") or ()}
     attached = {each["name"] for each in devices.get("disks") or ()}
     known = {each["name"] for each in spec.get("volumes") or ()}
     for name in sorted((attached | shared) - known):

@@ -28,3 +28,8 @@ SEED: Final = "/var/lib/cloud/seed/nocloud"
 SEED_APART: Final = "/var/lib/cloud/seed/secret"
 FIRST_PROGRAM: Final = ("python3", "/run/walras/cloud_init.py")
 SEED_ANNOTATION: Final = "seed.kubevirt.io/"
+
+
+def label_value(name: str) -> str:
+    """As much of an object's name as a label takes."""
+    return name[:63].rstrip("-.")
