@@ -204,3 +204,24 @@ def test_spdy_is_refused_in_words(live: Live, agent: Path) -> None:
         )
         assert answer.status_code == 400
         assert "only WebSocket" in answer.json()["message"]
+
+
+def test_what_admission_forbids_is_said_to_kubectl_which_tries_spdy_next(live: Live) -> None:
+    agent = live.agent("guarded")
+    rules = [
+        {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CONNECT"], "resources": ["pods/attach"]}
+    ]
+    group = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": "shut"}}
+    policy = {
+        "matchConstraints": {"resourceRules": rules},
+        "validations": [{"expression": "false", "message": "attaching is not allowed"}],
+    }
+    bound = {"policyName": "shut", "validationActions": ["Deny"]}
+    live.apply(
+        agent,
+        {**group, "kind": "ValidatingAdmissionPolicy", "spec": policy},
+        {**group, "kind": "ValidatingAdmissionPolicyBinding", "spec": bound},
+        pod("shut", "sleep", "60"),
+    )
+    live.kubectl(agent, "wait", "--for=condition=Ready", "pod/shut", "--timeout=30s")
+    assert "attaching is not allowed" in live.kubectl(agent, "attach", "shut", check=False)

@@ -101,9 +101,12 @@ class Interactive:
             raise ServiceUnavailable("no runtime is connected to this server yet", retry_after_s=1)
         return access
 
-    def refusal(self, request: Request, resource: Resource) -> BadRequest:
-        """What to answer to a request that is no WebSocket. Raises what would be wrong with one, too."""
-        self._checked(request, resource)
+    async def refusal(self, request: Request, resource: Resource) -> BadRequest:
+        """What to answer to a request that is no WebSocket. Raises what would be wrong with one, too.
+
+        A client whose WebSocket was refused tries SPDY next, and shows what that is answered.
+        """
+        await self._admit(request, resource, self._checked(request, resource))
         asks = request.header(b"upgrade").lower()
         return BadRequest(_SPDY if asks.startswith("spdy") else _UPGRADE)
 
@@ -136,10 +139,7 @@ class Interactive:
             raise BadRequest(f"unable to upgrade: speak one of the protocols {', '.join(spoken)}")
         if forwards and protocol == forwarding.CHANNELS and not asked.ports:
             raise BadRequest('query parameter "ports" is required')
-        route, options = request.route, _options(request.route, asked)
-        await self._verbs.connect(
-            request.context(), resource, route.namespace, route.name, route.subresource, options
-        )
+        await self._admit(request, resource, asked)
 
         async def dial(port: int) -> Any:
             return await access.dial(cluster, asked.pod, port)
@@ -163,6 +163,13 @@ class Interactive:
         finally:
             if session is not None:
                 await session.close()
+
+    async def _admit(self, request: Request, resource: Resource, asked: _Asked) -> None:
+        """Raises what admission forbids."""
+        route, options = request.route, _options(request.route, asked)
+        await self._verbs.connect(
+            request.context(), resource, route.namespace, route.name, route.subresource, options
+        )
 
     async def _start(self, access: PodAccess, cluster: str, asked: _Asked, socket: Socket) -> Session | None:
         """The program; None where it cannot start, which is told."""

@@ -321,7 +321,7 @@ class Resources:
             raise _no_such_subresource(resource, request.route.name)
         match request.route.subresource, request.method:
             case "attach" | "exec" | "portforward", "GET" | "POST":
-                raise self._interactive.refusal(request, resource)
+                raise await self._interactive.refusal(request, resource)
             case "log", "GET":
                 access, pod = self._pod_access(), self._pod(request, resource, request.route.name)
                 now_ms = self._clock.now_ms()
