@@ -38,16 +38,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/conformance", description=__doc__)
     parser.add_argument("--focus", help="a regular expression: only specs like it, and no page is written")
     parser.add_argument("--skip", default=r"\[Serial\]|\[Slow\]", help="of --focus, what to leave out")
+    parser.add_argument(
+        "--containers", action="store_true", help="with pods that run, in Podman"
+    )
     parser.add_argument("--real", action="store_true", help="against the real server")
     options = parser.parse_args()
-    needed = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler") if options.real else ()
-    why = reference.missing("e2e.test", "kwok", *needed)
+    needed: tuple[str, ...] = ()
+    if options.real:
+        needed = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+    needed += ("agnhost",) if options.containers else ("kwok",)
+    why = reference.missing("e2e.test", *needed)
     if why:
         print(f"scripts/conformance: {why}", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
         work = Path(folder)
-        with (stage.real if options.real else stage.embedded)(work) as kubeconfig:
+        opened = stage.real if options.real else stage.contained if options.containers else stage.embedded
+        with opened(work) as kubeconfig:
             selections = ((options.focus, options.skip),) if options.focus else SELECTIONS
             found = _run(
                 kubeconfig, work, [name for each in selections for name in _names(kubeconfig, work, *each)]

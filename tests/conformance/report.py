@@ -64,10 +64,9 @@ def specs(report: Path) -> list[Spec]:
 
 
 def _reason(message: str) -> str:
-    """The first thing that a failure says, in a line."""
+    """What a failure says, in a line."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    text = " ".join(lines)
-    return text if len(text) <= _REASON_MAX else f"{text[:_REASON_MAX]}..."
+    return " ".join(lines)
 
 
 def page(found: Iterable[Spec]) -> str:
@@ -80,9 +79,13 @@ def page(found: Iterable[Spec]) -> str:
     failed = [spec for spec in found if spec.reason]
     if failed:
         lines += ["## What fails", "", "| area | spec | says |", "|---|---|---|"]
-        lines += [f"| {s.area} | {_cell(s.name)} | {_cell(s.reason)} |" for s in failed]
+        lines += [f"| {s.area} | {_cell(s.name)} | {_cell(_short(s.reason))} |" for s in failed]
         lines.append("")
     return "\n".join(lines)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _REASON_MAX else f"{text[:_REASON_MAX]}..."
 
 
 def _cell(text: str) -> str:
