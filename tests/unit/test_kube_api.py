@@ -89,12 +89,21 @@ def test_errors_say_what_kubernetes_says() -> None:
     run(story)
 
 
+def test_a_pod_that_gets_its_node_is_of_the_same_generation() -> None:
+    async def story(api: API) -> None:
+        await api.create("a", "pods", pod("x"))
+        bound = await api.edit("a", "pods", "default", "x", lambda obj: obj["spec"].update(nodeName="n"))
+        assert bound["metadata"]["generation"] == 1
+
+    run(story)
+
+
 def test_edit_counts_generations_and_keeps_identity() -> None:
     async def story(api: API) -> None:
         made = await api.create("a", "pods", pod("x"))
 
         def change(obj: Object) -> None:
-            obj["spec"]["nodeName"] = "n"
+            obj["spec"]["activeDeadlineSeconds"] = 9
             obj["metadata"].update(uid="forged", name="forged", creationTimestamp="forged")
 
         edited = await api.edit("a", "pods", "default", "x", change)

@@ -109,6 +109,9 @@ def _substance(resource: Resource, obj: Object) -> Object:
     has_status = resource.builtin or resource.has_status
     skipped = ("metadata", "status") if has_status else ("metadata",)
     substance = {name: value for name, value in obj.items() if name not in skipped}
+    if resource.key == PODS:
+        # Upstream's bindings go past what counts it.
+        substance["spec"] = {name: value for name, value in obj["spec"].items() if name != "nodeName"}
     if resource.key == SLICES:
         substance["labels"] = obj["metadata"].get("labels") or {}
     if resource.key == "deployments.apps":
