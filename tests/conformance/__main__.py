@@ -27,6 +27,10 @@ SELECTIONS: Final = (
         r"sig-api-machinery|Hook|Variable|\[Serial\]|\[Slow\]|mount an API token|OIDC",
     ),
 )
+# Those whose webhook is a pod.
+CONTAINED: Final = (
+    (r"\[sig-api-machinery\].*(AdmissionWebhook|ConversionWebhook|FieldSelectors).*\[Conformance\]", r"\[Disruptive\]"),
+)
 WORKERS: Final = 8
 _OPTIONS: Final = (
     "--provider=skeleton", "--disable-log-dump", "--allowed-not-ready-nodes=10", "--ginkgo.no-color",
@@ -38,9 +42,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/conformance", description=__doc__)
     parser.add_argument("--focus", help="a regular expression: only specs like it, and no page is written")
     parser.add_argument("--skip", default=r"\[Serial\]|\[Slow\]", help="of --focus, what to leave out")
-    parser.add_argument(
-        "--containers", action="store_true", help="with pods that run, in Podman"
-    )
+    parser.add_argument("--containers", action="store_true", help="with pods that run, in Podman")
     parser.add_argument("--real", action="store_true", help="against the real server")
     options = parser.parse_args()
     needed: tuple[str, ...] = ()
@@ -55,12 +57,14 @@ def main() -> int:
         work = Path(folder)
         opened = stage.real if options.real else stage.contained if options.containers else stage.embedded
         with opened(work) as kubeconfig:
-            selections = ((options.focus, options.skip),) if options.focus else SELECTIONS
+            selections = CONTAINED if options.containers else SELECTIONS
+            if options.focus:
+                selections = ((options.focus, options.skip),)
             found = _run(
                 kubeconfig, work, [name for each in selections for name in _names(kubeconfig, work, *each)]
             )
     if not options.focus and not options.real:
-        report.PAGE.write_text(report.page(found))
+        report.write(found, contained=options.containers)
     return 1 if any(spec.reason for spec in found) else 0
 
 

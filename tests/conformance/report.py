@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "conformance.md"
+_PAGES: Final = Path(__file__).parents[2] / "docs" / "reference"
 _AREA: Final = re.compile(r"\[sig-([a-z-]+)\]")
 _TAGS: Final = re.compile(r"\s*\[[^\]]*\]")
 _REASON_MAX: Final = 160
@@ -22,6 +22,13 @@ real server of the tests is of, against the operator's cluster of a server that 
 pods on it are simulated by kwok, in which nothing runs, as for the real server (`scripts/conformance
 --real`): the selection is of the specs that do not look into containers. A real kube-apiserver with its
 controller manager and scheduler passes 108 of them.
+"""
+_CONTAINED: Final = """# Conformance of what needs containers
+
+`scripts/conformance --containers` runs specs of Kubernetes' own conformance suite, unmodified, against an
+agent's cluster of a server that runs pods as containers of Podman. The image of most of their pods, agnhost,
+is built from the same release. These are the specs of admission and conversion webhooks, whose webhook is a
+pod behind a Service.
 """
 
 
@@ -69,11 +76,17 @@ def _reason(message: str) -> str:
     return " ".join(lines)
 
 
-def page(found: Iterable[Spec]) -> str:
+def write(found: Iterable[Spec], *, contained: bool) -> None:
+    """Writes the page of the specs on simulated nodes, or of those with containers."""
+    name, head = ("conformance-containers.md", _CONTAINED) if contained else ("conformance.md", _HEAD)
+    (_PAGES / name).write_text(page(found, head))
+
+
+def page(found: Iterable[Spec], head: str) -> str:
     """The page: how many passed by area, then each that failed with its reason."""
     found = sorted(found, key=lambda spec: (spec.area, spec.name))
     passed, run = Counter(s.area for s in found if not s.reason), Counter(s.area for s in found)
-    lines = [_HEAD, "| area | passed | of |", "|---|---|---|"]
+    lines = [head, "| area | passed | of |", "|---|---|---|"]
     lines += [f"| {area} | {passed[area]} | {count} |" for area, count in sorted(run.items())]
     lines += [f"| all | {passed.total()} | {run.total()} |", ""]
     failed = [spec for spec in found if spec.reason]
