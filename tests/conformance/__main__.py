@@ -29,7 +29,10 @@ SELECTIONS: Final = (
 )
 # Those whose webhook is a pod.
 CONTAINED: Final = (
-    (r"\[sig-api-machinery\].*(AdmissionWebhook|ConversionWebhook|FieldSelectors).*\[Conformance\]", r"\[Disruptive\]"),
+    (
+        r"\[sig-api-machinery\].*(AdmissionWebhook|ConversionWebhook|FieldSelectors).*\[Conformance\]",
+        r"\[Disruptive\]",
+    ),
 )
 WORKERS: Final = 8
 _OPTIONS: Final = (
