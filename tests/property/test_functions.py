@@ -57,8 +57,9 @@ def test_a_steady_load_gets_as_many_instances_as_bear_it_and_keeps_them(
     needed = -(-load // scaling.target_milli)
     bounded = min(max(needed, scaling.minimum), scaling.maximum)
     mind, now_ms = begin(ready, 0), 0
-    # A panic ends a window after it began, a decision holds for the delay, the last instance for its time.
-    settled_ms = 3 * (scaling.window_ms + scaling.down_delay_ms + scaling.retention_ms) + 20_000
+    # A panic ends a window after it began, each of seven halvings waits for the delay, the last instance for
+    # its time.
+    settled_ms = 3 * (scaling.window_ms + scaling.retention_ms) + 9 * scaling.down_delay_ms + 20_000
     step_ms = settled_ms // 40 + 1
     for _ in range(60):
         now_ms += step_ms
