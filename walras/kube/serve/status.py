@@ -59,4 +59,6 @@ def answer(error: WalrasError, accept: str = "") -> Answer:
         shape = negotiate.representation(accept)
     except NotAcceptable:
         shape = negotiate.PLAIN
-    return Answer(shape.encode(failure(error)), error.code, shape.content_type, tuple(headers))
+    # On a line of its own, as Go ends what it encodes: clients show the body of an error as it comes.
+    body = shape.encode(failure(error)).removesuffix(b"\n") + b"\n"
+    return Answer(body, error.code, shape.content_type, tuple(headers))
