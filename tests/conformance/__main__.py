@@ -27,12 +27,13 @@ SELECTIONS: Final = (
         r"sig-api-machinery|Hook|Variable|\[Serial\]|\[Slow\]|mount an API token|OIDC",
     ),
 )
-# Those whose webhook is a pod.
+# Those whose webhook is a pod, and those that look into what runs.
 CONTAINED: Final = (
     (
         r"\[sig-api-machinery\].*(AdmissionWebhook|ConversionWebhook|FieldSelectors).*\[Conformance\]",
         r"\[Disruptive\]",
     ),
+    (r"\[sig-(auth|cli|scheduling)\].*\[Conformance\]", r"\[Serial\]|\[Slow\]|\[Disruptive\]"),
 )
 WORKERS: Final = 8
 _OPTIONS: Final = (

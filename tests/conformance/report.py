@@ -28,7 +28,9 @@ _CONTAINED: Final = """# Conformance of what needs containers
 `scripts/conformance --containers` runs specs of Kubernetes' own conformance suite, unmodified, against an
 agent's cluster of a server that runs pods as containers of Podman. The image of most of their pods, agnhost,
 is built from the same release. These are the specs of admission and conversion webhooks, whose webhook is a
-pod behind a Service.
+pod behind a Service, and those of sig-auth, sig-cli and sig-scheduling. Two want an image that is only in a
+registry (nautilus), one runs `kubectl proxy`, which wants `--append-server-path` here, and one looks for the
+issuer of tokens where pods cannot reach it.
 """
 
 
