@@ -61,7 +61,7 @@ def main() -> int:
         work = Path(folder)
         opened = stage.real if options.real else stage.contained if options.containers else stage.embedded
         with opened(work) as kubeconfig:
-            selections = CONTAINED if options.containers else SELECTIONS
+            selections: Sequence[tuple[str, str]] = CONTAINED if options.containers else SELECTIONS
             if options.focus:
                 selections = ((options.focus, options.skip),)
             found = _run(
