@@ -99,6 +99,20 @@ def test_a_latency_bid_displaces_a_training_lease_at_once_with_notice_to_its_pod
     play(story)
 
 
+def test_a_bid_that_comes_as_the_market_clears_wins_once() -> None:
+    async def story(world: World) -> None:
+        await world.agent("search")
+        await world.step(5)
+        await world.pod("search", "query", 500, "3.00", "latency")
+        await world.step(1000)
+        (lease,) = world.leases("search")
+        (bid,) = [bid for _, bid in world.api.everywhere(BIDS)]
+        assert bid["status"] == {"phase": "Leased", "lease": lease["metadata"]["name"]}
+        assert len(world.nodes("search")) == 1
+
+    play(story)
+
+
 def test_a_device_is_never_sold_twice_while_a_lease_drains() -> None:
     async def story(world: World) -> None:
         for name in ("train", "search", "other"):

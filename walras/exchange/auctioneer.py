@@ -115,7 +115,7 @@ class Auctioneer:
         self._notice_devices(pool)
         cluster, namespace, name = identity.split("/")
         stored = self._api.find(cluster, BIDS, namespace, name) if self._api.has_cluster(cluster) else None
-        if stored is None or not is_pending(stored) or cluster not in fx.treasury.budgets:
+        if stored is None or not _waits(fx, cluster, stored):
             return
         bid = self._read(fx, cluster, stored, pool, now_ms)
         if bid is None:
@@ -144,7 +144,7 @@ class Auctioneer:
             stored = (
                 self._api.find(cluster, BIDS, namespace, name) if self._api.has_cluster(cluster) else None
             )
-            if stored is not None and is_pending(stored) and cluster in fx.treasury.budgets:
+            if stored is not None and _waits(fx, cluster, stored):
                 other = self._read(fx, cluster, stored, pool, now_ms, tell=False)
                 kept += [other] if other is not None and other.id != bid.id else []
         snapshot = self._snapshot(fx, pool, [bid, *kept], now_ms, self._carried.slow.posted_micros)
@@ -202,7 +202,7 @@ class Auctioneer:
     def _pending(self, fx: Effects, pool: Pool, now_ms: int, *, tell: bool = True) -> Pending:
         found = {}
         for cluster, stored in self._api.everywhere(BIDS):
-            if is_pending(stored) and cluster in fx.treasury.budgets:
+            if _waits(fx, cluster, stored):
                 bid = self._read(fx, cluster, stored, pool, now_ms, tell=tell)
                 if bid is not None:
                     found[bid.id] = (bid, stored)
@@ -247,6 +247,11 @@ class Auctioneer:
             memory=self._carried.memory,
             escrows=self._carried.escrows,
         )
+
+
+def _waits(fx: Effects, cluster: str, stored: Object) -> bool:
+    """Whether the market has to decide the bid: nobody did so yet, in this step either."""
+    return is_pending(stored) and cluster in fx.treasury.budgets and bid_id(cluster, stored) not in fx.won
 
 
 def _facts(treasury: Treasury) -> dict[str, market.AgentFacts]:

@@ -47,6 +47,8 @@ class Effects:
     recorder: Recorder
     tx: Transaction
     along: Callable[[Transaction], None]
+    # Bids that won in this step: their objects say so only once it is committed.
+    won: set[str] = field(default_factory=set)
     _touched: dict[str, Holding] = field(default_factory=dict)
     _gone: set[str] = field(default_factory=set)
     _usage: list[tuple[object, ...]] = field(default_factory=list)

@@ -71,6 +71,7 @@ def grant(
         expires_at_ms=holding.end_ms + HOLD_GRACE_MS,
     )
     fx.tx.create(bid.agent, LEASES, _object(holding))
+    fx.won.add(bid.id)
     fx.set_bid(
         bid.agent,
         metadata["namespace"],
