@@ -18,7 +18,7 @@ from differential.sides import Side, embedded, real
 from differential.steps import Step
 from differential.story import APPLY, MERGE, asked, compared
 from support import reference
-from support.conversion import GROUP, KEY, convert, converted, definition, multi
+from support.conversion import GROUP, KEY, convert, definition, multi, spoilt
 from support.webhook import Webhook
 
 WHY = reference.missing("etcd", "kube-apiserver")
@@ -114,16 +114,6 @@ def refused() -> Iterator[Step]:
     broken = definition({"url": url, "caBundle": "YWJj"})
     broken["metadata"]["name"], broken["spec"]["group"] = f"multis.not.{GROUP}", f"not.{GROUP}"
     yield asked("POST", CRDS, broken)
-
-
-def spoilt(change: Callable[[Object], Any]) -> Callable[[Object], Object]:
-    def answer(request: Object) -> Object:
-        found = [converted(each, request["desiredAPIVersion"]) for each in request["objects"]]
-        for each in found:
-            change(each)
-        return {"result": {"status": "Success"}, "convertedObjects": found}
-
-    return answer
 
 
 SPOILT: dict[str, Callable[[Object], Any]] = {

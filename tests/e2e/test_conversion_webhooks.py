@@ -13,7 +13,7 @@ import pytest
 from differential.sides import Side, embedded
 from differential.steps import Step
 from support.caller import Caller, run
-from support.conversion import KEY, V1, V2, convert, converted, definition, multi
+from support.conversion import KEY, V1, V2, convert, definition, multi, spoilt
 from support.webhook import Webhook, patch
 
 from walras.core.errors import Conflict, Denied, Invalid, Unclassified
@@ -182,18 +182,6 @@ def test_objects_outlive_a_change_of_the_version_in_which_they_are_stored() -> N
         assert caller.api.get("a", KEY, "default", "a")["apiVersion"] == "stable.example.com/v2"
 
     told(story)
-
-
-def spoilt(change: Callable[[Object], Any]) -> Callable[[Object], Object]:
-    """Converts, and then does something to what comes out."""
-
-    def answer(request: Object) -> Object:
-        found = [converted(each, request["desiredAPIVersion"]) for each in request["objects"]]
-        for each in found:
-            change(each)
-        return {"result": {"status": "Success"}, "convertedObjects": found}
-
-    return answer
 
 
 _ABOUT = "conversion webhook for stable.example.com/v1, Kind=Multi "

@@ -5,6 +5,7 @@ In v1 an object has `hostPort: "localhost:8080"`, in v2 `host: localhost` and `p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -30,6 +31,18 @@ def converted(obj: Object, wanted: str) -> Object:
         return {**new, "hostPort": f"{host}:{port}"}
     host, _, port = new.pop("hostPort", "").partition(":")
     return {**new, "host": host, "port": port}
+
+
+def spoilt(change: Callable[[Object], Any]) -> Callable[[Object], Object]:
+    """Converts, and then does something to what comes out."""
+
+    def answer(request: Object) -> Object:
+        response = convert(request)
+        for each in response["convertedObjects"]:
+            change(each)
+        return response
+
+    return answer
 
 
 def version(name: str, fields: Object, storage: str, **more: Any) -> Object:

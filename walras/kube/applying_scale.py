@@ -17,7 +17,7 @@ _SCALE_VERSION = scaling.SCALE.api_version
 
 def apply(resource: Resource, old: Object, applied: Object, *, manager: str, force: bool, now: str) -> Object:
     """The object after `manager` applied a Scale. Raises Conflict, Invalid, Unclassified."""
-    path = _path(resource)
+    path = tuple(f"f:{name}" for name in scaling.replicas_path(resource))
     parents = owners.held_in(old)
     scale = scaling.view(resource, old)
     owners.write(
@@ -36,13 +36,6 @@ def apply(resource: Resource, old: Object, applied: Object, *, manager: str, for
     new = scaling.scaled(resource, old, shaped)
     owners.write(new, _back(resource, path, parents, owners.held_in(shaped)))
     return new
-
-
-def _path(resource: Resource) -> Path:
-    """Where the object has its replicas."""
-    if resource.builtin or resource.scale is None:
-        return _REPLICAS
-    return tuple(f"f:{name}" for name in resource.scale["specReplicasPath"].strip(".").split("."))
 
 
 def _of_scale(who: Who) -> Who:

@@ -114,21 +114,9 @@ _QUERY: Final = _Message(
     minimum=13, maxLength=15, minLength=16, pattern=17, uniqueItems=20, enum=21, **{"in": 2},
 )  # fmt: skip
 _RESPONSE: Final = _Message(5, description=1, schema=2)
-_PATH: Final = _Message(
-    10, get=2, put=3, post=4, delete=5, options=6, head=7, patch=8, parameters=9
-)  # fmt: skip
+_PATH: Final = _Message(10, get=2, put=3, post=4, delete=5, options=6, head=7, patch=8, parameters=9)
 _INFO: Final = _Message(7, title=1, version=2, description=3)
 _KEY: Final = _Message(5, type=1, name=2, description=4, **{"in": 3})
-
-
-def schema(value: Object) -> bytes:
-    """A Schema."""
-    return _SCHEMA(value)
-
-
-def path_item(value: Object) -> bytes:
-    """A PathItem."""
-    return _PATH(value)
 
 
 def _additional(value: Any) -> bytes:

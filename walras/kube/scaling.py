@@ -56,6 +56,11 @@ def _paths(resource: Resource) -> Any:
     return _WORKLOADS if resource.builtin else resource.scale or {}
 
 
+def replicas_path(resource: Resource) -> list[str]:
+    """The names of the fields, from the outermost, that lead to the replicas an object asks for."""
+    return str(_paths(resource).get("specReplicasPath", "")).strip(".").split(".")
+
+
 def view(resource: Resource, obj: Object, *, strict: bool = False) -> Object:
     """The object's autoscaling/v1 Scale. If `strict` raises InternalError for one without a replica count."""
     paths, metadata = _paths(resource), obj["metadata"]
@@ -90,7 +95,7 @@ def scaled(resource: Resource, obj: Object, scale: Object) -> Object:
     if faults:
         raise validation.invalid(SCALE, str(obj["metadata"]["name"]), faults)
     new: Object = copied(obj)
-    *parents, last = str(_paths(resource).get("specReplicasPath", "")).strip(".").split(".")
+    *parents, last = replicas_path(resource)
     node = new
     for name in parents:
         node = node.setdefault(name, {})

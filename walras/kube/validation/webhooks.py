@@ -14,11 +14,12 @@ from walras.kube.validation.rulesets import conditions, one_of, rule
 
 Object = Mapping[str, Any]
 
+# Of AdmissionReview and of ConversionReview alike.
+REVIEWS: Final = ("v1", "v1beta1")
 _FAILURES: Final = ("Fail", "Ignore")
 _MATCHES: Final = ("Equivalent", "Exact")
 _REINVOCATIONS: Final = ("IfNeeded", "Never")
 _NO_SIDE_EFFECTS: Final = ("None", "NoneOnDryRun")
-_REVIEWS: Final = ("v1", "v1beta1")
 _FORM: Final = "; desired format: https://host[/path]"
 
 
@@ -66,17 +67,25 @@ def _hook(faults: Faults, hook: Object, path: str, *, with_conditions: bool) -> 
         if hook.get(field) is not None:
             label_selector(faults, f"{path}.{field}", hook[field])
     one_of(faults, hook, "reinvocationPolicy", _REINVOCATIONS, path)
-    _client(faults, hook.get("clientConfig") or {}, f"{path}.clientConfig")
+    webhook_client(faults, hook.get("clientConfig") or {}, f"{path}.clientConfig")
     if with_conditions:
         conditions(
             faults, hook.get("matchConditions") or (), f"{path}.matchConditions", expressions.condition
         )
-    _versions(faults, hook.get("admissionReviewVersions") or [], f"{path}.admissionReviewVersions")
+    reviews = hook.get("admissionReviewVersions") or []
+    why = f"must specify one of {', '.join(REVIEWS)}"
+    review_versions(faults, reviews, f"{path}.admissionReviewVersions", missing=why)
 
 
-def _versions(faults: Faults, given: list[str], path: str) -> None:
+def review_versions(
+    faults: Faults, given: list[str], path: str, *, missing: str = "", is_strict: bool = True
+) -> None:
+    """The versions of its review that a webhook takes; if `is_strict`, one that the server knows as well.
+
+    `missing` is what to say besides where there are none.
+    """
     if not given:
-        faults.required(path, f"must specify one of {', '.join(_REVIEWS)}")
+        faults.required(path, missing)
         return
     seen: set[str] = set()
     for index, version in enumerate(given):
@@ -85,22 +94,22 @@ def _versions(faults: Faults, given: list[str], path: str) -> None:
             continue
         seen.add(version)
         faults.each(f"{path}[{index}]", version, names.dns1035_label(version))
-    if not seen.intersection(_REVIEWS):
-        faults.invalid(path, given, f"must include at least one of {', '.join(_REVIEWS)}")
+    if is_strict and not seen.intersection(REVIEWS):
+        faults.invalid(path, given, f"must include at least one of {', '.join(REVIEWS)}")
 
 
-def _client(faults: Faults, client: Object, path: str) -> None:
+def webhook_client(faults: Faults, client: Object, path: str) -> None:
+    """Where a webhook's clientConfig leads: a URL or a Service."""
     url, service = client.get("url"), client.get("service")
     if (url is None) == (service is None):
         faults.required(path, "exactly one of url or service is required")
     elif url is not None:
-        webhook_url(faults, url, f"{path}.url")
+        _url(faults, url, f"{path}.url")
     else:
-        webhook_service(faults, service or {}, f"{path}.service")
+        _service(faults, service or {}, f"{path}.service")
 
 
-def webhook_url(faults: Faults, url: str, path: str) -> None:
-    """The URL of a webhook's clientConfig."""
+def _url(faults: Faults, url: str, path: str) -> None:
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -120,8 +129,7 @@ def webhook_url(faults: Faults, url: str, path: str) -> None:
         faults.invalid(path, parts.query, "query parameters are not permitted in the URL")
 
 
-def webhook_service(faults: Faults, service: Object, path: str) -> None:
-    """The Service of a webhook's clientConfig."""
+def _service(faults: Faults, service: Object, path: str) -> None:
     for field in ("name", "namespace"):
         if not service.get(field):
             faults.required(f"{path}.{field}")
