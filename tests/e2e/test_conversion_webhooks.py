@@ -18,6 +18,7 @@ from support.webhook import Webhook, patch
 
 from walras.core.errors import Conflict, Denied, Invalid, Unclassified
 from walras.kube.admission.reach import Reach
+from walras.kube.conversion.asking import TOLD_BYTES_MAX
 from walras.kube.objects import CRDS
 
 Object = dict[str, Any]
@@ -360,6 +361,24 @@ def test_a_webhook_that_is_out_of_reach_is_said_to_be() -> None:
         assert await get(caller, V1, "a") == made
         await caller.delete(CRDS, KEY)
         assert caller.api.find("a", CRDS, "", KEY) is None
+
+    told(story)
+
+
+def test_what_watches_were_told_is_kept_by_the_size_of_what_the_webhook_made_of_it() -> None:
+    async def story(caller: Caller, webhook: Webhook) -> None:
+        resource, converter = caller.resource(V2), caller.api.converter
+        for name in "abc":
+            await caller.create(V1, multi("v1", name, hostPort="x:1"))
+        records = {name: caller.api.record("a", KEY, "default", name) for name in "abc"}
+        webhook.answer = spoilt(lambda obj: obj.update(extra="x" * (TOLD_BYTES_MAX // 2)))
+        del webhook.asked[:]
+        for name in "abcca":
+            record = records[name]
+            assert record is not None
+            assert (await converter.told("a", resource, [record]))[record]["metadata"]["name"] == name
+        asked = [each["metadata"]["name"] for review in webhook.asked for each in review["objects"]]
+        assert asked == ["a", "b", "c", "a"]
 
     told(story)
 

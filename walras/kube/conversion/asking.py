@@ -13,7 +13,7 @@ from walras.kube.admission.reach import shown_url
 from walras.kube.context import Context
 from walras.kube.conversion import review
 from walras.kube.conversion.answers import Conversions, Unconverted, converted
-from walras.kube.record import Object, Record, encode
+from walras.kube.record import Object, Record, size
 from walras.kube.registry import Resource
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ REVIEW_BYTES_MAX: Final = 1 << 20
 REVIEW_OBJECTS_MAX: Final = 500
 # How many reviews one request has under way.
 AT_ONCE: Final = 4
-# What watches were told lately, of all clusters.
+# What watches were told lately, of all clusters: states as they are stored, and what each was converted to.
 TOLD_BYTES_MAX: Final = 2 << 20
 
 # A stored state and the version in which somebody is told of it.
@@ -43,7 +43,8 @@ class Converter:
 
     def __init__(self, api: API) -> None:
         self._api = api
-        self._known: OrderedDict[_Place, tuple[Resource, Object]] = OrderedDict()
+        # With the bytes that each takes.
+        self._known: OrderedDict[_Place, tuple[Resource, Object, int]] = OrderedDict()
         self._known_bytes = 0
         self._asking: dict[_Place, _Asked] = {}
 
@@ -63,12 +64,8 @@ class Converter:
         if ctx.conversions.rounds > ROUNDS_MAX:
             key = question.target.key
             raise Unclassified(f"one request for {key} takes more than {ROUNDS_MAX} conversions")
-        await self.answer(ctx.cluster, question, ctx.conversions)
-
-    async def answer(self, cluster: str, question: Unconverted, conversions: Conversions) -> None:
-        """As `learn`, for nobody's request."""
-        for told in await self._ask(cluster, question):
-            _read(question.target, [told], conversions)
+        for told in await self._ask(ctx.cluster, question):
+            _read(question.target, [told], ctx.conversions)
             # Long lists let others in between.
             await asyncio.sleep(0)
 
@@ -113,7 +110,7 @@ class Converter:
     async def told(self, cluster: str, target: Resource, records: Iterable[Record]) -> dict[Record, Object]:
         """The stored states in the version `target`, to be read only; each is asked about once for all.
 
-        Raises as `answer`.
+        Raises as `learn`.
         """
         found: dict[Record, Object] = {}
         mine: list[Record] = []
@@ -162,15 +159,23 @@ class Converter:
         return asked
 
     def _keep(self, target: Resource, record: Record, obj: Object) -> None:
-        self._forget((record, target.api_version))
-        self._known[record, target.api_version] = (target, obj)
-        self._known_bytes += len(record.raw)
+        place = (record, target.api_version)
+        known = self._known.get(place)
+        if known is not None and known[1] is obj:
+            # Another watch that waited for it was first.
+            return
+        self._forget(place)
+        # A webhook may make much of little.
+        taken = len(record.raw) + size(obj)
+        self._known[place] = (target, obj, taken)
+        self._known_bytes += taken
         while self._known_bytes > TOLD_BYTES_MAX and len(self._known) > 1:
             self._forget(next(iter(self._known)))
 
     def _forget(self, place: _Place) -> None:
-        if self._known.pop(place, None) is not None:
-            self._known_bytes -= len(place[0].raw)
+        known = self._known.pop(place, None)
+        if known is not None:
+            self._known_bytes -= known[2]
 
 
 class _Told(NamedTuple):
@@ -225,13 +230,13 @@ async def _none() -> list[_Told]:
 def _reviews(objects: list[Object]) -> Iterator[list[Object]]:
     """The objects in as many reviews as their sizes take."""
     found: list[Object] = []
-    size = 0
+    taken = 0
     for obj in objects:
-        more = len(encode(obj))
-        if found and (size + more > REVIEW_BYTES_MAX or len(found) == REVIEW_OBJECTS_MAX):
+        more = size(obj)
+        if found and (taken + more > REVIEW_BYTES_MAX or len(found) == REVIEW_OBJECTS_MAX):
             yield found
-            found, size = [], 0
+            found, taken = [], 0
         found.append(obj)
-        size += more
+        taken += more
     if found:
         yield found
