@@ -1,5 +1,6 @@
 """What the writer of a valid object is warned of, in the words of the real kube-apiserver."""
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -114,3 +115,16 @@ def test_names_that_become_hostnames_should_be_labels() -> None:
 )  # fmt: skip
 def test_other_types(key: str, body: Object, expected: str) -> None:
     assert told(key, body) == [expected]
+
+
+def test_paths_of_files_overlap_where_one_is_or_holds_the_other() -> None:
+    paths = ["/".join(parts) for length in (1, 2, 3) for parts in product("ab", repeat=length)]
+    for three in product(paths, repeat=3):
+        files = {"name": "m", "items": [{"key": "k", "path": each} for each in three]}
+        expected = [
+            f'volume "v" (ConfigMap "m"): overlapping paths: "{later}" with "{earlier}"'
+            for index, later in enumerate(three)
+            for earlier in three[:index]
+            if f"{later}/".startswith(f"{earlier}/") or f"{earlier}/".startswith(f"{later}/")
+        ]
+        assert told("pods", pod(volumes=[{"name": "v", "configMap": files}])) == expected

@@ -4,6 +4,7 @@ not hold the loop that all of them share."""
 from __future__ import annotations
 
 import sys
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -290,6 +291,22 @@ def test_an_object_of_a_thousand_collisions_is_warned_of_a_bounded_number_of_tim
     manifest = container(ports=[{"containerPort": 1}] * 1000)
     obj, _ = fields.decode(resource.schema, {**manifest, "metadata": {"name": "x"}})
     assert len(advice.warnings(resource, obj, None, "")) == advice.WARNINGS_MAX
+
+
+def test_a_path_of_many_parts_takes_memory_in_proportion() -> None:
+    resource = next(each for each in for_agents() if each.plural == "pods")
+    parts = 20_000
+    files = {"name": "m", "items": [{"key": "k", "path": "/".join("a" * parts)}]}
+    manifest = container()
+    manifest["spec"]["volumes"] = [{"name": "v", "configMap": files}]
+    obj = {**manifest, "metadata": {"name": "x"}}
+    tracemalloc.start()
+    try:
+        assert advice.warnings(resource, obj, None, "") == []
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most_bytes < 64 * parts
 
 
 def test_warnings_of_an_answer_are_cut_short_where_they_are_too_much() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from walras.kube.advice import parts
@@ -245,34 +245,65 @@ def _overlaps(paths: Iterable[tuple[str, str]], before: _Paths) -> Iterator[str]
 
 
 class _Paths:
-    """Paths by their parts, so that what is in the way of another is found without looking at the rest."""
+    """Paths by their parts, so that what is in the way of another is found without looking at the rest.
 
-    def __init__(self) -> None:
+    Parts in a row at which no path ends or leaves are one node, since a single path may have a million.
+    """
+
+    __slots__ = ("_below", "_count", "_here", "_parts", "_start", "_stop")
+
+    def __init__(self, parts: Sequence[str] = (), start: int = 0) -> None:
         self._count = 0
+        self._parts, self._start, self._stop = parts, start, len(parts)
         self._below: dict[str, _Paths] = {}
         self._here: list[tuple[int, str, str]] = []
 
     def add(self, path: str, source: str) -> None:
         self._count += 1
-        node = self
-        for part in path.split("/"):
-            node = node._below.setdefault(part, _Paths())
+        node, parts, at = self, path.split("/"), 0
+        while at < len(parts):
+            below = node._below.get(parts[at]) or _Paths(parts, at)
+            shared = below._shared(parts, at)
+            node._below[parts[at]] = below = below._above(shared)
+            node, at = below, at + shared
         node._here.append((self._count, path, source))
 
     def touching(self, path: str) -> list[tuple[int, str, str]]:
         """Those that are the path, lie in it or hold it; each with when it came."""
-        node, found = self, []
-        for part in path.split("/"):
+        found: list[tuple[int, str, str]] = []
+        node, parts, at = self, path.split("/"), 0
+        while at < len(parts):
             found += node._here
-            if part not in node._below:
+            below = node._below.get(parts[at])
+            if below is None:
                 return found
-            node = node._below[part]
+            shared = below._shared(parts, at)
+            at += shared
+            if at < len(parts) and shared < below._stop - below._start:
+                return found
+            node = below
         nodes = [node]
         while nodes:
             node = nodes.pop()
             found += node._here
             nodes += node._below.values()
         return found
+
+    def _shared(self, parts: Sequence[str], at: int) -> int:
+        """How many of the node's parts are those of a path from `at` on."""
+        most = min(self._stop - self._start, len(parts) - at)
+        mine, start = self._parts, self._start
+        return next((each for each in range(most) if mine[start + each] != parts[at + each]), most)
+
+    def _above(self, count: int) -> _Paths:
+        """A node of its first parts, with the rest of it below; itself where there is no rest."""
+        middle = self._start + count
+        if middle == self._stop:
+            return self
+        above = _Paths(self._parts, self._start)
+        above._stop = self._start = middle
+        above._below[self._parts[middle]] = self
+        return above
 
 
 def _shown(path: str, source: str) -> str:
