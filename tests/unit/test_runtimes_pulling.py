@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Mapping
@@ -159,5 +160,27 @@ def test_a_pods_secrets_open_a_registry_and_one_that_is_missing_is_told(tmp_path
         await world.phase("p", "Running")
         (warning,) = said(world, "FailedToRetrieveImagePullSecret")
         assert warning.startswith("Unable to retrieve some image pull secrets (lost);")
+
+    in_world(tmp_path, story, FakeRuntime(images=registry))
+
+
+def test_a_registry_that_does_not_answer_holds_up_no_pods_end(tmp_path: Path) -> None:
+    class Silent(Registry):
+        async def pull(self, pod: PodRef, image: str, keys: Keys) -> tuple[str, int]:
+            await super().pull(pod, image, keys)
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    registry = Silent(there={"app:1": ""})
+
+    async def story(world: World) -> None:
+        for name in ("p", "q"):
+            await world.pod(name, container={"image": "app:1", "imagePullPolicy": "Always"})
+        await world.until(lambda: len(registry.pulled) == 2)
+        await world.api.delete(ACME, "pods", "default", "p")
+        await world.until(lambda: world.gone("p"))
+        async with asyncio.timeout(5):
+            await world.kubelet.stop_node(ACME, "base")
+        assert world.status("q")["phase"] == "Failed"
 
     in_world(tmp_path, story, FakeRuntime(images=registry))

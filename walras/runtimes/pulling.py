@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,6 +10,7 @@ from walras.runtimes import image_names
 from walras.runtimes.backoff import FIRST_S, Backoff
 from walras.runtimes.base import ImageError, Images
 from walras.runtimes.records import Record
+from walras.runtimes.waiting import first
 
 if TYPE_CHECKING:
     from walras.runtimes.podworker import PodWorker
@@ -39,12 +41,14 @@ class Puller:
             except ImageError as error:
                 await self._failed(error)
             else:
-                self._record.image_id = found
-                self._backoff = Backoff(FIRST_S)
+                if found:
+                    self._record.image_id = found
+                    self._backoff = Backoff(FIRST_S)
                 return found
         return ""
 
     async def _once(self, images: Images) -> str:
+        """The same after one try. Raises ImageError."""
         worker, image = self._worker, self._image
         name = image_names.tagged(image)
         if not name:
@@ -64,8 +68,12 @@ class Puller:
                 raise ImageError(message, "ErrImageNeverPull")
         worker.event("Normal", "Pulling", f'Pulling image "{image}"')
         began_ms = worker.services.clock.now_ms()
+        pulling = asyncio.ensure_future(images.pull(worker.ref, name, keys))
         try:
-            found, size = await images.pull(worker.ref, name, keys)
+            # A registry may take as long as it likes, which is not to hold up the end of the pod.
+            if not await first(pulling, worker.ending()):
+                return ""
+            found, size = pulling.result()
         except ImageError as error:
             worker.event("Warning", "Failed", f'Failed to pull image "{image}": {error.message}')
             raise
