@@ -190,6 +190,8 @@ OK = b"HTTP/1.1 204 No Content\r\n\r\n"
         ([b"HTTP/1.1 500 No\r\n\r\n"], False, ["HTTP probe failed with statuscode: 500"]),
         ([b"HTTP/1.1 302 Found\r\nLocation: /there\r\n\r\n", OK], True, []),
         ([b"HTTP/1.1 302 Found\r\nLocation: /round\r\n\r\n"], False, ["stopped after 10 redirects"]),
+        ([b"HTTP/1.1 302 Found\r\nLocation: http://[\r\n\r\n"], False, ["parse Location header"]),
+        ([b"HTTP/1.1 302 Found\r\nLocation: //127.0.0.1:x/\r\n\r\n"], False, ["parse Location header"]),
         ([b"SSH-2.0-server\r\n\r\n"], False, ["malformed HTTP response"]),
         ([b"HTTP/1.1 200 " + b"x" * 100_000], False, ["Get "]),
     ],
@@ -236,6 +238,17 @@ def test_the_server_asks_no_other_host_for_a_pod(tmp_path: Path, host: str) -> N
         await world.until(lambda: world.events.of("Unhealthy"))
         (said,) = world.events.of("Unhealthy")
         assert said.startswith(f'Readiness probe errored and resulted in unknown state: host "{host}" is not')
+
+    in_world(tmp_path, story)
+
+
+@pytest.mark.parametrize("host", ["", "localhost", "127.0.0.1", "::1", "[::1]"])
+def test_the_pod_is_asked_by_any_name_of_its_own(tmp_path: Path, host: str) -> None:
+    async def story(world: World) -> None:
+        world.runtime.ports[80] = http(OK)
+        await world.pod("p", container={"readinessProbe": probe(httpGet={"port": 80, "host": host})})
+        await world.passes(0)
+        await world.until(lambda: world.container("p").get("ready"))
 
     in_world(tmp_path, story)
 

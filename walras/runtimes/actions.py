@@ -98,7 +98,7 @@ async def get(dial: Dial, action: Object, container: Object, host: str, purpose:
     port = port_of(container, action["port"])
     scheme = str(action.get("scheme") or "HTTP").lower()
     path = str(action.get("path") or "/")
-    named = str(action.get("host") or host)
+    named = str(action.get("host") or host).strip("[]")
     bracketed = f"[{named}]" if ":" in named else named
     url = urlsplit(f"{scheme}://{bracketed}:{port}/{path.lstrip('/')}")
     headers = _headers(action, purpose)
@@ -106,11 +106,22 @@ async def get(dial: Dial, action: Object, container: Object, host: str, purpose:
         answer, location = await _ask(dial, url, headers)
         if not location or not 300 <= answer.status < 400:
             return answer
-        following = urlsplit(urljoin(urlunsplit(url), location))
+        following = _redirected(url, location)
         if following.hostname != url.hostname or following.scheme not in ("http", "https"):
             return Answer(answer.status, answer.body, elsewhere=True)
         url = following
     raise Failed(f'Get "{urlunsplit(url)}": stopped after 10 redirects')
+
+
+def _redirected(url: SplitResult, location: str) -> SplitResult:
+    """Where an answer says to ask on. Raises Failed for what is no URL."""
+    shown = urlunsplit(url)
+    try:
+        following = urlsplit(urljoin(shown, location))
+        _ = following.port  # which is where a number that is no port is found out
+    except ValueError as error:
+        raise Failed(f'Get "{shown}": failed to parse Location header "{location}": {error}') from error
+    return following
 
 
 def _headers(action: Object, purpose: str) -> list[tuple[str, str]]:
