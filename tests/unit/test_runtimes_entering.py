@@ -200,6 +200,21 @@ def test_only_so_many_enter_a_container_at_a_time(tmp_path: Path) -> None:
     told(tmp_path, MODES[0], story)
 
 
+def test_those_that_come_at_once_are_counted_too(tmp_path: Path) -> None:
+    async def story(world: World, container: Container) -> None:
+        at_once = (container.enter(("sleep", "900"), Wish()) for _ in range(ENTERED_MAX + 3))
+        found = await asyncio.gather(*at_once, return_exceptions=True)
+        refused = [each for each in found if isinstance(each, BaseException)]
+        assert [type(each) for each in refused] == [StartError] * 3
+        for each in found:
+            if not isinstance(each, BaseException):
+                await each.close()
+        assert (await said(await container.enter(("true",), Wish())))[0] == 0
+        del world
+
+    told(tmp_path, MODES[0], story)
+
+
 def test_who_attaches_hears_the_main_program_until_its_end(tmp_path: Path) -> None:
     async def story(world: World, container: Container) -> None:
         session = container.attach(Wish())

@@ -92,6 +92,8 @@ class Container:
         self._started = started
         self._fan = fan
         self._entered: set[Entered] = set()
+        # Programs that are on their way in.
+        self._entering = 0
         self._cpu_ns = 0
         self.nesting: Nesting | None = None
         # CPU time of programs that entered and are gone.
@@ -127,12 +129,18 @@ class Container:
         return self._cpu_ns + self._left_ns + sum(each.cpu_ns() for each in self._entered)
 
     async def enter(self, argv: tuple[str, ...], wish: Wish) -> Session:
-        if self._end.done() or len(self._entered) >= ENTERED_MAX:
+        if self._end.done() or len(self._entered) + self._entering >= ENTERED_MAX:
             why = "the container has ended" if self._end.done() else f"{ENTERED_MAX} programs have entered it"
             raise StartError(why)
         command, env, place = self._runtime.way_in(self, argv, wish)
         nested = (self.nesting.outer, self.nesting.inner) if self.nesting is not None else ()
-        session = await enter(self._runtime.spawner, command, env, wish, self._gone, place.namespace, nested)
+        self._entering += 1
+        try:
+            session = await enter(
+                self._runtime.spawner, command, env, wish, self._gone, place.namespace, nested
+            )
+        finally:
+            self._entering -= 1
         if not session.over:
             self._entered.add(session)
         if self._end.done():

@@ -77,6 +77,8 @@ class Container:
         self._cpu_ns = 0
         self._in_a_breath = 0
         self._entered: set[Entered] = set()
+        # Programs that are on their way in.
+        self._entering = 0
         self._asked: set[asyncio.Task[None]] = set()
         loop = asyncio.get_running_loop()
         self._saying = loop.create_task(self._listen())
@@ -135,14 +137,19 @@ class Container:
         return (*self.path, f"libpod-{self.id}")
 
     async def enter(self, argv: tuple[str, ...], wish: Wish) -> Session:
-        if self._end.done() or len(self._entered) >= ENTERED_MAX:
+        if self._end.done() or len(self._entered) + self._entering >= ENTERED_MAX:
             why = "the container has ended" if self._end.done() else f"{ENTERED_MAX} programs have entered it"
             raise StartError(why)
+        self._entering += 1
         try:
             engine = await self._host.engine()
+            session = await enter(engine, self.id, argv, wish, self._entered.discard)
+        except StartError:
+            raise
         except WalrasError as error:
             raise StartError(error.message) from error
-        session = await enter(engine, self.id, argv, wish, self._entered.discard)
+        finally:
+            self._entering -= 1
         if not session.over:
             self._entered.add(session)
         return session
