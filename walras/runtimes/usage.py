@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -29,11 +31,11 @@ def disk_bytes(path: Path) -> int | None:
     try:
         while stack:
             directory, names = stack[-1]
-            if not names:
+            name = next(names, None)
+            if name is None:
                 os.close(directory)
                 stack.pop()
                 continue
-            name = names.pop()
             entries += 1
             if entries > ENTRIES_MAX:
                 return None
@@ -57,8 +59,8 @@ def disk_bytes(path: Path) -> int | None:
             os.close(directory)
 
 
-def _names(directory: int) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except OSError:
-        return []
+def _names(directory: int) -> Iterator[str]:
+    """One by one: there may be more than memory has room for."""
+    with suppress(OSError), os.scandir(directory) as found:
+        for each in found:
+            yield each.name
