@@ -65,7 +65,7 @@ class Options:
     webhook_networks: tuple[Network, ...] = ()
     # Which runtime runs the pods that name none.
     runtime: str = PROCESS
-    # Where functions are: None is the next port or, where that is taken, any free one.
+    # Where functions are: None is the next port or, where that is taken or for certificates, any free one.
     functions_port: int | None = None
     functions_domain: str = "functions.localhost"
 
@@ -277,10 +277,11 @@ def _functions(
 
 
 def _functions_port(options: Options, port: int) -> int:
-    """Where functions are served. Refuses a port that is asked for and taken."""
+    """Where functions are served: not where certificates are. Refuses a port that is asked for and taken."""
     if options.functions_port is not None:
         return _free_port(options.host, options.functions_port, "--functions-port PORT")
-    if options.port:
+    certificates_port = options.certificates[1] if options.certificates is not None else 0
+    if options.port and certificates_port != port + 1:
         with suppress(Invalid):
             return _free_port(options.host, port + 1)
     return _free_port(options.host, 0)
@@ -288,8 +289,8 @@ def _functions_port(options: Options, port: int) -> int:
 
 async def _identify(credentials: Credentials, token: str) -> Identity | None:
     """Whose a token is; one that was not seen before is verified first."""
-    if credentials.accounts.is_news(token):
-        await credentials.accounts.learn(token)
+    if credentials.accounts.is_news(token) and not await credentials.accounts.learn(token):
+        return None
     return credentials.identify(token)
 
 
