@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from support.runtimes import BUSYBOX, IMAGE, container_offer, import_image
-from walras.runtimes.base import ContainerSpec, ExitStatus, Limits, Mount, PodRef, Process, Runtime, Stream
+from support.runtimes import BUSYBOX, IMAGE, container_offer, hearing, import_image
+from walras.runtimes.base import ContainerSpec, ExitStatus, Limits, Mount, PodRef, Process, Runtime
 from walras.runtimes.engine.runtime import ContainerRuntime
 from walras.runtimes.network.networks import Networks
 from walras.runtimes.process import ProcessRuntime
@@ -145,16 +145,12 @@ class Ground:
     ) -> Process:
         """A container of the agent's, in a pod that it has for itself. What it says is in `said`."""
         said = self.said.setdefault(cluster, bytearray())
-
-        def output(_stream: Stream, data: bytes) -> None:
-            said.extend(data)
-
         ref = await self._joined(cluster, pod)
         path = f"{sys.prefix}/bin:/usr/bin:/bin:/usr/sbin:/sbin"
         spec = ContainerSpec(
             ref, "main", 0, command, {"PATH": path, **(env or {})}, limits=limits, mounts=mounts
         )
-        return await self.runtime.start(self.dress(spec), output, limits)
+        return await self.runtime.start(self.dress(spec), hearing(said), limits)
 
     async def _joined(self, cluster: str, name: str) -> PodRef:
         """A pod of the agent's, in its network where there is one."""

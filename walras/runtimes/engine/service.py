@@ -22,7 +22,6 @@ log = structlog.get_logger(__name__)
 
 _START_S: Final = 30.0
 _STOP_S: Final = 5.0
-RUNTIMES: Final = ("crun", "runc")
 # What the environment of a service says: whose it is.
 _ENGINE: Final = "WALRAS_ENGINE"
 _MINIMAL_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
