@@ -189,6 +189,15 @@ def test_nobodys_loopback_and_no_nonsense_is_behind_a_service(address: str) -> N
     assert web.targets == ()
 
 
+@pytest.mark.parametrize("port", [-1, 0, 65_536, None])
+def test_a_port_that_none_can_be_is_behind_no_service_and_no_name(port: int | None) -> None:
+    odd = {**piece("db", "10.244.0.2"), "ports": [{"name": "http", "protocol": "TCP", "port": port}]}
+    (web,) = forwards([SERVICES["web"]], [{**odd, "metadata": piece("web")["metadata"]}])
+    assert web.targets == () and rules([web])
+    names = Names(lambda _, name: SERVICES.get(name), lambda _, __: [odd], "10.0.0.1")
+    assert decoded(names.answer(query(f"db.shop.{CLUSTER}", SRV), bytes_max=512)) == (0, [])
+
+
 @given(st.lists(st.sampled_from(sorted(SERVICES)), max_size=4), st.integers(0, 1200))
 def test_rules_are_whole_netlink_messages(names: list[str], many: int) -> None:
     addresses = [str(ipaddress.ip_address("10.244.0.2") + number) for number in range(many)]

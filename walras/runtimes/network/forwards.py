@@ -21,6 +21,7 @@ API: Final = ("default", "kubernetes")
 FORWARDS_MAX: Final = 2000
 TARGETS_MAX: Final = 250
 LOOKED_AT_MAX: Final = 10_000
+_PORT_MAX: Final = 65_535
 
 
 def service_of(piece: Object) -> str:
@@ -68,11 +69,15 @@ def chosen(pieces: Iterable[Object]) -> list[tuple[Object, Object]]:
     return ready or [found for found in every if (found[0].get("conditions") or {}).get("serving")]
 
 
+def ports_of(piece: Object) -> Iterator[Object]:
+    """Those of a slice that have a number which a port may have: whoever writes slices may write any."""
+    return (each for each in piece.get("ports") or () if 0 < (each.get("port") or 0) <= _PORT_MAX)
+
+
 def _targets(pieces: Iterable[Object], name: str, protocol: str) -> Iterator[Target]:
     for endpoint, piece in chosen(pieces):
-        for port in piece.get("ports") or ():
-            same = (port.get("name") or "", port.get("protocol") or "TCP") == (name, protocol)
-            if not same or not port.get("port"):
+        for port in ports_of(piece):
+            if (port.get("name") or "", port.get("protocol") or "TCP") != (name, protocol):
                 continue
             for each in endpoint.get("addresses") or ():
                 address = _address(each)

@@ -11,7 +11,7 @@ from ipaddress import AddressValueError, IPv4Address
 from typing import Any, Final
 
 from walras.runtimes.network import dns
-from walras.runtimes.network.forwards import chosen
+from walras.runtimes.network.forwards import chosen, ports_of
 
 Object = Mapping[str, Any]
 DOMAIN: Final = ("cluster", "local")
@@ -138,8 +138,8 @@ class Names:
                     yield int(each["port"]), own, str(spec["clusterIP"])
             return
         for address, host, piece in self._endpoints(own[1], own[0]):
-            for each in piece.get("ports") or ():
-                if asked(each) and each.get("port"):
+            for each in ports_of(piece):
+                if asked(each):
                     yield int(each["port"]), (host, *own), address
 
 
