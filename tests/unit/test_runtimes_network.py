@@ -24,6 +24,7 @@ from walras.kube.serve.ports import Wish
 from walras.kube.store.sqlite import MEMORY, SqliteStore
 from walras.runtimes.base import PodRef
 from walras.runtimes.kubelet import Kubelet
+from walras.runtimes.network import entrance
 from walras.runtimes.network.networks import API_ADDRESS, Networks
 from walras.runtimes.process import ProcessRuntime
 from walras.runtimes.sandbox import Mode
@@ -410,3 +411,28 @@ def test_queries_that_are_none_are_answered_as_such(tmp_path: Path) -> None:
         assert said.splitlines() == ["1", "('10.0.0.1', 443)"]
 
     networked(tmp_path, story)
+
+
+def test_an_answer_of_the_helper_is_waited_for_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The next to ask would take it for its own otherwise.
+    waits_s: list[float | None] = []
+    real = entrance.receive
+
+    def receive(from_: socket.socket) -> tuple[Any, list[int]]:
+        waits_s.append(from_.gettimeout())
+        return real(from_)
+
+    async def run(helper: entrance.Helper) -> None:
+        for _ in range(2):
+            os.close(await helper.do("make_agent", (), ["10.244.0.1"]))
+
+    monkeypatch.setattr(entrance, "receive", receive)
+    try:
+        helper = entrance.Helper()
+    except OSError as error:
+        pytest.skip(str(error))
+    try:
+        asyncio.run(run(helper))
+    finally:
+        helper.close()
+    assert waits_s[0] is not None and waits_s[1:] == [None, None]

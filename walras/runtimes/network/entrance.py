@@ -88,6 +88,8 @@ class Helper:
             )  # fmt: skip
         try:
             self._user = answered(*receive(self._ours))
+            # An answer that nobody waited for would be taken for the next one's: another agent's namespace.
+            self._ours.settimeout(None)
         except OSError:
             self.close()
             raise
