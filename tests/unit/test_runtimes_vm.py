@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import gzip
 import os
 import shutil
@@ -11,15 +12,19 @@ import socket
 import subprocess
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walras.runtimes.base import ContainerSpec, ExitStatus, Limits, Mount, PodRef, StartError, Stream
-from walras.runtimes.vm import initramfs, parts
-from walras.runtimes.vm.channel import Channel
+from walras.runtimes.base import ContainerSpec, ExitStatus, Limits, Mount, PodRef, StartError, Stream, Wish
+from walras.runtimes.vm import initramfs, parts, runtime
+from walras.runtimes.vm.channel import UNREAD_BYTES_MAX, Channel
+from walras.runtimes.vm.container import ENTERED_MAX, start
 from walras.runtimes.vm.disks import disks_of, is_disk
 from walras.runtimes.vm.guest import cloud_init, wire
 from walras.runtimes.vm.guest.streams import Loop, Relay
@@ -158,6 +163,7 @@ def test_no_more_input_is_sent_than_the_guest_has_room_for() -> None:
         ([(wire.DATA, 1, b"\x01" + bytes(wire.WINDOW // 2 + 1))] * 2, "more than its window"),
         ([(wire.DATA, 1, b"\x07x")], "7"),
         ([(wire.DATA, 1, b"")], "range"),
+        ([(wire.DATA, 1, b"\x01")], "no bytes"),
         ([(wire.EXIT, 1, b"")], "buffer"),
         ([(wire.START, 1, b"")], "kind 1"),
     ],
@@ -186,6 +192,42 @@ def test_what_is_said_of_streams_that_are_closed_is_nobodys_business() -> None:
         await opening
 
     assert with_guest(story) == ""
+
+
+def test_a_guest_that_does_not_read_is_given_up() -> None:
+    async def story(channel: Channel, _guest: Guest) -> None:
+        for _ in range(UNREAD_BYTES_MAX // wire.CHUNK + 100):
+            channel.send(wire.RESIZE, 1, bytes(wire.CHUNK))
+        with pytest.raises(StartError, match="the machine ended"):
+            await asyncio.wait_for(channel.open(wire.START, {}, ignore, lambda _: None), 5)
+
+    assert with_guest(story) == ""
+
+
+def test_programs_on_their_way_into_a_container_count_as_those_that_are_in_it() -> None:
+    async def story(channel: Channel, guest: Guest) -> None:
+        machine: Any = SimpleNamespace(channel=channel, plan=SimpleNamespace(volumes=()))
+        starting = asyncio.ensure_future(start(machine, spec(), ignore, Limits()))
+        _, number, _ = await guest.hears()
+        await guest.say(wire.STARTED, number)
+        container = await starting
+        entering = [asyncio.ensure_future(container.enter(("true",), Wish())) for _ in range(ENTERED_MAX)]
+        for _ in entering:
+            _, number, _ = await guest.hears()
+        with pytest.raises(StartError, match="have entered"):
+            await asyncio.wait_for(container.enter(("true",), Wish()), 5)
+        await guest.say(wire.FAILED, number, b"not found")
+        with pytest.raises(StartError, match="not found"):
+            await entering.pop()
+        entering.append(asyncio.ensure_future(container.enter(("true",), Wish())))
+        kind, again, _ = await guest.hears()
+        while kind != wire.START:
+            kind, again, _ = await guest.hears()
+        assert again > number
+        channel.close(ExitStatus(137))
+        await asyncio.gather(container.wait(), *entering, return_exceptions=True)
+
+    with_guest(story)
 
 
 # The guest's end
@@ -229,6 +271,21 @@ def test_input_arrives_is_told_as_taken_and_ends() -> None:
     assert sent == [(wire.TAKEN, 5, wire.TAKEN_PAYLOAD.pack(wire.STDIN, 5))]
     os.close(write)
     os.close(read)
+    relay.close()
+
+
+def test_the_input_of_a_connection_that_was_reset_ends_without_a_word() -> None:
+    _, relay, _, write, read = relayed()
+
+    def reset() -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    relay.end_of_input = reset
+    relay.end()
+    relay.give(b"more")
+    assert os.read(read, 100) == b"more"
+    for fd in (write, read):
+        os.close(fd)
     relay.close()
 
 
@@ -280,6 +337,31 @@ def test_disks_are_what_is_mounted_where_disks_are_in_the_order_of_their_names()
 def test_a_disk_without_a_size_is_none(sizes: str) -> None:
     with pytest.raises(StartError, match="WALRAS_DISKS"):
         disks_of(spec(Mount("/v", "/var/run/kubevirt-private/vmi-disks/x"), sizes=sizes))
+
+
+def test_pods_that_start_at_once_have_the_archive_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def cached(_: parts.Parts, directory: Path) -> Path:
+        made.append(directory)
+        return directory
+
+    async def boot(*_: object) -> None:
+        raise StartError("no machine here")
+
+    async def run() -> None:
+        vms = runtime.VmRuntime(tmp_path, PARTS, accelerator="tcg")
+        specs = [replace(spec(), pod=replace(POD, uid=uid)) for uid in ("u1", "u2")]
+        starting = [vms.start(each, ignore, Limits()) for each in specs]
+        for ended in await asyncio.gather(*starting, return_exceptions=True):
+            assert isinstance(ended, StartError) and str(ended) == "no machine here"
+
+    monkeypatch.setattr(initramfs, "cached", cached)
+    monkeypatch.setattr(runtime, "boot", boot)
+    asyncio.run(run())
+    assert len(made) == 1
 
 
 @pytest.mark.skipif(shutil.which("busybox") is None, reason="busybox reads the archive")

@@ -15,6 +15,8 @@ from walras.runtimes.vm.guest import wire
 
 _FRAME_BREATH_S: Final = 50e-6
 _BYTES_PER_SECOND_MAX: Final = 16 << 20
+# What waits for a guest that does not read. Windows hold back one that does, long before.
+UNREAD_BYTES_MAX: Final = 16 << 20
 _CHANNELS: Final[dict[int, Stream]] = {wire.STDOUT: "stdout", wire.STDERR: "stderr"}
 LOST: Final = ExitStatus(137)
 
@@ -87,6 +89,8 @@ class Remote:
             if kind == wire.END:
                 self._shut(stream)
                 return
+            if len(payload) == 1:
+                raise ValueError("data of no bytes")
             self._unread[stream] += len(payload) - 1
             if self._unread[stream] > wire.WINDOW:
                 raise ValueError("more than its window")
@@ -119,6 +123,8 @@ class Channel:
 
     async def open(self, kind: int, words: Any, hear: Hear, shut: Callable[[Stream], None]) -> Remote:
         """Starts a program or connects. Raises StartError with the guest's words."""
+        if self._writer.is_closing():
+            raise StartError("the machine ended")
         remote = Remote(self, next(self._numbers), hear, shut)
         self._remotes[remote.number] = remote
         remote.send(kind, marshal.dumps(words))
@@ -132,8 +138,11 @@ class Channel:
         return remote
 
     def send(self, kind: int, stream: int, payload: bytes) -> None:
-        if not self._writer.is_closing():
-            self._writer.write(wire.frame(kind, stream, payload))
+        if self._writer.is_closing():
+            return
+        self._writer.write(wire.frame(kind, stream, payload))
+        if self._writer.transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
+            self._writer.transport.abort()
 
     async def drain(self) -> None:
         with suppress(OSError):

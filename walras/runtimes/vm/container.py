@@ -40,6 +40,7 @@ class VmContainer:
         self.spec, self.machine = spec, machine
         self._remote, self._fan = remote, fan
         self._entered: set[Entered] = set()
+        self._entering = 0
         self._end = asyncio.ensure_future(self._watch())
 
     def signal(self, signum: int) -> None:
@@ -67,7 +68,7 @@ class VmContainer:
         return status
 
     async def enter(self, argv: tuple[str, ...], wish: Wish) -> Session:
-        if self._end.done() or len(self._entered) >= ENTERED_MAX:
+        if self._end.done() or len(self._entered) + self._entering >= ENTERED_MAX:
             why = "the container has ended" if self._end.done() else f"{ENTERED_MAX} programs have entered it"
             raise StartError(why)
         outputs: list[Stream] = ["stdout"] if wish.stdout or wish.tty else []
@@ -78,7 +79,12 @@ class VmContainer:
             "in": self._remote.number, "argv": list(argv), "env": {"TERM": "xterm"} if wish.tty else {},
             "tty": wish.tty, "stdin": wish.stdin, "stdout": wish.stdout, "stderr": wish.stderr,
         }  # fmt: skip
-        remote = await self.machine.channel.open(wire.START, words, streams.hear, streams.shut)
+        # A guest may leave them waiting for as long as it likes.
+        self._entering += 1
+        try:
+            remote = await self.machine.channel.open(wire.START, words, streams.hear, streams.shut)
+        finally:
+            self._entering -= 1
         session = Entered(streams, remote, wish, self._entered.discard)
         self._entered.add(session)
         return session

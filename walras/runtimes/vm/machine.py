@@ -62,8 +62,8 @@ class Machine:
 
     def last_words(self) -> str:
         """The end of what the console said, to be appended to a message."""
-        words = " ".join(self._console.decode(errors="replace").split())
-        return f": {words[-_WORDS_MAX:]}" if words else ""
+        words = _end_of(self._console)
+        return f": {words}" if words else ""
 
     async def _watch(self) -> ExitStatus:
         ending = asyncio.ensure_future(self._process.wait())
@@ -82,6 +82,10 @@ class Machine:
         """Ends it at once; returns when nothing is left."""
         await self._process.kill()
         await asyncio.shield(self.ended)
+
+
+def _end_of(console: bytearray) -> str:
+    return " ".join(console.decode(errors="replace").split())[-_WORDS_MAX:]
 
 
 async def boot(runtime: ProcessRuntime, plan: Plan, pod: PodRef, runs: Path, timeout_s: float) -> Machine:
@@ -118,8 +122,7 @@ async def boot(runtime: ProcessRuntime, plan: Plan, pod: PodRef, runs: Path, tim
         await process.kill()
         shutil.rmtree(run, ignore_errors=True)
         if isinstance(error, (OSError, TimeoutError)):
-            words = " ".join(console.decode(errors="replace").split())[-_WORDS_MAX:]
-            raise StartError(f"the virtual machine does not start: {words or error}") from error
+            raise StartError(f"the virtual machine does not start: {_end_of(console) or error}") from error
         raise
     finally:
         listener.close()

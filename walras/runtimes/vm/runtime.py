@@ -74,6 +74,7 @@ class VmRuntime(Sharing):
         self._inner = ProcessRuntime(data_dir, shares=self.shares)
         self._pods: dict[str, _Pod] = {}
         self._archive: Path | None = None
+        self._archiving = asyncio.Lock()
         self._accelerator = acceleration.Choice(self._inner, parts, self._directory, accelerator)
         self._carrying: set[asyncio.Future[None]] = set()
 
@@ -114,11 +115,9 @@ class VmRuntime(Sharing):
 
     async def _boot(self, spec: ContainerSpec, pod_limits: Limits) -> Machine:
         try:
-            if self._archive is None:
-                self._archive = await asyncio.to_thread(initramfs.cached, self._parts, self._directory)
             plan = Plan(
                 self._parts,
-                self._archive,
+                await self._initramfs(),
                 await self._accelerator.made(),
                 shape_of(pod_limits),
                 volumes=spec.volumes or _sources(spec.mounts),
@@ -127,6 +126,13 @@ class VmRuntime(Sharing):
             return await boot(self._inner, plan, spec.pod, self._directory / "run", BOOT_S)
         except OSError as error:
             raise StartError(f"the virtual machine cannot be made: {error}") from error
+
+    async def _initramfs(self) -> Path:
+        # One at a time: who makes a new one clears all others away.
+        async with self._archiving:
+            if self._archive is None:
+                self._archive = await asyncio.to_thread(initramfs.cached, self._parts, self._directory)
+            return self._archive
 
     async def remove_pod(self, pod: PodRef) -> None:
         found = self._pods.get(pod.uid)
@@ -181,11 +187,12 @@ async def _carry(end: socket.socket, streams: Streams, remote: Remote) -> None:
             await writer.drain()
         writer.write_eof()
 
+    going = asyncio.ensure_future(inward())
     try:
         with suppress(OSError):
-            going = asyncio.ensure_future(inward())
             await outward()
-            going.cancel()
     finally:
+        going.cancel()
+        await asyncio.gather(going, return_exceptions=True)
         await session.close()
         writer.close()

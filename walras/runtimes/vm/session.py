@@ -20,6 +20,7 @@ class Streams:
 
     def __init__(self, streams: tuple[Stream, ...]) -> None:
         self._said: dict[Stream, asyncio.Queue[bytes]] = {each: asyncio.Queue() for each in streams}
+        self._shut: set[Stream] = set()
         self._over: set[Stream] = set()
 
     @property
@@ -27,11 +28,12 @@ class Streams:
         return tuple(self._said)
 
     def hear(self, stream: Stream, data: bytes) -> None:
-        if stream in self._said and data:
+        if stream in self._said:
             self._said[stream].put_nowait(data)
 
     def shut(self, stream: Stream) -> None:
-        if stream in self._said:
+        if stream in self._said and stream not in self._shut:
+            self._shut.add(stream)
             self._said[stream].put_nowait(b"")
 
     async def read(self, stream: Stream, remote: Remote) -> bytes:

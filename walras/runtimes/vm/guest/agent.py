@@ -111,6 +111,9 @@ class Agent:
             pid, complaint = programs.spawn(
                 words["argv"], env, container.directory, container.root, group, ends, main=main
             )
+        except OSError:
+            ends.close()
+            raise
         finally:
             ends.close_theirs()
         relay = Relay(self._loop, self._send, stream, ends.outputs, ends.input)

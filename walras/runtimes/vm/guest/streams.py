@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Callable
+from contextlib import suppress
 
 from walras.runtimes.vm.guest import wire
 
@@ -119,7 +120,8 @@ class Relay:
             self._took(written)
         self.loop.forget(self.input_fd)
         if self._input_ends:
-            self.end_of_input()
+            with suppress(OSError):  # a connection that was reset has no halves left to end
+                self.end_of_input()
 
     def _took(self, size: int) -> None:
         if size:
