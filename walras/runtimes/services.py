@@ -18,7 +18,8 @@ from walras.runtimes import servicevars
 from walras.runtimes.base import Runtime
 from walras.runtimes.environment import ConfigError, Directories
 from walras.runtimes.logs import LogStore
-from walras.runtimes.network.networks import API_ADDRESS, API_PORT, Networks
+from walras.runtimes.network.names import API_PORT
+from walras.runtimes.network.networks import API_ADDRESS, Networks
 from walras.runtimes.slots import Slots
 from walras.runtimes.volumes import CLAIMS, Places
 from walras.tenants.claims.pod import RESOURCE_CLAIMS

@@ -20,6 +20,7 @@ from walras.kube import services
 from walras.runtimes.base import PodRef
 from walras.runtimes.network import links
 from walras.runtimes.network.entrance import Entrance, Helper, Thread
+from walras.runtimes.network.names import API_PORT
 from walras.runtimes.network.nftables import rules
 from walras.runtimes.network.resolver import Resolver
 
@@ -32,7 +33,6 @@ log = structlog.get_logger(__name__)
 POD_RANGE: Final = IPv4Network("10.244.0.0/16")
 NAME_SERVER: Final = POD_RANGE[1]
 API_ADDRESS: Final = services.RANGE[1]
-API_PORT: Final = 443
 FUNCTIONS_PORT: Final = 80
 _FIRST_POD: Final = 2
 DNS_PORT: Final = 53
