@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -49,6 +50,11 @@ class Answer:
     @property
     def revision(self) -> str:
         return self.body.decode().split(" ")[0]
+
+    @property
+    def reason(self) -> str:
+        """Of a refusal."""
+        return str(json.loads(self.body)["reason"])
 
 
 @dataclass
@@ -189,6 +195,16 @@ class Stage:
             pass
         finally:
             writer.close()
+
+    def hold(self, gate: asyncio.Event) -> None:
+        """Instances answer when the gate is open."""
+        plain = self.program
+
+        async def program(pod: Object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await gate.wait()
+            await plain(pod, reader, writer)
+
+        self.program = program
 
     async def close(self) -> None:
         await self.functions.app.close()

@@ -9,19 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from support.functions import DOMAIN, Answer, Call, Stage, service, stage
+from support.functions import DOMAIN, Call, Stage, service, stage
 from support.world import AGENT
 
 from walras.functions import backend as backends
-from walras.functions import client
 from walras.functions.words import ROUTES, VISIBILITY
 from walras.kube.context import Identity
 
 Object = dict[str, Any]
-
-
-def reason(answer: Answer) -> str:
-    return str(json.loads(answer.body)["reason"])
 
 
 async def asleep(on: Stage) -> None:
@@ -109,7 +104,7 @@ def test_a_request_that_no_instance_came_for_hears_what_the_market_said() -> Non
         call.gone.set()
         on.backend().limits = replace(on.backend().limits, timeout_ms=1)
         answer = await on.get()
-        assert (answer.status, reason(answer)) == (503, "Outbid")
+        assert (answer.status, answer.reason) == (503, "Outbid")
         assert "others pay 9.00" in json.loads(answer.body)["message"]
         assert dict(answer.headers)[b"retry-after"] == b"5"
 
@@ -151,21 +146,10 @@ def test_requests_to_a_revision_that_never_starts_leave_nothing_behind() -> None
 # Scale
 
 
-def hold(on: Stage, gate: asyncio.Event) -> None:
-    """Instances answer when the gate is open."""
-    plain = on.program
-
-    async def program(pod: Object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await gate.wait()
-        await plain(pod, reader, writer)
-
-    on.program = program
-
-
 def test_requests_at_once_make_more_instances_and_fewer_when_they_are_over() -> None:
     async def story(on: Stage) -> None:
         gate = asyncio.Event()
-        hold(on, gate)
+        on.hold(gate)
         await on.ready(service(target="2", target_utilization_percentage="100", window="10s"))
         calls = [on.call() for _ in range(8)]
         await on.until(lambda: on.backend().meter.level == 8)
@@ -183,7 +167,7 @@ def test_requests_at_once_make_more_instances_and_fewer_when_they_are_over() -> 
 
 def test_there_are_no_more_instances_than_the_maximum() -> None:
     async def story(on: Stage) -> None:
-        hold(on, asyncio.Event())
+        on.hold(asyncio.Event())
         await on.ready(service(target="1", max_scale="3"))
         for _ in range(20):
             on.call()
@@ -197,7 +181,7 @@ def test_there_are_no_more_instances_than_the_maximum() -> None:
 def test_an_instance_is_given_no_more_at_once_than_it_takes_and_the_least_loaded_is_next() -> None:
     async def story(on: Stage) -> None:
         gate = asyncio.Event()
-        hold(on, gate)
+        on.hold(gate)
         made = service(min_scale="2", max_scale="2")
         made["spec"]["template"]["spec"]["containerConcurrency"] = 2
         await on.ready(made)
@@ -214,7 +198,7 @@ def test_an_instance_is_given_no_more_at_once_than_it_takes_and_the_least_loaded
 def test_an_instance_that_is_one_too_many_ends_its_requests_first() -> None:
     async def story(on: Stage) -> None:
         gate = asyncio.Event()
-        hold(on, gate)
+        on.hold(gate)
         await on.ready(service(initial_scale="2", window="5s"))
         calls = [on.call() for _ in range(2)]
         await on.until(lambda: [each.in_flight for each in on.backend().instances.values()] == [1, 1])
@@ -273,197 +257,6 @@ def test_a_node_that_is_to_go_gets_no_requests_and_its_instance_is_replaced_befo
         await waits(on)
         await on.run_all()
         assert (await call.task).body != call_before.body
-
-    stage(story)
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        b"",
-        b"SSH-2.0-OpenSSH\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
-        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\na",
-        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
-    ],
-)
-def test_what_is_no_answer_is_a_bad_gateway(said: bytes) -> None:
-    async def story(on: Stage) -> None:
-        async def program(pod: Object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(said)
-            await writer.drain()
-
-        await on.ready(service())
-        on.program = program
-        answer = await on.get()
-        assert (answer.status, reason(answer)) == (502, "BadGateway")
-
-    stage(story)
-
-
-def test_an_answer_that_is_broken_off_does_not_pass_for_a_whole_one() -> None:
-    async def story(on: Stage) -> None:
-        async def program(pod: Object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
-            await writer.drain()
-
-        await on.ready(service())
-        on.program = program
-        call = on.call()
-        with pytest.raises(ConnectionResetError):
-            await call.task
-        assert call.answer.body == b"half" and not call.answer.whole
-
-    stage(story)
-
-
-def test_a_request_is_sent_once_however_it_ends() -> None:
-    async def story(on: Stage) -> None:
-        seen = Counter[str]()
-
-        async def program(pod: Object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            head = await reader.readuntil(b"\r\n\r\n")
-            seen[head.split(b" ")[0].decode()] += 1
-
-        await on.ready(service(min_scale="2"))
-        on.program = program
-        assert (await on.get(method="POST", body=(b"pay",))).status == 502
-        assert seen == {"POST": 1}
-
-    stage(story)
-
-
-# Both ways
-
-
-def test_bodies_go_both_ways_in_pieces_as_they_come() -> None:
-    async def story(on: Stage) -> None:
-        async def program(pod: Object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            head = await reader.readuntil(b"\r\n\r\n")
-            assert b"transfer-encoding: chunked" in head and b"content-length" not in head
-            writer.write(
-                b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nset-cookie: a\r\nset-cookie: b\r\n\r\n"
-            )
-            while size := int(await reader.readuntil(b"\r\n"), 16):
-                data = await reader.readexactly(size + 2)
-                writer.write(b"%x\r\n%b" % (size, data))
-                await writer.drain()
-            writer.write(b"0\r\n\r\n")
-
-        await on.ready(service())
-        on.program = program
-        pieces = (b"one", b"two" * 50_000, b"three")
-        answer = await on.get(method="POST", body=pieces)
-        assert answer.status == 200 and answer.body == b"".join(pieces) and answer.whole
-        assert [value for name, value in answer.headers if name == b"set-cookie"] == [b"a", b"b"]
-        assert not any(name == b"transfer-encoding" for name, _ in answer.headers)
-
-    stage(story)
-
-
-def test_what_is_about_one_connection_or_forged_is_not_passed_on() -> None:
-    async def story(on: Stage) -> None:
-        heads = []
-
-        async def program(pod: Object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            heads.append(await reader.readuntil(b"\r\n\r\n"))
-            writer.write(
-                b"HTTP/1.1 200 OK\r\nconnection: x-hop\r\nx-hop: 1\r\nx-end: 1\r\ncontent-length: 0\r\n\r\n"
-            )
-
-        await on.ready(service())
-        on.program = program
-        answer = await on.get(
-            headers=(
-                (b"connection", b"close, x-secret"),
-                (b"x-secret", b"1"),
-                (b"te", b"trailers"),
-                (b"upgrade", b"h2c"),
-                (b"x-forwarded-for", b"10.0.0.1"),
-                (b"x-forwarded-proto", b"https"),
-                (b"forwarded", b"for=10.0.0.1"),
-                (b"cookie", b"a=1"),
-                (b"cookie", b"b=2"),
-                (b"authorization", b"Basic mine"),
-            )
-        )
-        (head,) = heads
-        lines = head.decode().strip().split("\r\n")
-        assert lines[0] == "GET / HTTP/1.1"
-        assert dict(line.split(": ", 1) for line in lines[1:]) == {
-            "host": f"hello.default.{AGENT}.{DOMAIN}",
-            "authorization": "Basic mine",
-            "cookie": "a=1; b=2",
-            "x-forwarded-for": "10.0.0.1, 192.0.2.1",
-            "x-forwarded-proto": "http",
-            "x-forwarded-host": f"hello.default.{AGENT}.{DOMAIN}",
-        }
-        assert [name for name, _ in answer.headers] == [b"x-end", b"content-length"]
-
-    stage(story)
-
-
-def test_a_client_that_goes_away_ends_its_request_at_the_instance() -> None:
-    async def story(on: Stage) -> None:
-        ended = asyncio.Event()
-
-        async def program(pod: Object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 200 OK\r\n\r\nevents")
-            try:
-                await reader.read()
-            finally:
-                ended.set()
-
-        await on.ready(service())
-        on.program = program
-        call = on.call()
-        await on.until(lambda: call.answer.body == b"events")
-        call.gone.set()
-        await asyncio.wait_for(ended.wait(), 5)
-        await on.until(lambda: on.backend().meter.level == 0)
-        assert [each.in_flight for each in on.backend().instances.values()] == [0]
-
-    stage(story)
-
-
-def test_a_connection_is_used_again() -> None:
-    async def story(on: Stage) -> None:
-        await on.ready(service())
-        on.dialed.clear()
-        for _ in range(5):
-            assert (await on.get()).status == 200
-        assert len(on.dialed) == 1
-
-    stage(story)
-
-
-def test_a_kept_connection_that_ends_before_it_answers_costs_only_who_cannot_ask_twice() -> None:
-    async def story(on: Stage) -> None:
-        async def program(pod: Object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-            await reader.readuntil(b"\r\n\r\n")
-
-        await on.ready(service())
-        on.program = program
-        on.dialed.clear()
-        assert [(await on.get()).status for _ in range(3)] == [200, 200, 200]
-        assert len(on.dialed) == 3
-        assert (await on.get(method="POST", body=(b"pay",))).status == 502
-
-    stage(story)
-
-
-def test_an_instance_that_takes_too_long_is_a_timeout() -> None:
-    async def story(on: Stage) -> None:
-        hold(on, asyncio.Event())
-        await on.ready(service())
-        on.backend().limits = replace(on.backend().limits, timeout_ms=1)
-        answer = await on.get()
-        assert (answer.status, reason(answer)) == (504, "Timeout")
 
     stage(story)
 
@@ -532,21 +325,6 @@ def test_the_head_of_a_request_is_bounded() -> None:
         await on.ready(service())
         assert (await on.get(headers=((b"x", b"y" * 70_000),))).status == 431
         assert (await on.get(path="/" + "x" * 70_000)).status == 431
-
-    stage(story)
-
-
-@pytest.mark.parametrize("pieces", [(b"x" * 11,), (b"x" * 6, b"x" * 6)])
-def test_the_body_of_a_request_is_bounded(pieces: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "BODY_BYTES_MAX", 10)
-
-    async def story(on: Stage) -> None:
-        async def program(pod: Object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read()
-
-        await on.ready(service())
-        on.program = program
-        assert (await on.get(method="POST", body=pieces)).status == 413
 
     stage(story)
 
