@@ -67,6 +67,8 @@ class Call:
     path: str = "/"
     headers: tuple[tuple[bytes, bytes], ...] = ()
     body: tuple[bytes, ...] = (b"",)
+    # Whether the body ends with its last piece.
+    is_whole: bool = True
     # The cluster of the pod that calls.
     within: str = ""
     answer: Answer = field(default_factory=Answer)
@@ -93,7 +95,7 @@ class Call:
     async def _receive(self) -> Object:
         if self._pieces:
             data = self._pieces.pop(0)
-            return {"type": "http.request", "body": data, "more_body": bool(self._pieces)}
+            return {"type": "http.request", "body": data, "more_body": bool(self._pieces) or not self.is_whole}
         await self.gone.wait()
         return {"type": "http.disconnect"}
 

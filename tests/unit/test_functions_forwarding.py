@@ -226,3 +226,17 @@ def test_an_instance_that_takes_too_long_is_a_timeout() -> None:
         assert (answer.status, answer.reason) == (504, "Timeout")
 
     stage(story)
+
+
+def test_nothing_goes_on_for_a_request_that_ends_before_its_body_does() -> None:
+    async def story(on: Stage) -> None:
+        async def program(pod: Object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+
+        await on.ready(service())
+        on.program = program
+        before = asyncio.all_tasks()
+        assert (await on.get(method="POST", body=(b"first",), is_whole=False)).status == 502
+        await on.until(lambda: not asyncio.all_tasks() - before)
+
+    stage(story)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Final
 
 from walras.core.errors import BadRequest, RequestEntityTooLarge, Timeout, Unclassified, WalrasError
@@ -63,6 +62,14 @@ class Exchange:
     async def run(self, backends: Backends, backend: Backend, instance: Instance) -> bool:
         """Passes the request on and the answer back; False when nothing could be sent, so that another
         instance may be asked. Raises Timeout, BadGateway."""
+        try:
+            return await self._run(backends, backend, instance)
+        finally:
+            if self._pump is not None:
+                self._pump.cancel()
+                await asyncio.gather(self._pump, return_exceptions=True)
+
+    async def _run(self, backends: Backends, backend: Backend, instance: Instance) -> bool:
         while True:
             connection = self._reusable(instance)
             is_reused = connection is not None
@@ -140,6 +147,7 @@ class Exchange:
 
     async def _answer(self, connection: Connection, head: Head, backend: Backend, instance: Instance) -> None:
         """Passes the answer on, and keeps the connection where it can be used again."""
+        is_kept = False
         try:
             if head.status == 101:
                 raise BadGateway("the instance wants to switch protocols")
@@ -152,18 +160,14 @@ class Exchange:
             is_done = self._pump is None or (self._pump.done() and self._pump.exception() is None)
             # Programs that send a body to HEAD all the same would have it read as the next answer.
             is_clean = head.keeps and self._method != "HEAD"
-            if is_clean and is_done and connection.is_open and instance.ready:
+            is_kept = is_clean and is_done and connection.is_open and instance.ready
+            if is_kept:
                 connection.used_s = asyncio.get_running_loop().time()
                 instance.idle.append(connection)
-                connection = None  # type: ignore[assignment]
         except LOST as error:
             raise self._refusal or BadGateway(f"the instance broke its answer off: {_said(error)}") from None
         finally:
-            if self._pump is not None:
-                self._pump.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await self._pump
-            if connection is not None:
+            if not is_kept:
                 connection.abort()
 
     async def _pass_back(self, connection: Connection, head: Head, idle_ms: int | None) -> None:
