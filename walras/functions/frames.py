@@ -28,7 +28,8 @@ async def messages(connection: Connection) -> AsyncIterator[tuple[int, bytes]]:
 
     Raises OSError, EOFError, BadAnswer.
     """
-    kind, parts, size = 0, list[bytes](), 0
+    # One buffer: a list would grow with parts that are empty.
+    kind, message = 0, bytearray()
     while True:
         first, second = await connection.exactly(2)
         opcode, is_final, length = first & 15, bool(first & 0x80), second & 0x7F
@@ -38,7 +39,7 @@ async def messages(connection: Connection) -> AsyncIterator[tuple[int, bytes]]:
             raise BadAnswer("a control frame is too long")
         if length > 125:
             length = int.from_bytes(await connection.exactly(2 if length == 126 else 8))
-        if size + length > MESSAGE_BYTES_MAX:
+        if len(message) + length > MESSAGE_BYTES_MAX:
             raise BadAnswer(f"a message is longer than {MESSAGE_BYTES_MAX} bytes")
         data = await connection.exactly(length)
         if opcode == PING:
@@ -50,10 +51,9 @@ async def messages(connection: Connection) -> AsyncIterator[tuple[int, bytes]]:
             if (opcode == CONTINUES) != bool(kind):
                 raise BadAnswer("a message does not go on as it began")
             kind = kind or opcode
-            parts.append(data)
-            size += length
+            message += data
             if is_final:
-                yield kind, b"".join(parts)
-                kind, parts, size = 0, [], 0
+                yield kind, bytes(message)
+                kind, message = 0, bytearray()
         elif opcode != PONG:
             raise BadAnswer("a frame is of no kind")

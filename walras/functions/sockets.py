@@ -143,13 +143,13 @@ class Conversation:
         return chosen[0] if chosen else None
 
     async def _deny(self, connection: Connection, head: Head) -> None:
-        body = b""
+        body = bytearray()
         async for data in connection.body(head):
             body += data
             if len(body) > _DENIAL_BYTES_MAX:
                 raise BadAnswer("its answer is too long")
         headers = [each for each in end_to_end(head.headers) if each[0] != b"content-length"]
-        await self._client.deny(head.status, headers, body)
+        await self._client.deny(head.status, headers, bytes(body))
 
     async def _relay(self, connection: Connection) -> None:
         """Passes messages both ways."""
