@@ -19,7 +19,7 @@ from walras.tenants.workloads import takes_pods
 ASSIGNED: Final = "AllTrafficAssigned"
 _INGRESS: Final = "IngressReady"
 _CERTIFICATE: Final = "CertificateProvisioned"
-# (status, message) of a target that leads nowhere yet.
+# (status, reason, message) of a target that leads nowhere yet.
 _Trouble = tuple[str, str, str]
 
 
