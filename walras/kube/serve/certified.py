@@ -15,50 +15,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from walras.core.errors import ServiceUnavailable, Unauthorized
+from walras.core.errors import ServiceUnavailable
 from walras.kube.access.certificates import Holder, holder
-from walras.kube.bodies import Receive
-from walras.kube.serve import status
 from walras.kube.serve.app import Application
 from walras.kube.serve.callers import CERTIFICATE
-from walras.kube.serve.relay import CHUNK, Peer, Relay
+from walras.kube.serve.relay import CHUNK, Peer, Relayed
 from walras.kube.serve.server import Running, serve
-from walras.kube.serve.streams import Send, send_answer
 
 CONNECTIONS_MAX: Final = 4000
 CONNECTIONS_OF_ONE_MAX: Final = 400
 _HANDSHAKE_S: Final = 10
 
 
-class Certified:
-    """The application as the plain listener sees it."""
+class Certified(Relayed[tuple[Holder, Peer]]):
+    """The application as the plain listener sees it: whose a connection is, and where the client is."""
 
-    def __init__(self, app: Application) -> None:
-        self._app = app
-        # Whose a connection is, and where the client is.
-        self.relay: Relay[tuple[Holder, Peer]] = Relay()
-
-    async def close(self) -> None:
-        """The streams are the application's own."""
-
-    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            return
-        client = scope.get("client") or ("", 0)
-        peer = self.relay.peers.get((str(client[0]), int(client[1])))
-        if peer is None:
-            await _refuse(scope["type"], receive, send)
-            return
-        await self._app({**scope, "client": peer[1], CERTIFICATE: peer[0]}, receive, send)
-
-
-async def _refuse(kind: str, receive: Receive, send: Send) -> None:
-    if kind == "http":
-        await send_answer(send, status.answer(Unauthorized("Unauthorized")))
-        return
-    await receive()
-    with suppress(Exception):
-        await send({"type": "websocket.close", "code": 1008})
+    def told(self, scope: Mapping[str, Any], whose: tuple[Holder, Peer]) -> Mapping[str, Any]:
+        found, client = whose
+        return {**scope, "client": client, CERTIFICATE: found}
 
 
 class CertificateListener:

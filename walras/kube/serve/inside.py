@@ -12,62 +12,28 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from walras.core.errors import ServiceUnavailable, Unauthorized
-from walras.kube.bodies import Receive
-from walras.kube.serve import status
-from walras.kube.serve.app import Application
-from walras.kube.serve.relay import Relay
+from walras.core.errors import ServiceUnavailable
+from walras.kube.serve.relay import Relayed
 from walras.kube.serve.server import Running, serve
-from walras.kube.serve.streams import Send, send_answer
 
 CONNECTIONS_OF_ONE_MAX: Final = 200
 
 
-class Inside(Protocol):
-    """An application as pods see it; its relay knows whose a connection is."""
-
-    relay: Relay[str]
-
-    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None: ...
-
-    async def close(self) -> None: ...
-
-
-class InsideAPI:
+class InsideAPI(Relayed[str]):
     """The API server as pods see it."""
 
-    def __init__(self, app: Application) -> None:
-        self._app = app
-        self.relay: Relay[str] = Relay()
-
-    async def close(self) -> None:
-        """The streams are the application's own."""
-
-    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        client = scope.get("client") or ("", 0)
-        cluster = self.relay.peers.get((str(client[0]), int(client[1])))
-        if scope["type"] == "http" and cluster is None:
-            await send_answer(send, status.answer(Unauthorized("Unauthorized")))
-        elif scope["type"] in ("http", "websocket") and cluster is not None:
-            await self._app(_within(scope, cluster), receive, send)
-        elif scope["type"] == "websocket":
-            await receive()
-            with suppress(Exception):
-                await send({"type": "websocket.close", "code": 1008})
-
-
-def _within(scope: Mapping[str, Any], cluster: str) -> dict[str, Any]:
-    raw = scope.get("raw_path") or scope["path"].encode()
-    prefix = f"/clusters/{cluster}"
-    return {**scope, "path": prefix + scope["path"], "raw_path": prefix.encode() + raw}
+    def told(self, scope: Mapping[str, Any], whose: str) -> Mapping[str, Any]:
+        raw = scope.get("raw_path") or scope["path"].encode()
+        prefix = f"/clusters/{whose}"
+        return {**scope, "path": prefix + scope["path"], "raw_path": prefix.encode() + raw}
 
 
 class Insiders:
     """Takes connections from pods until closed; listens from the first one on."""
 
-    def __init__(self, inside: Inside, cert: Path | None = None, key: Path | None = None) -> None:
+    def __init__(self, inside: Relayed[str], cert: Path | None = None, key: Path | None = None) -> None:
         """Without certificate and key pods speak plain HTTP to it."""
         self._inside, self._cert, self._key = inside, cert, key
         self._running: Running | None = None
