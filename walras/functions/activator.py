@@ -22,15 +22,17 @@ from walras.core.errors import (
 )
 from walras.functions.backend import Backend
 from walras.functions.backends import Backends
-from walras.functions.client import Client, Receive, Send
+from walras.functions.client import Client
 from walras.functions.connections import HEAD_BYTES_MAX
 from walras.functions.forwarding import Exchange
 from walras.functions.routing import Found, Routing
 from walras.functions.sockets import Conversation, SocketClient
 from walras.functions.waiting import why_failing, why_waiting
 from walras.kube.api import API
+from walras.kube.bodies import Receive
 from walras.kube.context import Identity
 from walras.kube.serve.fair import Fair
+from walras.kube.serve.streams import Send
 
 log = structlog.get_logger(__name__)
 
@@ -187,7 +189,9 @@ class Activator:
         seconds = backend.limits.timeout_ms // 1000
         reason, message = why or ("ServiceUnavailable", "its instances are busy or still starting")
         text = f'no instance of revision "{where.name}" had room within {seconds} s: {message}'
-        return ServiceUnavailable(text, details={"reason": reason}, retry_after_s=_RETRY_S)
+        error = ServiceUnavailable(text, retry_after_s=_RETRY_S)
+        error.reason = reason
+        return error
 
 
 def _host(scope: Mapping[str, Any]) -> bytes:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-import msgspec
-
 from walras.core.errors import RequestEntityTooLarge, WalrasError
 from walras.functions.connections import Headers
-
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
-Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+from walras.kube.bodies import Receive
+from walras.kube.serve import status
+from walras.kube.serve.streams import Send
 
 BODY_BYTES_MAX: Final = 1 << 30
-_JSON: Final = b"application/json"
 
 
 class Client:
@@ -80,9 +77,9 @@ class Client:
             self._listen()
         return data, more
 
-    async def begin(self, status: int, headers: Headers) -> None:
+    async def begin(self, code: int, headers: Headers) -> None:
         self.has_begun = True
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.start", "status": code, "headers": headers})
 
     async def answer(self, data: bytes, *, more: bool) -> None:
         self._is_answered = not more
@@ -90,26 +87,11 @@ class Client:
 
     async def refuse(self, error: WalrasError) -> None:
         """Answers with an error, as a Status of Kubernetes says it."""
+        said = status.answer(error)
+        length = (b"content-length", b"%d" % len(said.body))
         with suppress(Exception):
-            body = refusal(error)
-            headers = [(b"content-type", _JSON), (b"content-length", b"%d" % len(body))]
-            if error.retry_after_s is not None:
-                headers.append((b"retry-after", b"%d" % error.retry_after_s))
-            await self.begin(error.code, headers)
-            await self.answer(body, more=False)
+            await self.begin(said.status, [(b"content-type", said.content_type), *said.headers, length])
+            await self.answer(said.body, more=False)
 
     def close(self) -> None:
         self._future.cancel()
-
-
-def refusal(error: WalrasError) -> bytes:
-    """The body of an answer that is an error."""
-    said = {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "status": "Failure",
-        "reason": error.details.get("reason") or error.reason,
-        "message": error.message,
-        "code": error.code,
-    }
-    return msgspec.json.encode(said)

@@ -13,7 +13,7 @@ from walras.core.clock import Ids
 from walras.core.errors import WalrasError
 from walras.functions.backend import Backend, Instance
 from walras.functions.backends import Backends
-from walras.functions.client import Client, refusal
+from walras.functions.client import Client
 from walras.functions.connections import (
     LOST,
     BadAnswer,
@@ -25,6 +25,7 @@ from walras.functions.connections import (
 )
 from walras.functions.forwarding import BadGateway, forwarded, target_of
 from walras.functions.frames import BINARY, CLOSE, TEXT, frame, messages
+from walras.kube.serve import status
 
 _DENIAL_BYTES_MAX: Final = 1 << 20
 _MAGIC: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -69,15 +70,16 @@ class SocketClient(Client):
         with suppress(Exception):
             await self._send({"type": "websocket.close", "code": code})
 
-    async def deny(self, status: int, headers: Headers, body: bytes) -> None:
+    async def deny(self, code: int, headers: Headers, body: bytes) -> None:
         """Answers as if it had been a request of plain HTTP."""
         with suppress(Exception):
-            start = {"type": "websocket.http.response.start", "status": status, "headers": headers}
+            start = {"type": "websocket.http.response.start", "status": code, "headers": headers}
             await self._send(start)
             await self._send({"type": "websocket.http.response.body", "body": body})
 
     async def refuse(self, error: WalrasError) -> None:
-        await self.deny(error.code, [(b"content-type", b"application/json")], refusal(error))
+        said = status.answer(error)
+        await self.deny(said.status, [(b"content-type", said.content_type), *said.headers], said.body)
 
 
 class Conversation:
