@@ -10,6 +10,7 @@ from support.world import AGENT
 
 from walras.functions.configurations import KEPT
 from walras.functions.words import CONFIGURATIONS, REVISIONS, ROUTES, ROUTING_STATE, SERVICES
+from walras.tenants.objects import AGENTS, FLEET
 
 Object = dict[str, Any]
 
@@ -252,5 +253,28 @@ def test_what_cannot_be_made_is_said_and_tried_again() -> None:
         await on.world.later(11)
         await on.run_all()
         assert on.ready_of() == ("True", "")
+
+    stage(story)
+
+
+def test_a_cluster_that_is_full_gets_no_revision_and_says_so_until_there_is_room() -> None:
+    async def story(on: Stage) -> None:
+        async def holds(objects: int) -> None:
+            def change(agent: Object) -> None:
+                agent["spec"]["controlPlane"] = {"quota": {"objects": objects}}
+
+            await on.world.api.edit(FLEET, AGENTS, "", AGENT, change)
+
+        await on.ready(service())
+        await holds(on.world.api.state.cluster(AGENT).objects)
+        await on.apply(service(says="two"))
+        assert on.revisions() == ["hello-00001"]
+        assert on.ready_of(CONFIGURATIONS) == ("False", "RevisionFailed")
+        assert (await on.get()).revision == "hello-00001"
+        await holds(1000)
+        await on.world.later(11)
+        await on.run_all()
+        assert on.ready_of() == ("True", "")
+        assert (await on.get()).revision == "hello-00002"
 
     stage(story)

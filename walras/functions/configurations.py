@@ -37,6 +37,7 @@ from walras.tenants.objects import (
     status,
     uid,
 )
+from walras.tenants.quota import RETRY_MS, Room
 from walras.tenants.workloads import takes_pods
 
 # Revisions that are kept though no route leads to them: Knative's min-non-active-revisions.
@@ -46,6 +47,7 @@ KEPT: Final = 20
 class ConfigurationController:
     def __init__(self, api: API, clock: Clock, manager: Manager, dependents: Dependents) -> None:
         self._api, self._clock, self._manager, self._dependents = api, clock, manager, dependents
+        self._room = Room(api)
 
     def watch(self) -> list[Callable[[], None]]:
         return [
@@ -78,7 +80,7 @@ class ConfigurationController:
             # Something changed on its way to the disk; the next look sees it.
             return 1
         await transaction.commit()
-        return None
+        return RETRY_MS if failure and not self._room.left(cluster) else None
 
     def _newest(
         self, transaction: Transaction, cluster: str, configuration: Object, revisions: list[Object]
@@ -91,6 +93,8 @@ class ConfigurationController:
         wanted = _revision(configuration)
         metadata = wanted["metadata"]
         taken = transaction.peek(cluster, REVISIONS, metadata["namespace"], metadata["name"])
+        if taken is None and not self._room.left(cluster):
+            return None, self._room.refusal(cluster)
         if taken is None:
             return transaction.create(cluster, REVISIONS, wanted), ""
         if controlled_by(taken, configuration) and _is_same(taken, wanted):
