@@ -191,27 +191,26 @@ def test_a_refused_bid_is_named_in_the_conditions() -> None:
     stage(story)
 
 
+def aliases(on: Stage) -> list[str]:
+    """The names by which pods find functions."""
+    services = on.world.api.list(AGENT, "services", "default")
+    return [each["metadata"]["name"] for each in services if each["spec"].get("type") == "ExternalName"]
+
+
 def test_pods_find_a_function_by_services_that_come_and_go_with_it() -> None:
     async def story(on: Stage) -> None:
-        def found() -> list[str]:
-            return [
-                each["metadata"]["name"]
-                for each in on.world.api.list(AGENT, "services", "default")
-                if each["spec"].get("type") == "ExternalName"
-            ]
-
         await on.ready(service(traffic=[{"latestRevision": True, "percent": 100, "tag": "next"}]))
         await on.world.settle()
-        assert found() == ["hello", "next-hello"]
+        assert aliases(on) == ["hello", "next-hello"]
         assert on.status()["address"] == {"url": "http://hello.default.svc.cluster.local"}
         await on.world.api.delete(AGENT, "services", "default", "hello")
         await on.world.settle()
-        assert found() == ["hello", "next-hello"]
+        assert aliases(on) == ["hello", "next-hello"]
         await on.apply(service())
-        assert found() == ["hello"]
+        assert aliases(on) == ["hello"]
         await on.world.api.delete(AGENT, SERVICES, "default", "hello")
         await on.world.settle()
-        assert found() == []
+        assert aliases(on) == []
 
     stage(story)
 
@@ -257,24 +256,44 @@ def test_what_cannot_be_made_is_said_and_tried_again() -> None:
     stage(story)
 
 
+async def bounded(on: Stage, objects: int) -> None:
+    """The cluster may hold so many objects."""
+
+    def change(agent: Object) -> None:
+        agent["spec"]["controlPlane"] = {"quota": {"objects": objects}}
+
+    await on.world.api.edit(FLEET, AGENTS, "", AGENT, change)
+
+
 def test_a_cluster_that_is_full_gets_no_revision_and_says_so_until_there_is_room() -> None:
     async def story(on: Stage) -> None:
-        async def holds(objects: int) -> None:
-            def change(agent: Object) -> None:
-                agent["spec"]["controlPlane"] = {"quota": {"objects": objects}}
-
-            await on.world.api.edit(FLEET, AGENTS, "", AGENT, change)
-
         await on.ready(service())
-        await holds(on.world.api.state.cluster(AGENT).objects)
+        await bounded(on, on.world.api.state.cluster(AGENT).objects)
         await on.apply(service(says="two"))
         assert on.revisions() == ["hello-00001"]
         assert on.ready_of(CONFIGURATIONS) == ("False", "RevisionFailed")
         assert (await on.get()).revision == "hello-00001"
-        await holds(1000)
+        await bounded(on, 1000)
         await on.world.later(11)
         await on.run_all()
         assert on.ready_of() == ("True", "")
         assert (await on.get()).revision == "hello-00002"
+
+    stage(story)
+
+
+def test_a_cluster_that_is_full_gets_no_services_for_tags_until_there_is_room() -> None:
+    async def story(on: Stage) -> None:
+        await on.ready(service())
+        await bounded(on, on.world.api.state.cluster(AGENT).objects + 2)
+        tags = [{"latestRevision": True, "percent": 0, "tag": f"tag{number}"} for number in range(5)]
+        await on.ready(service(traffic=[{"latestRevision": True, "percent": 100}, *tags]))
+        assert on.ready_of(ROUTES) == ("False", "FailedCreate")
+        assert len(aliases(on)) == 3
+        assert (await on.get()).status == 200
+        await bounded(on, 1000)
+        await on.world.later(11)
+        assert len(aliases(on)) == 6
+        assert on.ready_of() == ("True", "")
 
     stage(story)

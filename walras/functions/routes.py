@@ -8,12 +8,13 @@ from typing import Final
 from walras.core.clock import Clock, rfc3339
 from walras.core.errors import AlreadyExists, NotFound
 from walras.functions.hosts import Domain
-from walras.functions.placeholders import Placeholders
+from walras.functions.placeholders import FULL, Placeholders
 from walras.functions.words import CONFIGURATIONS, READY, REVISIONS, ROUTES, ROUTING_STATE, Where, sum_up
 from walras.kube.api import API, Change
 from walras.kube.transaction import Transaction
 from walras.tenants.controller import Key, Manager
 from walras.tenants.objects import SERVICES, Object, condition, deleting, labels, set_condition, status
+from walras.tenants.quota import RETRY_MS
 from walras.tenants.workloads import takes_pods
 
 ASSIGNED: Final = "AllTrafficAssigned"
@@ -70,7 +71,8 @@ class RouteController:
         except (NotFound, AlreadyExists):
             return 1
         await transaction.commit()
-        return None
+        ingress = condition(route, _INGRESS) if route is not None else None
+        return RETRY_MS if ingress is not None and ingress.get("reason") == FULL else None
 
     def _report(self, transaction: Transaction, cluster: str, route: Object) -> Object:
         metadata, now = route["metadata"], rfc3339(self._clock.now_ms())
@@ -90,10 +92,9 @@ class RouteController:
             else:
                 said["traffic"] = traffic
                 set_condition(latest, ASSIGNED, "True", now)
-            taken = self._placeholders.keep(transaction, cluster, latest)
-            if taken:
-                message = f'There is an existing placeholder Service "{taken}" that we do not own.'
-                set_condition(latest, _INGRESS, "False", now, reason="NotOwned", message=message)
+            trouble = self._placeholders.keep(transaction, cluster, latest)
+            if trouble is not None:
+                set_condition(latest, _INGRESS, "False", now, reason=trouble[0], message=trouble[1])
             else:
                 set_condition(latest, _INGRESS, "True", now)
             set_condition(
