@@ -130,14 +130,15 @@ class RevisionController:
     def _grow(self, transaction: Transaction, cluster: str, revision: Object, missing: int) -> str:
         notes = self._recorder.about(transaction, cluster, revision, COMPONENT)
         room = self._room.left(cluster)
-        for _ in range(min(missing, room)):
-            try:
-                pod = transaction.make(cluster, PODS, new_instance(revision))
-            except REFUSALS as refusal:
-                failure = f"Error creating: {refusal.message}"
-                notes.warning("FailedCreate", failure)
-                return failure
-            notes.normal("SuccessfulCreate", f"Created pod: {pod['metadata']['name']}")
+        try:
+            wanted = new_instance(revision)
+            for _ in range(min(missing, room)):
+                pod = transaction.make(cluster, PODS, wanted)
+                notes.normal("SuccessfulCreate", f"Created pod: {pod['metadata']['name']}")
+        except REFUSALS as refusal:
+            failure = f"Error creating: {refusal.message}"
+            notes.warning("FailedCreate", failure)
+            return failure
         return self._room.refusal(cluster) if room < missing else ""
 
     # Status
