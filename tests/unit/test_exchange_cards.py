@@ -332,6 +332,33 @@ def test_a_program_that_does_not_die_holds_its_card_out_of_the_market_and_nobody
     play(story, "H100", "H100")
 
 
+def test_a_lease_that_waits_for_a_card_does_not_get_it_while_a_program_there_does_not_die() -> None:
+    async def story(world: Cards) -> None:
+        await world.agent("train")
+        await world.agent("search")
+        await world.pod("train", "epoch", 1000, "0.50", "batch")
+        await world.step(1000)
+        node = the_node(world, "train")["metadata"]["name"]
+        await world.bind("train", "epoch", node)
+        world.cards.run(0, 99, 1000, 10)
+        world.runtime.hung.add(("train", node))
+        await world.step(6000)
+        await world.pod("search", "query", 1000, "3.00", "latency")
+        await world.step(1)
+        assert world.leases("search")[0]["status"]["phase"] == "Reserved"
+        await world.look(3000)
+        assert world.leases("train")[0]["status"]["phase"] == "Ended"
+        assert world.taints() == {OCCUPIED: "NoSchedule"}
+        assert world.nodes("search") == [], "the card is not empty"
+        world.cards.end(99)
+        await world.look()
+        await world.look()
+        assert world.taints() == {}
+        assert len(world.nodes("search")) == 1
+
+    play(story, "H100")
+
+
 def test_a_stranger_on_a_card_that_nobody_leased_keeps_it_off_the_market_until_it_goes() -> None:
     async def story(world: Cards) -> None:
         world.cards.run(0, 4711, 9000, 100)
@@ -542,3 +569,38 @@ def test_cards_that_are_gone_at_a_start_end_their_leases(tmp_path: Path) -> None
                 await world.close()
 
             asyncio.run(scene())
+
+
+def test_a_card_is_sold_on_when_a_start_keeps_its_parts_apart_in_another_way(tmp_path: Path) -> None:
+    clock = VirtualClock()
+
+    async def before(world: Cards) -> None:
+        await world.agent("search")
+        await world.pod("search", "part", 300, "2.00")
+        await world.step(1000)
+        assert world.leases("search")[0]["spec"]["devices"][0]["enforcement"] == "mps"
+
+    async def after(world: Cards) -> None:
+        await world.step(1000)
+        await world.step(7000)
+        assert world.taints() == {}, "nothing is wrong with the card"
+        (lease,) = (each for each in world.leases("search") if each["status"]["phase"] == "Active")
+        assert lease["spec"]["devices"][0]["enforcement"] == "timeslice"
+        world.check_money()
+
+    with driver("H100", now_ms=clock.now_ms) as cards:
+        for by_mps, story in ((True, before), (False, after)):
+
+            async def scene(here: Any, story: Any = story) -> None:
+                world = Cards(tmp_path / "db", clock, cards, here)
+                await world.open()
+                try:
+                    await story(world)
+                finally:
+                    await world.close()
+
+            here = machine.simulated(tmp_path / "data", by_mps=by_mps)
+            try:
+                asyncio.run(scene(here))
+            finally:
+                here.close()

@@ -48,6 +48,8 @@ class Equipment:
         self.watch: Watch | None = None
         # Devices that were off the market when they were last looked at.
         self._off: set[str] = set()
+        # Devices that leave the market with this step: their taints are not stored yet.
+        self._leaving: set[str] = set()
         if supply.machine is not None:
             self.fitting = Fitting(supply.machine, supply, wake)
             self.watch = Watch(supply.machine, clock, self._occupants, wake)
@@ -60,7 +62,7 @@ class Equipment:
         if self.fitting is None or self._supply.machine is None:
             return
         await asyncio.to_thread(self._supply.machine.clear)
-        running = [each for each in holdings if each.phase != "Reserved" and self._supply.has(each.shares)]
+        running = [each for each in holdings if each.phase != "Reserved" and is_as_sold(each, self._supply)]
         self.fitting.want(running)
         await self.fitting.settled()
         tx = self._api.transaction()
@@ -89,11 +91,14 @@ class Equipment:
     # Leases that begin
 
     def want(self, holdings: Iterable[Holding]) -> None:
-        """These leases run or could begin now."""
+        """These leases run or could begin now; for those that end as they cannot go on nothing is made."""
         if self.fitting is not None:
-            self.fitting.want(holdings)
+            self.fitting.want(each for each in holdings if is_as_sold(each, self._supply))
 
     def is_ready(self, holding: Holding) -> bool:
+        """Whether it may begin: its cards are what it needs, and none leaves the market with this step."""
+        if any(share.device in self._leaving for share in holding.shares):
+            return False
         return self.fitting is None or self.fitting.is_ready(holding)
 
     def access(self, holding: Holding) -> tuple[Access, ...]:
@@ -119,7 +124,11 @@ class Equipment:
     # What goes wrong
 
     def take_in(self, fx: Effects, now_ms: int) -> list[tuple[Holding, str, str]]:
-        """Stage what became of devices; returns the leases that end by it, with reasons and words."""
+        """Stage what became of devices; returns the leases that end by it, with reasons and words.
+
+        A step begins with it.
+        """
+        self._leaving.clear()
         if self.fitting is not None and self.watch is not None:
             self._take_in_returned(self.fitting)
             self._take_in_errors(fx, self.fitting, now_ms)
@@ -178,10 +187,12 @@ class Equipment:
 
     def _fail(self, fx: Effects, device: str, reason: str, message: str, now_ms: int) -> None:
         words = f"{message}; its leases end. `walras device return {device}` sells it again"
+        self._leaving.add(device)
         self.health.taint(fx, device, Taint(FAILED, NO_EXECUTE, reason), words, now_ms)
 
     def _hold_out(self, fx: Effects, device: str, why: str, now_ms: int) -> None:
         words = f"{why}; it is not sold until it is empty"
+        self._leaving.add(device)
         self.health.taint(fx, device, Taint(OCCUPIED, NO_SCHEDULE, "Occupied"), words, now_ms)
 
     def stuck(self, fx: Effects, holding: Holding, error: BaseException, now_ms: int) -> None:
@@ -224,6 +235,11 @@ class Equipment:
                             Occupant(holding.id, share.device, technique, pids, instance, share.memory_mib)
                         )
         return found
+
+
+def is_as_sold(holding: Holding, supply: Supply) -> bool:
+    """Whether the lease's devices are there, and are divided and kept apart as when it was granted."""
+    return supply.has(holding.shares) and supply.enforcement_of(holding.shares) == holding.enforcement
 
 
 def _say(rows: str, node: Object) -> None:

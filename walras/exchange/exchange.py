@@ -24,7 +24,7 @@ from walras.exchange.carried import Shelf
 from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, POOLS, Bidder
 from walras.exchange.effects import Effects
 from walras.exchange.emptying import Emptying, NodeRuntime
-from walras.exchange.equipment import Equipment
+from walras.exchange.equipment import Equipment, is_as_sold
 from walras.exchange.holding import LEASES, Holding
 from walras.exchange.nodes import NODES
 from walras.exchange.showing import Display
@@ -217,8 +217,7 @@ class Exchange:
         """End the leases of devices that this start found no more, or not as they were sold."""
         fx = self._effects()
         for holding in self.holdings.values():
-            as_sold = self._supply.enforcement_of(holding.shares) == holding.enforcement
-            if not self._supply.has(holding.shares) or not as_sold:
+            if not is_as_sold(holding, self._supply):
                 leasing.lose(fx, holding, now)
                 self._emptying.begin(holding)
         await fx.commit()

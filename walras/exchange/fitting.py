@@ -8,7 +8,6 @@ runs.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import structlog
@@ -45,7 +44,7 @@ class Fitting:
 
     def want(self, holdings: Iterable[Holding]) -> None:
         """These leases run or are to start: have every card be what its leases need."""
-        self._needed = dict.fromkeys(self.device_of, Needed()) | needs(holdings, self.uuid_of)
+        self._needed = needs(holdings, self.uuid_of)
         for uuid, needed in list(self._refused.items()):
             if self._needed.get(uuid) != needed:
                 del self._refused[uuid]
@@ -138,11 +137,12 @@ def technique_of(holding: Holding) -> Technique | None:
 
 
 def needs(holdings: Iterable[Holding], uuid_of: Mapping[str, str]) -> dict[str, Needed]:
-    """What the cards of these leases have to be, by UUID.
+    """What each card has to be for these leases, by UUID.
 
-    A card whose leases need different things is left out: none of them starts until the others are over.
+    A card whose leases need different things is left out, and as it is: none of them starts until the others
+    are over.
     """
-    by_card: defaultdict[str, list[tuple[Share, Technique]]] = defaultdict(list)
+    by_card: dict[str, list[tuple[Share, Technique]]] = {uuid: [] for uuid in uuid_of.values()}
     for holding in holdings:
         technique = technique_of(holding)
         for share in holding.shares:
