@@ -101,6 +101,15 @@ def test_a_daemon_that_cannot_be_started_is_an_error_with_the_place_of_its_log(t
             missing.arrange(uuid, MPS)
 
 
+def test_a_daemon_whose_folders_cannot_be_made_is_an_error_too(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    daemon = Mps(
+        ("true",), "GPU-1", pipe=tmp_path / "file" / "p", shm=tmp_path / "s", log=tmp_path, as_root=False
+    )
+    with pytest.raises(MpsError, match="cannot be started"):
+        daemon.start()
+
+
 def test_a_client_without_a_daemon_is_told_so(tmp_path: Path) -> None:
     with driver("H100"):
         here = machine.simulated(tmp_path)

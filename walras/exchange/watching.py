@@ -55,7 +55,8 @@ class Watch:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._events.close()
+        # A thread may still wait for events.
+        await asyncio.to_thread(self._events.close)
 
     def faults(self) -> list[Fault]:
         """What happened since this was last asked."""

@@ -57,13 +57,13 @@ class Mps:
     def start(self) -> None:
         """Returns when the daemon answers; one that an earlier server left is ended. Raises MpsError."""
         self.clear()
-        for folder, mode in ((self.pipe, 0o755), (self.log, 0o700), (self.shm, 0o1777)):
-            folder.mkdir(parents=True, exist_ok=True)
-            folder.chmod(mode)
         argv = [*self._program, "-f", *(["-multiuser-server"] if self._as_root else [])]
         if self._as_root:
             argv = ["unshare", "--mount", "--", "sh", "-c", _IN_OWN_SHM, "mps", str(self.shm), *argv]
         try:
+            for folder, mode in ((self.pipe, 0o755), (self.log, 0o700), (self.shm, 0o1777)):
+                folder.mkdir(parents=True, exist_ok=True)
+                folder.chmod(mode)
             self._daemon = subprocess.Popen(
                 argv, env=self._environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL, start_new_session=True,

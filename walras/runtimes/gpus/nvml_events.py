@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -13,15 +14,16 @@ from walras.runtimes.gpus.nvml import asking
 
 
 class Events:
-    """Belongs to one thread. Cards whose driver has no events are passed over."""
+    """Cards whose driver has no events are passed over. `close` waits for a `wait` in another thread."""
 
     def __init__(self, uuids: Sequence[str]) -> None:
         self._uuids = tuple(uuids)
         self._set: Any = None
+        self._lock = threading.Lock()
 
     def wait(self, timeout_ms: int) -> tuple[Fault, ...]:
         """What happened, empty when nothing did in that time. Raises CardError where there are no events."""
-        with asking("waiting for events"):
+        with self._lock, asking("waiting for events"):
             return self._wait(timeout_ms)
 
     def _wait(self, timeout_ms: int) -> tuple[Fault, ...]:
@@ -47,10 +49,11 @@ class Events:
         return events
 
     def close(self) -> None:
-        if self._set is not None:
-            with suppress(pynvml.NVMLError):
-                pynvml.nvmlEventSetFree(self._set)
-            self._set = None
+        with self._lock:
+            if self._set is not None:
+                with suppress(pynvml.NVMLError):
+                    pynvml.nvmlEventSetFree(self._set)
+                self._set = None
 
 
 def of_xid(uuid: str, xid: int) -> Fault:
