@@ -6,6 +6,8 @@ from support.exchange import World, container, play
 
 from walras.core.money import MICROS, charge
 from walras.exchange.demand import BIDS, FLEET, PODS, POOLS
+from walras.exchange.health import publish
+from walras.kube.policy import SLICES
 from walras.kube.record import Object
 
 
@@ -396,5 +398,30 @@ def test_an_agent_with_more_bids_than_the_market_looks_at_waits_for_itself_alone
         # The one that pays most is not among those that wait.
         (lease,) = world.leases("flood")
         assert int(lease["spec"]["bid"][1:]) % 9 == 8
+
+    play(story)
+
+
+def test_a_lost_lease_whose_node_cannot_be_stopped_is_told_once_and_tried_again_later() -> None:
+    async def story(world: World) -> None:
+        await publish(world.api, world.supply)
+        await world.agent("search")
+        await world.pod("search", "query", 500, "2.00")
+        await world.step(1000)
+        node = world.nodes("search")[0]["metadata"]["name"]
+        world.runtime.hung.add(("search", node))
+
+        def tainted(found: Object) -> None:
+            found["spec"]["devices"][0]["taints"] = [{"key": "example.com/service", "effect": "NoExecute"}]
+
+        await world.api.edit(FLEET, SLICES, "", "local-gpus", tainted)
+        await world.step(1)
+        await world.step(1)
+        assert world.runtime.stopped == [("search", node)]
+        await world.step(1000)
+        assert len(world.runtime.stopped) == 2
+        world.runtime.hung.clear()
+        await world.step(1000)
+        assert world.nodes("search") == []
 
     play(story)

@@ -528,7 +528,8 @@ class Exchange:
     def _take_in_devices(self, fx: Effects, now: int) -> None:
         """End the leases of devices that failed or were taken off the market."""
         for holding, reason, message in self.equipment.take_in(fx, now):
-            ending = holding.phase == "Draining" and holding.drains_at_ms <= now
+            # One whose node could not be stopped is tried again later, and told once.
+            ending = holding.phase == "Draining" and min(holding.drains_at_ms, holding.end_ms) <= now
             if not ending and holding.id not in self._emptying:
                 leasing.lose(fx, holding, now, reason, message, self._used(holding))
                 self._emptying.begin(holding)
