@@ -54,7 +54,7 @@ def hold(snapshot: Snapshot) -> Held:
         return Held(snapshot, snapshot)
     bids = {bid.id: bid for bid in snapshot.bids}
     standing = tuple(each for each in snapshot.escrows if _stands(each, bids, snapshot))
-    kept = tuple(_reservation(each, bids[each.bid], snapshot) for each in standing)
+    kept = tuple(reservation(each, bids[each.bid], snapshot.now_ms) for each in standing)
     return Held(replace(snapshot, leases=(*snapshot.leases, *kept)), snapshot, standing)
 
 
@@ -95,7 +95,7 @@ def hold_for_tick(snapshot: Snapshot) -> Held:
             ended.append(Displacement(lease.id, None, drains_ms, "gang"))
         if not _is_free(escrow, prepared.ground, leases.values()):
             standing.append(escrow)
-    kept = (_reservation(each, bids[each.bid], snapshot) for each in standing)
+    kept = (reservation(each, bids[each.bid], snapshot.now_ms) for each in standing)
     real = replace(snapshot, leases=tuple(leases.values()))
     shown = replace(snapshot, leases=(*real.leases, *kept))
     return Held(shown, real, tuple(standing), tuple(ended))
@@ -148,7 +148,7 @@ def _stands(escrow: Escrow, bids: dict[str, Bid], snapshot: Snapshot) -> bool:
     )
 
 
-def _reservation(escrow: Escrow, bid: Bid, snapshot: Snapshot) -> Lease:
+def reservation(escrow: Escrow, bid: Bid, now_ms: int) -> Lease:
     """The room as a lease that has not begun: nobody is placed there, and nobody may displace it."""
     package = bid.packages[escrow.package]
     return Lease(
@@ -161,7 +161,7 @@ def _reservation(escrow: Escrow, bid: Bid, snapshot: Snapshot) -> Lease:
         max_price_micros=package.price_micros,
         restart_cost_micros=0,
         term_ms=package.term_ms,
-        start_ms=snapshot.now_ms,
+        start_ms=now_ms,
         end_ms=escrow.starts_ms,
         funds_micros=bid.funds_micros,
         state="reserved",

@@ -15,10 +15,10 @@ from walras.market.engine.clearing import Cleared
 from walras.market.engine.ending import Ending
 from walras.market.engine.filling import Filling
 from walras.market.engine.jit import NONE, Ints
-from walras.market.engine.leases import DRAINING
+from walras.market.engine.leases import DRAINING, leases_on
 from walras.market.engine.options import Options
 from walras.market.engine.told import Told
-from walras.market.escrow import ESCROWS_MAX, LOOKED_AT
+from walras.market.escrow import ESCROWS_MAX, LOOKED_AT, reservation
 from walras.market.types import Bid, Displacement, Escrow, Lease, Outcome, Rules
 
 
@@ -147,21 +147,14 @@ class Around:
     def _holders(self, escrow: Escrow, ended: dict[str, Lease]) -> list[Lease]:
         """The leases in its room that stay once drains are over, beside those that ended; each once."""
         shares, state = self._known.leases.shares(), self._known.leases.table["state"]
-        rows: dict[int, None] = {}
-        for device in self._numbers(escrow):
-            share = int(shares.on_device[device])
-            while share:
-                row = int(shares.lease[share - 1])
-                if state[row] != DRAINING:
-                    rows[row] = None
-                share = int(shares.after[share - 1])
-        found = [self._known.leases_by_row[row] for row in rows]
+        rows = dict.fromkeys(row for device in self._numbers(escrow) for row in leases_on(device, shares))
+        found = [self._known.leases_by_row[row] for row in rows if state[row] != DRAINING]
         return [lease for lease in found if lease.id not in ended]
 
     @property
     def _reservations(self) -> tuple[Lease, ...]:
         found = ((escrow, self._bid(escrow)) for escrow in self._standing)
-        return tuple(_reservation(escrow, bid, self._now) for escrow, bid in found if bid is not None)
+        return tuple(reservation(escrow, bid, self._now) for escrow, bid in found if bid is not None)
 
     def _bid(self, escrow: Escrow) -> Bid | None:
         """The bid that it is for, be its deadline over; None when it is gone."""
@@ -184,22 +177,3 @@ def _price(bid: Bid) -> int:
 def _over_ms(lease: Lease) -> int:
     assert lease.drains_at_ms is not None, "it was made to drain"
     return lease.drains_at_ms
-
-
-def _reservation(escrow: Escrow, bid: Bid, now_ms: int) -> Lease:
-    """The room as a lease that has not begun: nobody is placed there, and nobody may displace it."""
-    return Lease(
-        id=f"escrow:{bid.id}",
-        bid=bid.id,
-        agent=bid.agent,
-        job_class=bid.job_class,
-        shares=escrow.shares,
-        price_micros=0,
-        max_price_micros=_price(bid),
-        restart_cost_micros=0,
-        term_ms=bid.packages[0].term_ms,
-        start_ms=now_ms,
-        end_ms=escrow.starts_ms,
-        funds_micros=0,
-        state="reserved",
-    )

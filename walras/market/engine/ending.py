@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from walras.market.engine.clearing import Cleared
 from walras.market.engine.jit import LIMIT, Grid, Ints, kernel
-from walras.market.engine.leases import ACTIVE, DRAINING, RESERVED, Shares
+from walras.market.engine.leases import ACTIVE, DRAINING, RESERVED, Shares, leases_on
 from walras.market.engine.sorting import LATER
 from walras.market.engine.told import WHOLE, Told
 from walras.market.types import Escrow, Rules
@@ -97,26 +97,19 @@ class Ending:
         return worth <= int(self._told.known.book.options().price[row]) * wanted * WHOLE
 
     def _devices_of(self, lease: int) -> list[int]:
-        return [int(self._shares.device[share]) for share in self._chain(lease)]
-
-    def _chain(self, lease: int) -> Iterable[int]:
-        following, share = self._shares.next, int(self._table["first"][lease])
+        shares, found = self._shares, []
+        share = int(self._table["first"][lease])
         while share:
-            yield share - 1
-            share = int(following[share - 1])
+            found.append(int(shares.device[share - 1]))
+            share = int(shares.next[share - 1])
+        return found
 
     def _drains(self, devices: Iterable[int]) -> list[int]:
         """When what drains on some devices already is over."""
-        shares, state, found = self._shares, self._table["state"], []
-        for device in devices:
-            share = int(shares.on_device[device])
-            while share:
-                row = int(shares.lease[share - 1])
-                if state[row] == DRAINING:
-                    lease = self._told.known.leases_by_row[row]
-                    found.append(lease.drains_at_ms or lease.end_ms)
-                share = int(shares.after[share - 1])
-        return found
+        rows = {row for device in devices for row in leases_on(device, self._shares)}
+        draining = (row for row in rows if self._table["state"][row] == DRAINING)
+        leases = (self._told.known.leases_by_row[row] for row in draining)
+        return [lease.drains_at_ms or lease.end_ms for lease in leases]
 
 
 @kernel

@@ -39,7 +39,9 @@ class Filling:
         short = refused.ordered(refused.rows[refused.options.term[refused.rows] <= rest_ms])
         purse = self._left(cleared, outcome) if short.size else short
         rows, awards = [], []
-        for row in short.tolist() if self._idle else ():
+        for row in short.tolist():
+            if not self._idle:
+                break
             award = self._place(row, outcome.price_micros, purse)
             if award is not None:
                 rows.append(row)

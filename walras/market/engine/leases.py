@@ -206,6 +206,15 @@ class Leases:
         return np.array(numbers, np.int64)[inverse]
 
 
+def leases_on(device: int, shares: Shares) -> list[int]:
+    """The rows of the leases on a device."""
+    found, share = [], int(shares.on_device[device])
+    while share:
+        found.append(int(shares.lease[share - 1]))
+        share = int(shares.after[share - 1])
+    return found
+
+
 @part
 def weigh(device: int, milli: int, value: int, table: Shares) -> None:
     """Count a lease of that value, with so much of the device, in what is least there."""

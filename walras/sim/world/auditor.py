@@ -127,7 +127,7 @@ class Auditor:
         self._check_devices(self._used)
 
     def decided(self, snapshot: Snapshot, outcome: Outcome) -> None:
-        """What an outcome promises: nobody pays more than it bid, all have an answer, notice is given."""
+        """What an outcome promises: nobody pays more than it bid, nobody has two answers, notice is given."""
         bids = {bid.id: bid for bid in snapshot.bids}
         leases = {lease.id: lease for lease in snapshot.leases}
         answered = [each.bid for each in outcome.awards] + [each.bid for each in outcome.refusals]
