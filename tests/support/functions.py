@@ -95,7 +95,11 @@ class Call:
     async def _receive(self) -> Object:
         if self._pieces:
             data = self._pieces.pop(0)
-            return {"type": "http.request", "body": data, "more_body": bool(self._pieces) or not self.is_whole}
+            return {
+                "type": "http.request",
+                "body": data,
+                "more_body": bool(self._pieces) or not self.is_whole,
+            }
         await self.gone.wait()
         return {"type": "http.disconnect"}
 
