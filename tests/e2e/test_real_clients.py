@@ -1,4 +1,4 @@
-"""Programs of others that use the API as they use Kubernetes': informers, helm, scheduler, controllers."""
+"""Programs of others that use the API as they use Kubernetes': informers, operators, helm, scheduler, controllers."""
 
 from __future__ import annotations
 
@@ -71,6 +71,59 @@ def test_an_informer_sees_what_is_what_comes_what_changes_and_what_goes(
     lines = said.read_text().splitlines()
     assert lines.index("added configmap before 1") < lines.index("added configmap new 1")
     assert lines.count("added configmap before 1") == lines.count("added configmap new 1") == 1
+
+
+GREETINGS = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "greetings.example.com"},
+    "spec": {
+        "group": "example.com",
+        "scope": "Namespaced",
+        "names": {"plural": "greetings", "singular": "greeting", "kind": "Greeting"},
+        "versions": [{
+            "name": "v1", "served": True, "storage": True, "subresources": {"status": {}},
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                "spec": {"type": "object", "properties": {"text": {"type": "string"}}},
+                "status": {"type": "object", "properties": {"said": {"type": "string"}}},
+            }}},
+        }],
+    },
+}  # fmt: skip
+
+
+@needs("operator")
+def test_an_operator_of_controller_runtime_keeps_what_its_resources_ask_for(
+    live: Live, agent: Path, tmp_path: Path
+) -> None:
+    live.apply(agent, GREETINGS)
+    live.kubectl(agent, "wait", "--for=condition=Established", "crd/greetings.example.com")
+    asked = {"apiVersion": "example.com/v1", "kind": "Greeting", "metadata": {"name": "hello"}}
+
+    def kept() -> str:
+        found = live.get(agent, "configmaps")["items"]
+        return str(next((each["data"]["text"] for each in found if each["metadata"]["name"] == "hello"), ""))
+
+    with reference.program(tmp_path, "operator", (str(agent), "default")):
+        live.apply(agent, {**asked, "spec": {"text": "good day"}})
+        until(lambda: kept() == "good day", "the operator made nothing")
+        live.apply(agent, {**asked, "spec": {"text": "good night"}})
+        until(lambda: kept() == "good night", "the operator did not follow the change")
+        until(
+            lambda: live.get(agent, "greeting", "hello").get("status") == {"said": "good night"},
+            "the operator wrote no status",
+        )
+        live.kubectl(agent, "delete", "configmap", "hello")
+        until(lambda: kept() == "good night", "the operator did not make again what was deleted")
+        assert live.get(agent, "lease", "greetings.example.com")["spec"]["holderIdentity"]
+        events = live.get(agent, "events", "--field-selector", "reason=Kept")["items"]
+        assert {each.get("message") or each["note"] for each in events} >= {
+            "the ConfigMap was created",
+            "the ConfigMap was updated",
+        }
+        live.kubectl(agent, "delete", "greeting", "hello")
+        assert (tmp_path / "operator.log").read_text().count("farewell hello") == 1
+        until(lambda: not kept(), "what the greeting owned was not collected")
 
 
 CHART = {
