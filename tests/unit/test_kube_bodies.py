@@ -57,6 +57,12 @@ def test_fields_given_twice_are_told_with_their_paths_and_the_last_one_counts() 
     assert found.value == {"a": 1, "b": {"c": 2}, "d": [{"e": 1}, {"e": 2}]}
 
 
+def test_a_long_key_over_many_fields_given_twice_is_not_told_again_for_each() -> None:
+    below = ",".join(f'"f{number}":{{"a":1,"a":2}}' for number in range(2000))
+    told = decode('{"' + "k" * 100_000 + '":{' + below + "}}").duplicates
+    assert 0 < sum(map(len, told)) < 2 * 100_100
+
+
 def test_keys_given_twice_in_yaml_are_told_with_their_lines_and_the_last_one_counts() -> None:
     found = decode("a: 1\nb:\n  c: 1\n  c: 2\nd:\n- e: 1\n- e: 1\n  e: 2\n", "application/yaml")
     told = ('line 4: key "c" already set in map', 'line 8: key "e" already set in map')

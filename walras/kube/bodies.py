@@ -13,6 +13,7 @@ import msgspec
 import yaml
 
 from walras.core.errors import BadRequest, RequestEntityTooLarge, Timeout, UnsupportedMediaType
+from walras.kube.fieldpaths import Path, Told
 from walras.kube.options import quoted
 from walras.kube.patch import json_kind
 from walras.kube.protobuf import decode as decode_protobuf
@@ -125,7 +126,7 @@ def _json(body: bytes, kind: str) -> Body:
         return found
 
     again = json.loads(body, object_pairs_hook=note)
-    return Body(whole, tuple(_paths(again, repeated)) if repeated else ())
+    return Body(whole, _paths(again, repeated) if repeated else ())
 
 
 def _unrecognized(body: bytes, kind: str, why: str) -> BadRequest:
@@ -139,18 +140,19 @@ def _unrecognized(body: bytes, kind: str, why: str) -> BadRequest:
     return BadRequest(f"the object provided is unrecognized (must {of}): {why} ({start or '<empty>'})")
 
 
-def _paths(root: Any, marked: Mapping[int, str]) -> list[str]:
-    """Dotted paths of the keys marked by their object's id."""
-    found, stack = [], [("", root)]
-    while stack:
+def _paths(root: Any, marked: Mapping[int, str]) -> tuple[str, ...]:
+    """Dotted paths of the keys marked by their object's id, the first of them."""
+    told = Told()
+    stack: list[tuple[Path, Any]] = [(None, root)]
+    while stack and not told.is_full:
         path, value = stack.pop()
         if isinstance(value, dict):
             if id(value) in marked:
-                found.append(f"{path}.{marked[id(value)]}".removeprefix("."))
-            stack += [(f"{path}.{key}", child) for key, child in reversed(value.items())]
+                told.note((path, marked[id(value)]))
+            stack += [((path, key), child) for key, child in reversed(value.items())]
         elif isinstance(value, list):
-            stack += [(f"{path}[{i}]", value[i]) for i in reversed(range(len(value)))]
-    return found
+            stack += [((path, index), value[index]) for index in reversed(range(len(value)))]
+    return tuple(told.paths)
 
 
 def checked(value: Any) -> Object:

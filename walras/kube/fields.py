@@ -16,12 +16,11 @@ from walras.core.clock import parse_rfc3339, rfc3339, rfc3339_micro
 from walras.core.errors import BadRequest, Invalid
 from walras.core.quantity import canonical
 from walras.kube import structs
+from walras.kube.fieldpaths import Path, Told
 from walras.kube.schema import Schema
 
 Object = dict[str, Any]
 
-# As many faults as Kubernetes reports of one document.
-UNKNOWN_MAX: Final = 100
 _ALWAYS: Final = frozenset(("apiVersion", "kind", "metadata"))
 _UTC_SECONDS: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _UTC_MICROS: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
@@ -32,9 +31,6 @@ _ZERO: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 _QUANTITY_CHARACTERS: Final = re.compile(r"[+-]?[0-9.]+[eEinumkKMGTP]*[-+]?[0-9]*", re.ASCII)
-
-# Where the walk is: the way back up, each step a field name, a list index or (a map's key,).
-_Path = tuple[Any, "str | int | tuple[str]"] | None
 
 
 class Undecodable(BadRequest):
@@ -53,8 +49,8 @@ def decode(schema: Schema, obj: Object) -> tuple[Object, list[str]]:
     walk = _Walk()
     try:
         if schema.ref:
-            return walk.struct(schema, obj, None), walk.unknown
-        return walk.structural(schema, obj, None, root=True), walk.unknown
+            return walk.struct(schema, obj, None), walk.unknown.paths
+        return walk.structural(schema, obj, None, root=True), walk.unknown.paths
     except _CannotDecode as error:
         api_version, kind = obj.get("apiVersion"), obj.get("kind") or schema.ref.rpartition(".")[2]
         package = schema.ref.rpartition(".")[0].rpartition(".")[2]
@@ -80,20 +76,16 @@ class _Walk:
     __slots__ = ("unknown",)
 
     def __init__(self) -> None:
-        self.unknown: list[str] = []
+        self.unknown = Told()
 
-    def note(self, path: _Path) -> None:
-        if len(self.unknown) < UNKNOWN_MAX:
-            self.unknown.append(_text(path))
-
-    def struct(self, schema: Schema, value: Any, path: _Path) -> Object:
+    def struct(self, schema: Schema, value: Any, path: Path) -> Object:
         result: Object = {}
         name, dropped = schema.ref.rpartition(".")[2], structs.of(schema.ref).dropped
         for key, item in value.items():
-            below: _Path = (path, key)
+            below: Path = (path, key)
             node = schema.child(key)
             if node is None:
-                self.note(below)
+                self.unknown.note(below)
             elif item is not None:
                 decoded = self.value(node, item, below, name)
                 # An empty list of managers says something: that nobody is to be remembered.
@@ -101,7 +93,7 @@ class _Walk:
                     result[key] = decoded
         return result
 
-    def value(self, schema: Schema, value: Any, path: _Path, struct: str) -> Any:
+    def value(self, schema: Schema, value: Any, path: Path, struct: str) -> Any:
         """One value of a built-in type; `struct` is the Go struct that it is a field of, for messages."""
         form = schema.form
         if form == "any":
@@ -123,7 +115,7 @@ class _Walk:
             }
         return _scalar(form, schema, value, path, struct)
 
-    def list(self, schema: Schema, value: Any, path: _Path, struct: str) -> list[Any]:
+    def list(self, schema: Schema, value: Any, path: Path, struct: str) -> list[Any]:
         node = schema.items
         if not isinstance(value, list):
             raise _mismatch(value, schema, path, struct)
@@ -134,18 +126,19 @@ class _Walk:
             for index, item in enumerate(value)
         ]
 
-    def metadata(self, value: Any, path: _Path) -> Any:
+    def metadata(self, value: Any, path: Path) -> Any:
         """The metadata of a custom resource, which upstream decodes apart from the rest."""
         if not isinstance(value, dict):
             raise _CannotDecode(
                 f"json: cannot unmarshal {_json_type(value)} into Go value of type v1.ObjectMeta"
             )
-        before = len(self.unknown)
-        decoded = self.struct(object_meta(), value, None)
-        self.unknown[before:] = [f"{_text(path)}.{each}" for each in self.unknown[before:]]
+        walk = _Walk()
+        decoded = walk.struct(object_meta(), value, None)
+        for each in walk.unknown.paths:
+            self.unknown.note((path, each))
         return decoded
 
-    def structural(self, schema: Schema, value: Any, path: _Path, root: bool = False) -> Any:
+    def structural(self, schema: Schema, value: Any, path: Path, root: bool = False) -> Any:
         """A custom resource's value, pruned. A value of another type than the schema's is left alone."""
         if schema.ref:
             return self.value(schema, value, path, "") if isinstance(value, dict) else value
@@ -159,7 +152,7 @@ class _Walk:
         result: Object = {}
         embedded = root or bool(schema.raw.get("x-kubernetes-embedded-resource"))
         for key, item in value.items():
-            below: _Path = (path, key)
+            below: Path = (path, key)
             node = schema.child(key)
             if node is not None and not (embedded and key == "metadata"):
                 result[key] = self.structural(node, item, below)
@@ -169,7 +162,7 @@ class _Walk:
                 elif item is not None:
                     result[key] = self.metadata(item, below)
             else:
-                self.note(below)
+                self.unknown.note(below)
         return result
 
 
@@ -182,17 +175,7 @@ def _zero(schema: Schema) -> Any:
     return {} if schema.form in ("struct", "map") else _ZERO.get(schema.form)
 
 
-def _text(path: _Path) -> str:
-    steps: list[str] = []
-    while path is not None:
-        path, step = path[0], path[1]
-        steps.append(
-            f"[{step}]" if isinstance(step, int) else f".{step if isinstance(step, str) else step[0]}"
-        )
-    return "".join(reversed(steps)).removeprefix(".")
-
-
-def _scalar(form: str, schema: Schema, value: Any, path: _Path, struct: str) -> Any:
+def _scalar(form: str, schema: Schema, value: Any, path: Path, struct: str) -> Any:
     if form == "string":
         if not isinstance(value, str):
             raise _mismatch(value, schema, path, struct)
@@ -233,7 +216,7 @@ def _quantity(value: Any) -> str:
         ) from None
 
 
-def _bytes(value: Any, schema: Schema, path: _Path, struct: str) -> str:
+def _bytes(value: Any, schema: Schema, path: Path, struct: str) -> str:
     if not isinstance(value, str):
         raise _mismatch(value, schema, path, struct)
     # Go's decoder skips line breaks, which a key file wrapped by `base64` has.
@@ -291,7 +274,7 @@ def _go_type(schema: Schema) -> str:
     return f"{package.rpartition('.')[2]}.{name}"
 
 
-def _mismatch(value: Any, schema: Schema, path: _Path, struct: str) -> _CannotDecode:
+def _mismatch(value: Any, schema: Schema, path: Path, struct: str) -> _CannotDecode:
     """Go's `json.UnmarshalTypeError`: the innermost struct's name, then field names without list indices."""
     names: list[str] = []
     node = path
