@@ -34,6 +34,9 @@ def main() -> int:
         metavar="PART",
         help="instead, objects of every built-in type, or of those with PART in their path",
     )
+    parser.add_argument(
+        "--rows", action="store_true", help="print also what each row of the known differences hid"
+    )
     options = parser.parse_args()
     why = reference.missing("etcd", "kube-apiserver")
     if why:
@@ -47,11 +50,13 @@ def main() -> int:
 
 
 async def _run(work: Path, options: argparse.Namespace) -> int:
-    async with pair(work, known.table()) as servers:
+    table = known.table()
+    async with pair(work, table) as servers:
         began = time.monotonic()
         seeds = (f"{options.seed}-{number}" for number in itertools.count(1))
         outcome = await servers.run(seeds, options.cases)
         took = time.monotonic() - began
+        _print_rows(table, options)
         await _print(servers, outcome, options.show)
         statuses = ", ".join(f"{status}: {count}" for status, count in sorted(outcome.by_status.items()))
         print(
@@ -63,17 +68,23 @@ async def _run(work: Path, options: argparse.Namespace) -> int:
 
 async def _types(work: Path, options: argparse.Namespace) -> int:
     """Every difference of a type that is not known, the first of each kind in full."""
-    rows, found = known.table(), []
+    table, found = known.table(), []
     async with sides(work) as (theirs, ours):
         async for scenario, each in every_type.compare(theirs, ours, options.types):
-            if not any(row.covers(each) for row in rows):
+            if not table.covers(each):
                 found.append((scenario, each))
     counted = Counter(each.signature for _, each in found)
     for signature, count in counted.most_common(options.show):
         scenario, each = next(one for one in found if one[1].signature == signature)
         print(f"== {count} x {signature} ({scenario.seed})\n  {each}")
+    _print_rows(table, options)
     print(f"{len(found)} differences that are not known")
     return 1 if found else 0
+
+
+def _print_rows(table: known.Table, options: argparse.Namespace) -> None:
+    if options.rows:
+        print("\n".join(table.lines(options.show)), flush=True)
 
 
 async def _print(servers: Pair, outcome: Outcome, most: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from differential.compare import Difference, differences
 from differential.generate import scenario
 from differential.kinds import DEFINITIONS, GROUP, Object
-from differential.known import Known
+from differential.known import Table
 from differential.normal import Normaliser
 from differential.sides import Answer, Side, embedded, play, real
 from differential.steps import Scenario, Step
@@ -56,7 +56,7 @@ class Outcome:
 class Pair:
     """Both servers, ready for scenarios."""
 
-    def __init__(self, ours: Side, theirs: Side, known: Sequence[Known]) -> None:
+    def __init__(self, ours: Side, theirs: Side, known: Table) -> None:
         self._ours = ours
         self._theirs = theirs
         self._known = known
@@ -90,7 +90,7 @@ class Pair:
                 outcome.cases += 1
                 outcome.by_status[left[0].status] = outcome.by_status.get(left[0].status, 0) + 1
                 found = _differing(step, left, right, normal)
-                new = tuple(each for each in found if not any(known.covers(each) for known in self._known))
+                new = tuple(each for each in found if not self._known.covers(each))
                 if new:
                     return Found(played, step, new)
                 outcome.known += bool(found)
@@ -217,7 +217,7 @@ async def sides(work: Path) -> AsyncIterator[tuple[Side, Side]]:
 
 
 @asynccontextmanager
-async def pair(work: Path, known: Sequence[Known]) -> AsyncIterator[Pair]:
+async def pair(work: Path, known: Table) -> AsyncIterator[Pair]:
     """Both servers, ready for scenarios."""
     async with sides(work) as (theirs, ours):
         await asyncio.gather(_define(theirs), _define(ours))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from differential.compare import differences
-from differential.known import Known
+from differential.known import NONE, Table
 from differential.normal import Normaliser
 from differential.sides import Answer, Side
 from differential.steps import JSON, Step
@@ -50,7 +50,7 @@ def _resource(path: str) -> str:
     return "/".join(rest[::2][:2])
 
 
-async def compared(sides: tuple[Side, Side], steps: Iterable[Step], known: Iterable[Known] = ()) -> list[str]:
+async def compared(sides: tuple[Side, Side], steps: Iterable[Step], known: Table = NONE) -> list[str]:
     """Every difference between the real server's answers and ours that is not known."""
     normal = [Normaliser("own"), Normaliser("own")]
     found: list[str] = []
@@ -63,6 +63,6 @@ async def compared(sides: tuple[Side, Side], steps: Iterable[Step], known: Itera
         found += [
             f"{step.method} {step.path} {step.query} {step.body}: {each}"
             for each in told
-            if not any(row.covers(each) for row in known)
+            if not known.covers(each)
         ]
     return found
