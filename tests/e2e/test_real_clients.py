@@ -1,4 +1,4 @@
-"""Programs of others that use the API as they use Kubernetes': informers, operators, helm, scheduler, controllers."""
+"""Programs of others that use the API as they use that of Kubernetes: operators, helm, schedulers ..."""
 
 from __future__ import annotations
 
