@@ -28,7 +28,7 @@ from walras.runtimes.vm.container import ENTERED_MAX, start
 from walras.runtimes.vm.disks import disks_of, is_disk
 from walras.runtimes.vm.guest import cloud_init, wire
 from walras.runtimes.vm.guest.streams import Loop, Relay
-from walras.runtimes.vm.machine import place_of
+from walras.runtimes.vm.machine import Machine, Plan, place_of
 from walras.runtimes.vm.qemu import MIB, QEMU_OWN_BYTES, Disk, command, sandbox_mounts, shape_of
 
 PARTS = parts.Parts(
@@ -91,6 +91,10 @@ def with_guest(story: Callable[[Channel, Guest], Awaitable[None]]) -> str:
         return why
 
     return asyncio.run(run())
+
+
+def plan() -> Plan:
+    return Plan(PARTS, Path("/i"), "tcg", shape_of(Limits()))
 
 
 def ignore(_stream: Stream, _data: bytes) -> None:
@@ -228,6 +232,50 @@ def test_programs_on_their_way_into_a_container_count_as_those_that_are_in_it() 
         await asyncio.gather(container.wait(), *entering, return_exceptions=True)
 
     with_guest(story)
+
+
+def test_a_program_that_comes_into_a_container_as_that_ends_is_closed() -> None:
+    async def story(channel: Channel, guest: Guest) -> None:
+        machine: Any = SimpleNamespace(channel=channel, plan=SimpleNamespace(volumes=()))
+        starting = asyncio.ensure_future(start(machine, spec(), ignore, Limits()))
+        _, main, _ = await guest.hears()
+        await guest.say(wire.STARTED, main)
+        container = await starting
+        entering = asyncio.ensure_future(container.enter(("true",), Wish()))
+        _, number, _ = await guest.hears()
+        await guest.say(wire.EXIT, main, wire.EXIT_PAYLOAD.pack(0, 0))
+        await container.wait()
+        await guest.say(wire.STARTED, number)
+        with pytest.raises(StartError, match="the container has ended"):
+            await entering
+        assert (await guest.hears())[:2] == (wire.CLOSE, number)
+
+    with_guest(story)
+
+
+def test_why_a_guest_was_ended_is_told_with_its_last_words(tmp_path: Path) -> None:
+    class Program:
+        def __init__(self) -> None:
+            self.killed = asyncio.Event()
+
+        async def wait(self) -> ExitStatus:
+            await self.killed.wait()
+            return ExitStatus(137)
+
+        async def kill(self) -> None:
+            self.killed.set()
+
+    async def run() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            channel = Channel(*await asyncio.open_connection(sock=ours))
+            program: Any = Program()
+            machine = Machine(plan(), program, channel, tmp_path / "run", bytearray(b"panic\n"))
+            theirs.send(wire.HEADER.pack(2_000_000, wire.DATA, 1))
+            with pytest.raises(StartError, match=r"is ready: the guest breaks the protocol: .*: panic$"):
+                await machine.ready(5)
+
+    asyncio.run(run())
 
 
 # The guest's end
@@ -433,6 +481,29 @@ final_message: over
     assert said.index("first") < said.index("2\n") < said.index("over")
     for words in ("packages is not applied", "'path'", "exit code 3", "no-such-program: No such file"):
         assert words in said
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("write_files: [words, 7]", "'words' is no mapping"),
+        ("write_files: {path: /x}", "write_files is no list"),
+        ("runcmd: date", "runcmd is no list"),
+        ("bootcmd: 5", "bootcmd is no list"),
+        ("write_files: [{path: /srv/x, encoding: gz+b64, content: AAAA}]", "write_files: "),
+        ('runcmd: [["a\\0b"], "true"]', "embedded null byte"),
+        ("when: 2001-99-99", "no YAML"),
+        ("hostname: " + "x" * 5000, "hostname: "),
+    ],
+)
+def test_a_guest_is_told_what_is_wrong_with_its_data_and_goes_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], config: str, said: str
+) -> None:
+    at = root(tmp_path)
+    (tmp_path / "proc/sys/kernel/hostname").unlink(missing_ok=True)
+    (tmp_path / "proc/sys/kernel/hostname").mkdir()
+    assert cloud_init.apply(f"#cloud-config\n{config}\nfinal_message: on", at) > 0
+    assert said in capfd.readouterr().out
 
 
 def test_a_script_runs_and_what_is_neither_is_left_alone(

@@ -86,6 +86,10 @@ class VmContainer:
         finally:
             self._entering -= 1
         session = Entered(streams, remote, wish, self._entered.discard)
+        if self._end.done():
+            # It ended while the program was on its way, and closed all that had entered by then.
+            await session.close()
+            raise StartError("the container has ended")
         self._entered.add(session)
         return session
 

@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from walras.runtimes.base import ContainerSpec, ExitStatus, Limits, Mount, PodRef, Process, StartError, Stream
 from walras.runtimes.process import ProcessRuntime
 from walras.runtimes.sandbox import uid_of
 from walras.runtimes.vm.channel import Channel
 from walras.runtimes.vm.parts import Parts
 from walras.runtimes.vm.qemu import AGENT_SOCKET, Accelerator, Disk, Shape, command, sandbox_mounts
+
+log = structlog.get_logger(__name__)
 
 BOOT_S: Final = 120.0
 _CONSOLE_BYTES: Final = 4096
@@ -44,6 +48,8 @@ class Machine:
     def __init__(self, plan: Plan, process: Process, channel: Channel, run: Path, console: bytearray) -> None:
         self.plan, self.channel = plan, channel
         self._process, self._run, self._console = process, run, console
+        # What the guest said that it may not say, for which it was ended.
+        self._fault = ""
         self._reading = asyncio.ensure_future(channel.run())
         self.ended = asyncio.ensure_future(self._watch())
 
@@ -61,13 +67,16 @@ class Machine:
         raise StartError(f"the virtual machine {why}{self.last_words()}")
 
     def last_words(self) -> str:
-        """The end of what the console said, to be appended to a message."""
-        words = _end_of(self._console)
-        return f": {words}" if words else ""
+        """Why it had to end and the end of what the console said, to be appended to a message."""
+        words = [each for each in (self._fault, _end_of(self._console)) if each]
+        return f": {': '.join(words)}" if words else ""
 
     async def _watch(self) -> ExitStatus:
         ending = asyncio.ensure_future(self._process.wait())
         await asyncio.wait((ending, self._reading), return_when=asyncio.FIRST_COMPLETED)
+        if self._reading.done() and (fault := self._reading.result()):
+            self._fault = fault
+            log.warning("machine ended", why=fault)
         if not ending.done():
             await self._process.kill()
         status = await ending

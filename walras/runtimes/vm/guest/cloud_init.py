@@ -12,7 +12,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -35,7 +37,7 @@ def user_data(seeds: tuple[str, ...] = SEEDS) -> str:
         for name in _USER_DATA:
             path = Path(seed, name)
             if path.exists():
-                return path.read_text()
+                return path.read_text(errors="replace")
     return ""
 
 
@@ -52,7 +54,7 @@ def apply(text: str, root: str = "/") -> int:
 
     try:
         config = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         say(f"cloud-init: user data is no YAML: {' '.join(str(error).split())}")
         return 1
     if not isinstance(config, dict):
@@ -67,22 +69,37 @@ def _config(config: Mapping[str, Any], root: str) -> int:
         say(f"cloud-init: {name} is not applied here")
     hostname = str(config.get("hostname") or config.get("fqdn") or "").partition(".")[0]
     if hostname:
-        Path(root, "proc/sys/kernel/hostname").write_text(hostname)
-        Path(root, "etc/hostname").write_text(hostname + "\n")
-    failures += sum(not _run(each) for each in config.get("bootcmd") or ())
-    for entry in config.get("write_files") or ():
-        try:
-            _write(entry, root)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            say(f"cloud-init: write_files: {error}")
+        failures += not _done("hostname", _rename, hostname, root)
+    for name, act in (("bootcmd", _run), ("write_files", partial(_write, root=root)), ("runcmd", _run)):
+        entries = config.get(name) or ()
+        if not isinstance(entries, list | tuple):
+            say(f"cloud-init: {name} is no list")
             failures += 1
-    failures += sum(not _run(each) for each in config.get("runcmd") or ())
+            continue
+        failures += sum(not _done(name, act, each) for each in entries)
     if config.get("final_message"):
         say(str(config["final_message"]))
     return failures
 
 
-def _write(entry: Mapping[str, Any], root: str) -> None:
+def _done(name: str, act: Callable[..., bool], *arguments: Any) -> bool:
+    """Whether the act went well; what is wrong with its arguments is said, and the boot goes on."""
+    try:
+        return act(*arguments)
+    except (OSError, EOFError, ValueError, TypeError, KeyError, zlib.error) as error:
+        say(f"cloud-init: {name}: {type(error).__name__}: {error}")
+        return False
+
+
+def _rename(hostname: str, root: str) -> bool:
+    Path(root, "proc/sys/kernel/hostname").write_text(hostname)
+    Path(root, "etc/hostname").write_text(hostname + "\n")
+    return True
+
+
+def _write(entry: Any, root: str) -> bool:
+    if not isinstance(entry, Mapping):
+        raise TypeError(f"{entry!r} is no mapping with a path and content")
     data = str(entry.get("content") or "").encode()
     encoding = str(entry.get("encoding") or "")
     if encoding in {"b64", "base64", "gz+b64", "gz+base64", "gzip+b64", "gzip+base64"}:
@@ -94,6 +111,7 @@ def _write(entry: Mapping[str, Any], root: str) -> None:
     with path.open("ab" if entry.get("append") else "wb") as file:
         file.write(data)
     path.chmod(int(str(entry.get("permissions") or "0644"), 8))
+    return True
 
 
 def _run(command: Any) -> bool:
