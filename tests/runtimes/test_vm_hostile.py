@@ -21,6 +21,7 @@ from support.hostile import (
 from support.runtimes import vm, whole
 
 from walras.runtimes.base import Process, Wish
+from walras.runtimes.network.networks import Networks
 from walras.runtimes.shares import Shares
 from walras.runtimes.vm.runtime import VmRuntime
 
@@ -37,9 +38,10 @@ STEP_S = 120.0
 
 
 def ground(tmp_path: Path) -> Ground:
-    runtime = vm().make(tmp_path, Shares(tmp_path))
+    networks = Networks()
+    runtime = vm().make(tmp_path, Shares(tmp_path, networks=networks))
     assert isinstance(runtime, VmRuntime)
-    return Ground(runtime, tmp_path)
+    return Ground(runtime, tmp_path, networks=networks)
 
 
 async def says(process: Process, script: str) -> str:
@@ -59,7 +61,10 @@ def test_a_thief_who_is_root_of_its_machine_gets_nothing_of_others(tmp_path: Pat
         await ground.victim()
         thief = await ground.begin(THIEF, "sleep", "600")
         with listening() as (address, port):
-            where = {"data": tmp_path, "volume": volume, "pid": os.getpid(), "address": address, "port": port}
+            where = {
+                "data": tmp_path, "volume": volume, "pid": os.getpid(), "address": address, "port": port,
+                "victim": ground.address(VICTIM),
+            }  # fmt: skip
             for attempt in ATTEMPTS:
                 if attempt.name in OWN:
                     continue

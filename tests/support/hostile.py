@@ -156,7 +156,7 @@ class Ground:
         """A pod of the agent's, in its network where there is one."""
         ref = PodRef(cluster, "base", f"uid-{cluster}{name}", cluster)
         if self.networks is not None and self.runtime.traits(ref).networked:
-            await self.networks.join(ref)
+            await self.networks.join(ref, machine=self.runtime.traits(ref).machine)
         return ref
 
     async def victim(self) -> Process:

@@ -29,7 +29,7 @@ from walras.runtimes.vm.disks import disks_of, is_disk
 from walras.runtimes.vm.guest import cloud_init, wire
 from walras.runtimes.vm.guest.streams import Loop, Relay
 from walras.runtimes.vm.machine import Machine, Plan, place_of
-from walras.runtimes.vm.qemu import MIB, QEMU_OWN_BYTES, Disk, command, sandbox_mounts, shape_of
+from walras.runtimes.vm.qemu import MIB, QEMU_OWN_BYTES, Disk, Nic, command, sandbox_mounts, shape_of
 
 PARTS = parts.Parts(
     "/usr/bin/qemu", "/usr/lib/qemu/virtiofsd", "/bin/busybox", parts.Kernel(Path("/k"), Path("/m"))
@@ -353,6 +353,15 @@ def test_qemu_is_shut_in_by_its_own_filter_and_has_the_disks_that_are_wanted() -
     assert "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny" in script
     assert "truncate -s 1048576 /machine/disks/data/disk.img" in script
     assert "-accel tcg" in script and "-accel kvm" in " ".join(command(PARTS, "kvm", shape_of(Limits())))
+
+
+def test_a_machine_in_a_network_has_one_device_whose_packets_are_its_own() -> None:
+    script = command(PARTS, "tcg", shape_of(Limits()), (), Nic(41, "02:01:0a:f4:00:07", "10.244.0.7"))[2]
+    assert (
+        "-netdev tap,id=net,fd=41 -device virtio-net-pci,netdev=net,mac=02:01:0a:f4:00:07,romfile=" in script
+    )
+    assert "WALRAS_ADDRESS=10.244.0.7 WALRAS_ROUTER=169.254.1.1" in script
+    assert "netdev" not in command(PARTS, "tcg", shape_of(Limits()))[2]
 
 
 def test_the_share_has_the_system_and_the_volumes_as_read_only_as_they_are() -> None:

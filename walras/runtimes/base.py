@@ -85,6 +85,8 @@ class ContainerSpec:
     volumes: tuple[Mount, ...] = ()
     # Device files to pass through, such as "/dev/nvidia0".
     devices: tuple[str, ...] = ()
+    # Descriptors of the server's that the program gets under the same numbers.
+    inherited: tuple[int, ...] = ()
     limits: Limits = Limits()
     args: tuple[str, ...] = ()
     image: str = ""
@@ -164,14 +166,16 @@ class Traits:
 
     `scheme` is of their ids, as in "process://1234". `env` is where their environment begins. Without
     `images` a container needs a command, and the runtime's own file system stands at the system's places.
-    `networked`: its pods are put into the network namespace that `network.networks` has for them. `slow`:
-    what whoever waits for them should know, told when they start.
+    `networked`: its pods are put into the network namespace that `network.networks` has for them, or each
+    has a device in its agent's as a `machine`. `slow`: what whoever waits for them should know, told when
+    they start.
     """
 
     scheme: str
     env: Mapping[str, str] = field(default_factory=dict)
     images: Images | None = None
     networked: bool = False
+    machine: bool = False
     slow: str = ""
 
 

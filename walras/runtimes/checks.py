@@ -75,10 +75,11 @@ async def _network(found: Probed) -> Check:
         return Check("pod network", False, "pods use this machine's network", "see sandbox")
     networks = Networks()
     await networks.open()
-    missing = networks.missing
+    missing, no_taps = networks.missing, networks.no_taps
     await networks.close()
     if not missing:
-        return Check("pod network", True, "addresses, Services and names, each agent for itself")
+        words = ["addresses, Services and names, each agent for itself", *([no_taps] if no_taps else [])]
+        return Check("pod network", True, "; ".join(words))
     advice = "run as root, or allow user namespaces and install util-linux"
     return Check("pod network", False, missing, "load nf_tables" if "nf_tables" in missing else advice)
 

@@ -225,8 +225,9 @@ class ContainerLoop:
                 *worker.files,
                 *(devices.mounts if devices else ()),
             ),
-            volumes=tuple(
-                Mount(str(each.path), name, not each.writable) for name, each in self._volumes.items()
+            volumes=(
+                *(Mount(str(each.path), name, not each.writable) for name, each in self._volumes.items()),
+                *worker.files,
             ),
             devices=devices.devices if devices else (),
             limits=container_limits(container),

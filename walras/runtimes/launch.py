@@ -102,7 +102,7 @@ async def launch(
             spec.env if plain else {"PATH": "/usr/bin:/bin"},
             (tell, out_in, err_in),
             place.namespace,
-            inherited=() if plain else (environment,),
+            inherited=spec.inherited if plain else (environment, *spec.inherited),
         )
     except BaseException:
         for fd in (progress, out, err):

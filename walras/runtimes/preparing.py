@@ -52,11 +52,12 @@ class Preparing:
         """Gives the pod a network where there is one to be had; False when it is to end before."""
         worker, said = self._worker, ""
         networks = worker.services.networks
-        if networks is None or not worker.services.runtime.traits(worker.ref).networked:
+        traits = worker.services.runtime.traits(worker.ref)
+        if networks is None or not traits.networked:
             return not worker.stopping
         while not worker.stopping:
             try:
-                found = await networks.join(worker.ref)
+                found = await networks.join(worker.ref, machine=traits.machine)
                 if found is not None:
                     worker.network = found
                     worker.files = podfiles.write(

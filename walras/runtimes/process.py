@@ -263,7 +263,9 @@ class ProcessRuntime(Sharing):
                 return
             self.shares.enforce_pod(ref, limits)
             networks = self.shares.networks
-            pod.joined = networks.of(ref) if networks is not None else None
+            found = networks.of(ref) if networks is not None else None
+            # Of a machine the guest alone is in the network.
+            pod.joined = found if found is not None and found.has_namespace else None
             if pod.joined is None and self._sandbox is not None and self._sandbox.mode == "root":
                 pod.own = await self.spawner.make_network()
             pod.prepared = True

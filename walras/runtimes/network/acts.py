@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import socket
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv4Network
@@ -16,6 +18,10 @@ from walras.runtimes.network import links, netlink
 NEWNET: Final = 0x40000000
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC
 _BACKLOG: Final = 128
+_TUN: Final = "/dev/net/tun"
+_SET_DEVICE, _SET_INDEX = 0x400454CA, 0x400454DA
+# Ethernet without a head of the kernel's own but that for checksums and segments left to the receiver.
+_TAP: Final = 0x0002 | 0x1000 | 0x4000
 _LOW_PORTS: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
@@ -73,10 +79,9 @@ class Acts:
         namespace, own = self._fresh(), IPv4Address(address)
         try:
             with self._within(agent):
-                made, *rest = links.pair(index, namespace, own)
-                netlink.tell(netlink.ROUTE, [made])
+                netlink.tell(netlink.ROUTE, [links.pair(index, namespace)])
                 _quiet(index)
-                netlink.tell(netlink.ROUTE, rest)
+                netlink.tell(netlink.ROUTE, links.near(index, own))
             with self._within(namespace):
                 _quiet(links.POD_DEVICE)
                 netlink.tell(netlink.ROUTE, links.inside(own, map(IPv4Network, networks)))
@@ -88,6 +93,24 @@ class Acts:
             os.close(namespace)
             raise
         return namespace
+
+    def make_tap(self, agent: int, index: int, address: str) -> int:
+        """A device in the agent's namespace whose other end is a machine's: its descriptor.
+
+        The device goes with the last copy of the descriptor.
+        """
+        with self._within(agent):
+            # A device belongs to the namespace in which this file was opened.
+            tap = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                fcntl.ioctl(tap, _SET_INDEX, struct.pack("=I", index))
+                fcntl.ioctl(tap, _SET_DEVICE, struct.pack("=16sH22x", links.name(index).encode(), _TAP))
+                _quiet(index)
+                netlink.tell(netlink.ROUTE, links.near(index, IPv4Address(address)))
+            except BaseException:
+                os.close(tap)
+                raise
+        return tap
 
     def set_rules(self, agent: int, batch: bytes) -> None:
         with self._within(agent):

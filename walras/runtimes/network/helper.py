@@ -12,7 +12,7 @@ from walras.runtimes.network.acts import NEWNET, Acts, unshare
 from walras.runtimes.network.entrance import receive, send
 
 _NEWUSER: Final = 0x10000000
-_ACTS: Final = frozenset(("make_agent", "make_pod", "set_rules", "listen", "open_socket"))
+_ACTS: Final = frozenset(("make_agent", "make_pod", "make_tap", "set_rules", "listen", "open_socket"))
 
 
 def main() -> None:

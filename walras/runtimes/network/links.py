@@ -31,6 +31,11 @@ def _device(kind: int, flags: int, index: int, *attributes: bytes, up: bool = Fa
     return message(kind, flags | ACK, body + b"".join(attributes))
 
 
+def name(index: int) -> str:
+    """What the device of a pod is called in the agent's namespace."""
+    return f"pod{index}"
+
+
 def up(index: int) -> bytes:
     return _device(_NEWLINK, 0, index, up=True)
 
@@ -68,16 +73,17 @@ def router(addresses: Iterable[IPv4Address]) -> list[bytes]:
     return [up(LOOPBACK), *(address(LOOPBACK, each) for each in addresses)]
 
 
-def pair(index: int, pod: int, of: IPv4Address) -> list[bytes]:
-    """In the agent's namespace: a device `index` whose other end is in the namespace of descriptor `pod`.
-
-    The first message makes it.
-    """
+def pair(index: int, pod: int) -> bytes:
+    """In the agent's namespace: a device `index` whose other end is in the namespace of descriptor `pod`."""
     peer = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, POD_DEVICE, 0, 0)
     peer += attribute(3, "eth0") + attribute(28, pod)
     kind = nested(18, attribute(1, "veth"), nested(2, nested(1, peer)))
+    return _device(_NEWLINK, CREATE | EXCL, index, attribute(3, name(index)), kind)
+
+
+def near(index: int, of: IPv4Address) -> list[bytes]:
+    """In the agent's namespace: the router's end of a link, on which nothing but `of` is."""
     return [
-        _device(_NEWLINK, CREATE | EXCL, index, attribute(3, f"pod{index}"), kind),
         _forwards(index),
         address(index, ROUTER, _LINK),
         up(index),

@@ -45,7 +45,8 @@ Connected = Callable[[str, asyncio.StreamReader, asyncio.StreamWriter], Awaitabl
 class PodNetwork:
     """A pod's own: the descriptor of its namespace, its address, and its place in the agent's.
 
-    `closed`: the descriptor is another's by now.
+    Without a namespace (-1) the pod is a machine, which has a device of the agent's for itself. `closed`: the
+    descriptor is another's by now.
     """
 
     namespace: int
@@ -55,10 +56,20 @@ class PodNetwork:
     way_in: tuple[str, ...] = ()
     closed: bool = False
 
+    @property
+    def has_namespace(self) -> bool:
+        return self.namespace >= 0
+
+    @property
+    def hardware_address(self) -> str:
+        """Of a machine's device: locally administered, one for each address of the agent's network."""
+        return ":".join(f"{each:02x}" for each in (2, 1, *IPv4Address(self.address).packed))
+
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            os.close(self.namespace)
+            if self.has_namespace:
+                os.close(self.namespace)
 
 
 @dataclass(eq=False)
@@ -96,10 +107,13 @@ class _Agent:
 
 
 class Networks:
-    """`missing` says why there are none, or what they lack; "" for nothing."""
+    """`missing` says why there are none, or what they lack; "" for nothing.
+
+    `no_taps`: why machines have none.
+    """
 
     def __init__(self) -> None:
-        self.missing = ""
+        self.missing = self.no_taps = ""
         # Serves a connection from a pod to its agent's API server.
         self.connected: Connected | None = None
         # The same for a connection to its agent's functions.
@@ -125,15 +139,26 @@ class Networks:
                 os.close(
                     await entrance.do("make_pod", (agent,), links.FIRST_DEVICE, str(POD_RANGE[2]), _REACHED)
                 )
+                await self._try_tap(entrance, agent)
                 await self._try_rules(entrance, agent)
             finally:
                 os.close(agent)
         except OSError as error:
-            self.missing = f"pods have no network but loopback: {error.strerror or error}"
+            self.missing = self.no_taps = f"pods have no network but loopback: {error.strerror or error}"
             if entrance is not None:
                 entrance.close()
             return
         self._entrance = entrance
+
+    async def _try_tap(self, entrance: Entrance, agent: int) -> None:
+        try:
+            os.close(
+                await entrance.do(
+                    "make_tap", (agent,), links.FIRST_DEVICE + 1, str(POD_RANGE[_FIRST_POD + 1])
+                )
+            )
+        except OSError as error:
+            self.no_taps = f"machines have no network but loopback: {error.strerror}: {error.filename or ''}"
 
     async def _try_rules(self, entrance: Entrance, agent: int) -> None:
         try:
@@ -163,27 +188,45 @@ class Networks:
         agent = self._agents.get(pod.cluster)
         return agent.pods.get(pod.uid) if agent is not None else None
 
-    async def join(self, pod: PodRef) -> PodNetwork | None:
-        """Gives the pod a network, once; None where there are none. Raises OSError."""
+    async def join(self, pod: PodRef, *, machine: bool = False) -> PodNetwork | None:
+        """Gives the pod a network, once; None where there are none. Raises OSError.
+
+        `machine`: it has no namespace, and its machine reaches the network by `tap`.
+        """
         entrance = self._entrance
-        if entrance is None:
+        if entrance is None or (machine and self.no_taps):
             return None
         async with self._turn:
             agent = self._agents.get(pod.cluster) or await self._made(entrance, pod.cluster)
             found = agent.pods.get(pod.uid)
             if found is None:
                 try:
-                    found = await self._connect(entrance, agent, pod)
+                    found = await self._connect(entrance, agent, pod, machine)
                 finally:
                     self._drop_if_empty(agent)
             return found
 
-    async def _connect(self, entrance: Entrance, agent: _Agent, pod: PodRef) -> PodNetwork:
+    async def _connect(self, entrance: Entrance, agent: _Agent, pod: PodRef, machine: bool) -> PodNetwork:
         index, address = agent.take()
-        namespace = await entrance.do("make_pod", (agent.namespace,), index, str(address), _REACHED)
-        found = PodNetwork(namespace, str(address), index, tuple(entrance.way_in(namespace)))
+        if machine:
+            found = PodNetwork(-1, str(address), index)
+        else:
+            namespace = await entrance.do("make_pod", (agent.namespace,), index, str(address), _REACHED)
+            found = PodNetwork(namespace, str(address), index, tuple(entrance.way_in(namespace)))
         agent.pods[pod.uid] = found
         return found
+
+    async def tap(self, pod: PodRef) -> int:
+        """The end of a machine's device in its agent's network: a descriptor, with which it goes.
+
+        -1 for a pod that has not joined as one. Raises OSError, also while an earlier one is there.
+        """
+        async with self._turn:
+            agent = self._agents.get(pod.cluster)
+            found = agent.pods.get(pod.uid) if agent is not None else None
+            if self._entrance is None or agent is None or found is None or found.has_namespace:
+                return -1
+            return await self._entrance.do("make_tap", (agent.namespace,), found.index, found.address)
 
     async def _made(self, entrance: Entrance, cluster: str) -> _Agent:
         namespace = await entrance.do("make_agent", (), [str(NAME_SERVER), str(API_ADDRESS)])
@@ -232,7 +275,7 @@ class Networks:
 
     async def socket_in(self, network: PodNetwork, family: socket.AddressFamily) -> socket.socket:
         """A TCP socket that belongs to the pod's namespace. Raises OSError."""
-        if self._entrance is None or network.closed:
+        if self._entrance is None or network.closed or not network.has_namespace:
             raise OSError("the pod's network is gone")
         act = self._entrance.do("open_socket", (network.namespace,), int(family), int(socket.SOCK_STREAM))
         return socket.socket(fileno=await act)

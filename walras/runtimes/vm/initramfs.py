@@ -20,7 +20,7 @@ from walras.runtimes.vm.parts import Kernel, Parts
 # In the order in which they need each other; one that is built into the kernel has no file.
 MODULES: Final = (
     "virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_console",
-    "virtio_blk", "fuse", "virtiofs",
+    "virtio_blk", "failover", "net_failover", "virtio_net", "fuse", "virtiofs",
 )  # fmt: skip
 SYSTEM: Final = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _SOURCES: Final = ("__init__", "agent", "programs", "roots", "streams", "wire")

@@ -20,7 +20,7 @@ from walras.runtimes.process import ProcessRuntime
 from walras.runtimes.sandbox import uid_of
 from walras.runtimes.vm.channel import Channel
 from walras.runtimes.vm.parts import Parts
-from walras.runtimes.vm.qemu import AGENT_SOCKET, Accelerator, Disk, Shape, command, sandbox_mounts
+from walras.runtimes.vm.qemu import AGENT_SOCKET, Accelerator, Disk, Nic, Shape, command, sandbox_mounts
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +40,7 @@ class Plan:
     shape: Shape
     volumes: tuple[Mount, ...] = ()
     disks: tuple[Disk, ...] = ()
+    nic: Nic | None = None
 
 
 class Machine:
@@ -113,10 +114,11 @@ async def boot(runtime: ProcessRuntime, plan: Plan, pod: PodRef, runs: Path, tim
         pod=pod,
         name=CONTAINER,
         attempt=0,
-        command=command(plan.parts, plan.accelerator, plan.shape, plan.disks),
+        command=command(plan.parts, plan.accelerator, plan.shape, plan.disks, plan.nic),
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         mounts=sandbox_mounts(plan.parts, plan.initramfs, run, plan.volumes, plan.disks),
         devices=("/dev/kvm",) if plan.accelerator == "kvm" else (),
+        inherited=(plan.nic.descriptor,) if plan.nic is not None else (),
         limits=limits,
     )
     try:

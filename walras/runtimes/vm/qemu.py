@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from walras.runtimes.base import Limits, Mount
+from walras.runtimes.network.links import ROUTER
 from walras.runtimes.sandbox import etc_files, python_prefixes
 from walras.runtimes.vm.guest import wire
 from walras.runtimes.vm.initramfs import SYSTEM
@@ -29,10 +30,11 @@ AGENT_SOCKET: Final = "agent"
 _SHARE: Final = "/share"
 _DISKS: Final = "/machine/disks"
 _KERNEL, _INITRAMFS = "/machine/kernel", "/machine/initramfs"
-# No port but the console is looked for, no test of one's own code is made, and the end is an end.
+# No port but the console is looked for, no test of one's own code is made, and the end is an end. The timer
+# is not tested: an emulated one fails when the host is busy at the wrong moment, and the kernel panics.
 _KERNEL_WORDS: Final = (
     "console=ttyS0 panic=-1 reboot=t quiet mitigations=off nokaslr audit=0 cryptomgr.notests "
-    "8250.nr_uarts=1 i8042.noprobe"
+    "8250.nr_uarts=1 i8042.noprobe no_timer_check"
 )
 
 
@@ -43,6 +45,15 @@ class Disk:
     name: str
     source: str
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """A device of the pods' network: the descriptor of its other end, which QEMU inherits, and addresses."""
+
+    descriptor: int
+    hardware_address: str
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +77,11 @@ def shape_of(pod: Limits) -> Shape:
 
 
 def command(
-    parts: Parts, accelerator: Accelerator, shape: Shape, disks: Sequence[Disk] = ()
+    parts: Parts,
+    accelerator: Accelerator,
+    shape: Shape,
+    disks: Sequence[Disk] = (),
+    nic: Nic | None = None,
 ) -> tuple[str, ...]:
     """What runs in the sandbox: virtiofsd, and QEMU when that listens."""
     share = [
@@ -82,7 +97,7 @@ def command(
         f"{shlex.join(share)} 2>{RUN}/share.log &",
         f"while [ ! -S {RUN}/share ]; do kill -0 $! || break; sleep 0.01; done",
         f"[ -S {RUN}/share ] || {{ cat {RUN}/share.log >&2; exit 1; }}",
-        f"exec {shlex.join(_qemu(parts, accelerator, shape, disks))}",
+        f"exec {shlex.join(_qemu(parts, accelerator, shape, disks, nic))}",
     ]
     return ("/bin/sh", "-c", "\n".join(script))
 
@@ -91,7 +106,9 @@ def _image(disk: Disk) -> str:
     return f"{_DISKS}/{disk.name}/disk.img"
 
 
-def _qemu(parts: Parts, accelerator: Accelerator, shape: Shape, disks: Sequence[Disk]) -> Iterator[str]:
+def _qemu(
+    parts: Parts, accelerator: Accelerator, shape: Shape, disks: Sequence[Disk], nic: Nic | None
+) -> Iterator[str]:
     memory = f"{shape.memory_bytes // MIB}M"
     emulated = accelerator == "tcg"
     yield from (
@@ -101,18 +118,30 @@ def _qemu(parts: Parts, accelerator: Accelerator, shape: Shape, disks: Sequence[
         "-object", f"memory-backend-memfd,id=memory,size={memory},share=on",
         "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-        "-kernel", _KERNEL, "-initrd", _INITRAMFS, "-append", _KERNEL_WORDS,
+        "-kernel", _KERNEL, "-initrd", _INITRAMFS, "-append", _kernel_words(nic),
         "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
         "-chardev", f"socket,id=share,path={RUN}/share",
         "-device", "vhost-user-fs-pci,chardev=share,tag=share",
         "-chardev", f"socket,id=agent,path={RUN}/{AGENT_SOCKET}", "-device", "virtio-serial-pci,max_ports=2",
         "-device", f"virtserialport,chardev=agent,name={wire.PORT}",
     )  # fmt: skip
+    if nic is not None:
+        yield from (
+            "-netdev", f"tap,id=net,fd={nic.descriptor}",
+            "-device", f"virtio-net-pci,netdev=net,mac={nic.hardware_address},romfile=",
+        )  # fmt: skip
     for number, disk in enumerate(disks):
         yield from (
             "-drive", f"if=none,id=disk{number},format=raw,file={_image(disk)}",
             "-device", f"virtio-blk-pci,drive=disk{number},serial={disk.name[:20]}",
         )  # fmt: skip
+
+
+def _kernel_words(nic: Nic | None) -> str:
+    if nic is None:
+        return _KERNEL_WORDS
+    # What the kernel has no use for is in the environment of its first process.
+    return f"{_KERNEL_WORDS} WALRAS_ADDRESS={nic.address} WALRAS_ROUTER={ROUTER}"
 
 
 def sandbox_mounts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
 from contextlib import suppress
@@ -33,7 +34,7 @@ from walras.runtimes.vm.disks import disks_of
 from walras.runtimes.vm.guest import wire
 from walras.runtimes.vm.machine import BOOT_S, Machine, Plan, boot
 from walras.runtimes.vm.parts import Parts
-from walras.runtimes.vm.qemu import shape_of
+from walras.runtimes.vm.qemu import Nic, shape_of
 from walras.runtimes.vm.session import Entered, Streams
 
 log = structlog.get_logger(__name__)
@@ -87,7 +88,10 @@ class VmRuntime(Sharing):
         return ()
 
     def traits(self, pod: PodRef) -> Traits:
-        return Traits("vm", self._inner.traits(pod).env, slow=self._accelerator.slow)
+        networks = self.shares.networks
+        networked = networks is not None and networks.available and not networks.no_taps
+        env = self._inner.traits(pod).env
+        return Traits("vm", env, networked=networked, machine=True, slow=self._accelerator.slow)
 
     async def open(self) -> None:
         await self._inner.open()
@@ -114,7 +118,9 @@ class VmRuntime(Sharing):
         return await container.start(machine, spec, output, pod_limits)
 
     async def _boot(self, spec: ContainerSpec, pod_limits: Limits) -> Machine:
+        nic = None
         try:
+            nic = await self._nic(spec.pod)
             plan = Plan(
                 self._parts,
                 await self._initramfs(),
@@ -122,10 +128,24 @@ class VmRuntime(Sharing):
                 shape_of(pod_limits),
                 volumes=spec.volumes or _sources(spec.mounts),
                 disks=disks_of(spec),
+                nic=nic,
             )
             return await boot(self._inner, plan, spec.pod, self._directory / "run", BOOT_S)
         except OSError as error:
             raise StartError(f"the virtual machine cannot be made: {error}") from error
+        finally:
+            if nic is not None:
+                # QEMU's copy is what keeps the device.
+                os.close(nic.descriptor)
+
+    async def _nic(self, pod: PodRef) -> Nic | None:
+        """The machine's place in its agent's network, where the pod has one. Raises OSError."""
+        networks = self.shares.networks
+        found = networks.of(pod) if networks is not None else None
+        if networks is None or found is None:
+            return None
+        tap = await networks.tap(pod)
+        return Nic(tap, found.hardware_address, found.address) if tap >= 0 else None
 
     async def _initramfs(self) -> Path:
         # One at a time: who makes a new one clears all others away.
