@@ -78,6 +78,31 @@ def test_each_gpu_is_one_more_of_its_resource_beside_what_is_asked_for_in_so_man
     assert asked["requests"] == {"nvidia.com/gpu": "2"}
 
 
+POD = {"name": "net", "pod": {}}
+DEVICE = {"name": "net", "masquerade": {}}
+
+
+@pytest.mark.parametrize(
+    ("networks", "devices", "why"),
+    [
+        ([{"name": "net", "multus": {"networkName": "x"}}], {"interfaces": [DEVICE]}, "net (multus)"),
+        ([POD, {**POD, "name": "two"}], {"interfaces": [DEVICE]}, "one network"),
+        ([POD], {}, "an interface of its name"),
+        ([POD], {"interfaces": [{"name": "other", "bridge": {}}]}, "an interface of its name"),
+        ([POD], {"interfaces": [{"name": "net", "sriov": {}}]}, "net (sriov): use masquerade or bridge"),
+        ([POD], {"interfaces": [{"name": "net"}]}, "net (of no type)"),
+        ([], {"autoattachPodInterface": False}, "always in its agent's network"),
+    ],
+)
+def test_the_pods_network_is_the_one_that_a_guest_can_be_in(
+    networks: list[Object], devices: Object, why: str
+) -> None:
+    with pytest.raises(Invalid) as caught:
+        launcher(stored(domain={"devices": devices}, networks=networks), lambda _: None)
+    assert why in caught.value.message
+    launcher(stored(domain={"devices": {"interfaces": [DEVICE]}}, networks=[POD]), lambda _: None)
+
+
 def test_the_launcher_is_placed_as_the_instance_is_and_keeps_what_it_is_bid_for_by() -> None:
     made = stored(
         nodeSelector={"walras.dev/pool": "a100"},
@@ -171,6 +196,11 @@ def test_an_instance_goes_through_its_phases_with_its_pod() -> None:
         await running(world)
         assert phase(world) == "Running" and condition(the(world, INSTANCES), "Ready") == "True"
         assert the(world, INSTANCES)["status"]["nodeName"] == "base"
+        assert "interfaces" not in the(world, INSTANCES)["status"]
+        await world.set_status(pod, podIP="10.244.0.7")
+        await world.settle()
+        (device,) = the(world, INSTANCES)["status"]["interfaces"]
+        assert (device["name"], device["ipAddress"]) == ("default", "10.244.0.7")
         await world.end_pod(pod)
         assert phase(world) == "Succeeded" and condition(the(world, INSTANCES), "Ready") == "False"
         moves = [each["phase"] for each in the(world, INSTANCES)["status"]["phaseTransitionTimestamps"]]

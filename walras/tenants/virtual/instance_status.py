@@ -15,6 +15,7 @@ from walras.tenants.objects import (
     set_condition,
     uid,
 )
+from walras.tenants.virtual.words import DEFAULT_NETWORK
 
 FINAL: Final = frozenset(("Succeeded", "Failed"))
 READY: Final = "Ready"
@@ -65,9 +66,26 @@ def report(instance: Object, pod: Object | None, failure: str, now: str) -> None
             status["reason"] = DISRUPTION_TARGET
         status["activePods"] = {uid(pod): node}
         status["qosClass"] = str((pod.get("status") or {}).get("qosClass") or "Burstable")
+        status["interfaces"] = _interfaces(instance, pod)
     elif status["phase"] in FINAL:
-        status["activePods"] = {}
+        status["activePods"], status["interfaces"] = {}, []
+    if not status.get("interfaces"):
+        status.pop("interfaces", None)
     _conditions(instance, pod, failure, now)
+
+
+def _interfaces(instance: Object, pod: Object) -> list[Object]:
+    """The one by which the guest is in the pods' network; none where its pod has no address of its own."""
+    found = str((pod.get("status") or {}).get("podIP") or "")
+    if not found or found.startswith("127."):
+        return []
+    named = instance["spec"].get("networks") or [{"name": DEFAULT_NETWORK}]
+    return [
+        {
+            "name": named[0]["name"], "ipAddress": found, "ipAddresses": [found], "interfaceName": "eth0",
+            "podInterfaceName": "eth0", "infoSource": "domain", "queueCount": 1,
+        }
+    ]  # fmt: skip
 
 
 def _conditions(instance: Object, pod: Object | None, failure: str, now: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from walras.core.errors import Invalid, WalrasError
 from walras.core.quantity import parse_milli, parse_quantity
 from walras.tenants.objects import Object, owner_reference, uid
+from walras.tenants.virtual.networks import check_networks
 from walras.tenants.virtual.volumes import Claims, translated
 from walras.tenants.virtual.words import (
     APP_LABEL,
@@ -34,6 +35,7 @@ _PROBES: Final = ("livenessProbe", "readinessProbe")
 def launcher(instance: Object, claims: Claims) -> Object:
     """The pod, with a generated name. Raises Invalid for what is not offered."""
     metadata, spec = instance["metadata"], instance["spec"]
+    check_networks(spec)
     volumes = translated(instance, claims)
     container: Object = {
         "name": COMPUTE,

@@ -17,6 +17,9 @@ LAUNCHER: Final = "virt-launcher"
 COMPUTE: Final = "compute"
 RUNTIME_CLASS: Final = "vm"
 
+# What KubeVirt calls the network of an instance that names none.
+DEFAULT_NETWORK: Final = "default"
+
 # Keeps an instance until its pod is gone.
 FINALIZER: Final = "foregroundDeleteVirtualMachine"
 
