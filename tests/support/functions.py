@@ -17,6 +17,7 @@ from walras.functions.hosts import Domain
 from walras.functions.words import REVISIONS, SERVICES, Where
 from walras.kube import defaults
 from walras.kube.context import Identity
+from walras.kube.serve.fair import Fair
 
 Object = dict[str, Any]
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -169,13 +170,15 @@ class Stage:
     dead: set[str] = field(default_factory=set)
     dialed: list[str] = field(default_factory=list)
     tokens: dict[str, Identity] = field(default_factory=dict)
+    fair: Fair = field(default_factory=Fair)
 
     def __post_init__(self) -> None:
         planes = self.world.planes
         self._tasks: set[asyncio.Task[None]] = set()
         self.functions = Functions(
             self.world.api, self.world.clock, planes.manager, planes.recorder, planes.dependents,
-            Domain(DOMAIN, 80), self._dial, self._identify, sleep=lambda _: asyncio.sleep(0),
+            Domain(DOMAIN, 80), self._dial, self._identify, self.fair,
+            sleep=lambda _: asyncio.sleep(0),
         )  # fmt: skip
 
     async def _identify(self, token: str) -> Identity | None:
@@ -320,11 +323,16 @@ class Stage:
         return [each["metadata"]["name"] for each in self.world.api.list(AGENT, REVISIONS)]
 
 
-def stage(story: Callable[[Stage], Coroutine[Any, Any, None]], *, agents: tuple[str, ...] = (AGENT,)) -> None:
+def stage(
+    story: Callable[[Stage], Coroutine[Any, Any, None]],
+    *,
+    agents: tuple[str, ...] = (AGENT,),
+    fair: Fair | None = None,
+) -> None:
     """Runs a story on a stage of its own."""
 
     async def told(world: World) -> None:
-        made = Stage(world)
+        made = Stage(world, fair=fair or Fair())
         await made.functions.start()
         try:
             await story(made)

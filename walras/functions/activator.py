@@ -26,6 +26,7 @@ from walras.functions.client import Client
 from walras.functions.connections import HEAD_BYTES_MAX
 from walras.functions.forwarding import Exchange
 from walras.functions.routing import Found, Routing
+from walras.functions.shares import Share
 from walras.functions.sockets import Conversation, SocketClient
 from walras.functions.waiting import why_failing, why_waiting
 from walras.kube.api import API
@@ -40,8 +41,6 @@ log = structlog.get_logger(__name__)
 REQUESTS_MAX: Final = 20_000
 REQUESTS_OF_ONE_MAX: Final = 4_000
 _RETRY_S: Final = 5
-# As whom requests to functions take turns with the users of their cluster.
-_USER: Final = "functions"
 # Where a scope has the cluster of the pod that asks.
 WITHIN: Final = "walras.within"
 _AUTHORIZATION: Final = frozenset((b"authorization",))
@@ -116,15 +115,14 @@ class Activator:
         try:
             hides = await self._admit(scope, found)
             exchange: Exchange | Conversation
+            share = Share(self._fair, cluster)
             if isinstance(client, SocketClient):
                 await client.connected()
-                exchange = Conversation(scope, client, host, self._api.ids, hides=hides)
+                exchange = Conversation(scope, client, host, self._api.ids, share, hides=hides)
             else:
-                exchange = Exchange(scope, client, host, hides=hides)
-            turn = await self._fair.turn((cluster, ""), _USER)
-            # Others begin once the first step of this one is done, however long it then waits.
-            asyncio.get_running_loop().call_soon(turn.leave)
-            await turn.run(self._through(exchange, found))
+                exchange = Exchange(scope, client, host, share, hides=hides)
+            await share.begin()
+            await share.run(self._through(exchange, found))
         finally:
             self._count -= 1
             self._open[cluster] -= 1

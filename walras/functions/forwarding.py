@@ -20,6 +20,7 @@ from walras.functions.connections import (
     is_plain,
     listed,
 )
+from walras.functions.shares import Share
 
 # What is said anew to the instance, or is not for it.
 _SAID_ANEW: Final = frozenset(
@@ -44,10 +45,16 @@ class Exchange:
     """A request that has been read up to its body."""
 
     def __init__(
-        self, scope: Mapping[str, Any], client: Client, host: bytes, *, hides: frozenset[bytes] = frozenset()
+        self,
+        scope: Mapping[str, Any],
+        client: Client,
+        host: bytes,
+        share: Share,
+        *,
+        hides: frozenset[bytes] = frozenset(),
     ) -> None:
         """`hides`: headers that are not for the instance. Raises BadRequest."""
-        self._client, self._method = client, str(scope["method"])
+        self._client, self._method, self._share = client, str(scope["method"]), share
         if not _METHOD.fullmatch(self._method):
             raise BadRequest("the request cannot be forwarded")
         self._line = b"%b %b HTTP/1.1" % (self._method.encode(), target_of(scope))
@@ -117,7 +124,7 @@ class Exchange:
         connection.write(b"\r\n".join(lines) + b"\r\n\r\n")
         await connection.send(_piece(data, more=more, is_chunked=is_chunked))
         if more:
-            self._pump = asyncio.create_task(self._pass_on(connection, is_chunked))
+            self._pump = asyncio.create_task(self._share.run(self._pass_on(connection, is_chunked)))
         start_ms = backend.limits.start_ms
         try:
             async with asyncio.timeout(None if start_ms is None else start_ms / 1000):
@@ -140,6 +147,7 @@ class Exchange:
         try:
             while more:
                 data, more = await self._client.piece()
+                await self._share.again()
                 await connection.send(_piece(data, more=more, is_chunked=is_chunked))
         except RequestEntityTooLarge as refusal:
             self._refusal = refusal
@@ -178,6 +186,7 @@ class Exchange:
                     data = await anext(pieces, b"")
                 if not data:
                     return
+                await self._share.again()
                 await self._client.answer(data, more=True)
         except TimeoutError:
             raise Timeout("the instance paused its answer for too long") from None

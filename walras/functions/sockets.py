@@ -25,6 +25,7 @@ from walras.functions.connections import (
 )
 from walras.functions.forwarding import BadGateway, forwarded, target_of
 from walras.functions.frames import BINARY, CLOSE, TEXT, frame, messages
+from walras.functions.shares import Share
 from walras.kube.serve import status
 
 _DENIAL_BYTES_MAX: Final = 1 << 20
@@ -91,11 +92,12 @@ class Conversation:
         client: SocketClient,
         host: bytes,
         ids: Ids,
+        share: Share,
         *,
         hides: frozenset[bytes] = frozenset(),
     ) -> None:
         """Raises BadRequest."""
-        self._client = client
+        self._client, self._share = client, share
         self._protocols = [str(each) for each in scope.get("subprotocols") or ()]
         self._key = base64.b64encode(hashlib.sha256(ids.uid().encode()).digest()[:16])
         headers = [each for each in forwarded(scope, host, hides) if each[0] not in _HANDSHAKE]
@@ -155,7 +157,10 @@ class Conversation:
 
     async def _relay(self, connection: Connection) -> None:
         """Passes messages both ways."""
-        ways = [asyncio.create_task(self._to(connection)), asyncio.create_task(self._back(connection))]
+        ways = [
+            asyncio.create_task(self._share.run(way))
+            for way in (self._to(connection), self._back(connection))
+        ]
         try:
             done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -170,6 +175,7 @@ class Conversation:
     async def _to(self, connection: Connection) -> None:
         while True:
             message = await self._client.message()
+            await self._share.again()
             data = message.get("bytes")
             if data is not None:
                 await connection.send(frame(BINARY, bytes(data)))
@@ -178,6 +184,7 @@ class Conversation:
 
     async def _back(self, connection: Connection) -> None:
         async for opcode, data in messages(connection):
+            await self._share.again()
             if opcode == CLOSE:
                 code = int.from_bytes(data[:2]) if len(data) >= 2 else 1000
                 await self._client.hang_up(code if 1000 <= code < 5000 else 1002)

@@ -72,6 +72,8 @@ class Fair:
         self._heap: list[tuple[float, int, _Flow]] = []
         self._pushes = 0
         self._waiting = 0
+        # Those that wait to go on.
+        self._going_on = 0
         # What whoever was begun last has had: newcomers start there.
         self._now = 0.0
         self._begun_ns = 0
@@ -84,11 +86,14 @@ class Fair:
         """Requests that wait for their turn."""
         return self._waiting
 
-    async def turn(self, payer: Payer, user: str) -> Turn:
-        """Waits for the payer's turn, which the caller leaves. Raises TooManyRequests."""
+    async def turn(self, payer: Payer, user: str, *, goes_on: bool = False) -> Turn:
+        """Waits for the payer's turn, which the caller leaves. Raises TooManyRequests.
+
+        What `goes_on`, a part of a request that has begun, waits however many do.
+        """
         flow = self._flow(payer)
         if flow.waiting or flow.running >= RUNNING_MAX or not self._is_next(flow):
-            return await self._waited(flow, user)
+            return await self._waited(flow, user, goes_on=goes_on)
         self._wake()
         return Turn(self, flow, self._reserve(flow))
 
@@ -117,12 +122,14 @@ class Fair:
             del self._flows[payer]
         self._sweep_at = max(_FLOWS_KEPT, 2 * len(self._flows))
 
-    async def _waited(self, flow: _Flow, user: str) -> Turn:
-        if flow.waiting >= WAITING_MAX or self._waiting >= WAITING_ALL_MAX:
+    async def _waited(self, flow: _Flow, user: str, *, goes_on: bool) -> Turn:
+        is_full = flow.waiting >= WAITING_MAX or self._waiting - self._going_on >= WAITING_ALL_MAX
+        if is_full and not goes_on:
             raise TooManyRequests("too many requests, please try again later", retry_after_s=1)
         turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         flow.push(user, turn)
         self._waiting += 1
+        self._going_on += goes_on
         self._queue(flow)
         try:
             return Turn(self, flow, await turn)
@@ -130,6 +137,8 @@ class Fair:
             if turn.done() and not turn.cancelled():
                 Turn(self, flow, turn.result()).leave()
             raise
+        finally:
+            self._going_on -= goes_on
 
     def _queue(self, flow: _Flow) -> None:
         """Puts the payer among those of whom one is begun, if it has something to begin."""
@@ -194,10 +203,11 @@ class Turn:
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The outcome of the work, whose time on the loop is the payer's, also after the turn was left."""
-        outcome: T = await _Metered(work, self._charge, self._fair.timer)
+        outcome: T = await Metered(work, self.charge, self._fair.timer)
         return outcome
 
-    def _charge(self, cost_ns: int) -> None:
+    def charge(self, cost_ns: int) -> None:
+        """Has the payer pay for time that was not `run`."""
         self._cost_ns += cost_ns
         self._flow.spent += cost_ns / self._flow.weight
 
@@ -211,7 +221,7 @@ class Turn:
         self._fair.left(flow)
 
 
-class _Metered:
+class Metered:
     """Work that is told, after each of its steps, how long it was."""
 
     __slots__ = ("_charge", "_timer", "_work")
