@@ -33,6 +33,8 @@ _TYPE_META: Final = (
 _PROTOBUF: Final = "application/vnd.kubernetes.protobuf"
 _MEDIA: Final = ("application/json", "application/yaml", _PROTOBUF, "application/x-www-form-urlencoded")
 PROTOBUF_MAGIC: Final = b"k8s\x00"
+# What ends the key of every member of an object, and also stands in some texts.
+_KEY_END: Final = re.compile(rb'"[ \t\r\n]*:')
 
 
 class ClientGone(Exception):
@@ -115,7 +117,10 @@ def _json(body: bytes, kind: str) -> Body:
             f"json parse error: json: cannot unmarshal {json_kind(value)} into Go value of type {_TYPE_META}"
         )
         raise _unrecognized(body, kind, why)
-    whole = checked(value)
+    keys = _keys(value)
+    if len(_KEY_END.findall(body)) == keys:
+        # No key is given twice: of those that are, one is left.
+        return Body(value)
     repeated: dict[int, str] = {}
 
     def note(pairs: list[tuple[str, Any]]) -> Object:
@@ -126,7 +131,7 @@ def _json(body: bytes, kind: str) -> Body:
         return found
 
     again = json.loads(body, object_pairs_hook=note)
-    return Body(whole, _paths(again, repeated) if repeated else ())
+    return Body(value, _paths(again, repeated) if repeated else ())
 
 
 def _unrecognized(body: bytes, kind: str, why: str) -> BadRequest:
@@ -159,16 +164,30 @@ def checked(value: Any) -> Object:
     """The value, when it is an object that can be walked and stored. Raises BadRequest."""
     if not isinstance(value, dict):
         raise BadRequest("the object provided is unrecognized (must be an object)")
-    level: list[Any] = [value]
+    _keys(value)
+    return value
+
+
+def _keys(value: Object) -> int:
+    """How many keys its objects have together. Raises BadRequest for one that cannot be walked and stored."""
+    keys, level = 0, [value]
     for _ in range(DEPTH_MAX):
         inner: list[Any] = []
         for node in level:
-            inner += node.values() if isinstance(node, dict) else node
-        level = [node for node in inner if isinstance(node, (dict, list))]
-        if any(type(node) is int and not -(2**63) <= node < 2**64 for node in inner):
-            raise BadRequest("the object provided holds an integer that 64 bits cannot hold")
+            if type(node) is dict:
+                keys += len(node)
+                inner += node.values()
+            else:
+                inner += node
+        level = []
+        for node in inner:
+            kind = type(node)
+            if kind is dict or kind is list:
+                level.append(node)
+            elif kind is int and not -(2**63) <= node < 2**64:
+                raise BadRequest("the object provided holds an integer that 64 bits cannot hold")
         if not level:
-            return value
+            return keys
     raise BadRequest(f"the object provided is nested deeper than {DEPTH_MAX} levels")
 
 

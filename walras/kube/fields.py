@@ -82,12 +82,13 @@ class _Walk:
         result: Object = {}
         name, dropped = schema.ref.rpartition(".")[2], structs.of(schema.ref).dropped
         for key, item in value.items():
-            below: Path = (path, key)
             node = schema.child(key)
             if node is None:
-                self.unknown.note(below)
+                self.unknown.note((path, key))
             elif item is not None:
-                decoded = self.value(node, item, below, name)
+                # Most fields are texts, which are what they are.
+                is_text = type(item) is str and node.form == "string"
+                decoded = item if is_text else self.value(node, item, (path, key), name)
                 # An empty list of managers says something: that nobody is to be remembered.
                 if decoded or key not in dropped or key == "managedFields":
                     result[key] = decoded
@@ -109,6 +110,8 @@ class _Walk:
                 raise _mismatch(value, schema, path, struct)
             node = schema.values
             assert node is not None
+            if node.form == "string" and all(type(item) is str for item in value.values()):
+                return dict(value)
             return {
                 key: _zero(node) if item is None else self.value(node, item, (path, (key,)), struct)
                 for key, item in value.items()

@@ -33,6 +33,8 @@ def invalid(kind: str, *causes: Cause) -> Invalid:
 
 def check_write(kind: str, query: Mapping[str, str], media: str = "") -> None:
     """Raises Invalid for parameters that no write takes; `media` is the patch's, where it is one."""
+    if not query and media != APPLY:
+        return
     causes: list[Cause] = []
     manager = query.get("fieldManager", "")
     if media == APPLY:

@@ -79,6 +79,11 @@ class Record:
             Record._decoded_bytes -= len(self.raw)
             self._object = None
 
+    @property
+    def is_going(self) -> bool:
+        """Whether the object is being deleted; mostly nothing has to be decoded to see that it is not."""
+        return b'"deletionTimestamp"' in self.raw and "deletionTimestamp" in self.object["metadata"]
+
     def fresh(self) -> Object:
         """A private copy, to mutate."""
         return _decode(self.raw)  # type: ignore[no-any-return]

@@ -49,22 +49,22 @@ class Resource:
     # Who says what objects are in other versions; None where only their apiVersion changes.
     converter: Webhook | None = None
 
-    @property
+    @cached_property
     def storage(self) -> Resource:
         """The version in which the store has the objects; their key in the store is its key."""
         return self.stored or self
 
-    @property
+    @cached_property
     def is_as_stored(self) -> bool:
         """Whether what lies in the store is what this version says."""
         return self.stored is None and not self.is_mixed
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The name by which code addresses the type: "pods", "jobs.batch", "bids.walras.dev"."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
-    @property
+    @cached_property
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
 
@@ -83,7 +83,7 @@ class Resource:
     def schema(self) -> Schema:
         return Schema(self.raw_schema)
 
-    @property
+    @cached_property
     def has_status(self) -> bool:
         return "status" in self.subresources
 

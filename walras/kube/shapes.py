@@ -6,7 +6,7 @@ list may be told apart by their values, and what is zero may count as not set, s
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from walras.kube.record import Object, encode
 
@@ -20,9 +20,12 @@ def of(obj: Object) -> bytes:
     return shape if len(shape) <= BYTES_MAX else b""
 
 
-def _of(value: Any) -> Any:
-    if type(value) is dict:
-        return {key: _of(each) for key, each in value.items()}
-    if not value or type(value) is list:
-        return [value]
-    return _SET
+def _of(obj: Object) -> Object:
+    shape: Object = {}
+    for key, value in obj.items():
+        kind = type(value)
+        if kind is dict:
+            shape[key] = _of(value)
+        else:
+            shape[key] = [value] if kind is list or not value else _SET
+    return shape

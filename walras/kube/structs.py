@@ -50,17 +50,16 @@ def completed(schema: Schema, value: Any) -> Any:
     """
     form = schema.form
     if form == "struct" and isinstance(value, dict):
-        struct, result = of(schema.ref), dict(value)
-        for name in struct.structs:
-            if result.get(name) is None and schema.child(name) is not None:
+        plan, result = _plan(schema.ref), dict(value)
+        for name in plan.structs:
+            if result.get(name) is None:
                 result[name] = {}
-        for name, zero in struct.zeros:
+        for name, zero in plan.zeros:
             # An empty list comes back from upstream's store as none.
             if name not in result or (zero is None and result[name] in ([], {})):
                 result[name] = zero
-        for name in _ways(schema.ref):
-            node = schema.child(name)
-            if name in result and node is not None:
+        for name, node in plan.ways:
+            if name in result:
                 result[name] = completed(node, result[name])
         return result
     if form == "list" and schema.items is not None and isinstance(value, list):
@@ -70,19 +69,32 @@ def completed(schema: Schema, value: Any) -> Any:
     return value
 
 
+class _Plan(NamedTuple):
+    """What there is to add to a struct, and the fields below which there is something to add."""
+
+    structs: tuple[str, ...] = ()
+    zeros: tuple[tuple[str, Any], ...] = ()
+    ways: tuple[tuple[str, Schema], ...] = ()
+
+
 @cache
-def _ways(name: str) -> tuple[str, ...]:
-    """The fields below which there is something to add."""
-    return _find_ways(name, frozenset()) if name else ()
+def _plan(name: str) -> _Plan:
+    if not name:
+        return _Plan()
+    struct, schema = of(name), Schema.named(name)
+    structs = tuple(field for field in struct.structs if schema.child(field) is not None)
+    return _Plan(structs, struct.zeros, _find_ways(name, frozenset()))
 
 
-def _find_ways(name: str, above: frozenset[str]) -> tuple[str, ...]:
+def _find_ways(name: str, above: frozenset[str]) -> tuple[tuple[str, Schema], ...]:
     schema = Schema.named(name)
     above |= {name}
-    return tuple(field for field in schema.properties if _leads(schema.child(field), above))
+    nodes = ((field, schema.child(field)) for field in schema.properties)
+    return tuple((field, node) for field, node in nodes if node is not None and _leads(node, above))
 
 
-def _leads(node: Schema | None, above: frozenset[str]) -> bool:
+def _leads(found: Schema, above: frozenset[str]) -> bool:
+    node: Schema | None = found
     while node is not None and node.form in ("list", "map"):
         node = node.items if node.form == "list" else node.values
     if node is None or node.form != "struct" or not node.ref:

@@ -71,6 +71,15 @@ class Transaction:
         record = self._base(key)
         return record.object if record else None
 
+    def is_going(self, cluster: str, resource: str, namespace: str, name: str) -> bool | None:
+        """Whether the latest state is being deleted; None where there is nothing of the name."""
+        key = Key(cluster, resource, namespace, name)
+        if key in self._staged:
+            staged = self._staged[key]
+            return None if staged is None else "deletionTimestamp" in staged["metadata"]
+        record = self._base(key)
+        return record.is_going if record else None
+
     def _latest(self, key: Key) -> Object:
         obj = self.peek(*key)
         if obj is None:

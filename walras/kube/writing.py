@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Final
 
 from walras.core.clock import rfc3339
-from walras.core.errors import BadRequest, Cause, MethodNotAllowed, Unclassified
+from walras.core.errors import BadRequest, Cause, Forbidden, MethodNotAllowed, Unclassified
 from walras.kube import (
     advice,
     applying,
@@ -285,10 +285,10 @@ class Writer:
     def _check_namespace(
         self, ctx: Context, tx: Transaction, resource: Resource, namespace: str, name: str
     ) -> None:
-        found = tx.peek(ctx.cluster, objects.NAMESPACES, "", namespace)
-        if found is None:
+        going = tx.is_going(ctx.cluster, objects.NAMESPACES, "", namespace)
+        if going is None:
             raise objects.not_found(objects.NAMESPACES, namespace)
-        if "deletionTimestamp" in found["metadata"]:
+        if going:
             cause = Cause("NamespaceTerminating", f"namespace {namespace} is being terminated",
                           "metadata.namespace")  # fmt: skip
             why = f"unable to create new content in namespace {namespace} because it is being terminated"
@@ -308,7 +308,8 @@ class Writer:
         raise policy.forbidden(resource.key, name, why)
 
     def _check_quota(self, ctx: Context, resource: Resource, name: str) -> None:
-        used, limit = self._api.state.cluster(ctx.cluster).objects, self._quota(ctx.cluster)
+        cluster, limit = self._api.state.cluster(ctx.cluster), self._quota(ctx.cluster)
+        used = cluster.objects
         if used >= limit:
             raise policy.forbidden(
                 resource.key,
@@ -316,24 +317,14 @@ class Writer:
                 f"exceeded quota: objects, requested: count/objects=1, used: count/objects={used}, "
                 f"limited: count/objects={limit}",
             )
-        self._check_bytes(ctx, resource, name)
+        if cluster.bytes >= bytes_of(limit):
+            raise _too_many_bytes(resource, name, cluster.bytes, bytes_of(limit))
 
-    def _check_bytes(
-        self,
-        ctx: Context,
-        resource: Resource,
-        name: str,
-        old: Object | None = None,
-        new: Object | None = None,
-    ) -> None:
+    def _check_bytes(self, ctx: Context, resource: Resource, name: str, old: Object, new: Object) -> None:
         """Objects are in memory, so their sizes count too: beyond them nothing is made, and nothing grows."""
-        used = self._api.state.cluster(ctx.cluster).bytes
-        limit = bytes_of(self._quota(ctx.cluster))
-        if used < limit or (old is not None and new is not None and size(new) <= size(old)):
-            return
-        raise policy.forbidden(
-            resource.key, name, f"exceeded quota: storage, used: {used} bytes, limited: {limit} bytes"
-        )
+        used, limit = self._api.state.cluster(ctx.cluster).bytes, bytes_of(self._quota(ctx.cluster))
+        if used >= limit and size(new) > size(old):
+            raise _too_many_bytes(resource, name, used, limit)
 
     def update(
         self,
@@ -438,6 +429,11 @@ class Writer:
             merged,
             record=False,
         )
+
+
+def _too_many_bytes(resource: Resource, name: str, used: int, limit: int) -> Forbidden:
+    why = f"exceeded quota: storage, used: {used} bytes, limited: {limit} bytes"
+    return policy.forbidden(resource.key, name, why)
 
 
 def _tell_repeats(ctx: Context) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from walras.kube.api import API
 from walras.kube.verbs import default_quota
 from walras.kube.writing import bytes_of
@@ -18,11 +20,34 @@ def object_quota(api: API) -> Callable[[str], int]:
     """The `spec.controlPlane.quota.objects` of the agent whose cluster it is, as it is when asked."""
 
     def quota(cluster: str) -> int:
-        agent = api.find(FLEET, AGENTS, "", cluster) or {}
-        declared = (agent.get("spec") or {}).get("controlPlane") or {}
-        return int((declared.get("quota") or {}).get("objects", default_quota(cluster)))
+        record = api.record(FLEET, AGENTS, "", cluster)
+        # Asked with every object that is made: of an agent only this is decoded.
+        spec = _read(record.raw).spec if record is not None else None
+        declared = spec.controlPlane.quota if spec and spec.controlPlane else None
+        if declared is None or declared.objects is None:
+            return default_quota(cluster)
+        return int(declared.objects)
 
     return quota
+
+
+class _Quota(msgspec.Struct):
+    objects: int | float | None = None
+
+
+class _ControlPlane(msgspec.Struct):
+    quota: _Quota | None = None
+
+
+class _Spec(msgspec.Struct):
+    controlPlane: _ControlPlane | None = None  # noqa: N815  as it is written
+
+
+class _Agent(msgspec.Struct):
+    spec: _Spec | None = None
+
+
+_read: Final = msgspec.json.Decoder(_Agent).decode
 
 
 class Room:

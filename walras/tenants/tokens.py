@@ -12,7 +12,7 @@ from typing import Final
 
 from walras.kube.api import API, Change
 from walras.kube.context import Identity
-from walras.tenants.objects import AGENTS, FLEET, SECRETS, Object, deleting
+from walras.tenants.objects import AGENTS, FLEET, SECRETS, Object
 
 SYSTEM_NAMESPACE: Final = "walras-system"
 SECRET_PREFIX: Final = "agent-"  # noqa: S105
@@ -85,8 +85,8 @@ class TokenAuthenticator:
         if name == OPERATOR_SECRET:
             return Identity(OPERATOR, ("system:masters", "system:authenticated"), "")
         agent = name.removeprefix(SECRET_PREFIX)
-        found = self._api.find(FLEET, AGENTS, "", agent)
-        if found is None or deleting(found):
+        found = self._api.record(FLEET, AGENTS, "", agent)
+        if found is None or found.is_going:
             return None
         return Identity(f"walras:agent:{agent}", AGENT_GROUPS, agent)
 

@@ -44,17 +44,17 @@ def wanted(headers: Iterable[tuple[bytes, bytes]]) -> Wanted | None:
 
     A header of that family that is not known is refused: not to heed it would be to act with more rights.
     """
-    found, seen = Wanted(), 0
-    for name, raw in headers:
-        if not name.lower().startswith(PREFIX):
-            continue
-        seen += 1
-        if seen > VALUES_MAX:
-            raise BadRequest(f"more than {VALUES_MAX} impersonation headers")
-        _read(found, name.lower(), raw)
-    if seen and not found.user:
+    given = [(name.lower(), raw) for name, raw in headers if name.lower().startswith(PREFIX)]
+    if not given:
+        return None
+    if len(given) > VALUES_MAX:
+        raise BadRequest(f"more than {VALUES_MAX} impersonation headers")
+    found = Wanted()
+    for name, raw in given:
+        _read(found, name, raw)
+    if not found.user:
         raise BadRequest("requested groups, extra or uid without impersonating a user")
-    return found if seen else None
+    return found
 
 
 def _read(found: Wanted, name: bytes, raw: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from walras.kube import preparing
@@ -11,8 +11,10 @@ from walras.kube.admission.call import REVIEW, Answered, Call, Review, Unanswere
 from walras.kube.admission.configured import Configured
 from walras.kube.admission.policies import Policies
 from walras.kube.admission.reach import Reach
+from walras.kube.admission.usage import DEVICE_CLAIMS
 from walras.kube.admission.webhooks import Webhooks
 from walras.kube.context import Context, Identity
+from walras.kube.objects import NAMESPACES, PODS
 from walras.kube.record import Object
 from walras.kube.registry import Resource
 
@@ -22,24 +24,21 @@ if TYPE_CHECKING:
 
 Plugin = Callable[[Call], None]
 
-# As kube-apiserver orders its plugins; each returns at once for what does not concern it.
-MUTATING: Final[tuple[Plugin, ...]] = (
-    limits.mutate,
-    small.new_nodes,
-    priority.mutate,
-    small.tolerations,
-    small.storage_class,
-    small.in_use,
-    small.runtime_class,
-    small.ingress_class,
-)
-VALIDATING: Final[tuple[Plugin, ...]] = (
-    limits.validate,
-    podsecurity.validate,
-    priority.validate,
-    small.resized_claims,
-    devices.administered,
-)
+# The plugins by the types that they are about, each in kube-apiserver's order.
+MUTATING: Final[Mapping[str, tuple[Plugin, ...]]] = {
+    PODS: (limits.mutate, priority.mutate, small.tolerations, small.runtime_class),
+    small.NODES: (small.new_nodes,),
+    small.CLAIMS: (small.storage_class, small.in_use),
+    small.VOLUMES: (small.in_use,),
+    small.INGRESSES: (small.ingress_class,),
+}
+VALIDATING: Final[Mapping[str, tuple[Plugin, ...]]] = {
+    PODS: (limits.validate, podsecurity.validate),
+    small.CLAIMS: (limits.validate, small.resized_claims),
+    **dict.fromkeys((NAMESPACES, *podsecurity.TEMPLATED), (podsecurity.validate,)),
+    priority.CLASSES: (priority.validate,),
+    **dict.fromkeys((DEVICE_CLAIMS, devices.TEMPLATES), (devices.administered,)),
+}
 # Who makes what controllers make.
 CONTROLLERS: Final = Identity("system:kube-controller-manager", ("system:masters", "system:authenticated"))
 
@@ -59,18 +58,19 @@ class Admission:
 
     def mutate(self, call: Call) -> None:
         """Changes the call's object in place. Raises Forbidden and its kin, or Unanswered."""
-        for plugin in MUTATING:
+        plugins = MUTATING.get(call.key, ())
+        for plugin in plugins:
             plugin(call)
         if self.configured.has(call.ctx.cluster):
             changed = mutations.mutate(call, self.configured, self._policies)
             if self.webhooks.mutate(call) or changed:
                 # What others put into the object gets what objects get here too.
-                for plugin in MUTATING:
+                for plugin in plugins:
                     plugin(call)
 
     def validate(self, call: Call) -> None:
         """Raises Forbidden and its kin, or Unanswered."""
-        for plugin in VALIDATING:
+        for plugin in VALIDATING.get(call.key, ()):
             plugin(call)
         if self.configured.has(call.ctx.cluster):
             validating.validate(call, self.configured, self._policies)

@@ -6,7 +6,6 @@ from typing import Final
 
 from walras.kube import validation
 from walras.kube.admission.call import Call
-from walras.kube.admission.usage import DEVICE_CLAIMS
 from walras.kube.objects import NAMESPACES
 from walras.kube.validation.faults import Faults
 
@@ -16,8 +15,6 @@ ADMIN_LABEL: Final = "resource.kubernetes.io/admin-access"
 
 def administered(call: Call) -> None:
     """Raises Invalid for a claim, a template or an allocation with such access elsewhere."""
-    if call.key not in (DEVICE_CLAIMS, TEMPLATES):
-        return
     path = _requested(call) if call.operation == "CREATE" else _granted(call)
     if not path:
         return

@@ -19,7 +19,7 @@ _ANNOTATION: Final = "kubernetes.io/limit-ranger"
 
 def _ranges(call: Call) -> list[Object]:
     """The limit ranges that the write is under; mostly none."""
-    if call.operation not in ("CREATE", "UPDATE") or call.key not in (PODS, CLAIMS):
+    if call.operation not in ("CREATE", "UPDATE"):
         return []
     if call.subresource not in ("", "resize") or (call.subresource and call.key != PODS):
         return []
@@ -37,11 +37,8 @@ def _limits(ranges: list[Object]) -> Iterator[Mapping[str, Any]]:
 
 def mutate(call: Call) -> None:
     """Gives containers the requests and limits that they do not name."""
-    ranges = _ranges(call)
-    if not ranges or call.key != PODS:
-        return
     pod = call.object
-    for limit_range in ranges:
+    for limit_range in _ranges(call):
         requests: Object = {}
         limits: Object = {}
         for limit in _limits([limit_range]):

@@ -20,7 +20,7 @@ _PREFIX: Final = "pod-security.kubernetes.io/"
 _MINOR: Final = re.compile(r"v1\.([0-9]|[1-9][0-9]{0,8})")
 # As many pods of a namespace are looked at when it becomes stricter; each takes some 20 µs.
 PODS_MAX: Final = 3000
-_TEMPLATED: Final = (
+TEMPLATED: Final = (
     "podtemplates", "replicationcontrollers", "replicasets.apps", "deployments.apps", "statefulsets.apps",
     "daemonsets.apps", "jobs.batch", "cronjobs.batch",
 )  # fmt: skip
@@ -101,7 +101,7 @@ def validate(call: Call) -> None:
     elif call.key == PODS:
         if call.subresource not in _UNCHECKED:
             _of_pod(call)
-    elif call.key in _TEMPLATED and not call.subresource:
+    elif not call.subresource:
         _of_template(call)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from walras.kube.admission.call import Call
-from walras.kube.objects import PODS
 from walras.kube.policy import forbidden
 from walras.kube.record import Object
 
@@ -20,7 +19,7 @@ SYSTEM: Final[Mapping[str, int]] = {
 
 def mutate(call: Call) -> None:
     """Writes priority and preemption policy into a new pod. Raises Forbidden where others are given."""
-    if call.key != PODS or call.subresource:
+    if call.subresource:
         return
     spec = call.object["spec"]
     if call.operation == "UPDATE":
@@ -73,11 +72,7 @@ def _default(call: Call) -> Object | None:
 
 def validate(call: Call) -> None:
     """Raises Forbidden for a second default class."""
-    if (
-        call.key != CLASSES
-        or call.operation not in ("CREATE", "UPDATE")
-        or not call.object.get("globalDefault")
-    ):
+    if call.operation not in ("CREATE", "UPDATE") or not call.object.get("globalDefault"):
         return
     present = _default(call)
     if present is not None and (call.operation == "CREATE" or present["metadata"]["name"] != call.name):

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from walras.kube.admission.call import Call
 from walras.kube.amounts import equal, value
-from walras.kube.objects import PODS
 from walras.kube.policy import forbidden
 from walras.kube.record import Object
 
@@ -28,7 +27,7 @@ _DEFAULT_INGRESS: Final = "ingressclass.kubernetes.io/is-default-class"
 
 def tolerations(call: Call) -> None:
     """DefaultTolerationSeconds: how long a pod stays on a node that is lost."""
-    if call.key != PODS or call.operation not in ("CREATE", "UPDATE") or call.subresource:
+    if call.operation not in ("CREATE", "UPDATE") or call.subresource:
         return
     given = call.object["spec"].setdefault("tolerations", [])
     for taint in _LOST:
@@ -44,7 +43,7 @@ def _tolerates(toleration: Mapping[str, Any], taint: str) -> bool:
 
 def new_nodes(call: Call) -> None:
     """TaintNodesByCondition: a node that somebody else adds is not ready before it says so."""
-    if call.key != NODES or call.operation != "CREATE":
+    if call.operation != "CREATE":
         return
     spec = call.object.setdefault("spec", {})
     taints = spec.get("taints") or []
@@ -54,7 +53,7 @@ def new_nodes(call: Call) -> None:
 
 def storage_class(call: Call) -> None:
     """DefaultStorageClass: the newest class that is marked as default."""
-    if call.key != CLAIMS or call.operation != "CREATE":
+    if call.operation != "CREATE":
         return
     claim = call.object
     annotated = (claim["metadata"].get("annotations") or {}).get("volume.beta.kubernetes.io/storage-class")
@@ -78,7 +77,7 @@ def _default(call: Call, resource: str, annotations: tuple[str, ...]) -> Object 
 
 def ingress_class(call: Call) -> None:
     """DefaultIngressClass."""
-    if call.key != INGRESSES or call.operation != "CREATE":
+    if call.operation != "CREATE":
         return
     ingress = call.object
     spec = ingress.setdefault("spec", {})
@@ -93,10 +92,9 @@ def ingress_class(call: Call) -> None:
 
 def in_use(call: Call) -> None:
     """StorageObjectInUseProtection: volumes and claims stay until nothing uses them."""
-    finalizers = {CLAIMS: "kubernetes.io/pvc-protection", VOLUMES: "kubernetes.io/pv-protection"}
-    finalizer = finalizers.get(call.key)
-    if finalizer is None or call.operation != "CREATE":
+    if call.operation != "CREATE":
         return
+    finalizer = f"kubernetes.io/{'pvc' if call.key == CLAIMS else 'pv'}-protection"
     metadata = call.object["metadata"]
     if finalizer not in (metadata.get("finalizers") or ()):
         metadata["finalizers"] = [*(metadata.get("finalizers") or ()), finalizer]
@@ -104,7 +102,7 @@ def in_use(call: Call) -> None:
 
 def runtime_class(call: Call) -> None:
     """RuntimeClass: what a pod's class adds to it."""
-    if call.key != PODS or call.operation != "CREATE" or call.subresource:
+    if call.operation != "CREATE" or call.subresource:
         return
     spec = call.object["spec"]
     name = spec.get("runtimeClassName")
@@ -144,7 +142,7 @@ def _scheduling(call: Call, spec: Object, scheduling: Mapping[str, Any]) -> None
 
 def resized_claims(call: Call) -> None:
     """PersistentVolumeClaimResize: only classes that allow it let a bound claim grow."""
-    if call.key != CLAIMS or call.operation != "UPDATE" or call.subresource or call.old is None:
+    if call.operation != "UPDATE" or call.subresource or call.old is None:
         return
     old, new = _storage(call.old), _storage(call.object)
     if old is None or new is None or value(new) <= value(old):

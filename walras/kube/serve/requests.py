@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl
 
@@ -70,21 +71,27 @@ class Request:
             identity=self.identity,
             cluster=self.route.cluster,
             dry_run=bool(kind) and query.get("dryRun") == "All",
-            field_manager=query.get("fieldManager") or self._agent(),
+            field_manager=query.get("fieldManager") or _agent(self.header(b"user-agent")),
             field_validation=_VALIDATIONS.get(query.get("fieldValidation", ""), "Warn"),
             access=self.access,
         )
         return self.asked
 
-    def _agent(self) -> str:
-        """What a client calls itself, as far as it can be a manager's name."""
-        name, size = "", 0
-        for char in self.header(b"user-agent").partition("/")[0]:
-            size += len(char.encode())
-            if size > options.MANAGER_BYTES_MAX:
-                break
-            name += char if char.isprintable() else ""
-        return name
+
+def _agent(header: str) -> str:
+    """What a client calls itself, as far as it can be a manager's name."""
+    return _printable(header.partition("/")[0][: options.MANAGER_BYTES_MAX])
+
+
+@lru_cache(maxsize=256)
+def _printable(text: str) -> str:
+    name, size = "", 0
+    for char in text:
+        size += len(char.encode())
+        if size > options.MANAGER_BYTES_MAX:
+            break
+        name += char if char.isprintable() else ""
+    return name
 
 
 def parse_query(raw: bytes) -> dict[str, str]:

@@ -34,6 +34,7 @@ from walras.kube.verbs import Verbs
 
 Object = dict[str, Any]
 Outcome = Answer | Stream | Following
+Writer = Callable[[Request, Resource], Awaitable[Answer]]
 
 _ACTING: Final = ("attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "token")
 
@@ -55,6 +56,16 @@ class Resources:
         self._access = access
         self.pods: PodAccess | None = None
         self._interactive = interactive
+        # By method, and whether an object and a subresource are named.
+        self._writers: Mapping[tuple[str, bool, bool], Writer] = {
+            ("POST", False, False): self._create,
+            ("PUT", True, False): self._update,
+            ("PUT", True, True): self._update,
+            ("PATCH", True, False): self._patch,
+            ("PATCH", True, True): self._patch,
+            ("DELETE", True, False): self._delete,
+            ("DELETE", False, False): self._delete_collection,
+        }
 
     async def handle(self, request: Request, resource: Resource, registry: Registry) -> Outcome:
         """The answer to a request for `resource`. Raises the errors that become a Status."""
@@ -73,24 +84,11 @@ class Resources:
             raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
         if request.method == "GET":
             return await self._read(request, resource)
-        write = self._writers().get((request.method, bool(route.name), bool(route.subresource)))
+        write = self._writers.get((request.method, bool(route.name), bool(route.subresource)))
         # Writes without a namespace would concern all of them; only reads do.
         if write is None or (resource.namespaced and not route.namespace):
             raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
         return await write(request, resource)
-
-    def _writers(
-        self,
-    ) -> Mapping[tuple[str, bool, bool], Callable[[Request, Resource], Awaitable[Answer]]]:
-        return {
-            ("POST", False, False): self._create,
-            ("PUT", True, False): self._update,
-            ("PUT", True, True): self._update,
-            ("PATCH", True, False): self._patch,
-            ("PATCH", True, True): self._patch,
-            ("DELETE", True, False): self._delete,
-            ("DELETE", False, False): self._delete_collection,
-        }
 
     # Reads
 
