@@ -6,8 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Hashable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import yaml
@@ -69,8 +68,7 @@ def _too_large(limit: int) -> RequestEntityTooLarge:
     return RequestEntityTooLarge(f"Request entity too large: limit is {limit}")
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """A decoded object, and the fields that were given more than once: their paths, of YAML their lines."""
 
     value: Object

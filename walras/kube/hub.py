@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -37,6 +38,8 @@ class Hub:
 
     def __init__(self, revision: Callable[[str], int]) -> None:
         self._watches: dict[Where, dict[Watch, None]] = {}
+        # How many views of each resource of a cluster somebody watches: of most it is none.
+        self._looked_at: Counter[tuple[str, str]] = Counter()
         self._revision = revision
         self._timer: asyncio.TimerHandle | None = None
         # One bound method for all watches.
@@ -48,7 +51,10 @@ class Hub:
         watch = kind(start, after, view.matches)
         watch.bookmark_kind, watch.whole = view.bookmark_kind, view.whole
         watch.where, watch.on_end = (view.cluster, view.resource, view.namespace, view.name), self._on_end
-        self._watches.setdefault(watch.where, {})[watch] = None
+        if watch.where not in self._watches:
+            self._watches[watch.where] = {}
+            self._looked_at[view.cluster, view.resource] += 1
+        self._watches[watch.where][watch] = None
         if view.bookmark_kind and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(BOOKMARK_EVERY_S, self.mark)
         return watch
@@ -59,13 +65,20 @@ class Hub:
             watches.pop(watch, None)
             if not watches:
                 del self._watches[watch.where]
+                seen = watch.where[:2]
+                self._looked_at[seen] -= 1
+                if not self._looked_at[seen]:
+                    del self._looked_at[seen]
 
     def dispatch(self, effects: Iterable[Effect]) -> None:
         """Tells each watch of what it looks at."""
         for effect in effects:
-            told = Told(effect)
             cluster, resource, namespace, name = effect.record.key
+            told: Told | None = None
             for seen in (cluster, EVERY_CLUSTER):
+                if (seen, resource) not in self._looked_at:
+                    continue
+                told = told or Told(effect)
                 for where in _views(seen, resource, namespace, name):
                     watches = self._watches.get(where)
                     for watch in tuple(watches) if watches else ():

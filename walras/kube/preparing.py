@@ -6,8 +6,7 @@ It belongs to no field manager. In place, and idempotent: preparing an object ag
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from walras.core.quantity import parse_milli
 from walras.kube import services
@@ -24,8 +23,7 @@ _WHO: Final = ("username", "uid", "groups", "extra")
 _APPROVALS: Final = ("Approved", "Denied")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """Who writes (nobody: the server itself), through which subresource, and when (RFC 3339)."""
 
     user: str = ""

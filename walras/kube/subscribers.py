@@ -78,7 +78,8 @@ class Subscribers:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._handlers: dict[str, list[Handler]] = {}
+        # Replaced whenever it changes, so that who is told may end it.
+        self._handlers: dict[str, tuple[Handler, ...]] = {}
         self._forgetters: list[Forget] = []
 
     def subscribe(self, resource: str, handler: Handler) -> Callable[[], None]:
@@ -87,11 +88,13 @@ class Subscribers:
             for record in collection.listed():
                 if not is_default(record):
                     _call(handler, Change.of("ADDED", record, None))
-        self._handlers.setdefault(resource, []).append(handler)
+        self._handlers[resource] = (*self._handlers.get(resource, ()), handler)
 
         def unsubscribe() -> None:
-            if handler in self._handlers.get(resource, ()):
-                self._handlers[resource].remove(handler)
+            left = list(self._handlers[resource])
+            if handler in left:
+                left.remove(handler)
+                self._handlers[resource] = tuple(left)
 
         return unsubscribe
 
@@ -107,14 +110,14 @@ class Subscribers:
     def woke(self, cluster: str) -> None:
         """A cluster's objects are back: handlers hear of them as ADDED before anybody else sees one."""
         for resource, collection in tuple(self._state.clusters[cluster].collections.items()):
-            handlers = tuple(self._handlers.get(resource, ()))
+            handlers = self._handlers.get(resource, ())
             for record in collection.stored() if handlers else ():
                 for handler in handlers:
                     _call(handler, Change.of("ADDED", record, None))
 
     def tell(self, effects: Sequence[Effect]) -> None:
         """Tells of what became visible, in order."""
-        handlers = {resource: tuple(them) for resource, them in self._handlers.items()}
+        handlers = dict(self._handlers)
         for effect in effects:
             them = handlers.get(effect.record.key.resource)
             if them:

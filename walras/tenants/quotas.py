@@ -45,7 +45,7 @@ class QuotaController:
         self._manager.add(self, Key(cluster, metadata["namespace"], metadata["name"]), after_ms)
 
     def _content_changed(self, change: Change) -> None:
-        namespace = change.object["metadata"].get("namespace")
+        namespace = change.namespace
         if not namespace or not self._api.has_cluster(change.cluster):
             return
         if change.type == "MODIFIED" and not _recounts(change):

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from walras.kube.api import API, Change
@@ -88,7 +89,7 @@ class TokenAuthenticator:
         found = self._api.record(FLEET, AGENTS, "", agent)
         if found is None or found.is_going:
             return None
-        return Identity(f"walras:agent:{agent}", AGENT_GROUPS, agent)
+        return _agent(agent)
 
     def _changed(self, change: Change) -> None:
         metadata = change.object["metadata"]
@@ -104,6 +105,11 @@ class TokenAuthenticator:
         if token:
             digest = _digest(token)
             self._digests[name], self._names[digest] = digest, name
+
+
+@lru_cache(maxsize=1024)
+def _agent(name: str) -> Identity:
+    return Identity(f"walras:agent:{name}", AGENT_GROUPS, name)
 
 
 def _digest(token: str) -> bytes:

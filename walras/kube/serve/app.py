@@ -142,7 +142,7 @@ class Application:
         if isinstance(outcome, Answer):
             code = outcome.status
             outcome = replace(outcome, headers=(*told, *outcome.headers)) if told else outcome
-            outcome = await compressed(outcome, header(scope, b"accept-encoding"))
+            outcome = await compressed(outcome, scope)
             await send_answer(send, outcome, head_only=scope["method"] == "HEAD")
         else:
             assert call.request is not None and call.turn is not None

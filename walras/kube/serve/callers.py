@@ -43,12 +43,14 @@ class Callers:
 
         Raises BadRequest, Unauthorized, TooManyRequests; Forbidden for a cluster that is not the caller's.
         """
-        await self._meet(scope)
-        headers = dict(scope["headers"])
+        # Of a header that is sent more than once the first counts.
+        headers = dict(reversed(scope["headers"]))
+        token = _bearer(headers.get(b"authorization", b""))
+        await self._meet(token)
         raw_path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
         query = scope["query_string"]
         route = paths.parse(raw_path)
-        identity = self._identify(route, header(scope, b"authorization"), scope.get(CERTIFICATE))
+        identity = self._identify(route, token, scope.get(CERTIFICATE))
         return Request(
             scope["method"],
             route,
@@ -60,12 +62,12 @@ class Callers:
             self._access,
         )
 
-    async def _meet(self, scope: Mapping[str, Any]) -> None:
+    async def _meet(self, token: str) -> None:
         """Verifies a token that was not seen before, in the turns of strangers.
 
         A flood of false ones, which are nobody's to pay for, holds up only who is new.
         """
-        accounts, token = self._credentials.accounts, _bearer(header(scope, b"authorization"))
+        accounts = self._credentials.accounts
         if not accounts.is_news(token):
             return
         turn = await self._fair.turn(_STRANGERS, "")
@@ -75,13 +77,13 @@ class Callers:
         finally:
             turn.leave()
 
-    def _identify(self, route: Route, authorization: bytes, certificate: Holder | None) -> Identity:
+    def _identify(self, route: Route, token: str, certificate: Holder | None) -> Identity:
         if route.place in PUBLIC:
             return NOBODY
         if certificate is not None:
             identity = certificate.identity(self._api)
         else:
-            identity = self._credentials.identify(_bearer(authorization))
+            identity = self._credentials.identify(token)
         if identity is None:
             raise Unauthorized("Unauthorized")
         if identity.cluster and route.cluster not in ("", identity.cluster):

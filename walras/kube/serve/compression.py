@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from walras.kube.serve.answers import Answer
+from walras.kube.serve.callers import header
 
 # Below this kube-apiserver leaves an answer as it is: what a client saves is less than what both spend.
 SMALLEST_BYTES: Final = 128 << 10
@@ -24,9 +26,9 @@ def accepts_gzip(accept_encoding: bytes) -> bool:
     return False
 
 
-async def compressed(answer: Answer, accept_encoding: bytes) -> Answer:
-    """The answer, with its body in gzip where that is large and the client takes it."""
-    if len(answer.body) < SMALLEST_BYTES or not accepts_gzip(accept_encoding):
+async def compressed(answer: Answer, scope: Mapping[str, Any]) -> Answer:
+    """The answer to a request, with its body in gzip where that is large and the client takes it."""
+    if len(answer.body) < SMALLEST_BYTES or not accepts_gzip(header(scope, b"accept-encoding")):
         return answer
     body = await asyncio.to_thread(gzip.compress, answer.body, LEVEL, mtime=0)
     headers = ((b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding"))

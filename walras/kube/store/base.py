@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 Params = Sequence[Any]
@@ -39,8 +38,7 @@ class Replay(NamedTuple):
     previous_data: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """What one transaction writes, all or nothing."""
 
     rows: tuple[Row, ...] = ()
@@ -60,8 +58,7 @@ class Compaction(NamedTuple):
     upto: int
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """Batches that share one database transaction, in the order in which they were staged."""
 
     batches: Sequence[Batch]
