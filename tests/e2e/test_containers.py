@@ -221,3 +221,21 @@ def test_a_server_that_is_killed_finds_its_pods_again_and_runs_them_once(
     eventually(lambda: len(processes(f"sleep\0{word}")) == 1, "one program")
     live.kubectl(agent, "delete", "pod", "lasting", "--timeout=30s")
     assert not processes(f"sleep\0{word}")
+
+
+def test_a_container_that_fills_its_disk_is_evicted_and_others_run_on(
+    live: Live, agent: Path, registry: Registry
+) -> None:
+    image = f"127.0.0.1:{registry.port}/team/app:1"
+    limits = {"resources": {"limits": {"ephemeral-storage": "16Mi"}}}
+    fills = "dd if=/dev/zero of=/hole bs=1M count=64; sleep 1000"
+    live.apply(agent, pod("fills", image, {**limits, "args": [fills]}, restartPolicy="Never"))
+    live.apply(agent, pod("stays", image, {**limits, "args": ["sleep 1000"]}))
+    found = eventually(
+        lambda: status(live, agent, "fills").get("reason") and status(live, agent, "fills"), "an eviction"
+    )
+    assert found["phase"] == "Failed" and found["reason"] == "Evicted"
+    said = "Pod ephemeral local storage usage exceeds the total limit of containers 16Mi. "
+    assert found["message"] == said
+    assert status(live, agent, "stays")["phase"] == "Running"
+    assert not any((live.data / "engine" / "storage" / "overlay").glob("*/diff/hole"))

@@ -115,6 +115,28 @@ def test_who_talks_without_end_is_held_up_and_the_server_is_not(tmp_path: Path) 
     with_containers(tmp_path, story)
 
 
+def test_what_a_container_writes_over_its_image_counts_for_it_under_a_name_or_none(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        script = (
+            "dd if=/dev/zero of=/named bs=1M count=16; echo one; read go; "
+            "exec 5>/nameless; rm /nameless; dd if=/dev/zero bs=1M count=16 >&5; "
+            "dd if=/dev/zero of=/dev/shm/memory bs=1M count=16; echo two; sleep 1000"
+        )
+        process, said = await world.begin("sh", "-c", script, stdin=True)
+        other, _ = await world.begin("sleep", "1000", name="other")
+        session = process.attach(Wish(stdin=True))
+        await world.hears(said, b"one\n")
+        assert 16 << 20 <= (process.disk_bytes() or 0) < 20 << 20
+        await session.write(b"go\n")
+        await world.hears(said, b"two\n")
+        os.sync()
+        assert 32 << 20 <= (process.disk_bytes() or 0) < 36 << 20
+        assert (other.disk_bytes() or 0) < 1 << 20
+        await session.close()
+
+    with_containers(tmp_path, story)
+
+
 def test_the_engine_starts_with_the_first_container(tmp_path: Path) -> None:
     async def run() -> None:
         runtime = next(each for each in kinds() if each.name == "container").make

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
+import tarfile
 from collections.abc import Awaitable, Callable
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 from support.registry import Registry, serving
-from support.runtimes import BUSYBOX, container_offer, file_system, hearing
+from support.runtimes import BUSYBOX, container_offer, file_system, hearing, import_image
 
 from walras.runtimes.base import ContainerSpec, CreateError, ImageError, Limits, PodRef, Security
+from walras.runtimes.engine import collecting, images, orphans, pull
+from walras.runtimes.engine.book import Book
+from walras.runtimes.engine.client import EngineError
+from walras.runtimes.engine.images import PULLS_MAX, inspect
 from walras.runtimes.engine.runtime import ContainerRuntime
+from walras.runtimes.usage import disk_bytes
 
 pytestmark = pytest.mark.skipif(
     container_offer().make is None or not BUSYBOX, reason=container_offer().detail
@@ -134,5 +144,198 @@ def test_who_may_not_be_root_is_not(tmp_path: Path, own: str, user: int | None, 
                 await says(runtime, image_id, security=Security(non_root=True, user=user))
             assert why in caught.value.message and caught.value.reason == "CreateContainerConfigError"
             assert await says(runtime, image_id, security=Security(non_root=True, user=1000)) == "by itself\n"
+
+        with_registry(tmp_path, registry, story)
+
+
+CRASHING = """
+import asyncio, os, sys
+from pathlib import Path
+from walras.runtimes.base import PodRef
+from walras.runtimes.engine.book import Book
+from walras.runtimes.engine.runtime import ContainerRuntime
+
+async def main():
+    runtime = ContainerRuntime(Path(sys.argv[1]), program="runc")
+    await runtime.open()
+    Book.note = lambda *_: os.kill(os.getpid(), 9)
+    key = {"username": "me", "password": "secret"}
+    await runtime.images.pull(PodRef("acme", "base", "uid-1", "p"), sys.argv[2], (key,))
+
+asyncio.run(main())
+"""
+
+
+def test_an_image_whose_pull_with_a_key_was_cut_off_by_a_crash_is_nobodys(tmp_path: Path) -> None:
+    with serving("secret") as registry:
+        held = registry.add("team/app:1", file_system(), CONFIG)
+        name = f"127.0.0.1:{registry.port}/team/app:1"
+
+        async def nothing(_: ContainerRuntime) -> None:
+            pass
+
+        async def story(runtime: ContainerRuntime) -> None:
+            engine = await runtime.engine()
+            assert await inspect(engine, name) is not None
+            for each in (name, f"127.0.0.1:{registry.port}/team/app@{held}"):
+                assert await runtime.images.find(THEIRS, each, ()) == ""
+                assert await runtime.images.find(MINE, each, (KEY,)) == ""
+            with pytest.raises(ImageError):
+                await runtime.images.pull(THEIRS, name, ())
+            await runtime.images.pull(MINE, name, (KEY,))
+            assert await runtime.images.find(MINE, name, (KEY,)) != ""
+            assert await runtime.images.find(THEIRS, name, ()) == ""
+
+        with_registry(tmp_path, registry, nothing)
+        died = subprocess.run([sys.executable, "-c", CRASHING, str(tmp_path), name], timeout=120, check=False)
+        assert died.returncode == -signal.SIGKILL
+        with_registry(tmp_path, registry, story)
+
+
+def test_an_image_whose_pull_with_a_key_is_cancelled_at_its_end_is_nobodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cancel(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    with serving("secret") as registry:
+        registry.add("team/app:1", file_system(), CONFIG)
+        name = f"127.0.0.1:{registry.port}/team/app:1"
+
+        async def story(runtime: ContainerRuntime) -> None:
+            with monkeypatch.context() as patched:
+                patched.setattr(Book, "note", cancel)
+                with pytest.raises(asyncio.CancelledError):
+                    await runtime.images.pull(MINE, name, (KEY,))
+            assert await inspect(await runtime.engine(), name) is not None
+            assert await runtime.images.find(THEIRS, name, ()) == ""
+            # It was cut off, and nobody waits for it any more.
+            assert await inspect(await runtime.engine(), name) is None
+
+        with_registry(tmp_path, registry, story)
+
+
+async def _silence(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers nothing for as long as somebody waits."""
+    await _reader.read()
+    writer.close()
+
+
+def test_registries_that_say_nothing_hold_up_their_own_agent_alone_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving() as registry:
+        registry.add("team/app:1", file_system(), CONFIG)
+        name = f"127.0.0.1:{registry.port}/team/app:1"
+
+        async def story(runtime: ContainerRuntime) -> None:
+            async with await asyncio.start_server(_silence, "127.0.0.1", 0) as silent:
+                port = silent.sockets[0].getsockname()[1]
+                path = tmp_path / "engine" / "registries.conf"
+                path.write_text(
+                    path.read_text() + f'[[registry]]\nlocation = "127.0.0.1:{port}"\ninsecure = true\n'
+                )
+                waiting = [
+                    asyncio.ensure_future(runtime.images.pull(THEIRS, f"127.0.0.1:{port}/x/{number}:1", ()))
+                    for number in range(PULLS_MAX + 2)
+                ]
+                await asyncio.sleep(1)
+                image_id, _ = await runtime.images.pull(MINE, name, ())
+                assert image_id and not any(each.done() for each in waiting)
+                for each in waiting:
+                    each.cancel()
+                await asyncio.gather(*waiting, return_exceptions=True)
+                monkeypatch.setattr(pull, "SILENCE_S", 1.0)
+                with pytest.raises(ImageError, match="no progress of the pull for 1 seconds"):
+                    await runtime.images.pull(THEIRS, f"127.0.0.1:{port}/x/y:1", ())
+
+        with_registry(tmp_path, registry, story)
+
+
+def _bomb(size: int) -> bytes:
+    """A file system that is small as long as nobody unpacks it."""
+    text = BytesIO()
+    with tarfile.open(fileobj=text, mode="w") as archive:
+        entry = tarfile.TarInfo("zeros")
+        entry.size = size
+        archive.addfile(entry, BytesIO(bytes(size)))
+    return text.getvalue()
+
+
+def test_an_image_that_is_larger_unpacked_than_it_may_be_is_refused_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "AGENT_BYTES_MAX", 16 << 20)
+    monkeypatch.setattr(orphans, "AGE_MIN_S", 0.0)
+    with serving() as registry:
+        registry.add("team/bomb:1", _bomb(384 << 20), CONFIG)
+        registry.add("team/app:1", file_system(), CONFIG)
+        where = f"127.0.0.1:{registry.port}/team"
+
+        async def story(runtime: ContainerRuntime) -> None:
+            with pytest.raises(ImageError, match=r"takes more than|no room for the image"):
+                await runtime.images.pull(THEIRS, f"{where}/bomb:1", ())
+            assert await runtime.images.find(THEIRS, f"{where}/bomb:1", ()) == ""
+            # Others are as before, and so is whoever tried.
+            await runtime.images.look()
+            for each in (MINE, THEIRS):
+                await runtime.images.pull(each, f"{where}/app:1", ())
+            left = disk_bytes(runtime.service.storage)
+            assert left is not None and left < 32 << 20
+            assert not list((tmp_path / "engine" / "scratch").iterdir())
+
+        with_registry(tmp_path, registry, story)
+
+
+def test_an_agent_that_has_as_many_images_as_it_may_gets_no_more_and_others_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "AGENT_BYTES_MAX", 3 << 20)
+    with serving() as registry:
+        for number in (1, 2):
+            registry.add(f"team/app{number}:1", file_system(), {**CONFIG, "Env": [f"N={number}"]})
+        one, two = (f"127.0.0.1:{registry.port}/team/app{number}:1" for number in (1, 2))
+
+        async def story(runtime: ContainerRuntime) -> None:
+            await runtime.images.pull(THEIRS, one, ())
+            with pytest.raises(ImageError, match="no room for the image"):
+                await runtime.images.pull(THEIRS, two, ())
+            await runtime.images.pull(MINE, two, ())
+            # What nobody uses gives way.
+            monkeypatch.setattr(collecting, "AGE_MIN_S", 0.0)
+            monkeypatch.setattr(images, "AGENT_BYTES_MAX", 2 << 20)
+            await runtime.images.pull(THEIRS, two, ())
+            assert await runtime.images.find(THEIRS, one, ()) == ""
+
+        with_registry(tmp_path, registry, story)
+
+
+def test_unused_images_are_collected_and_those_in_use_or_without_a_registry_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collecting, "AGE_MIN_S", 0.0)
+    with serving() as registry:
+        for number in (1, 2):
+            registry.add(
+                f"team/app{number}:1", file_system(), {**CONFIG, "Env": [f"N={number}", "PATH=/bin"]}
+            )
+        one, two = (f"127.0.0.1:{registry.port}/team/app{number}:1" for number in (1, 2))
+
+        async def story(runtime: ContainerRuntime) -> None:
+            await asyncio.to_thread(import_image, runtime, "localhost/busybox:1")
+            image_id, _ = await runtime.images.pull(MINE, one, ())
+            await runtime.images.pull(MINE, two, ())
+            spec = ContainerSpec(
+                MINE, "main", 0, ("sleep", "1000"), {}, image=one, image_id=image_id, working_dir=""
+            )
+            process = await runtime.start(spec, hearing(bytearray()), Limits())
+            await runtime.images.collect(1 << 40)
+            assert await runtime.images.find(MINE, one, ()) == image_id
+            assert await runtime.images.find(MINE, two, ()) == ""
+            assert await runtime.images.find(MINE, "localhost/busybox:1", ()) != ""
+            engine = await runtime.engine()
+            with pytest.raises(EngineError, match="in use"):
+                await engine.call("DELETE", f"/images/{one}")
+            await process.kill()
 
         with_registry(tmp_path, registry, story)

@@ -10,7 +10,7 @@ import pytest
 from support.kubelet import ACME, Object, World, in_world
 
 from walras.runtimes import bounds, usage
-from walras.runtimes.usage import disk_bytes
+from walras.runtimes.usage import disk_bytes, nameless_bytes
 
 KIB = 1 << 10
 
@@ -138,6 +138,54 @@ def test_a_pod_that_names_no_limit_has_one(tmp_path: Path, monkeypatch: pytest.M
         assert "exceeds the total limit" in await evicted(world, "p")
 
     in_world(tmp_path, story)
+
+
+@pytest.mark.parametrize("taken", [100 * KIB, None])
+def test_what_a_container_writes_over_its_image_counts(tmp_path: Path, taken: int | None) -> None:
+    async def story(world: World) -> None:
+        await world.pod("p", container={"resources": {"limits": {"ephemeral-storage": "64Ki"}}})
+        await world.pod("other")
+        await world.started(2)
+        await world.phase("p", "Running")
+        world.runtime.processes[0].taken_bytes = taken
+        said = "Pod ephemeral local storage usage exceeds the total limit of containers 64Ki. "
+        assert await evicted(world, "p") == said
+        assert world.runtime.processes[1].alive
+
+    in_world(tmp_path, story)
+
+
+def test_a_container_is_held_to_its_own_limit_though_its_pod_is_within_all(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        def container(name: str, limit: str) -> Object:
+            return {
+                "name": name, "image": "img", "command": ["run"],
+                "resources": {"limits": {"ephemeral-storage": limit}},
+            }  # fmt: skip
+
+        await world.pod("p", containers=[container("small", "64Ki"), container("large", "1Mi")])
+        await world.started(2)
+        await world.phase("p", "Running")
+        (small,) = (each for each in world.runtime.processes if each.spec.name == "small")
+        small.taken_bytes = 100 * KIB
+        said = 'Container small exceeded its local ephemeral storage limit "64Ki". '
+        assert await evicted(world, "p") == said
+
+    in_world(tmp_path, story)
+
+
+def test_open_files_without_a_name_count_and_those_in_memory_do_not(tmp_path: Path) -> None:
+    before = nameless_bytes([os.getpid()])
+    with (tmp_path / "file").open("wb") as file, open(os.memfd_create("m"), "wb") as memory:
+        for each in (file, memory):
+            each.write(os.urandom(256 * KIB))
+            each.flush()
+        os.fsync(file.fileno())
+        assert nameless_bytes([os.getpid()]) == before
+        (tmp_path / "file").unlink()
+        found = nameless_bytes([os.getpid(), os.getpid()])
+        assert found is not None and before is not None and 250 * KIB <= found - before <= 300 * KIB
+    assert nameless_bytes([os.getpid()]) == before
 
 
 def test_a_claim_beyond_its_capacity_ends_the_pod_that_uses_it_and_stays(tmp_path: Path) -> None:

@@ -198,6 +198,12 @@ class Process(Protocol):
     def attach(self, wish: Wish) -> Session:
         """What the main process says from now on."""
 
+    def disk_bytes(self) -> int | None:
+        """Bytes on this machine's disks that are its own: written over its image, or in files without a name.
+
+        None for more than anybody needs. Blocks for as long as it takes.
+        """
+
     async def wait(self) -> ExitStatus:
         """The main process's end, after everything it left behind was killed and its output delivered."""
 

@@ -13,7 +13,7 @@ from walras.core.errors import WalrasError
 from walras.core.quantity import parse_quantity
 from walras.runtimes import messages
 from walras.runtimes.status import Verdict
-from walras.runtimes.usage import disk_bytes
+from walras.runtimes.usage import added, disk_bytes
 from walras.runtimes.volumes import CLAIMS, Volume
 
 if TYPE_CHECKING:
@@ -54,7 +54,10 @@ async def storage(worker: PodWorker, volumes: Mapping[str, Volume]) -> None:
 async def _exceeded(worker: PodWorker, volumes: Mapping[str, Volume]) -> str:
     """Which bound the pod is beyond, in words; "" for none."""
     pod, ref = worker.pod, worker.ref
-    total: int | None = messages.disk_bytes(worker.services.places, ref)
+    own = {
+        name: await asyncio.to_thread(each.process.disk_bytes) for name, each in list(worker.running.items())
+    }
+    total = added(messages.disk_bytes(worker.services.places, ref), *own.values())
     for volume in pod["spec"].get("volumes") or ():
         name = str(volume["name"])
         found = volumes.get(name)
@@ -62,7 +65,7 @@ async def _exceeded(worker: PodWorker, volumes: Mapping[str, Volume]) -> str:
             continue
         used = await asyncio.to_thread(disk_bytes, found.path)
         if (empty := volume.get("emptyDir")) is not None:
-            total = None if used is None or total is None else total + used
+            total = added(total, used)
             limit = _bytes(empty.get("sizeLimit"))
             if limit and (used is None or used > limit):
                 return f'Usage of EmptyDir volume "{name}" exceeds the limit "{empty["sizeLimit"]}". '
@@ -71,11 +74,15 @@ async def _exceeded(worker: PodWorker, volumes: Mapping[str, Volume]) -> str:
             if room and (used is None or used > _bytes(room)):
                 what = f'Usage of PersistentVolumeClaim "{claim.get("claimName")}"'
                 return f'{what} exceeds its capacity "{room}". '
-    limits = _limits(pod)
+    limits = list(_limits_of(pod).values())
     limit = sum(map(_bytes, limits)) or POD_BYTES_MAX
     if total is None or total > limit:
         said = limits[0] if len(limits) == 1 else str(limit)
         return f"Pod ephemeral local storage usage exceeds the total limit of containers {said}. "
+    for name, amount in _limits_of(pod).items():
+        used = own.get(name, 0)
+        if _bytes(amount) and (used is None or used > _bytes(amount)):
+            return f'Container {name} exceeded its local ephemeral storage limit "{amount}". '
     return ""
 
 
@@ -88,9 +95,13 @@ def _capacity(worker: PodWorker, claim: str) -> str:
     return str(capacity.get("storage") or "")
 
 
-def _limits(pod: Object) -> list[str]:
-    every = ((each.get("resources") or {}).get("limits") or {} for each in pod["spec"]["containers"])
-    return [str(limits[_NAMED]) for limits in every if _NAMED in limits]
+def _limits_of(pod: Object) -> dict[str, str]:
+    """Of each container that names one."""
+    every = {
+        str(each["name"]): (each.get("resources") or {}).get("limits") or {}
+        for each in pod["spec"]["containers"]
+    }
+    return {name: str(limits[_NAMED]) for name, limits in every.items() if _NAMED in limits}
 
 
 def _bytes(amount: Any) -> int:

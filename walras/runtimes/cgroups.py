@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+import structlog
+
 from walras.core.errors import InternalError
 from walras.runtimes.base import Limits
+
+log = structlog.get_logger(__name__)
 
 # Short, so that a share is smooth at the scale of one request; the kernel allows no quota below 1 ms.
 PERIOD_US: Final = 20_000
@@ -108,6 +112,14 @@ async def kill_all(groups: Groups, path: GroupPath, *, within_s: float = 30.0) -
         except OSError:
             await asyncio.sleep(0.002)
     return None
+
+
+async def clear(groups: Groups, path: GroupPath) -> None:
+    """`kill_all` for an end that must go on: what cannot die is logged, and its group stays."""
+    try:
+        await kill_all(groups, path)
+    except InternalError as error:
+        log.warning("processes left", group="/".join(path), error=error.message)
 
 
 def read(file: Path) -> str:

@@ -40,6 +40,7 @@ class FakeProcess:
     # The exit code of a program that enters, None for one that goes on; without it all go on.
     answer: Answer | None = None
     entered: list[tuple[str, ...]] = field(default_factory=list)
+    taken_bytes: int | None = 0
     signals: list[int] = field(default_factory=list)
     _ended: asyncio.Future[ExitStatus] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -70,6 +71,9 @@ class FakeProcess:
 
     def attach(self, wish: Wish) -> Session:
         return Attached(self.output, wish, self._ended)
+
+    def disk_bytes(self) -> int | None:
+        return self.taken_bytes
 
     async def kill(self) -> None:
         if not self.alive:

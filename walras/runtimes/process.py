@@ -31,7 +31,7 @@ from walras.runtimes.base import (
     Traits,
     Wish,
 )
-from walras.runtimes.cgroups import GroupPath, group_name, kill_all
+from walras.runtimes.cgroups import GroupPath, clear, group_name
 from walras.runtimes.dial import OpenSocket, connect
 from walras.runtimes.entering import Entered, enter
 from walras.runtimes.launch import Launched, launch
@@ -42,6 +42,7 @@ from walras.runtimes.probe import Probed, probe
 from walras.runtimes.sandbox import Mode, Place, Sandbox, search_path
 from walras.runtimes.shares import POD_PIDS_MAX, Shares, Sharing
 from walras.runtimes.spawn import Spawner
+from walras.runtimes.usage import nameless_bytes
 
 log = structlog.get_logger(__name__)
 
@@ -156,6 +157,9 @@ class Container:
                 raise StartError(f"the container cannot be entered: {error}") from error
         return self.nesting is not None
 
+    def disk_bytes(self) -> int | None:
+        return nameless_bytes(self.pids())
+
     def attach(self, wish: Wish) -> Session:
         return Attached(self._fan, wish, self._end)
 
@@ -184,7 +188,7 @@ class Container:
         for each in list(self._entered):
             await each.close()
         if groups is not None:
-            await kill_all(groups, self.path)
+            await clear(groups, self.path)
         if groups is None or started.init is not None:
             await started.kill()
 
@@ -299,7 +303,7 @@ class ProcessRuntime(Sharing):
             raise StartError(f"the sandbox cannot be made: {error}") from error
         except StartError:
             if self.groups is not None:
-                await kill_all(self.groups, path)
+                await clear(self.groups, path)
             raise
         container = Container(self, spec, path, started, fan)
         self.shares.join(spec.pod, container)
@@ -347,7 +351,7 @@ class ProcessRuntime(Sharing):
             return
         await asyncio.gather(*(each.kill() for each in list(found.containers)))
         if self.groups is not None:
-            await kill_all(self.groups, found.path)
+            await clear(self.groups, found.path)
         found.close()
         self._pods.pop(pod.uid, None)
 

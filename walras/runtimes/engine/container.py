@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
 
 from walras.core.errors import WalrasError
-from walras.runtimes import procfs
+from walras.runtimes import procfs, usage
 from walras.runtimes.attaching import Fan
 from walras.runtimes.base import ContainerSpec, ExitStatus, Session, StartError, Stream, Wish
-from walras.runtimes.cgroups import GroupPath, Groups, kill_all, read
+from walras.runtimes.cgroups import GroupPath, Groups, clear, read
 from walras.runtimes.engine.client import Engine, EngineError, Streams
 from walras.runtimes.engine.sessions import AttachedInput, Entered, enter
 from walras.runtimes.engine.streams import frames
@@ -53,6 +54,15 @@ class Host(Protocol):
     def forget(self, container: Container, used_ns: int) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """`pid`: the main process, 0 when it has ended. `layer`: where what it writes over its image lies."""
+
+    streams: Streams
+    pid: int
+    layer: Path | None
+
+
 class Container:
     """A started container; see base.Process."""
 
@@ -62,13 +72,13 @@ class Container:
         engine_id: str,
         spec: ContainerSpec,
         path: GroupPath,
-        streams: Streams,
+        started: Started,
         fan: Fan,
-        pid: int,
     ) -> None:
         self.id, self.spec, self.path = engine_id, spec, path
+        pid, self._layer = started.pid, started.layer
         self._host = host
-        self._reader, self._writer = streams
+        self._reader, self._writer = started.streams
         self._fan = fan
         self._main: Handle | None = open_handle(pid) if pid else None
         # Set when the main process has ended.
@@ -132,6 +142,10 @@ class Container:
         self._cpu_ns = max(self._cpu_ns, sum(procfs.cpu_ns(pid) for pid in self.pids()))
         return self._cpu_ns
 
+    def disk_bytes(self) -> int | None:
+        written = usage.disk_bytes(self._layer) if self._layer is not None else 0
+        return usage.added(written, usage.nameless_bytes(self.pids()))
+
     def _own_group(self) -> GroupPath:
         """Where the engine puts the container's processes, in the group that the server made for it."""
         return (*self.path, f"libpod-{self.id}")
@@ -186,8 +200,7 @@ class Container:
         groups = self._host.groups
         if groups is not None:
             # With it goes what Podman's monitor starts to clean up, which for many at once is too much.
-            with suppress(WalrasError):
-                await kill_all(groups, self.path)
+            await clear(groups, self.path)
         await asyncio.wait((self._saying,), timeout=_LINGER_S)
         self._saying.cancel()
         self._writer.close()
@@ -250,16 +263,17 @@ async def attach(engine: Engine, engine_id: str, stdin: bool) -> Streams:
     return await engine.hijack(f"/containers/{engine_id}/attach", params=wanted)
 
 
-async def watch_start(engine: Engine, engine_id: str, stdin: bool) -> tuple[Streams, int]:
-    """Attaches and starts: the streams, and the main process, 0 when it has ended. Raises EngineError."""
+async def watch_start(engine: Engine, engine_id: str, stdin: bool) -> Started:
+    """Attaches and starts. Raises EngineError."""
     streams = await attach(engine, engine_id, stdin)
     try:
         await _start(engine, engine_id)
-        state = (await engine.call("GET", f"/containers/{engine_id}/json"))["State"]
+        found = await engine.call("GET", f"/containers/{engine_id}/json")
     except BaseException:
         streams[1].close()
         raise
-    return streams, int(state.get("Pid") or 0)
+    layer = ((found.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
+    return Started(streams, int(found["State"].get("Pid") or 0), Path(layer) if layer else None)
 
 
 async def _start(engine: Engine, engine_id: str) -> None:

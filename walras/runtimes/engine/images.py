@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import base64
+import os
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
+import structlog
 
+from walras.core.errors import WalrasError
 from walras.runtimes.base import ImageError, PodRef
-from walras.runtimes.engine import registries
+from walras.runtimes.engine import orphans, registries
+from walras.runtimes.engine.book import Book
 from walras.runtimes.engine.client import Engine, EngineError
+from walras.runtimes.engine.collecting import Stored, stored, to_free, victims
+from walras.runtimes.engine.pull import Pulls, pull
 from walras.runtimes.engine.service import Service
 from walras.runtimes.image_names import HUB, repository
+from walras.runtimes.slots import Slots
+
+log = structlog.get_logger(__name__)
 
 Keys = tuple[Mapping[str, str], ...]
-# More wait: a registry, a disk and a line have room for so many at a time.
-PULLS_MAX: Final = 4
+# Of one agent at a time; more wait for these.
+PULLS_MAX: Final = 3
+# What the images that one agent pulled may take together: this, or so much of the disk if that is less.
+AGENT_BYTES_MAX: Final = 64 << 30
+_AGENT_PART: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Debt:
+    """What a pull wrote that became no image, until it is cleared away."""
+
+    cluster: str
+    written_bytes: int
+    at_s: float
 
 
 class Images:
@@ -28,21 +49,30 @@ class Images:
     """
 
     def __init__(self, service: Service, book: Path) -> None:
-        self._service, self._book = service, book
-        self._pulling = asyncio.Semaphore(PULLS_MAX)
-        self._configs: dict[str, dict[str, Any]] = {}
-        # Ids of images that needed a key, with the agents that had one.
-        self._private: dict[str, list[str]] = {}
-        if book.exists():
-            self._private = msgspec.json.decode(book.read_bytes(), type=dict[str, list[str]])
+        self._service, self._path = service, book
+        self._slots, self._pulls = Slots(PULLS_MAX), Pulls()
+        self._opened: Book | None = None
+        self._settling = asyncio.Lock()
+        # The engine's id and the configuration of each image that pods were told of.
+        self._configs: dict[str, tuple[str, dict[str, Any]]] = {}
+        # When each image was last found or pulled, or first seen here.
+        self._used_s: dict[str, float] = {}
+        # An earlier run may have left something too.
+        self._debts = [_Debt("", 0, 0.0)]
+
+    @property
+    def _book(self) -> Book:
+        if self._opened is None:
+            self._opened = Book(self._path)
+        return self._opened
 
     async def find(self, pod: PodRef, image: str, keys: Keys) -> str:
         del keys
         try:
-            engine = await self._service.engine()
+            engine = await self._settled()
             for name in names(image):
-                found = await _inspect(engine, name)
-                if found is not None and pod.cluster in self._private.get(str(found["Id"]), [pod.cluster]):
+                found = await inspect(engine, name)
+                if found is not None and self._book.allows(found, pod.cluster):
                     return self._known(found, name)
         except EngineError as error:
             raise ImageError(
@@ -54,27 +84,60 @@ class Images:
         name = names(image)[0]
         await registries.check(name, self._service.registries)
         failure = EngineError("")
-        async with self._pulling:
+        async with self._slots.of(pod.cluster):
             for key in keys or ({},):
                 try:
-                    engine = await self._service.engine()
-                    await _pull(engine, name, key)
-                    found = await _inspect(engine, name)
+                    found = await self._pull(pod.cluster, name, key)
                 except EngineError as error:
                     failure = error
                     continue
-                if found is None:
-                    raise ImageError(f"{image} was pulled and is not there")
-                self._note(pod.cluster, str(found["Id"]), private=bool(key))
                 return self._known(found, name), int(found.get("Size") or 0)
         raise ImageError(failure.message)
 
+    async def _pull(self, cluster: str, name: str, key: Mapping[str, str]) -> dict[str, Any]:
+        """The image as the engine shows it. Raises EngineError, and ImageError for one that is too large."""
+        engine = await self._settled()
+        room = await self._room(engine, cluster)
+        number = self._book.begin(name, cluster, await inspect(engine, name), keyed=bool(key))
+        try:
+            async with self._service.apart() as apart:
+                try:
+                    brought = await pull(apart, self._pulls, name, key, room)
+                except BaseException:
+                    self._debts.append(_Debt(cluster, apart.written(), _now_s()))
+                    raise
+            found = await inspect(engine, name)
+            if found is None or not str(found["Id"]).removeprefix("sha256:").startswith(brought):
+                # Somebody else's pull of the name came in between, perhaps with a key.
+                raise EngineError(f"{name} was changed while it was pulled")
+            self._book.note(found, number)
+        except BaseException:
+            self._book.leave(number)
+            raise
+        self._used_s[str(found["Id"])] = _now_s()
+        taken_bytes = self._taken(cluster)
+        if not await self._fits(engine, cluster, str(found["Id"])):
+            raise ImageError(self._too_much(taken_bytes))
+        return found
+
+    async def _settled(self) -> Engine:
+        """The engine, once it is known what pulls that were cut off have left. Raises EngineError."""
+        engine = await self._service.engine()
+        if self._book.left:
+            async with self._settling:
+                for number in sorted(self._book.left):
+                    found = await inspect(engine, self._book.name(number))
+                    if brought := self._book.end(number, found):
+                        await self._remove(engine, brought)
+        return engine
+
     def user(self, image_id: str) -> str:
         """Whom the programs of a known image run as; "" is root."""
-        return str((self._configs.get(image_id) or {}).get("User") or "")
+        return str(self._configs.get(image_id, ("", {}))[1].get("User") or "")
 
     def _known(self, found: Mapping[str, Any], name: str) -> str:
         """The image's id as pods show it: by digest where a registry gave it one."""
+        self._used_s[str(found["Id"])] = _now_s()
         place = repository(name)
         digests = [each for each in found.get("RepoDigests") or () if repository(each) == place]
         # Without a registry behind it the digest is no name that anybody could pull.
@@ -83,21 +146,106 @@ class Images:
             if digests and not place.startswith("localhost/")
             else f"sha256:{found['Id'].removeprefix('sha256:')}"
         )
-        self._configs[image_id] = dict(found.get("Config") or {})
+        self._configs[image_id] = str(found["Id"]), dict(found.get("Config") or {})
         return image_id
 
-    def _note(self, cluster: str, engine_id: str, *, private: bool) -> None:
-        """An image that came without a key is for everybody, whatever was known of it."""
-        known = self._private.get(engine_id)
-        if not private:
-            changed = self._private.pop(engine_id, None) is not None
-        else:
-            changed = cluster not in (known or ())
-            self._private[engine_id] = sorted({*(known or ()), cluster})
-        if changed:
-            fresh = self._book.with_suffix(".new")
-            fresh.write_bytes(msgspec.json.encode(self._private))
-            fresh.replace(self._book)
+    # Their room
+
+    def _quota(self) -> int:
+        disk = os.statvfs(self._service.storage)
+        return min(AGENT_BYTES_MAX, disk.f_blocks * disk.f_frsize // _AGENT_PART)
+
+    def _taken(self, cluster: str) -> int:
+        return sum(self._book.paid(cluster).values()) + sum(
+            each.written_bytes for each in self._debts if each.cluster == cluster
+        )
+
+    def _too_much(self, taken_bytes: int) -> str:
+        return (
+            f"no room for the image: those of this cluster take {taken_bytes} bytes, "
+            f"and may take {self._quota()}"
+        )
+
+    async def _clear(self, engine: Engine) -> None:
+        """Deletes what pulls that were cut off left, while nobody pulls. Raises EngineError."""
+        if not self._debts or self._pulls.running:
+            return
+        for each in await self._stored(engine):
+            if not each.named and not each.kept and not self._book.knows(each.id):
+                await self._remove(engine, each.id)
+        try:
+            found = orphans.condemn(self._service.storage)
+        except (OSError, ValueError, LookupError) as error:
+            log.warning("what pulls left is not cleared away", error=repr(error))
+            return
+        if found is not None:
+            since_s = _now_s() - orphans.AGE_MIN_S
+            self._debts = [each for each in self._debts if each.at_s >= since_s]
+
+    async def _room(self, engine: Engine, cluster: str) -> int:
+        """Bytes that another image of the agent's may have. Raises ImageError when there are none."""
+        if not await self._fits(engine, cluster):
+            raise ImageError(self._too_much(self._taken(cluster)))
+        return self._quota() - self._taken(cluster)
+
+    async def _fits(self, engine: Engine, cluster: str, fresh: str = "") -> bool:
+        """Whether the agent's images are within its quota once those that nobody uses are gone.
+
+        `fresh`: one that goes first when they are not.
+        """
+        await self._clear(engine)
+        quota, paid = self._quota(), self._book.paid(cluster)
+        over = self._taken(cluster) - quota + (0 if fresh else 1)
+        if over <= 0:
+            return True
+        own = [each for each in await self._stored(engine) if each.id in paid and each.id != fresh]
+        for each in victims(own, self._used_s, _now_s(), over):
+            await self._remove(engine, each)
+        if self._taken(cluster) < quota + (1 if fresh else 0):
+            return True
+        if fresh:
+            await self._remove(engine, fresh)
+        return False
+
+    async def look(self) -> None:
+        """Makes room where there is little."""
+        if self._service.running:
+            with suppress(WalrasError):
+                await self._clear(await self._settled())
+            disk = os.statvfs(self._service.storage)
+            wanted_bytes = to_free(disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize)
+            if wanted_bytes:
+                await self.collect(wanted_bytes)
+
+    async def collect(self, wanted_bytes: int) -> None:
+        """Removes images that nobody uses, longest unused first, until so much is free."""
+        with suppress(WalrasError):
+            engine = await self._settled()
+            for each in victims(await self._stored(engine), self._used_s, _now_s(), wanted_bytes):
+                log.info("unused image removed", image=each)
+                await self._remove(engine, each)
+
+    async def _stored(self, engine: Engine) -> list[Stored]:
+        """All images, and which of them are used."""
+        images = await engine.call("GET", "/images/json")
+        containers = await engine.call("GET", "/containers/json", params={"all": "true"})
+        found = stored(images, containers)
+        for each in found:
+            self._used_s.setdefault(each.id, _now_s())
+        for gone in self._used_s.keys() - {each.id for each in found}:
+            del self._used_s[gone]
+        return found
+
+    async def _remove(self, engine: Engine, engine_id: str) -> None:
+        """Unless somebody uses it by now, which the engine sees to."""
+        with suppress(EngineError):
+            await engine.call("DELETE", f"/images/{engine_id}")
+            self._book.forget(engine_id)
+            self._configs = {name: each for name, each in self._configs.items() if each[0] != engine_id}
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def names(image: str) -> tuple[str, ...]:
@@ -120,7 +268,8 @@ def _bare(image: str) -> str:
     return name if colon < 0 else name[:colon]
 
 
-async def _inspect(engine: Engine, name: str) -> dict[str, Any] | None:
+async def inspect(engine: Engine, name: str) -> dict[str, Any] | None:
+    """What the engine knows of an image, None for one that is not there. Raises EngineError."""
     try:
         found = await engine.call("GET", f"/images/{name}/json")
     except EngineError as error:
@@ -128,13 +277,3 @@ async def _inspect(engine: Engine, name: str) -> dict[str, Any] | None:
             return None
         raise
     return dict(found)
-
-
-async def _pull(engine: Engine, name: str, key: Mapping[str, str]) -> None:
-    headers = {}
-    if key:
-        told = {**key, "serveraddress": name.partition("/")[0]}
-        headers["X-Registry-Auth"] = base64.urlsafe_b64encode(msgspec.json.encode(told)).decode()
-    async for said in engine.lines("/images/create", {"fromImage": name}, headers):
-        if error := said.get("error") or (said.get("errorDetail") or {}).get("message"):
-            raise EngineError(str(error))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,23 +23,26 @@ from walras.runtimes.base import (
     StartError,
     Traits,
 )
-from walras.runtimes.cgroups import GroupPath, group_name, kill_all
+from walras.runtimes.cgroups import GroupPath, clear, group_name
 from walras.runtimes.cgroups_detect import sweep
 from walras.runtimes.dial import OpenSocket, connect
 from walras.runtimes.engine import body
-from walras.runtimes.engine.client import Engine, EngineError, Streams
-from walras.runtimes.engine.container import Container, remove, watch_start
+from walras.runtimes.engine.client import Engine, EngineError
+from walras.runtimes.engine.container import Container, Started, remove, watch_start
 from walras.runtimes.engine.images import Images
 from walras.runtimes.engine.service import Service
 from walras.runtimes.engine.sessions import spoken
 from walras.runtimes.network.networks import PodNetwork
 from walras.runtimes.shares import Shares, Sharing
 from walras.runtimes.spawn import Spawner
+from walras.runtimes.waiting import cancelled
 
 log = structlog.get_logger(__name__)
 
 # More at a time would get none of it done sooner, and hold up everything else.
 _TURNS_A_CORE: Final = 2
+# Somewhat oftener than the kubelet looks at its images' disk.
+_COLLECT_S: Final = 60.0
 _CONFIG: Final = "CreateContainerConfigError"
 
 
@@ -77,7 +79,8 @@ class ContainerRuntime(Sharing):
         directory = data_dir.resolve() / "engine"
         self._mark = self.shares.mark
         self.service = Service(directory, self._mark, program)
-        self.images = Images(self.service, directory / "private.json")
+        self.images = Images(self.service, directory / "images.json")
+        self._collecting: asyncio.Task[None] | None = None
         self._spawner = Spawner()
         self._pods: dict[str, _Pod] = {}
         self.turns = asyncio.Semaphore(_TURNS_A_CORE * len(os.sched_getaffinity(0)))
@@ -102,6 +105,13 @@ class ContainerRuntime(Sharing):
         if self.service.used:
             self.service.end_earlier()
             await self._end_all()
+        self._collecting = asyncio.get_running_loop().create_task(self._collect())
+
+    async def _collect(self) -> None:
+        """Keeps room for images, for as long as the server runs."""
+        while True:
+            await asyncio.sleep(_COLLECT_S)
+            await self.images.look()
 
     async def _end_all(self) -> None:
         filters = msgspec.json.encode({"label": [f"{body.MARK}={self._mark}"]}).decode()
@@ -115,6 +125,8 @@ class ContainerRuntime(Sharing):
         self._sweep(())
 
     async def close(self) -> None:
+        if self._collecting is not None:
+            await cancelled(self._collecting)
         await self.shares.close()
         containers = [each for pod in self._pods.values() for each in pod.containers]
         await asyncio.gather(*(each.kill() for each in containers))
@@ -162,16 +174,14 @@ class ContainerRuntime(Sharing):
             parent=self._parent(path),
             devices=_there(spec.devices),
         )
-        engine_id, streams, pid = await self._begin(spec, made, path)
-        container = Container(self, engine_id, spec, path, streams, Fan(output), pid)
+        engine_id, started = await self._begin(spec, made, path)
+        container = Container(self, engine_id, spec, path, started, Fan(output))
         self.shares.join(spec.pod, container)
         pod.containers.add(container)
         return container
 
-    async def _begin(
-        self, spec: ContainerSpec, made: dict[str, Any], path: GroupPath
-    ) -> tuple[str, Streams, int]:
-        """Makes and starts it: its id, its streams and its main process. Raises CreateError, StartError."""
+    async def _begin(self, spec: ContainerSpec, made: dict[str, Any], path: GroupPath) -> tuple[str, Started]:
+        """Makes and starts it: its id, and what there is of it then. Raises CreateError, StartError."""
         try:
             engine = await self.engine()
             async with self.turns:
@@ -180,15 +190,15 @@ class ContainerRuntime(Sharing):
             raise CreateError(error.message, again=True) from error
         try:
             async with self.turns:
-                streams, pid = await watch_start(engine, engine_id, spec.stdin)
+                started = await watch_start(engine, engine_id, spec.stdin)
         except BaseException as error:
             await remove(self, engine_id)
             if self.groups is not None:
-                await kill_all(self.groups, path)
+                await clear(self.groups, path)
             if isinstance(error, EngineError):
                 raise StartError(spoken(error.message)) from error
             raise
-        return engine_id, streams, pid
+        return engine_id, started
 
     def _check_user(self, spec: ContainerSpec) -> None:
         """As the kubelet's verifyRunAsNonRoot."""
@@ -221,8 +231,7 @@ class ContainerRuntime(Sharing):
             return
         await asyncio.gather(*(each.kill() for each in list(found.containers)))
         if self.groups is not None:
-            with suppress(WalrasError):
-                await kill_all(self.groups, found.path)
+            await clear(self.groups, found.path)
         self._sweep(found.path)
         found.close()
         self._pods.pop(pod.uid, None)

@@ -7,8 +7,9 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -16,12 +17,16 @@ import structlog
 
 from walras.core.errors import StorageError
 from walras.runtimes import procfs
+from walras.runtimes.engine.apart import Apart
 from walras.runtimes.engine.client import Engine, EngineError
 
 log = structlog.get_logger(__name__)
 
 _START_S: Final = 30.0
 _STOP_S: Final = 5.0
+# Below the directory, for what is fetched and not unpacked.
+_SCRATCH: Final = "scratch"
+_NUMBERS = count(1)
 # What the environment of a service says: whose it is.
 _ENGINE: Final = "WALRAS_ENGINE"
 _MINIMAL_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -42,7 +47,16 @@ class Service:
     @property
     def used(self) -> bool:
         """Whether it was ever started on this directory."""
-        return (self._directory / "storage").is_dir()
+        return self.storage.is_dir()
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None and self._child.returncode is None
+
+    @property
+    def storage(self) -> Path:
+        """Where the images are."""
+        return self._directory / "storage"
 
     @property
     def registries(self) -> Path:
@@ -69,37 +83,75 @@ class Service:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 
+    @asynccontextmanager
+    async def apart(self) -> AsyncIterator[Apart]:
+        """Another service on the same images, which ends with all that it began. Raises EngineError."""
+        # The first one makes ready what they share.
+        await self.engine()
+        name = f"apart-{next(_NUMBERS)}"
+        socket, scratch = self._run / f"{name}.sock", self._directory / _SCRATCH / name
+        try:
+            child, engine = await self._spawn(socket, scratch)
+            try:
+                yield Apart(engine, child.pid, scratch)
+            finally:
+                _kill(child, signal.SIGKILL)
+                await engine.close()
+                await child.wait()
+        finally:
+            socket.unlink(missing_ok=True)
+            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+
     async def _start(self) -> Engine:
+        await asyncio.to_thread(shutil.rmtree, self._directory / _SCRATCH, ignore_errors=True)
+        self._child, engine = await self._spawn(self._run / "api.sock", self._directory / _SCRATCH)
+        log.info("container engine ready", directory=str(self._directory))
+        return engine
+
+    async def _spawn(self, socket: Path, scratch: Path) -> tuple[asyncio.subprocess.Process, Engine]:
+        """A service that listens. `scratch`: where it puts what it fetches until it is unpacked."""
         podman = shutil.which("podman")
         if podman is None:
             raise EngineError("podman is not installed")
+        env = self._prepared(socket, scratch)
+        with open(self._directory / "service.log", "ab") as said:  # noqa: ASYNC230  a local file, once
+            child = await asyncio.create_subprocess_exec(
+                *_with_its_parent(), podman, "system", "service", "--time=0", f"unix://{socket}",
+                env={**env, _ENGINE: self._mark, "TMPDIR": str(scratch)},
+                stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+                cwd=self._run,  # where what it starts may leave files
+            )  # fmt: skip
+        try:
+            return child, await self._ready(child, socket)
+        except BaseException:
+            _kill(child, signal.SIGKILL)
+            raise
+
+    def _prepared(self, socket: Path, scratch: Path) -> dict[str, str]:
+        """Makes its places: the environment to start it in. Raises StorageError."""
         try:
             env = self.environment()
             self._run.mkdir(mode=0o700, parents=True, exist_ok=True)
+            scratch.mkdir(parents=True, exist_ok=True)
+            socket.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(f"{self._directory} cannot be written: {error.strerror or error}") from error
-        socket = self._run / "api.sock"
-        socket.unlink(missing_ok=True)
-        with open(self._directory / "service.log", "ab") as said:  # noqa: ASYNC230  a local file, once
-            self._child = await asyncio.create_subprocess_exec(
-                *_with_its_parent(), podman, "system", "service", "--time=0", f"unix://{socket}",
-                env={**env, _ENGINE: self._mark}, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-                start_new_session=True,
-            )  # fmt: skip
+        return env
+
+    async def _ready(self, child: asyncio.subprocess.Process, socket: Path) -> Engine:
         engine = Engine(str(socket))
         deadline_s = asyncio.get_running_loop().time() + _START_S
-        while True:
-            try:
-                if socket.exists():
+        try:
+            while child.returncode is None and asyncio.get_running_loop().time() < deadline_s:
+                with suppress(EngineError):
                     await engine.call("GET", "/version")
-                    log.info("container engine ready", directory=str(self._directory))
                     return engine
-            except EngineError:
-                pass
-            if self._child.returncode is not None or asyncio.get_running_loop().time() > deadline_s:
-                await engine.close()
-                raise EngineError(f"podman does not start; see {self._directory / 'service.log'}")
-            await asyncio.sleep(0.02)
+                await asyncio.sleep(0.02)
+        except BaseException:
+            await engine.close()
+            raise
+        await engine.close()
+        raise EngineError(f"podman does not start; see {self._directory / 'service.log'}")
 
     def environment(self) -> dict[str, str]:
         """Writes its configuration: the variables with which `podman` finds it. Raises OSError."""
@@ -163,11 +215,16 @@ runroot = "{self._run}/storage"
         if child is None or child.returncode is not None:
             return
         for signum in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signum)
+            _kill(child, signum)
             with suppress(TimeoutError):
                 await asyncio.wait_for(child.wait(), _STOP_S)
                 return
+
+
+def _kill(child: asyncio.subprocess.Process, signum: int) -> None:
+    """To it and to what it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signum)
 
 
 def _with_its_parent() -> tuple[str, ...]:
