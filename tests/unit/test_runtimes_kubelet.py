@@ -198,10 +198,28 @@ def test_a_container_that_cannot_be_made_says_why(tmp_path: Path) -> None:
 def test_what_a_pod_asks_of_the_machine_is_left_out_in_words(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         privileged = {"securityContext": {"privileged": True, "capabilities": {"add": ["SYS_ADMIN"]}}}
-        await world.pod("p", hostNetwork=True, hostPID=True, container=privileged)
+        await world.pod("p", container=privileged)
         await world.phase("p", "Running")
         (said,) = [said for said in world.events.said if said[1] == "Ignored"]
-        assert said[2].startswith("runs without hostNetwork, hostPID, privileged, added capabilities: ")
+        assert said[2].startswith("runs without privileged, added capabilities: ")
+
+    in_world(tmp_path, story)
+
+
+@pytest.mark.parametrize("asked", ["hostNetwork", "hostPID", "hostIPC"])
+def test_a_pod_that_asks_for_the_machines_namespaces_never_runs_and_says_why(
+    tmp_path: Path, asked: str
+) -> None:
+    async def story(world: World) -> None:
+        await world.pod("p", **{asked: True})
+        await world.pod("other")
+        await world.phase("other", "Running")
+        await world.until(lambda: world.container("p"))
+        said = f"Failed to create pod sandbox: {asked} not given: agents share the machine"
+        assert world.events.of("FailedCreatePodSandBox") == [said]
+        assert world.status("p")["phase"] == "Pending" and len(world.runtime.processes) == 1
+        await world.api.delete(ACME, "pods", "default", "p")
+        await world.until(lambda: world.gone("p"))
 
     in_world(tmp_path, story)
 

@@ -44,10 +44,16 @@ def refusal(pod: Object, node: Object, others: Iterable[Object]) -> Verdict | No
     return None
 
 
+def host_asked(pod: Object) -> str:
+    """Why the pod cannot run, which asks for namespaces of the machine; "" when it does not."""
+    asked = [name for name in _OF_THE_HOST if pod["spec"].get(name)]
+    return f"{' and '.join(asked)} not given: agents share the machine" if asked else ""
+
+
 def not_given(pod: Object, traits: Traits) -> str:
     """What the pod asks of the machine and runs without, in words; "" for nothing."""
     spec = pod["spec"]
-    asked = [name for name in _OF_THE_HOST if spec.get(name)]
+    asked: list[str] = []
     for container in (*(spec.get("initContainers") or ()), *spec["containers"]):
         security = container.get("securityContext") or {}
         asked += ["privileged"] if security.get("privileged") else []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from walras.core.errors import WalrasError
 from walras.runtimes import podfiles
+from walras.runtimes.admission import host_asked
 from walras.runtimes.base import NoRuntime
 from walras.runtimes.environment import ConfigError, EnvSource
 from walras.runtimes.network.networks import NAME_SERVER
@@ -27,8 +28,17 @@ class Preparing:
         self._worker = worker
 
     async def handled(self) -> bool:
-        """Finds the runtime that the pod's class names; False when there is none before the pod is to end."""
+        """Finds the runtime that the pod's class names; False when there is none before the pod is to end.
+
+        A pod that asks for the machine's own namespaces waits too: were it Failed, its controller would make
+        another at once.
+        """
         worker, said = self._worker, ""
+        if why := host_asked(worker.pod):
+            worker.event("Warning", "FailedCreatePodSandBox", f"Failed to create pod sandbox: {why}")
+            worker.publish()
+            await worker.ending()
+            return False
         while not worker.stopping:
             try:
                 handler = worker.services.handler(worker.cluster, worker.pod)
