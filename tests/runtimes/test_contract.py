@@ -17,6 +17,7 @@ from support.runtimes import BUSYBOX, Kind, World, alive, kinds, processes_with,
 
 from walras.core.errors import ServiceUnavailable
 from walras.runtimes.base import ExitStatus, Limits, Mount, StartError, Wish
+from walras.runtimes.network.networks import Networks
 from walras.runtimes.sandbox import uid_of
 
 Story = Callable[[World], Awaitable[None]]
@@ -370,6 +371,34 @@ async def _dialled(world: World, port: int) -> bytes:
             said = await reader.read()
             writer.close()
             return said
+
+
+def test_pods_of_an_agent_meet_in_its_network_and_others_are_not_there(kind: Kind, tmp_path: Path) -> None:
+    networks = Networks()
+
+    async def join(world: World, name: str, cluster: str) -> str:
+        ref = world.pod(name, cluster)
+        found = await networks.join(ref, machine=world.runtime.traits(ref).machine)
+        assert found is not None
+        return found.address
+
+    async def story(world: World) -> None:
+        if not networks.available or not world.runtime.traits(world.pod()).networked:
+            pytest.skip(networks.missing or networks.no_taps)
+        address = await join(world, "p1", "acme")
+        await join(world, "p2", "acme")
+        # So that the stranger's own address is another.
+        await networks.join(world.pod("first", "rival"))
+        await join(world, "p3", "rival")
+        serve = f"while :; do {BUSYBOX} nc -l -p 7070 -e echo here; done"
+        await world.begin("sh", "-c", serve, pod=world.pod("p1"))
+        ask = f"{BUSYBOX} nc -w 2 {address} 7070"
+        tries = f"n=0; until {ask} || [ $((n=n+1)) -gt 50 ]; do sleep 0.2; done"
+        assert (await world.shell(tries, pod=world.pod("p2")))[1] == "here\n"
+        code, said = await world.shell(ask, pod=world.pod("p3", "rival"))
+        assert code != 0 and "here" not in said
+
+    tell(kind, tmp_path, story, networks=networks)
 
 
 # Limits

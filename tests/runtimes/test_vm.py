@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.runtimes import World, tell_alike, vm
 
-from walras.runtimes.base import StartError
+from walras.runtimes.base import Pausable, StartError
 from walras.runtimes.process import ProcessRuntime
 from walras.runtimes.vm import acceleration, parts
 
@@ -66,5 +66,27 @@ def test_programs_that_entered_and_left_leave_nothing_in_the_guest(tmp_path: Pat
         # That of `ls` itself, and of one that is just going.
         assert len(groups) <= 2
         assert len(listed.split()) - len(groups) < 24
+
+    tell_alike(vm(), tmp_path, story)
+
+
+def test_a_machine_that_is_held_says_nothing_until_it_goes_on_and_can_be_killed_meanwhile(
+    tmp_path: Path,
+) -> None:
+    async def story(world: World) -> None:
+        process, said = await world.begin("sh", "-c", "while :; do echo on; sleep 0.1; done")
+        await world.hears(said, b"on\non\n")
+        assert isinstance(process, Pausable)
+        await process.pause(True)
+        await asyncio.sleep(0.5)
+        before = bytes(said)
+        await asyncio.sleep(1.0)
+        assert bytes(said) == before
+        await process.pause(False)
+        del said[:]
+        await world.hears(said, b"on\n")
+        await process.pause(True)
+        async with asyncio.timeout(30):
+            await process.kill()
 
     tell_alike(vm(), tmp_path, story)

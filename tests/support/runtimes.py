@@ -31,6 +31,7 @@ from walras.runtimes.base import (
 from walras.runtimes.dispatch import Runtimes
 from walras.runtimes.engine.runtime import ContainerRuntime
 from walras.runtimes.handlers import CONTAINER, Offer, offers
+from walras.runtimes.network.networks import Networks
 from walras.runtimes.process import ProcessRuntime
 from walras.runtimes.shares import Shares
 from walras.runtimes.vm import parts
@@ -306,12 +307,18 @@ def tell_alike(kind: Kind, data_dir: Path, story: Callable[[World], Awaitable[No
 
 
 def tell(
-    kind: Kind, data_dir: Path, story: Callable[[World], Awaitable[None]], *, use_cgroups: bool = True
+    kind: Kind,
+    data_dir: Path,
+    story: Callable[[World], Awaitable[None]],
+    *,
+    use_cgroups: bool = True,
+    networks: Networks | None = None,
 ) -> None:
-    """Runs the story with the runtime open, and closes it."""
+    """Runs the story with the runtime open, and closes it. `networks`: where its pods may meet."""
 
     async def run() -> None:
-        shares = Shares(data_dir, use_cgroups=use_cgroups, one_path=kind.image is not None)
+        one_path = kind.image is not None
+        shares = Shares(data_dir, use_cgroups=use_cgroups, one_path=one_path, networks=networks)
         one = kind.make(data_dir, shares)
         runtime = Runtimes(shares, {kind.name: one}, kind.name)
         await runtime.open()
@@ -320,5 +327,7 @@ def tell(
             await story(World(kind, runtime, shares, data_dir, found))
         finally:
             await runtime.close()
+            if networks is not None:
+                await networks.close()
 
     asyncio.run(run())

@@ -29,6 +29,7 @@ from walras.runtimes.vm.disks import disks_of, is_disk
 from walras.runtimes.vm.guest import cloud_init, wire
 from walras.runtimes.vm.guest.streams import Loop, Relay
 from walras.runtimes.vm.machine import Machine, Plan, place_of
+from walras.runtimes.vm.monitor import Monitor
 from walras.runtimes.vm.qemu import MIB, QEMU_OWN_BYTES, Disk, Nic, command, sandbox_mounts, shape_of
 
 PARTS = parts.Parts(
@@ -270,7 +271,8 @@ def test_why_a_guest_was_ended_is_told_with_its_last_words(tmp_path: Path) -> No
         with theirs:
             channel = Channel(*await asyncio.open_connection(sock=ours))
             program: Any = Program()
-            machine = Machine(plan(), program, channel, tmp_path / "run", bytearray(b"panic\n"))
+            monitor = Monitor(socket.socket(socket.AF_UNIX))
+            machine = Machine(plan(), program, channel, monitor, tmp_path / "run", bytearray(b"panic\n"))
             theirs.send(wire.HEADER.pack(2_000_000, wire.DATA, 1))
             with pytest.raises(StartError, match=r"is ready: the guest breaks the protocol: .*: panic$"):
                 await machine.ready(5)

@@ -55,11 +55,17 @@ def index(registry: Registry) -> bytes:
     The addresses are relative to the cluster: client-go puts its own prefix before "/openapi/v3".
     """
     paths = {}
-    for group, version in registry.group_versions():
+    described = ((each.group, each.version) for each in registry if _is_described(each))
+    for group, version in dict.fromkeys(described):
         path = f"apis/{group}/{version}" if group else f"api/{version}"
         digest_ = digest(registry, (group, version))
         paths[path] = {"serverRelativeURL": f"/openapi/v3/{path}?hash={digest_}"}
     return msgspec.json.encode({"paths": paths})
+
+
+def _is_described(resource: Resource) -> bool:
+    """What has subresources alone, as KubeVirt's acts do, is no kind to be described."""
+    return bool(resource.verbs)
 
 
 def digest(registry: Registry, group_version: GroupVersion | None = None) -> str:
@@ -85,7 +91,7 @@ def document(registry: Registry, group_version: GroupVersion) -> bytes:
 def _document(resources: tuple[Resource, ...]) -> bytes:
     components = _Components(operations.COMPONENTS)
     paths: dict[str, Any] = {}
-    for resource in resources:
+    for resource in filter(_is_described, resources):
         paths.update(operations.paths(resource, components.add(resource)))
     return msgspec.json.encode(
         {
@@ -141,7 +147,7 @@ def _fragments(
     """The inside of the objects "paths" and "definitions" of version 2, and the names that are defined."""
     components = _Components("#/definitions/")
     paths: dict[str, Any] = {}
-    for resource in resources:
+    for resource in filter(_is_described, resources):
         paths.update(operations.paths_v2(operations.paths(resource, components.add(resource))))
     schemas = {name: schema for name, schema in components.schemas.items() if name not in without}
     return of_paths(paths), of_schemas(schemas), frozenset(schemas)

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 import yaml
 
+from walras.kube import machines
 from walras.kube.crd import resource_of
 from walras.kube.registry import Registry, Resource
 
@@ -103,7 +104,7 @@ def for_fleet() -> Registry:
 def for_agents() -> Registry:
     """What every agent's cluster serves, before its own CRDs."""
     own = (kind for kind in walras_kinds() if kind.plural in AGENT_KINDS)
-    return Registry((*BUILTIN, *own, *serving_kinds(), *machine_kinds()))
+    return Registry((*BUILTIN, *own, *serving_kinds(), *machine_kinds(), *machines.resources()))
 
 
 @cache

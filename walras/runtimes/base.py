@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from walras.core.errors import InternalError
 from walras.kube.serve.ports import Session, Stream, Wish
 
 __all__ = [
     "ContainerSpec", "CreateError", "ExitStatus", "ImageError", "Images", "Limits", "Mount", "NoRuntime",
-    "Output", "PodRef", "PodRuntime", "Process", "Runtime", "Security", "Session", "StartError", "Stream",
-    "Traits", "Wish", "no_runtime",
+    "Output", "Pausable", "PodRef", "PodRuntime", "Process", "Runtime", "Security", "Session", "StartError",
+    "Stream", "Traits", "Wish", "no_runtime",
 ]  # fmt: skip
 
 # Called in the loop's thread with raw bytes as they come, in any pieces.
@@ -206,6 +206,14 @@ class Process(Protocol):
 
     async def wait(self) -> ExitStatus:
         """The main process's end, after everything it left behind was killed and its output delivered."""
+
+
+@runtime_checkable
+class Pausable(Protocol):
+    """A process whose whole machine can be held."""
+
+    async def pause(self, paused: bool) -> None:
+        """Holds the machine, or lets it go on. Raises ServiceUnavailable."""
 
 
 class PodRuntime(Protocol):

@@ -16,7 +16,7 @@ from walras.kube.access.accounts import Accounts
 from walras.kube.api import API, Change
 from walras.kube.serve.ports import Wish
 from walras.runtimes.admission import node_limits
-from walras.runtimes.base import Process, Runtime, Session
+from walras.runtimes.base import Pausable, Process, Runtime, Session
 from walras.runtimes.environment import Directories
 from walras.runtimes.logs import LogStore, Query
 from walras.runtimes.network.networks import Networks
@@ -278,6 +278,13 @@ class Kubelet:
     ) -> Session:
         """Another program in a running container. Raises NotFound, and StartError in the words of runc."""
         return await self._process(cluster, pod, container).enter(argv, wish)
+
+    async def pause(self, cluster: str, pod: Object, container: str, paused: bool) -> None:
+        """See virtual.acts.Pausing. Raises NotFound, BadRequest, ServiceUnavailable."""
+        process = self._process(cluster, pod, container)
+        if not isinstance(process, Pausable):
+            raise BadRequest(f'pod "{pod["metadata"]["name"]}" is no virtual machine')
+        await process.pause(paused)
 
     def attach(self, cluster: str, pod: Object, container: str, wish: Wish) -> Session:
         """What the container's main process says from now on. Raises NotFound."""

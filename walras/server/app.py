@@ -42,6 +42,7 @@ from walras.server.system import SystemClock, SystemIds
 from walras.tenants.planes import ControlPlanes
 from walras.tenants.quota import object_quota
 from walras.tenants.tokens import kubeconfig
+from walras.tenants.virtual.acts import Acts
 
 OPERATOR_KUBECONFIG: Final = "operator.kubeconfig"
 # How long running pods get to checkpoint when the server is told to stop.
@@ -176,6 +177,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         extra=Views(api, exchange, store, clock, verbs),
         fair=fair,
     )
+    application.interactive.machines = Acts(api, clock, kubelet)
     _take_in(runtime.shares.networks, application, functions, certificates, stack)
     await publish(api, found)
     await exchange.prepare()

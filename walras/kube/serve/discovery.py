@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from walras.core.errors import NotAcceptable, NotFound
+from walras.kube import machines
 from walras.kube.registry import Registry, Resource
 from walras.kube.serve.answers import Answer, encode, json_answer
 from walras.kube.serve.negotiate import clauses
@@ -30,6 +31,7 @@ _VERBS: Final[Mapping[str, tuple[str, ...]]] = {
     "portforward": ("create", "get"),
     "proxy": ("create", "delete", "get", "patch", "update"),
     "token": ("create",),
+    **{act: (verb,) for act, verb in machines.VERBS.items() if act != "portforward"},
 }
 _KINDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "binding": ("", "v1", "Binding"),
@@ -107,6 +109,9 @@ def _aggregated(resources: tuple[Resource, ...], version: str) -> bytes:
 
 
 def _described(resource: Resource) -> Object:
+    if not resource.verbs:
+        return _parentless(resource)
+
     def kind_of(subresource: str) -> Object:
         """Without group and version where they are those of the list."""
         group, version, kind = _response_kind(resource, subresource)
@@ -134,6 +139,21 @@ def _described(resource: Resource) -> Object:
             for each in resource.subresources
         ]
     return found
+
+
+def _parentless(resource: Resource) -> Object:
+    """What the aggregator makes of a server that lists subresources alone."""
+    kind: Object = {"group": "", "version": "", "kind": ""}
+    return {
+        "resource": resource.plural,
+        "responseKind": kind,
+        "scope": "Namespaced",
+        "singularResource": "",
+        "verbs": None,
+        "subresources": [
+            {"subresource": each, "responseKind": kind, "verbs": None} for each in resource.subresources
+        ],
+    }
 
 
 def api_versions() -> Answer:
@@ -173,6 +193,9 @@ def resource_list(registry: Registry, group: str, version: str) -> Answer:
         raise NotFound(NOT_SERVED)
     rows: list[Object] = []
     for resource in resources:
+        if not resource.verbs:
+            rows += [_bare_row(resource, each) for each in resource.subresources]
+            continue
         row: Object = {
             "name": resource.plural,
             "singularName": resource.singular,
@@ -216,6 +239,12 @@ def _subresource_row(resource: Resource, subresource: str) -> Object:
     if (group, version) != (resource.group, resource.version):
         row |= {"group": group, "version": version}
     return row
+
+
+def _bare_row(resource: Resource, subresource: str) -> Object:
+    """As KubeVirt lists its own."""
+    name = f"{resource.plural}/{subresource}"
+    return {"name": name, "singularName": "", "namespaced": True, "kind": "", "verbs": None}
 
 
 def root(registry: Registry) -> Answer:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from walras.core.errors import BadRequest, NotFound, ServiceUnavailable, TooManyRequests, WalrasError
+from walras.kube import machines
 from walras.kube.access.authoriser import Authoriser
 from walras.kube.context import EVERY_CLUSTER
 from walras.kube.objects import PODS
 from walras.kube.registry import Registry, Resource
 from walras.kube.serve import channels, forwarding, pods, requests, status
+from walras.kube.serve import machines as machine_acts
 from walras.kube.serve.asking import attributes
 from walras.kube.serve.paths import Route
-from walras.kube.serve.ports import PodAccess, Session, Wish
+from walras.kube.serve.ports import Machines, PodAccess, Session, Wish
 from walras.kube.serve.requests import Request
 from walras.kube.serve.sockets import Socket, SocketGone
 from walras.kube.verbs import Verbs
@@ -43,6 +45,8 @@ class Interactive:
         self._verbs = verbs
         self._authoriser = authoriser
         self._pods_of = pods_of
+        # KubeVirt's, where there are machines.
+        self.machines: Machines | None = None
         # Connections into pods, and how many each cluster's users have together.
         self.open: set[asyncio.Task[None]] = set()
         self._count: Counter[tuple[str, str]] = Counter()
@@ -62,10 +66,10 @@ class Interactive:
 
         Raises WalrasError while the connection can be refused.
         """
-        resource, payer = self._resource(request, registry), request.identity.payer
+        payer = request.identity.payer
         if self._count[payer] >= SESSIONS_MAX:
             raise TooManyRequests(f"more than {SESSIONS_MAX} open sessions; close some", retry_after_s=5)
-        task = asyncio.ensure_future(self._serve(request, resource, socket, offered))
+        task = asyncio.ensure_future(self._serving(request, registry, socket, offered))
         self.open.add(task)
         self._count[payer] += 1
         try:
@@ -78,6 +82,15 @@ class Interactive:
             self._count[payer] -= 1
             if not self._count[payer]:
                 del self._count[payer]
+
+    def _serving(
+        self, request: Request, registry: Registry, socket: Socket, offered: Sequence[str]
+    ) -> Coroutine[Any, Any, None]:
+        """What serves the connection. Raises NotFound, Forbidden, ServiceUnavailable."""
+        if request.route.group == machines.GROUP:
+            acting = machine_acts.check(request, self.machines)
+            return machine_acts.hold(request, acting, self._access(), socket, offered)
+        return self._serve(request, self._resource(request, registry), socket, offered)
 
     def _resource(self, request: Request, registry: Registry) -> Resource:
         """That of pods, where one of them is to be entered. Raises NotFound, Forbidden."""

@@ -8,6 +8,7 @@ from typing import Final, Literal
 from urllib.parse import unquote
 
 from walras.core.errors import BadRequest
+from walras.kube import machines
 
 Place = Literal[
     "health",
@@ -122,7 +123,11 @@ def _resource(route: Route, segments: list[str], path: str) -> Route:
     if parts[0] == "namespaces" and len(parts) > 2 and parts[2] not in _NAMESPACE_SUBRESOURCES:
         namespace, parts, segments = parts[1], parts[2:], segments[2:]
     plural, name, subresource = (*parts, "", "", "")[:3]
-    if len(segments) > 3 and subresource != "proxy":
+    rest = path.partition("/proxy")[2] if subresource == "proxy" else ""
+    if subresource == "portforward" and route.group == machines.GROUP:
+        # Port and protocol are in the path, and no business of access control.
+        rest = "/".join(segments[3:])
+    elif len(segments) > 3 and subresource != "proxy":
         # No subresource has another below it.
         subresource = "/".join(segments[2:])
     return replace(
@@ -132,7 +137,7 @@ def _resource(route: Route, segments: list[str], path: str) -> Route:
         plural=plural,
         name=name,
         subresource=subresource,
-        rest=path.partition("/proxy")[2] if subresource == "proxy" else "",
+        rest=rest,
     )
 
 

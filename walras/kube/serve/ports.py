@@ -9,7 +9,10 @@ from typing import Any, Literal, Protocol
 
 from walras.kube.context import Identity
 
-__all__ = ["Asked", "Authenticator", "Extra", "Identity", "PodAccess", "Session", "Stream", "Wish"]
+__all__ = [
+    "Asked", "Authenticator", "Entrance", "Extra", "Identity", "Machines", "PodAccess", "Session", "Stream",
+    "Wish",
+]  # fmt: skip
 
 Object = dict[str, Any]
 
@@ -109,3 +112,24 @@ class PodAccess(Protocol):
 
     def attach(self, cluster: str, pod: Object, container: str, wish: Wish) -> Session:
         """What the main process of a running container says from now on. Raises NotFound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """Where a connection leads: a pod, and the program there that stands for a machine's console."""
+
+    pod: Object
+    container: str
+    console: tuple[str, ...]
+
+
+class Machines(Protocol):
+    """What is done with virtual machines, by KubeVirt's subresources. `resource` is either kind's plural."""
+
+    async def act(
+        self, cluster: str, resource: str, namespace: str, name: str, act: str, options: Object
+    ) -> int:
+        """The code with which it is answered. Raises NotFound, Conflict, BadRequest, Forbidden."""
+
+    def entrance(self, cluster: str, resource: str, namespace: str, name: str, act: str) -> Entrance:
+        """Raises as `act`."""

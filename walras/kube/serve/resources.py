@@ -15,13 +15,14 @@ from walras.core.errors import (
     NotFound,
     ServiceUnavailable,
 )
-from walras.kube import objects, patching, policy
+from walras.kube import machines, objects, patching, policy
 from walras.kube.access.authoriser import Authoriser
 from walras.kube.context import Context
 from walras.kube.listing import matcher, not_yet, parse_revision
 from walras.kube.options import deleting, invalid, is_dry_run
 from walras.kube.record import Key
 from walras.kube.registry import Registry, Resource
+from walras.kube.serve import machines as machine_acts
 from walras.kube.serve import negotiate, pods, proxy, reviews, status, tokens, watching
 from walras.kube.serve.answers import Answer, Stream
 from walras.kube.serve.converting import Converting
@@ -72,6 +73,8 @@ class Resources:
         route = request.route
         if route.namespace and not resource.namespaced:
             raise NotFound(status.NOT_SERVED)
+        if resource.group == machines.GROUP:
+            return await machine_acts.answer(request, self._interactive.machines)
         if resource.group in reviews.GROUPS:
             return await self._review(request, resource, registry)
         if resource.key == "bindings":

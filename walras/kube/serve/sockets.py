@@ -33,7 +33,7 @@ class Socket:
         if (await self._receive())["type"] != "websocket.connect":
             raise SocketGone
 
-    async def accept(self, protocol: str) -> None:
+    async def accept(self, protocol: str | None) -> None:
         await self._send({"type": "websocket.accept", "subprotocol": protocol})
 
     async def refuse(self, answer: Answer) -> None:

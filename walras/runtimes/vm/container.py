@@ -61,6 +61,10 @@ class VmContainer:
             await self.machine.kill()
         await asyncio.shield(self._end)
 
+    async def pause(self, paused: bool) -> None:
+        """See base.Pausable: of all containers of the machine."""
+        await self.machine.monitor.pause(paused)
+
     async def wait(self) -> ExitStatus:
         return await asyncio.shield(self._end)
 

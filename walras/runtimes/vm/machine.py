@@ -19,8 +19,18 @@ from walras.runtimes.base import ContainerSpec, ExitStatus, Limits, Mount, PodRe
 from walras.runtimes.process import ProcessRuntime
 from walras.runtimes.sandbox import uid_of
 from walras.runtimes.vm.channel import Channel
+from walras.runtimes.vm.monitor import Monitor
 from walras.runtimes.vm.parts import Parts
-from walras.runtimes.vm.qemu import AGENT_SOCKET, Accelerator, Disk, Nic, Shape, command, sandbox_mounts
+from walras.runtimes.vm.qemu import (
+    AGENT_SOCKET,
+    MONITOR_SOCKET,
+    Accelerator,
+    Disk,
+    Nic,
+    Shape,
+    command,
+    sandbox_mounts,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -46,8 +56,16 @@ class Plan:
 class Machine:
     """A guest that runs. `channel` leads to its first process; `ended` is the machine's own end."""
 
-    def __init__(self, plan: Plan, process: Process, channel: Channel, run: Path, console: bytearray) -> None:
-        self.plan, self.channel = plan, channel
+    def __init__(
+        self,
+        plan: Plan,
+        process: Process,
+        channel: Channel,
+        monitor: Monitor,
+        run: Path,
+        console: bytearray,
+    ) -> None:
+        self.plan, self.channel, self.monitor = plan, channel, monitor
         self._process, self._run, self._console = process, run, console
         # What the guest said that it may not say, for which it was ended.
         self._fault = ""
@@ -85,6 +103,7 @@ class Machine:
         with suppress(asyncio.CancelledError):
             await self._reading
         self.channel.close(ExitStatus(137, status.oom_killed))
+        self.monitor.close()
         shutil.rmtree(self._run, ignore_errors=True)
         return status
 
@@ -102,7 +121,8 @@ async def boot(runtime: ProcessRuntime, plan: Plan, pod: PodRef, runs: Path, tim
     """Starts the machine in a sandbox of the process runtime; returns when it is ready. Raises StartError."""
     owner = uid_of(pod.cluster) if runtime.separates_users else -1
     run = _make_run(runs, owner)
-    listener = _listen(run, owner)
+    listener, controlling = _listen(run, AGENT_SOCKET, owner), _listen(run, MONITOR_SOCKET, owner)
+    monitor = Monitor(controlling)
     console = bytearray()
 
     def hear(_: Stream, data: bytes) -> None:
@@ -125,19 +145,21 @@ async def boot(runtime: ProcessRuntime, plan: Plan, pod: PodRef, runs: Path, tim
         process = await runtime.start(spec, hear, limits)
     except BaseException:
         listener.close()
+        monitor.close()
         shutil.rmtree(run, ignore_errors=True)
         raise
     try:
         channel = await _accept(listener, process)
     except BaseException as error:
         await process.kill()
+        monitor.close()
         shutil.rmtree(run, ignore_errors=True)
         if isinstance(error, (OSError, TimeoutError)):
             raise StartError(f"the virtual machine does not start: {_end_of(console) or error}") from error
         raise
     finally:
         listener.close()
-    machine = Machine(plan, process, channel, run, console)
+    machine = Machine(plan, process, channel, monitor, run, console)
     try:
         await machine.ready(timeout_s)
     except BaseException:
@@ -154,15 +176,15 @@ def _make_run(runs: Path, owner: int) -> Path:
     return run
 
 
-def _listen(run: Path, owner: int) -> socket.socket:
-    """The socket that QEMU connects to; made before there is anybody who could put another in its place."""
+def _listen(run: Path, name: str, owner: int) -> socket.socket:
+    """A socket that QEMU connects to; made before there is anybody who could put another in its place."""
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     directory = os.open(run, os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # The names of sockets are short, folders' may be long.
-        made.bind(f"/proc/self/fd/{directory}/{AGENT_SOCKET}")
+        made.bind(f"/proc/self/fd/{directory}/{name}")
         if owner >= 0:
-            os.chown(run / AGENT_SOCKET, owner, owner)
+            os.chown(run / name, owner, owner)
         made.listen(1)
     except BaseException:
         made.close()

@@ -27,6 +27,7 @@ OVERHEAD: Final = {"memory": f"{(GUEST_OWN_BYTES + QEMU_OWN_BYTES) // MIB}Mi"}
 CPUS_MAX: Final = 64
 RUN: Final = "/run/vm"
 AGENT_SOCKET: Final = "agent"
+MONITOR_SOCKET: Final = "monitor"
 _SHARE: Final = "/share"
 _DISKS: Final = "/machine/disks"
 _KERNEL, _INITRAMFS = "/machine/kernel", "/machine/initramfs"
@@ -124,6 +125,7 @@ def _qemu(
         "-device", "vhost-user-fs-pci,chardev=share,tag=share",
         "-chardev", f"socket,id=agent,path={RUN}/{AGENT_SOCKET}", "-device", "virtio-serial-pci,max_ports=2",
         "-device", f"virtserialport,chardev=agent,name={wire.PORT}",
+        "-chardev", f"socket,id=monitor,path={RUN}/{MONITOR_SOCKET}", "-mon", "chardev=monitor,mode=control",
     )  # fmt: skip
     if nic is not None:
         yield from (

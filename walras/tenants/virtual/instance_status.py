@@ -20,6 +20,7 @@ from walras.tenants.virtual.words import DEFAULT_NETWORK
 FINAL: Final = frozenset(("Succeeded", "Failed"))
 READY: Final = "Ready"
 SYNCHRONIZED: Final = "Synchronized"
+PAUSED: Final = "Paused"
 MIGRATABLE: Final = "LiveMigratable"
 _NOT_THERE: Final = ("PodNotExists", "virt-launcher pod has not yet been scheduled")
 _CAPACITY: Final = 10
@@ -103,6 +104,9 @@ def _conditions(instance: Object, pod: Object | None, failure: str, now: str) ->
         instance, MIGRATABLE, "False", now,
         reason="DisksNotLiveMigratable", message="a guest ends with its node; nothing moves it while it runs",
     )  # fmt: skip
+    if instance["status"]["phase"] != "Running":
+        conditions = instance["status"]["conditions"]
+        instance["status"]["conditions"] = [each for each in conditions if each.get("type") != PAUSED]
     if failure:
         set_condition(instance, SYNCHRONIZED, "False", now, reason="FailedCreate", message=failure)
     else:

@@ -22,16 +22,19 @@ from walras.tenants.objects import (
     CLAIMS,
     PODS,
     Object,
+    condition,
     controller_of,
     deleting,
     drop_finalizer,
     finalizers,
+    is_true,
     phase,
+    set_condition,
 )
 from walras.tenants.quota import RETRY_MS, Room
-from walras.tenants.virtual.instance_status import report
+from walras.tenants.virtual.instance_status import PAUSED, report
 from walras.tenants.virtual.launcher import launcher
-from walras.tenants.virtual.words import FINALIZER, INSTANCES
+from walras.tenants.virtual.words import FINALIZER, INSTANCES, UNPAUSED
 from walras.tenants.workloads import REFUSALS, complete, takes_pods
 
 COMPONENT: Final = "virtualmachine-controller"
@@ -86,10 +89,16 @@ class InstanceController:
             if deleting(instance):
                 for pod in pods:
                     if not deleting(pod):
-                        transaction.delete(cluster, PODS, namespace, pod["metadata"]["name"])
+                        # Of the instance, which may have been given less since.
+                        grace_s = instance["spec"].get("terminationGracePeriodSeconds")
+                        transaction.delete(
+                            cluster, PODS, namespace, pod["metadata"]["name"], grace_seconds=grace_s
+                        )
             elif not pods and phase(instance) in {"", "Pending", "Scheduling"}:
                 failure, again_ms = self._make(transaction, cluster, instance, pods)
             now = rfc3339(self._clock.now_ms())
+            if pods and not deleting(pods[0]):
+                _gate(transaction, cluster, instance, pods[0], now)
             pod = pods[0] if pods else None
 
             def change(latest: Object) -> None:
@@ -148,6 +157,18 @@ class InstanceController:
             return int(parse_quantity(str(held.get("storage", "0")))) or None
         except WalrasError:
             return None
+
+
+def _gate(transaction: Transaction, cluster: str, instance: Object, pod: Object, now: str) -> None:
+    """The pod is not ready while its machine is held."""
+    wanted = "False" if is_true(instance, PAUSED) else "True"
+    told = condition(pod, UNPAUSED)
+    if told is None or told["status"] != wanted:
+        metadata = pod["metadata"]
+        transaction.edit(
+            cluster, PODS, metadata["namespace"], metadata["name"],
+            lambda latest: set_condition(latest, UNPAUSED, wanted, now),
+        )  # fmt: skip
 
 
 def checked(pod: Object) -> Object:

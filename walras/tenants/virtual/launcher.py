@@ -18,6 +18,7 @@ from walras.tenants.virtual.words import (
     LAUNCHER,
     NAME_LABEL,
     RUNTIME_CLASS,
+    UNPAUSED,
     label_value,
 )
 
@@ -67,6 +68,7 @@ def launcher(instance: Object, claims: Claims) -> Object:
         },
         "spec": {
             "restartPolicy": "Never",
+            "readinessGates": [{"conditionType": UNPAUSED}],
             "runtimeClassName": RUNTIME_CLASS,
             "hostname": _label(spec.get("hostname") or metadata["name"]),
             "automountServiceAccountToken": False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -17,7 +18,7 @@ from walras.tenants.objects import (
     set_condition,
     uid,
 )
-from walras.tenants.virtual.instance_status import FINAL, READY, SYNCHRONIZED
+from walras.tenants.virtual.instance_status import FINAL, PAUSED, READY, SYNCHRONIZED
 from walras.tenants.virtual.words import NAME_LABEL, label_value
 
 Act = Literal["", "start", "stop"]
@@ -48,11 +49,11 @@ def strategy(machine: Object) -> str:
 
 def _asked(machine: Object) -> str:
     """What the first of its state change requests wants: "Start", "Stop" or ""."""
-    first = next(iter(_requests(machine)), None)
+    first = next(iter(requests(machine)), None)
     return str(first.get("action") or "") if isinstance(first, dict) else ""
 
 
-def _requests(machine: Object) -> list[Any]:
+def requests(machine: Object) -> list[Any]:
     """As whoever may write the status has left them."""
     said = (machine.get("status") or {}).get("stateChangeRequests")
     return list(said) if isinstance(said, list) else []
@@ -70,9 +71,11 @@ def plan(machine: Object, instance: Object | None, now_ms: int) -> Plan:
         return Plan(act, None, failures, failed_uid, retry_at_ms, served)
 
     if instance is not None and deleting(instance):
-        return next_("", served=asked == "Stop")
+        return next_("")
     if asked == "Stop":
-        return next_("stop" if instance is not None else "", served=instance is None)
+        # It stands until there is something else to do: a machine that failed would be started again.
+        stands = how == "RerunOnFailure" and len(requests(machine)) == 1
+        return next_("stop" if instance is not None else "", served=instance is None and not stands)
     if how == "Halted":
         # Who starts such a machine gives it another strategy.
         return next_("stop" if instance is not None else "", served=asked == "Start")
@@ -130,7 +133,7 @@ def report(machine: Object, instance: Object | None, planned: Plan, now_ms: int)
     if instance is not None:
         status["observedInstanceUID"] = uid(instance)
     if planned.served:
-        status["stateChangeRequests"] = _requests(machine)[1:]
+        status["stateChangeRequests"] = requests(machine)[1:]
         if not status["stateChangeRequests"]:
             del status["stateChangeRequests"]
     if planned.failures:
@@ -158,7 +161,7 @@ def printable(machine: Object, instance: Object | None, planned: Plan) -> str:
     if told in FINAL:
         return "Stopped"
     if told == "Running":
-        return "Running"
+        return "Paused" if is_true(instance, PAUSED) else "Running"
     failed = condition(instance, SYNCHRONIZED)
     return "Provisioning" if failed is not None or told in {"", "Pending"} else "Starting"
 
@@ -173,12 +176,19 @@ def _mirror(machine: Object, instance: Object | None, now: str) -> None:
             machine, READY, str(ready["status"]), now,
             reason=str(ready.get("reason") or ""), message=str(ready.get("message") or ""),
         )  # fmt: skip
+    paused = condition(instance, PAUSED) if instance is not None else None
+    _stand(machine, PAUSED, paused, now)
     failed = condition(instance, SYNCHRONIZED) if instance is not None else None
-    if failed is not None:
+    _stand(machine, "Failure", failed, now)
+
+
+def _stand(machine: Object, kind: str, told: Mapping[str, Any] | None, now: str) -> None:
+    """The machine has the condition for as long as its instance has `told`."""
+    if told is not None:
         set_condition(
-            machine, "Failure", "True", now,
-            reason=str(failed.get("reason") or ""), message=str(failed.get("message") or ""),
+            machine, kind, "True", now,
+            reason=str(told.get("reason") or ""), message=str(told.get("message") or ""),
         )  # fmt: skip
     else:
         conditions = machine["status"]["conditions"]
-        machine["status"]["conditions"] = [each for each in conditions if each.get("type") != "Failure"]
+        machine["status"]["conditions"] = [each for each in conditions if each.get("type") != kind]

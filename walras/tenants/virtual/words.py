@@ -20,6 +20,9 @@ RUNTIME_CLASS: Final = "vm"
 # What KubeVirt calls the network of an instance that names none.
 DEFAULT_NETWORK: Final = "default"
 
+# A condition of the pod, by which it is not ready while its machine is held.
+UNPAUSED: Final = "kubevirt.io/virtual-machine-unpaused"
+
 # Keeps an instance until its pod is gone.
 FINALIZER: Final = "foregroundDeleteVirtualMachine"
 
