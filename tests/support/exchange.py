@@ -33,9 +33,14 @@ class RecordingRuntime:
     pids: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     # Nodes on which something does not die.
     hung: set[tuple[str, str]] = field(default_factory=set)
+    # Nodes that take their time, until `freed`.
+    slow: set[tuple[str, str]] = field(default_factory=set)
+    freed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def stop_node(self, cluster: str, node: str) -> None:
         self.stopped.append((cluster, node))
+        while (cluster, node) in self.slow:
+            await self.freed.wait()
         if (cluster, node) in self.hung:
             raise InternalError(f"processes of {node} do not die")
 

@@ -14,6 +14,7 @@ from walras.core.clock import VirtualClock
 from walras.core.errors import StorageError
 from walras.core.money import MICROS, charge
 from walras.cost import usage
+from walras.exchange import leasing
 from walras.exchange.demand import AGENTS, FLEET, PODS
 from walras.exchange.journal import journal
 from walras.kube.record import Object
@@ -252,5 +253,46 @@ def test_an_agent_of_the_same_name_begins_with_its_own_balance_and_none_of_the_l
         assert world.exchange.treasury.held("again") == 0
         assert world.exchange.holdings == {}
         assert len(world.runtime.stopped) == 1
+
+    play(story)
+
+
+def test_revenue_is_given_back_once_more_at_a_time_that_the_clock_shows_twice() -> None:
+    async def story(world: World) -> None:
+        await world.agent("a")
+        treasury, now = world.exchange.treasury, world.clock.now_ms()
+        for micros in (700, 900):
+            treasury.transfer(f"paid:{micros}", "agent:a", "revenue:default", micros, now)
+            treasury.pay_rebate("default", 1000, now)
+        assert treasury.balance("a") == 100 * MICROS
+        await world.step()
+
+    play(story)
+
+
+def test_a_bid_whose_device_was_lost_in_a_step_that_the_disk_refused_wins_again() -> None:
+    async def story(world: World) -> None:
+        await world.agent("a")
+        await world.pod("a", "p", 250, "2.00")
+        await world.step(1000)
+        (lost,) = world.exchange.holdings.values()
+        submit = world.store.submit
+
+        def refuse(group: Any, done: Callable[[Exception | None], None]) -> None:
+            done(StorageError("the disk is full"))
+
+        world.store.submit = refuse  # type: ignore[method-assign]
+        world.exchange._emptying.begin(lost)
+        leasing.lose(world.exchange._effects(), lost, world.clock.now_ms())
+        world.clock.advance(1000)
+        with pytest.raises(StorageError):
+            await world.exchange.step()
+        world.store.submit = submit  # type: ignore[method-assign]
+        world.exchange.reload()
+        await world.step(1000)
+        await world.step(1000)
+        (holding,) = world.exchange.holdings.values()
+        assert holding.id != lost.id
+        assert world.bid("a", "p")["status"]["phase"] == "Leased"
 
     play(story)

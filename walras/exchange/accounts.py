@@ -73,7 +73,7 @@ def grant(treasury: Treasury, agent: str, micros: int, id: str, now_ms: int, *, 
     Raises NotFound, and Conflict above the wallet cap unless forced, or for an id that was of another amount.
     """
     budget = treasury.budgets.get(agent)
-    if budget is None:
+    if budget is None or not treasury.serves(agent):
         raise NotFound(f'agent "{agent}" has no account')
     known = treasury.ledger.find(f"grant:{budget.uid}:{id}")
     if known is not None and known.amount != micros:

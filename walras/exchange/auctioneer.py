@@ -250,8 +250,13 @@ class Auctioneer:
 
 
 def _waits(fx: Effects, cluster: str, stored: Object) -> bool:
-    """Whether the market has to decide the bid: nobody did so yet, in this step either."""
-    return is_pending(stored) and cluster in fx.treasury.budgets and bid_id(cluster, stored) not in fx.won
+    """Whether the market has to decide the bid: nobody did so yet, in this step either.
+
+    One that is on its way to be another, or to its end, waits for that.
+    """
+    if not is_pending(stored) or not fx.treasury.serves(cluster) or bid_id(cluster, stored) in fx.won:
+        return False
+    return not fx.is_changing(cluster, BIDS, stored)
 
 
 def _facts(treasury: Treasury) -> dict[str, market.AgentFacts]:

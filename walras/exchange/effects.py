@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,7 +15,7 @@ from walras.exchange.holding import LEASES, Holding
 from walras.exchange.nodes import NODES
 from walras.exchange.treasury import Treasury
 from walras.kube.api import API
-from walras.kube.record import Object
+from walras.kube.record import Key, Object
 from walras.kube.transaction import Transaction
 from walras.market import types as market
 from walras.tenants.events import Recorder
@@ -123,21 +123,30 @@ class Effects:
     def set_bid(self, cluster: str, namespace: str, name: str, **status: object) -> None:
         """Stage fields of a Bid's status; None removes one."""
 
-        def change(bid: Object) -> None:
-            current = bid.setdefault("status", {})
-            for key, value in status.items():
-                if value is None:
-                    current.pop(key, None)
-                else:
-                    current[key] = value
+        self.edit(cluster, BIDS, namespace, name, lambda bid: _set_status(bid, status))
 
-        self.edit(cluster, BIDS, namespace, name, change)
+    def set_bid_of(self, holding: Holding, **status: object) -> None:
+        """The same of the bid that won the lease; another that has its name by now is left alone."""
+
+        def change(bid: Object) -> None:
+            if _has_won(bid, holding):
+                _set_status(bid, status)
+
+        self.edit(holding.agent, BIDS, holding.namespace, holding.bid, change)
+
+    def is_changing(self, cluster: str, resource: str, obj: Object) -> bool:
+        """Whether another state of it, or its end, is on its way to the disk."""
+        metadata = obj["metadata"]
+        key = Key(cluster, resource, metadata["namespace"], metadata["name"])
+        return self.api.state.latest(key) is not self.api.state.visible(key)
 
     def lease(self, holding: Holding) -> Object | None:
         return self._find(holding.agent, LEASES, holding.namespace, holding.name)
 
     def bid(self, holding: Holding) -> Object | None:
-        return self._find(holding.agent, BIDS, holding.namespace, holding.bid)
+        """The bid that won the lease; None where it is gone, whoever has its name by now."""
+        found = self._find(holding.agent, BIDS, holding.namespace, holding.bid)
+        return found if found is not None and _has_won(found, holding) else None
 
     def pods_on(self, holding: Holding) -> list[Object]:
         """The unfinished pods on the lease's node."""
@@ -182,3 +191,16 @@ class Effects:
         await self.tx.commit()
         for notice in self._notices:
             self.recorder.event(notice.cluster, notice.about, notice.type, notice.reason, notice.message)
+
+
+def _has_won(bid: Object, holding: Holding) -> bool:
+    return (bid.get("status") or {}).get("lease") == holding.name
+
+
+def _set_status(bid: Object, changes: Mapping[str, object]) -> None:
+    current = bid.setdefault("status", {})
+    for key, value in changes.items():
+        if value is None:
+            current.pop(key, None)
+        else:
+            current[key] = value

@@ -401,7 +401,7 @@ class Exchange:
         Raises Invalid, ServiceUnavailable.
         """
         self._check_true()
-        if cluster not in self.treasury.budgets:
+        if not self.treasury.serves(cluster):
             raise ServiceUnavailable(f'the account of agent "{cluster}" is not open yet', retry_after_s=1)
         pool = current_pool(self._api, self.equipment.offered())
         return self.auctioneer.ask(self._effects(), pool, cluster, bid, self._clock.now_ms())
@@ -452,6 +452,7 @@ class Exchange:
                 if held:
                     # Looked at again when the last of them is over.
                     self._agents_changed.add(name)
+                    self.treasury.leaving.add(name)
                     for holding in held:
                         self._emptying.begin(holding)
                     continue
@@ -501,12 +502,18 @@ class Exchange:
         return holding.phase == "Draining" or bid is None or bid.get("status", {}).get("phase") == "Ended"
 
     def _requeue_bid(self, fx: Effects, holding: Holding) -> None:
-        """A bid whose lease was displaced is pending again, unless it is that of a pod which had its node."""
+        """A bid whose lease was displaced is pending again, unless it is that of a pod which had its node.
+
+        Where the disk refused the step that displaced it, the bid does not say so, and its lease ends all the
+        same.
+        """
         bid = fx.bid(holding)
-        if bid is None or bid.get("status", {}).get("lease") != holding.name:
+        if bid is None or bid["status"].get("phase") not in ("Displaced", "Leased"):
             return
-        if bid["status"].get("phase") == "Displaced" and not fx.had_node(holding, bid):
-            fx.set_bid(holding.agent, holding.namespace, holding.bid, phase="Pending", lease=None)
+        if fx.had_node(holding, bid):
+            fx.set_bid_of(holding, phase="Displaced")
+        else:
+            fx.set_bid_of(holding, phase="Pending", lease=None)
 
     def _start_reserved(self, fx: Effects, pool: Pool, now: int) -> None:
         waiting = [holding for holding in self.holdings.values() if holding.phase == "Reserved"]

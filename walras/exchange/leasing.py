@@ -178,7 +178,7 @@ def warn(fx: Effects, holding: Holding, drains_at_ms: int, reason: str, message:
             warn=True,
         )
     bid = fx.bid(holding)
-    fx.set_bid(holding.agent, holding.namespace, holding.bid, phase="Displaced")
+    fx.set_bid_of(holding, phase="Displaced")
     fx.tell(holding.agent, bid, reason, message, warn=True)
     fx.project(holding)
     fx.keep(holding)
@@ -193,7 +193,7 @@ def lose(
     """
     message = message or "a device of this lease is no longer there, or not as it was sold"
     if holding.phase == "Reserved":
-        fx.set_bid(holding.agent, holding.namespace, holding.bid, phase="Displaced")
+        fx.set_bid_of(holding, phase="Displaced")
         fx.tell(holding.agent, fx.bid(holding), reason, message, warn=True)
         return
     settle(fx, holding, now_ms, used)
@@ -223,7 +223,7 @@ def end(fx: Effects, holding: Holding, now_ms: int, used: Used = NOTHING) -> Non
 def _leave_to_bid(fx: Effects, holding: Holding) -> None:
     """The GPULease is there to be seen as long as the lease is; from now on as long as its bid."""
     bid = fx.bid(holding)
-    if bid is None or (bid.get("status") or {}).get("lease") != holding.name:
+    if bid is None:
         fx.delete(holding.agent, LEASES, holding.namespace, holding.name)
         return
     owner = {
@@ -261,6 +261,7 @@ def settle(fx: Effects, holding: Holding, now_ms: int, used: Used = NOTHING) -> 
         used = NOTHING
         _go_on(fx, holding, now_ms)
         fx.project(holding)
+        fx.keep(holding)
     return paid + _settle_term(fx, holding, now_ms, used)
 
 

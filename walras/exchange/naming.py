@@ -28,7 +28,7 @@ def rename(fx: Effects, pool: Pool, proxy: Proxy, now_ms: int) -> None:
 
 def _named(fx: Effects, holding: Holding, pool: Pool, proxy: Proxy, now_ms: int) -> int | None:
     stored = fx.bid(holding)
-    if stored is None or (stored.get("status") or {}).get("lease") != holding.name:
+    if stored is None:
         return None
     try:
         packages = _moved(fx, holding, stored, pool, proxy)

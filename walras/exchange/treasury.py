@@ -55,6 +55,12 @@ class Treasury:
             for agent, body in database.query("SELECT agent, body FROM budgets")
         }
         self._budgets_changed: set[str] = set()
+        # Whose leases have to end before their accounts do; whoever has the name by now waits for that.
+        self.leaving: set[str] = set()
+
+    def serves(self, agent: str) -> bool:
+        """Whether the agent has an account to buy from."""
+        return agent in self.budgets and agent not in self.leaving
 
     def available(self, agent: str) -> int:
         """Micros that the agent can still promise; 0 for an agent without an account."""
@@ -91,6 +97,7 @@ class Treasury:
     def close_agent(self, agent: str, now_ms: int) -> None:
         """Give what is left back to the mint and forget the account. Its holds must be released before."""
         budget = self.budgets.pop(agent, None)
+        self.leaving.discard(agent)
         self._budgets_changed.add(agent)
         account = account_of(agent)
         if account not in self.ledger.accounts:
@@ -149,7 +156,8 @@ class Treasury:
             budget.paid_ms, budget.remainder = accrual.paid_ms, accrual.remainder
             self._budgets_changed.add(agent)
             if amount:
-                id = f"income:{now_ms}:{budget.uid}"
+                # A clock that was set back shows the same time twice; a journal has no entry twice.
+                id = f"income:{self.ledger.seq}:{budget.uid}"
                 due.append(Transfer(id, MINT, account_of(agent), amount, "income"))
         self._pay(due, now_ms)
 
@@ -167,7 +175,7 @@ class Treasury:
         self._pay(
             [
                 Transfer(
-                    f"rebate:{now_ms}:{pool}:{self.budgets[agent].uid}",
+                    f"rebate:{self.ledger.seq}:{pool}:{self.budgets[agent].uid}",
                     revenue_of(pool),
                     account_of(agent),
                     part,
