@@ -126,3 +126,17 @@ def test_a_body_over_the_limit_is_refused_while_it_is_read() -> None:
 def test_a_client_that_leaves_in_the_middle_is_noticed() -> None:
     with pytest.raises(ClientGone):
         asyncio.run(bodies.read(receiving(part(b"x", True), {"type": "http.disconnect"}), None))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"a" :1,"a":2,"b":1}', ("a",)),
+        ('{"a"\n:1,"b":"\\":","a" : 2}', ("a",)),
+        ('{"b":"x\\":1, \\"y\\":2","c":{"d":"\\" :"}}', ()),
+        ('{"a":{"k":1},"b":{"k":1},"c":[{"k":1},{"k":1}]}', ()),
+        ('{"a":{"k":1,"\\u006b":2}}', ("a.k",)),
+    ],
+)
+def test_a_key_given_twice_is_told_however_the_json_is_written(text: str, told: tuple[str, ...]) -> None:
+    assert decode(text).duplicates == told

@@ -19,6 +19,8 @@ Fields = dict[str, Any]
 EMPTY: Final[FieldSet] = frozenset()
 _RANK: Final = {"f": 0, "k": 1, "v": 2, "i": 3}
 DEPTH_MAX: Final = 256
+# Beside the paths below one that is of the set too.
+_SELF: Final = "."
 
 
 def _json(value: Any) -> str:
@@ -48,7 +50,7 @@ def _decode(prefix: Path, fields: Mapping[str, Any], found: set[Path]) -> None:
     if len(prefix) > DEPTH_MAX:
         raise ValueError("fields are nested too deeply")
     for text, children in fields.items():
-        if text == ".":
+        if text == _SELF:
             continue
         element = _canonical(text)
         if element is None:
@@ -56,7 +58,7 @@ def _decode(prefix: Path, fields: Mapping[str, Any], found: set[Path]) -> None:
         if not isinstance(children, Mapping):
             raise ValueError(f"{text!r} is not followed by an object")
         path = (*prefix, element)
-        if not children or "." in children:
+        if not children or _SELF in children:
             found.add(path)
         _decode(path, children, found)
 
@@ -82,17 +84,19 @@ def _canonical(text: str) -> str | None:
 def encode(fields: FieldSet) -> Fields:
     """The `fieldsV1` object of a set, sorted as Kubernetes sorts it."""
     root: Fields = {}
-    for path in sorted(fields, key=sort_key):
+    for path in fields:
         node = root
-        for depth, element in enumerate(path, 1):
-            inner = node.get(element)
-            if inner is None:
-                inner = node[element] = {}
-            elif not inner and depth < len(path):
-                # An empty node stands for a path of the set; below it comes another.
-                inner["."] = {}
-            node = inner
-    return root
+        for element in path:
+            node = node.setdefault(element, {})
+        node[_SELF] = {}
+    return _ordered(root)
+
+
+def _ordered(node: Fields) -> Fields:
+    """A level of the set: itself, where there is more below it, and what is below it, in order."""
+    is_one = node.pop(_SELF, None) is not None
+    below = {element: _ordered(node[element]) for element in sorted(node, key=_element_key)}
+    return {_SELF: {}, **below} if is_one and below else below
 
 
 # A few hundred field names make up nearly every path.

@@ -79,10 +79,15 @@ class Type:
 
     def field(self, name: str) -> Type | None:
         """The type of a field or of a map's values; None where the schema knows no such field."""
+        if self.kind is Kind.DEDUCED:
+            return DEDUCED
+        if self.kind is Kind.MAP:
+            # Of one type, however many there are.
+            name = ""
         if name not in self._fields:
             if len(self._fields) > 4096:
                 self._fields.clear()
-            child = DEDUCED.schema if self.kind is Kind.DEDUCED else self.schema.child(name)
+            child = self.schema.child(name)
             self._fields[name] = None if child is None else Type(child)
         return self._fields[name]
 
@@ -302,9 +307,11 @@ def _compare(node: Type, path: Path, old: Any, new: Any, out: Comparison) -> Non
     if _is_map(node.kind, old, new):
         before, after = _mapping(old), _mapping(new)
         for name in before.keys() | after.keys():
-            inner = (*path, field_element(name))
+            left, right = before.get(name, _ABSENT), after.get(name, _ABSENT)
+            if left == right and same(left, right):
+                continue
             child = node.field(name) or DEDUCED
-            _compare(child, inner, before.get(name, _ABSENT), after.get(name, _ABSENT), out)
+            _compare(child, (*path, field_element(name)), left, right, out)
     elif _is_list(node.kind, old, new):
         _compare_lists(node, path, _sequence(old), _sequence(new), out)
     elif old is not _ABSENT and new is not _ABSENT:
@@ -330,8 +337,10 @@ def _compare_lists(node: Type, path: Path, old: list[Any], new: list[Any], out: 
     for inner in before.keys() | after.keys():
         left, right = before.get(inner, []), after.get(inner, [])
         if len(left) <= 1 and len(right) <= 1:
-            before_one, after_one = (side[0] if side else _ABSENT for side in (left, right))
-            _compare(node.element, inner, before_one, after_one, out)
+            before_one = left[0] if left else _ABSENT
+            after_one = right[0] if right else _ABSENT
+            if before_one != after_one or not same(before_one, after_one):
+                _compare(node.element, inner, before_one, after_one, out)
         elif len(left) > 1 and len(right) > 1:
             if not same(left, right):
                 out.modified.add(inner)
