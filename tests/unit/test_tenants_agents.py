@@ -7,10 +7,12 @@ from structlog.testing import capture_logs
 from support.world import AGENT, CA, ENDPOINT, World, agent, condition, job, pod, tell
 
 from walras.core.clock import SequenceIds
+from walras.kube.hub import View
 from walras.tenants.agents import CONTROL_PLANE, EXCHANGE
 from walras.tenants.planes import ControlPlanes
 
 AGENTS = "agents.walras.dev"
+TWO = (AGENT, "zoo")
 
 
 def secret(world: World, key: str, name: str = AGENT) -> str:
@@ -173,3 +175,51 @@ def test_a_restart_keeps_tokens_and_follows_a_new_endpoint() -> None:
         await again.stop()
 
     tell(story, agents=(AGENT, "zoo"))
+
+
+def test_what_clusters_begin_with_is_stored_in_none_but_what_tells_them_apart() -> None:
+    async def story(world: World) -> None:
+        cluster = world.api.state.clusters[AGENT]
+        stored = {
+            (resource, record.key.namespace or record.key.name)
+            for resource, collection in cluster.collections.items()
+            for record in collection.stored()
+        }
+        assert stored == {
+            ("namespaces", "kube-system"),
+            ("namespaces", "kube-node-lease"),
+            ("serviceaccounts", "kube-node-lease"),
+            ("configmaps", "kube-node-lease"),
+            ("nodes", "base"),
+        }
+        uids = [world.api.get(each, "namespaces", "", "kube-system")["metadata"]["uid"] for each in TWO]
+        assert len(set(uids)) == 2
+
+    tell(story, agents=TWO)
+
+
+def test_what_clusters_share_comes_back_when_it_is_deleted_and_watches_hear_of_both() -> None:
+    async def story(world: World) -> None:
+        watch = world.api.watch(View(AGENT, "serviceaccounts"))
+        for _ in range(2):
+            await world.api.delete(AGENT, "serviceaccounts", "default", "default")
+            await world.settle()
+            assert world.api.get(AGENT, "serviceaccounts", "default", "default")
+        told = [event.type for event in iter(watch.ready, None)]
+        assert told == ["DELETED", "ADDED"] * 2
+        watch.close()
+        # What one does with its own is nothing to the others.
+        other = world.api.record("zoo", "serviceaccounts", "default", "default")
+        assert other is not None and not other.key.cluster
+
+    tell(story, agents=TWO)
+
+
+def test_a_cluster_that_is_emptied_of_leases_loses_their_namespace_for_good() -> None:
+    async def story(world: World) -> None:
+        await world.api.delete(AGENT, "namespaces", "", "kube-node-lease")
+        await world.settle()
+        assert world.api.find(AGENT, "namespaces", "", "kube-node-lease") is None
+        assert world.api.list(AGENT, "configmaps", "kube-node-lease") == []
+
+    tell(story)

@@ -72,6 +72,10 @@ class API:
 
     # Clusters
 
+    def share(self, objects: Iterable[tuple[str, Object]]) -> None:
+        """(resource, object) that every cluster has from now on, made now, without storing them."""
+        self.state.share(bootstrap.recorded(objects, rfc3339(self.clock.now_ms())))
+
     def clusters(self) -> Names:
         """Names, sorted."""
         return sorted(name for name, cluster in self.state.clusters.items() if not cluster.dropping)

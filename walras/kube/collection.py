@@ -33,6 +33,12 @@ class Collection:
         # The revision of the last change, deletions too.
         self.changed = 0
 
+    def share(self, defaults: Defaults) -> None:
+        """Has these from now on, where the cluster has put nothing in their place."""
+        own = {where: record for where, record in self.records.items() if not is_default(record)}
+        self.records = {**defaults, **own}
+        self._defaults, self._order = defaults, None
+
     def put(self, record: Record) -> None:
         cluster, resource, namespace, name = record.key
         known = self.records.get((namespace, name))

@@ -83,7 +83,7 @@ class State:
         load: Callable[[str], Iterable[Row]],
         defaults: Mapping[str, Defaults] = MappingProxyType({}),
     ) -> None:
-        self.defaults = defaults
+        self.defaults = dict(defaults)
         # What a cluster has of a resource while it stores nothing of it.
         self._untouched = {resource: Collection(records) for resource, records in defaults.items()}
         self.clusters: dict[str, Cluster] = {
@@ -100,6 +100,18 @@ class State:
         self._take(rows)
         for cluster in self.clusters.values():
             _forget_changes(cluster)
+
+    def share(self, table: Mapping[str, Defaults]) -> None:
+        """Every cluster has these too, by resource, without storing them."""
+        for resource, records in table.items():
+            shared = self.defaults[resource] = {**self.defaults.get(resource, {}), **records}
+            self._untouched[resource] = Collection(shared)
+            for collection in self._by_resource.get(resource, {}).values():
+                collection.share(shared)
+
+    def default(self, key: Key) -> Record | None:
+        """What every cluster has of the name without storing it."""
+        return self.defaults.get(key.resource, NO_DEFAULTS).get((key.namespace, key.name))
 
     def _take(self, rows: Iterable[Row]) -> None:
         for row in rows:

@@ -94,6 +94,10 @@ class Transaction:
         assert not self._over, "the transaction is over"
         self._writes.append(Write(key, self._base(key), obj, deleted))
         self._staged[key] = None if deleted else obj
+        shared = self._engine.state.default(key) if deleted else None
+        if shared is not None:
+            # What every cluster has comes back at once, and who watches hears of it.
+            self._put(key, shared.fresh())
 
     def put(self, key: Key, obj: Object) -> bool:
         """Stages the whole object, uid and all, in place of whatever is there; whether that is a change."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from walras.core.clock import Clock, Ids, rfc3339
 from walras.core.errors import NotFound
+from walras.kube import defaults, preparing
 from walras.kube.api import API, Change
+from walras.kube.registry_builtin import for_agents
 from walras.kube.transaction import Transaction
 from walras.tenants.claims.classes import device_classes
 from walras.tenants.claims.pod import DEVICE_CLASSES
@@ -43,7 +45,10 @@ from walras.tenants.tokens import (
 CONTROL_PLANE: Final = "walras.dev/control-plane"
 EXCHANGE: Final = "walras.dev/exchange"
 AGENT_UID: Final = "walras.dev/agent-uid"
-DEFAULT_NAMESPACES: Final = ("default", "kube-node-lease", "kube-public", "kube-system")
+# Namespaces that nobody may delete. That of the system is a cluster's own: tools tell clusters by its uid.
+_SHARED_NAMESPACES: Final = ("default", "kube-public")
+SYSTEM: Final = "kube-system"
+_LEASES: Final = "kube-node-lease"
 BASE_NODE: Final = "base"
 BASE_CAPACITY: Final = {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "100Gi", "pods": "110"}
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -95,12 +100,28 @@ def base_node(agent_uid: str, now: str) -> Object:
     }
 
 
+def furniture(ca_pem: str) -> Iterator[tuple[str, Object]]:
+    """(resource, object) of what every cluster begins with, for all of them to share."""
+    for name in (*_SHARED_NAMESPACES, SYSTEM):
+        if name != SYSTEM:
+            namespace: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+            defaults.apply(for_agents()[NAMESPACES], namespace)
+            preparing.prepare(for_agents()[NAMESPACES], namespace)
+            yield NAMESPACES, namespace
+        yield SERVICE_ACCOUNTS, {"apiVersion": "v1", "kind": "ServiceAccount", **account(name)}
+        yield CONFIG_MAPS, {"apiVersion": "v1", "kind": "ConfigMap", **root_ca(name, ca_pem)}
+    for each in device_classes():
+        metadata = {**each["metadata"], "generation": 1}
+        kind = {"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass"}
+        yield DEVICE_CLASSES, {**kind, **each, "metadata": metadata}
+
+
 def furnish_cluster(transaction: Transaction, cluster: str, ca_pem: str) -> None:
-    """Stages what a new cluster begins with: the default namespaces and what is in each."""
-    for namespace in DEFAULT_NAMESPACES:
-        transaction.create(cluster, NAMESPACES, {"metadata": {"name": namespace}})
-        transaction.create(cluster, SERVICE_ACCOUNTS, account(namespace))
-        transaction.create(cluster, CONFIG_MAPS, root_ca(namespace, ca_pem))
+    """Stages what a new cluster begins with and does not share."""
+    transaction.create(cluster, NAMESPACES, {"metadata": {"name": SYSTEM}})
+    transaction.create(cluster, NAMESPACES, {"metadata": {"name": _LEASES}})
+    transaction.create(cluster, SERVICE_ACCOUNTS, account(_LEASES))
+    transaction.create(cluster, CONFIG_MAPS, root_ca(_LEASES, ca_pem))
 
 
 class AgentController:
@@ -160,13 +181,10 @@ class AgentController:
         if not (self._api.is_asleep(name) and _is_provided(agent)):
             await self._make_cluster(name, agent)
             transaction = self._api.transaction()
-            if self._api.find(name, NAMESPACES, "", "kube-system") is None:
+            if self._api.find(name, NAMESPACES, "", SYSTEM) is None:
                 furnish_cluster(transaction, name, self._ca_pem)
             if self._api.find(name, NODES, "", BASE_NODE) is None:
                 transaction.create(name, NODES, base_node(uid(agent), now))
-            for each in device_classes():
-                if self._api.find(name, DEVICE_CLASSES, "", each["metadata"]["name"]) is None:
-                    transaction.create(name, DEVICE_CLASSES, each)
         self._keep_secret(transaction, name, agent)
         endpoint = f"{self._endpoint}/clusters/{name}"
 
@@ -277,7 +295,7 @@ async def prepare_fleet(api: API, ids: Ids, ca_pem: str) -> str:
     if not api.has_cluster(FLEET):
         await api.create_cluster(FLEET)
     transaction = api.transaction()
-    if api.find(FLEET, NAMESPACES, "", "kube-system") is None:
+    if api.find(FLEET, NAMESPACES, "", SYSTEM) is None:
         furnish_cluster(transaction, FLEET, ca_pem)
     if api.find(FLEET, NAMESPACES, "", SYSTEM_NAMESPACE) is None:
         transaction.create(FLEET, NAMESPACES, {"metadata": {"name": SYSTEM_NAMESPACE}})

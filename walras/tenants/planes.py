@@ -11,7 +11,7 @@ from walras.kube.access.certificates import Authority
 from walras.kube.access.keys import SigningKey
 from walras.kube.api import API
 from walras.tenants.account_tokens import AccountTokenController
-from walras.tenants.agents import AgentController, prepare_fleet
+from walras.tenants.agents import AgentController, furniture, prepare_fleet
 from walras.tenants.aggregation import AggregationController
 from walras.tenants.certificates import CertificateController
 from walras.tenants.claims.reservations import ReservationController
@@ -70,6 +70,7 @@ class ControlPlanes:
         self._api = api
         self._ids = ids
         self._ca_pem = ca_pem
+        api.share(furniture(ca_pem))
         self.manager = Manager(clock, api.rouse)
         self.dependents = Dependents(api)
         self.recorder = Recorder(api, clock, self.manager)
