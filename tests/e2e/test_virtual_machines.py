@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import websocket
+import yaml
 from support import live as support
 from support.live import Live, eventually
 
@@ -20,6 +24,7 @@ pytestmark = [
     ),
 ]
 Object = dict[str, Any]
+ACTS = "/apis/subresources.kubevirt.io/v1/namespaces/default"
 USER_DATA = """#cloud-config
 hostname: crate
 write_files:
@@ -124,3 +129,109 @@ def test_what_is_wrong_with_a_manifest_is_told_by_the_server_or_by_the_machine(
         "the machine to say so",
     )
     assert "not the disk of an image" in told[0]["message"]
+
+
+SERVES = """#cloud-config
+write_files:
+- {path: /srv/hello, content: hello from the guest}
+runcmd:
+- "python3 -m http.server 8080 --directory /srv >/dev/null 2>&1 &"
+- "echo resolver $(grep -c 10.244.0.1 /etc/resolv.conf)"
+"""
+
+
+def subresource(live: Live, agent: Path, path: str, **options: Any) -> httpx.Response:
+    """As virtctl asks for it."""
+    with live.client(agent) as client:
+        return client.put(f"/clusters/acme{ACTS}/{path}", json=options)
+
+
+@contextmanager
+def stream(live: Live, agent: Path, path: str) -> Iterator[websocket.WebSocket]:
+    """As virtctl connects."""
+    token = yaml.safe_load(agent.read_text())["users"][0]["user"]["token"]
+    url = f"{live.ready['url'].replace('https', 'wss')}/clusters/acme{ACTS}/{path}"
+    made = websocket.create_connection(
+        url, timeout=support.DEADLINE_S, subprotocols=["plain.kubevirt.io"],
+        header=[f"Authorization: Bearer {token}"], sslopt={"ca_certs": live.ready["ca_file"]},
+    )  # fmt: skip
+    try:
+        assert made.getsubprotocol() == "plain.kubevirt.io"
+        yield made
+    finally:
+        made.close()
+
+
+def hears(made: websocket.WebSocket, what: bytes) -> bytes:
+    said = b""
+    while what not in said:
+        said += made.recv()
+    return said
+
+
+def test_a_machine_is_entered_held_restarted_and_reached_as_by_virtctl(live: Live, agent: Path) -> None:
+    served = machine("served", runStrategy="Manual")
+    served["spec"]["template"]["metadata"] = {"labels": {"app": "served"}}
+    served["spec"]["template"]["spec"]["volumes"][1]["cloudInitNoCloud"]["userData"] = SERVES
+    ports = [{"port": 80, "targetPort": 8080}]
+    service = {
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "served"},
+        "spec": {"selector": {"app": "served"}, "ports": ports},
+    }  # fmt: skip
+    live.apply(agent, served, service)
+    assert subresource(live, agent, "virtualmachines/served/start").status_code == 202
+    live.kubectl(agent, "wait", "vm/served", "--for=condition=Ready", "--timeout=100s")
+    assert subresource(live, agent, "virtualmachines/served/start").status_code == 409
+    with stream(live, agent, "virtualmachineinstances/served/console") as console:
+        console.send_binary(b"echo $((6 * 7)) $(hostname)\n")
+        hears(console, b"42 served")
+    (device,) = live.get(agent, "vmi", "served")["status"]["interfaces"]
+    eventually(lambda: fetched(live, agent) is not None, "the guest's server")
+    # From a pod of the agent, by the Service's name.
+    asks = "import urllib.request as u; print(u.urlopen('http://served/hello', timeout=20).read().decode())"
+    container = {"name": "main", "image": "none", "command": ["python3", "-c", asks]}
+    spec = {"restartPolicy": "Never", "containers": [container]}
+    live.apply(agent, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "asks"}, "spec": spec})
+    eventually(lambda: support.phase(live, agent, "asks") == "Succeeded", "a pod that asks the guest")
+    assert live.kubectl(agent, "logs", "asks") == "hello from the guest\n"
+    # Held: nothing is answered, and the Service leads nowhere.
+    assert subresource(live, agent, "virtualmachineinstances/served/pause").status_code == 200
+    eventually(lambda: "Paused" in live.kubectl(agent, "get", "vm", "served"), "it to be shown as held")
+    eventually(
+        lambda: (
+            not any(
+                each["conditions"]["ready"]
+                for piece in live.get(agent, "endpointslices", "-l", "kubernetes.io/service-name=served")[
+                    "items"
+                ]
+                for each in piece.get("endpoints") or ()
+            )
+        ),
+        "the Service to have no endpoint",
+    )
+    assert subresource(live, agent, "virtualmachineinstances/served/unpause").status_code == 200
+    eventually(lambda: fetched(live, agent) is not None, "the guest's server again")
+    first = live.get(agent, "vmi", "served")["metadata"]["uid"]
+    assert subresource(live, agent, "virtualmachines/served/restart", gracePeriodSeconds=0).status_code == 202
+    eventually(
+        lambda: (
+            live.kubectl(agent, "get", "vmi", "served", "-o", "jsonpath={.metadata.uid}", check=False)
+            not in ("", first)
+            and live.get(agent, "vm", "served")["status"]["printableStatus"] == "Running"
+        ),
+        "another instance",
+    )
+    again = live.get(agent, "vmi", "served")["status"]["interfaces"][0]
+    assert again["ipAddress"].startswith("10.244.") and device["ipAddress"].startswith("10.244.")
+    assert subresource(live, agent, "virtualmachines/served/stop").status_code == 202
+    eventually(lambda: live.get(agent, "vm", "served")["status"]["printableStatus"] == "Stopped", "its stop")
+
+
+def fetched(live: Live, agent: Path) -> bytes | None:
+    """What the guest's server answers through a forwarded port; None while nothing listens there."""
+    try:
+        with stream(live, agent, "virtualmachines/served/portforward/8080/tcp") as port:
+            port.send_binary(b"GET /hello HTTP/1.0\r\n\r\n")
+            return hears(port, b"hello from the guest")
+    except (websocket.WebSocketException, OSError):
+        return None

@@ -38,7 +38,8 @@ def every_schema(node: Any) -> Iterator[dict[str, Any]]:
 def test_the_index_names_a_document_for_each_group_version() -> None:
     paths = json.loads(openapi.index(for_agents()))["paths"]
     assert {"api/v1", "apis/apps/v1", "apis/batch/v1", "apis/walras.dev/v1alpha1"} <= paths.keys()
-    assert len(paths) == len(for_agents().group_versions())
+    # But for the one that has acts and no kinds.
+    assert len(paths) == len(for_agents().group_versions()) - 1
     for path, where in paths.items():
         assert where["serverRelativeURL"].startswith(f"/openapi/v3/{path}?hash=")
 
@@ -86,7 +87,9 @@ def test_every_reference_leads_somewhere_and_every_type_is_single(group_version:
             assert isinstance(schema["type"], str | dict)
 
 
-@pytest.mark.parametrize("resource", list(for_all()), ids=lambda resource: resource.key)
+@pytest.mark.parametrize(
+    "resource", [each for each in for_all() if each.verbs], ids=lambda resource: resource.key
+)
 def test_kubectl_finds_each_kind_and_that_its_fields_are_checked(resource: Resource) -> None:
     parsed = document(resource.group, resource.version)
     wanted = {"group": resource.group, "kind": resource.kind, "version": resource.version}

@@ -199,6 +199,8 @@ def test_who_may_start_a_machine_is_for_the_clusters_roles_to_say() -> None:
         await place.bind("looks", robot())
         async with talking(place, f"{INSTANCE}/console", token) as talk:
             assert (await talk.hears())["type"] == "websocket.accept"
+        answer = await place.ask("operator", "PUT", f"{BOX}/start", cluster="*")
+        assert answer.status_code == 404
         # Another agent is nobody here.
         assert (await place.ask("two", "PUT", f"{BOX}/start")).status_code == 403
 

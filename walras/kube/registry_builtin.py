@@ -110,4 +110,4 @@ def for_agents() -> Registry:
 @cache
 def for_all() -> Registry:
     """Everything that some cluster serves, for reads across all clusters."""
-    return Registry((*BUILTIN, *walras_kinds(), *serving_kinds(), *machine_kinds()))
+    return Registry((*BUILTIN, *walras_kinds(), *serving_kinds(), *machine_kinds(), *machines.resources()))

@@ -11,6 +11,7 @@ import msgspec
 
 from walras.core.errors import BadRequest, MethodNotAllowed, NotFound, ServiceUnavailable
 from walras.kube import machines
+from walras.kube.context import EVERY_CLUSTER
 from walras.kube.serve import forwarding, status
 from walras.kube.serve.answers import TEXT, Answer
 from walras.kube.serve.ports import Entrance, Machines, PodAccess, Session, Wish
@@ -34,7 +35,8 @@ Write = Callable[[bytes], Awaitable[None]]
 def check(request: Request, offered: Machines | None) -> Machines:
     """Raises NotFound for what there is none of, ServiceUnavailable."""
     route = request.route
-    if route.subresource not in machines.ACTS.get(route.plural, ()) or not route.namespace:
+    known = route.subresource in machines.ACTS.get(route.plural, ())
+    if not known or not route.namespace or route.cluster == EVERY_CLUSTER:
         raise NotFound(status.NOT_SERVED)
     if offered is None:
         raise ServiceUnavailable("no runtime is connected to this server yet", retry_after_s=1)

@@ -38,13 +38,14 @@ def launcher(instance: Object, claims: Claims) -> Object:
     metadata, spec = instance["metadata"], instance["spec"]
     check_networks(spec)
     volumes = translated(instance, claims)
+    hostname = _label(spec.get("hostname") or metadata["name"])
     container: Object = {
         "name": COMPUTE,
         "image": IMAGE,
         "command": list(FIRST_PROGRAM),
         "resources": resources(spec["domain"]),
         "volumeMounts": volumes.mounts,
-        "env": [*_ENV, *volumes.env],
+        "env": [*_ENV, {"name": "HOSTNAME", "value": hostname}, *volumes.env],
         **{name: spec[name] for name in _PROBES if spec.get(name)},
     }
     grace_s = spec.get("terminationGracePeriodSeconds")
@@ -70,7 +71,7 @@ def launcher(instance: Object, claims: Claims) -> Object:
             "restartPolicy": "Never",
             "readinessGates": [{"conditionType": UNPAUSED}],
             "runtimeClassName": RUNTIME_CLASS,
-            "hostname": _label(spec.get("hostname") or metadata["name"]),
+            "hostname": hostname,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": GRACE_S if grace_s is None else grace_s,
