@@ -137,7 +137,8 @@ def _words(machine: Machine, spec: ContainerSpec, pod_limits: Limits) -> dict[st
         "env": dict(spec.env),
         "directory": spec.working_dir or "/",
         "mounts": [_placed(machine, each) for each in mounts],
-        "hostname": spec.pod.name[:63],
+        # The machine's own, where its instance has given it one.
+        "hostname": (spec.env.get("HOSTNAME") or spec.pod.name)[:63],
         "memory": limits.memory_bytes or 0,
         "pids": limits.pids or pod_limits.pids or _PIDS_MAX,
         "cpu": limits.cpu_milli or 0,

@@ -149,9 +149,6 @@ def main() -> None:
         sys.exit(0)
 
     signal.signal(signal.SIGTERM, stop)
-    # The machine's own, where the pod has another.
-    if hostname := os.environ.get("HOSTNAME", ""):
-        _done("hostname", _rename, hostname, "/")
     say(f"Linux {os.uname().release} on {os.uname().nodename}")
     _make_stops()
     failures = apply(user_data())
