@@ -45,6 +45,7 @@ class Answer:
     status: int = 0
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     body: bytes = b""
+    trailers: list[tuple[bytes, bytes]] = field(default_factory=list)
     # Whether it came to its end.
     whole: bool = False
 
@@ -72,6 +73,8 @@ class Call:
     is_whole: bool = True
     # The cluster of the pod that calls.
     within: str = ""
+    # Whether it takes what comes after a body, as callers in HTTP/2 do.
+    trailers: bool = False
     answer: Answer = field(default_factory=Answer)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -89,6 +92,7 @@ class Call:
             "headers": [(b"host", self.host.encode()), *self.headers] if self.host else [*self.headers],
             "client": ("192.0.2.1", 1234),
             **({WITHIN: self.within} if self.within else {}),
+            **({"extensions": {"http.response.trailers": {}}} if self.trailers else {}),
         }
         await self.app(scope, self._receive, self._send)
         return self.answer
@@ -107,6 +111,8 @@ class Call:
     async def _send(self, message: Object) -> None:
         if message["type"] == "http.response.start":
             self.answer.status, self.answer.headers = message["status"], list(message["headers"])
+        elif message["type"] == "http.response.trailers":
+            self.answer.trailers = list(message["headers"])
         else:
             self.answer.body += message["body"]
             self.answer.whole = not message["more_body"]
@@ -177,7 +183,7 @@ class Stage:
         self._tasks: set[asyncio.Task[None]] = set()
         self.functions = Functions(
             self.world.api, self.world.clock, planes.manager, planes.recorder, planes.dependents,
-            Domain(DOMAIN, 80), self._dial, self._identify, self.fair,
+            Domain(DOMAIN, 80, 81), self._dial, self._identify, self.fair,
             sleep=lambda _: asyncio.sleep(0),
         )  # fmt: skip
 

@@ -121,6 +121,12 @@ def _domain(_: click.Context, __: click.Parameter, value: str) -> str:
     help="Where to serve functions, on the host of --listen; by default the next port, 0 takes a free one.",
 )
 @click.option(
+    "--functions-http2-port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Where to serve them in HTTP/2, as gRPC needs; by default the port after that, 0 takes a free one.",
+)
+@click.option(
     "--functions-domain",
     default="functions.localhost",
     show_default=True,
@@ -139,6 +145,7 @@ def up(
     webhook_networks: tuple[Network, ...],
     runtime: str,
     functions_port: int | None,
+    functions_http2_port: int | None,
     functions_domain: str,
     as_json: bool,
 ) -> None:
@@ -161,6 +168,7 @@ def up(
         webhook_networks=webhook_networks,
         runtime=runtime,
         functions_port=functions_port,
+        functions_http2_port=functions_http2_port,
         functions_domain=functions_domain,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -194,6 +202,7 @@ def announce_json(ready: Ready) -> None:
         "devices": ready.devices,
         **({"certificates": ready.certificates} if ready.certificates else {}),
         **({"functions": ready.functions} if ready.functions else {}),
+        **({"functions_http2": ready.functions_http2} if ready.functions_http2 else {}),
     }
     click.echo(msgspec.json.encode(line).decode())
 
@@ -206,7 +215,10 @@ def announce(ready: Ready) -> None:
     if ready.certificates:
         click.echo(f"  client certificates at {ready.certificates}")
     if ready.functions:
-        click.echo(f"  functions at http://NAME.NAMESPACE.AGENT.{ready.functions}")
+        at_http2 = (
+            f", gRPC at port {ready.functions_http2.rpartition(':')[2]}" if ready.functions_http2 else ""
+        )
+        click.echo(f"  functions at http://NAME.NAMESPACE.AGENT.{ready.functions}{at_http2}")
     click.echo(f"  data in {ready.data}\n\nIn another terminal:\n")
     if Path(ready.data) != default_data():
         click.echo(f"  export WALRAS_DATA={ready.data}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 
@@ -22,6 +22,7 @@ from walras.core.errors import (
 )
 from walras.functions.backend import Backend
 from walras.functions.backends import Backends
+from walras.functions.calls import Call
 from walras.functions.client import Client
 from walras.functions.connections import HEAD_BYTES_MAX
 from walras.functions.forwarding import Exchange
@@ -43,6 +44,8 @@ REQUESTS_OF_ONE_MAX: Final = 4_000
 _RETRY_S: Final = 5
 # Where a scope has the cluster of the pod that asks.
 WITHIN: Final = "walras.within"
+# Where it has what tells its connection whose the request is.
+PAYS: Final = "walras.pays"
 _AUTHORIZATION: Final = frozenset((b"authorization",))
 
 # Whose a bearer token is; None when it is nobody's.
@@ -54,14 +57,34 @@ class TooLarge(Unclassified):
     reason = "RequestHeaderFieldsTooLarge"
 
 
+class NoTrailers(Unclassified):
+    code = 505
+    reason = "HTTPVersionNotSupported"
+
+
+class _Asked(NamedTuple):
+    scope: Mapping[str, Any]
+    client: Client
+    host: bytes
+    share: Share
+    hides: frozenset[bytes]
+
+
 class Activator:
     """The application behind the listener of functions. `fair` shares the server's time out."""
 
     def __init__(
-        self, api: API, routing: Routing, backends: Backends, identify: Identify, fair: Fair
+        self,
+        api: API,
+        routing: Routing,
+        backends: Backends,
+        identify: Identify,
+        fair: Fair,
+        http2_port: int = 0,
     ) -> None:
+        """`http2_port`: where the listener is that trailers pass through."""
         self._api, self._routing, self._backends = api, routing, backends
-        self._identify, self._fair = identify, fair
+        self._identify, self._fair, self._http2_port = identify, fair, http2_port
         # Requests that go on: by cluster, and of all.
         self._open: Counter[str] = Counter()
         self._count = 0
@@ -84,7 +107,7 @@ class Activator:
         assert task is not None
         self._tasks.add(task)
         kind = SocketClient if scope["type"] == "websocket" else Client
-        client = kind(receive, send, task.cancel)
+        client = kind(scope, receive, send, task.cancel)
         try:
             await self._serve(scope, client)
         except asyncio.CancelledError:
@@ -114,31 +137,41 @@ class Activator:
         self._count += 1
         try:
             hides = await self._admit(scope, found)
-            exchange: Exchange | Conversation
-            share = Share(self._fair, cluster)
             if isinstance(client, SocketClient):
                 await client.connected()
-                exchange = Conversation(scope, client, host, self._api.ids, share, hides=hides)
-            else:
-                exchange = Exchange(scope, client, host, share, hides=hides)
+            if (pays := scope.get(PAYS)) is not None:
+                pays(cluster)
+            share = Share(self._fair, cluster)
             await share.begin()
-            await share.run(self._through(exchange, found))
+            await share.run(self._through(found, _Asked(scope, client, host, share, hides)))
         finally:
             self._count -= 1
             self._open[cluster] -= 1
             if not self._open[cluster]:
                 del self._open[cluster]
 
-    async def _through(self, exchange: Exchange | Conversation, found: Found) -> None:
+    async def _through(self, found: Found, asked: _Asked) -> None:
         try:
             backend = self._backends.open(self._routing.revision(found))
         except NotFound as gone:
             raise ServiceUnavailable(gone.message, retry_after_s=_RETRY_S) from None
+        exchange = self._exchange(asked, backend)
         backend.enter()
         try:
             await self._answer(exchange, backend)
         finally:
             backend.leave()
+
+    def _exchange(self, asked: _Asked, backend: Backend) -> Exchange | Call | Conversation:
+        """How it is passed on. Raises BadRequest, Unclassified."""
+        scope, client, host, share, hides = asked
+        if isinstance(client, SocketClient):
+            if backend.is_http2:
+                raise BadRequest("the function speaks HTTP/2, in which there are no WebSockets")
+            return Conversation(scope, client, host, self._api.ids, share, hides=hides)
+        if backend.is_http2 and client.is_grpc and not client.takes_trailers:
+            raise NoTrailers(f"gRPC is spoken at port {self._http2_port}, and not at this one")
+        return (Call if backend.is_http2 else Exchange)(scope, client, host, share, hides=hides)
 
     def _has_room(self, cluster: str) -> None:
         if self._open[cluster] >= REQUESTS_OF_ONE_MAX or self._count >= REQUESTS_MAX:
@@ -158,7 +191,7 @@ class Activator:
         # An instance has no business with its caller's rights.
         return _AUTHORIZATION
 
-    async def _answer(self, exchange: Exchange | Conversation, backend: Backend) -> None:
+    async def _answer(self, exchange: Exchange | Call | Conversation, backend: Backend) -> None:
         """Has an instance answer, within the time that the revision gives a request."""
         has_instance = False
         try:

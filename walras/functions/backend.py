@@ -11,13 +11,15 @@ from typing import Final
 from walras.core.clock import Clock
 from walras.core.errors import ServiceUnavailable
 from walras.functions.autoscaler import Meter, Mind, begin
-from walras.functions.connections import Connection
+from walras.functions.connections import Link
 from walras.functions.settings import Limits, Scaling
 from walras.functions.words import Where
 from walras.tenants.objects import DISRUPTION_TARGET, Object, deleting, is_true, uid
 
 # Requests that wait for an instance of one revision.
 WAITING_MAX: Final = 1_000
+# A connection that was used so lately is there still.
+_FRESH_S: Final = 1.0
 
 
 @dataclass(eq=False, slots=True)
@@ -32,7 +34,7 @@ class Instance:
     # It is one too many: it gets no more requests, and goes when it has none.
     closing: bool = False
     # Connections that are open and not in use, the one used last at the end.
-    idle: list[Connection] = field(default_factory=list)
+    idle: list[Link] = field(default_factory=list)
 
     @property
     def uid(self) -> str:
@@ -47,6 +49,24 @@ class Instance:
     def is_staying(self) -> bool:
         return not self.closing and not self.is_leaving
 
+    def reusable(self, *, is_repeatable: bool) -> Link | None:
+        """A connection that is kept, for a request that may be sent again, or that it is fresh enough for."""
+        now_s = asyncio.get_running_loop().time()
+        while self.idle:
+            link = self.idle.pop()
+            if link.is_open and (is_repeatable or now_s - link.used_s < _FRESH_S):
+                return link
+            link.close()
+        return None
+
+    def keep(self, link: Link) -> bool:
+        """Keeps a connection for the next request, if it may be used again."""
+        if not (link.is_open and self.ready):
+            return False
+        link.used_s = asyncio.get_running_loop().time()
+        self.idle.append(link)
+        return True
+
     def disconnect(self) -> None:
         for connection in self.idle:
             connection.close()
@@ -57,9 +77,18 @@ class Backend:
     """One revision, as long as it has instances or requests. `changed` is told when there is work on it."""
 
     def __init__(
-        self, where: Where, clock: Clock, scaling: Scaling, limits: Limits, changed: Callable[[], None]
+        self,
+        where: Where,
+        clock: Clock,
+        scaling: Scaling,
+        limits: Limits,
+        changed: Callable[[], None],
+        *,
+        is_http2: bool = False,
     ) -> None:
         self.where, self.scaling, self.limits = where, scaling, limits
+        # Whether instances are spoken to in HTTP/2.
+        self.is_http2 = is_http2
         self.instances: dict[str, Instance] = {}
         # How many instances there shall be, as far as requests are concerned.
         self.wanted = 0

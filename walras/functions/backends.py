@@ -9,9 +9,10 @@ from typing import Final
 from walras.core.clock import Clock
 from walras.core.errors import Invalid, NotFound, WalrasError
 from walras.functions.backend import Backend, Instance
-from walras.functions.connections import Connection
+from walras.functions.connections import Connection, Link
+from walras.functions.h2c import H2C
 from walras.functions.settings import Scaling, limits_of, scaling_of
-from walras.functions.template import is_probed, port_of
+from walras.functions.template import is_http2, is_probed, port_of
 from walras.functions.words import REVISION, REVISIONS, ROUTING_STATE, Where
 from walras.kube.api import API, Change
 from walras.tenants.objects import (
@@ -77,7 +78,12 @@ class Backends:
             raise NotFound(f'revision "{where.name}" not found')
         changed = self.changed
         made = self._backends[where] = Backend(
-            where, self._clock, _scaling(revision), limits_of(revision), lambda: changed(where)
+            where,
+            self._clock,
+            _scaling(revision),
+            limits_of(revision),
+            lambda: changed(where),
+            is_http2=is_http2(revision),
         )
         made.is_reachable = labels(revision).get(ROUTING_STATE) == "active"
         self.began()
@@ -184,9 +190,10 @@ class Backends:
         is_known = backend.instances.get(instance.uid) is instance
         return is_known and not instance.ready and instance.is_staying and is_serving(instance.pod)
 
-    async def connect(self, backend: Backend, instance: Instance) -> Connection:
-        """A new connection to the instance. Raises WalrasError or OSError."""
-        return Connection(*await self.dial(backend.where.cluster, instance.pod, instance.port))
+    async def connect(self, backend: Backend, instance: Instance) -> Link:
+        """A new connection to the instance, in what it speaks. Raises WalrasError or OSError."""
+        kind = H2C if backend.is_http2 else Connection
+        return kind(*await self.dial(backend.where.cluster, instance.pod, instance.port))
 
 
 def is_serving(pod: Object) -> bool:

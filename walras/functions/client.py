@@ -9,12 +9,15 @@ from contextlib import suppress
 from typing import Any, Final
 
 from walras.core.errors import RequestEntityTooLarge, WalrasError
+from walras.functions import grpc
 from walras.functions.connections import Headers
 from walras.kube.bodies import Receive
 from walras.kube.serve import status
 from walras.kube.serve.streams import Send
 
 BODY_BYTES_MAX: Final = 1 << 30
+# An extension of ASGI, and the message of it.
+TRAILERS: Final = "http.response.trailers"
 
 
 class Client:
@@ -23,8 +26,13 @@ class Client:
 
     kind = "http.request"
 
-    def __init__(self, receive: Receive, send: Send, leave: Callable[[], object]) -> None:
+    def __init__(
+        self, scope: Mapping[str, Any], receive: Receive, send: Send, leave: Callable[[], object]
+    ) -> None:
         self._receive, self._send, self._leave = receive, send, leave
+        # Whether what comes after a body reaches the client, and whether it speaks gRPC.
+        self.takes_trailers = TRAILERS in (scope.get("extensions") or {})
+        self.is_grpc = grpc.is_call(scope["headers"])
         self._pieces: deque[Mapping[str, Any]] = deque()
         self._arrived = asyncio.Event()
         self._size = 0
@@ -65,6 +73,12 @@ class Client:
             await self._arrived.wait()
         return self._pieces.popleft()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is known already that there is no body."""
+        first = self._pieces[0] if self._pieces else None
+        return first is not None and not first.get("body") and not first.get("more_body")
+
     async def piece(self) -> tuple[bytes, bool]:
         """The next piece of the body, and whether there is more. Raises RequestEntityTooLarge."""
         message = await self._next()
@@ -77,17 +91,30 @@ class Client:
             self._listen()
         return data, more
 
-    async def begin(self, code: int, headers: Headers) -> None:
+    async def begin(self, code: int, headers: Headers, *, trailers: bool = False) -> None:
+        """`trailers`: they come after the body, by `trail`."""
         self.has_begun = True
-        await self._send({"type": "http.response.start", "status": code, "headers": headers})
+        start = {"type": "http.response.start", "status": code, "headers": headers, "trailers": trailers}
+        await self._send(start)
 
     async def answer(self, data: bytes, *, more: bool) -> None:
         self._is_answered = not more
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
+    async def trail(self, trailers: Headers) -> None:
+        """The end of an answer that has them."""
+        self._is_answered = True
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._send({"type": TRAILERS, "headers": trailers, "more_trailers": False})
+
     async def refuse(self, error: WalrasError) -> None:
-        """Answers with an error, as a Status of Kubernetes says it."""
+        """Answers with an error, as a Status of Kubernetes says it, or gRPC."""
         said = status.answer(error)
+        if self.is_grpc:
+            with suppress(Exception):
+                await self.begin(200, grpc.refusal(said.status, error.message))
+                await self.answer(b"", more=False)
+            return
         length = (b"content-length", b"%d" % len(said.body))
         with suppress(Exception):
             await self.begin(said.status, [(b"content-type", said.content_type), *said.headers, length])

@@ -48,7 +48,7 @@ class Head:
 LOST: Final = (OSError, EOFError, BadAnswer)
 
 
-class Connection:
+class Link:
     """A connection to an instance, for one request after another."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,6 +67,10 @@ class Connection:
     def abort(self) -> None:
         """Closes it without waiting for what is still to be sent."""
         self._writer.transport.abort()
+
+
+class Connection(Link):
+    """A connection on which HTTP/1.1 is spoken."""
 
     def write(self, data: bytes) -> None:
         self._writer.write(data)

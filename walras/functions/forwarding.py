@@ -28,14 +28,13 @@ _SAID_ANEW: Final = frozenset(
      b"x-forwarded-proto", b"knative-serving-namespace", b"knative-serving-revision", b"knative-serving-tag")
 )  # fmt: skip
 _TARGET: Final = re.compile(rb"/[!-~\x80-\xff]*")
-_METHOD: Final = re.compile(r"[A-Z]{1,32}")
+METHOD: Final = re.compile(r"[A-Z]{1,32}")
 # Asked twice, they do what they do once (RFC 9110, section 9.2.2).
-_IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"))
-_FRESH_S: Final = 1.0
+IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"))
 
 
 class BadGateway(Unclassified):
-    """The instance did not answer as HTTP/1.1 has it."""
+    """The instance did not answer as HTTP has it."""
 
     code = 502
     reason = "BadGateway"
@@ -55,7 +54,7 @@ class Exchange:
     ) -> None:
         """`hides`: headers that are not for the instance. Raises BadRequest."""
         self._client, self._method, self._share = client, str(scope["method"]), share
-        if not _METHOD.fullmatch(self._method):
+        if not METHOD.fullmatch(self._method):
             raise BadRequest("the request cannot be forwarded")
         self._line = b"%b %b HTTP/1.1" % (self._method.encode(), target_of(scope))
         self._headers = forwarded(scope, host, hides)
@@ -78,13 +77,14 @@ class Exchange:
 
     async def _run(self, backends: Backends, backend: Backend, instance: Instance) -> bool:
         while True:
-            connection = self._reusable(instance)
+            connection = instance.reusable(is_repeatable=self._method in IDEMPOTENT)
             is_reused = connection is not None
             if connection is None:
                 try:
                     connection = await backends.connect(backend, instance)
                 except (WalrasError, OSError):
                     return False
+            assert isinstance(connection, Connection)
             try:
                 head = await self._ask(connection, backend)
             except LOST as error:
@@ -92,25 +92,15 @@ class Exchange:
                 # A connection that was kept may be over before we hear of it; then nothing was done.
                 if is_reused and not connection.heard and self._is_repeatable():
                     continue
-                raise self._refusal or BadGateway(f"the instance did not answer: {_said(error)}") from None
+                raise self._refusal or BadGateway(f"the instance did not answer: {said(error)}") from None
             except BaseException:
                 connection.abort()
                 raise
             await self._answer(connection, head, backend, instance)
             return True
 
-    def _reusable(self, instance: Instance) -> Connection | None:
-        now_s = asyncio.get_running_loop().time()
-        while instance.idle:
-            connection = instance.idle.pop()
-            is_fresh = now_s - connection.used_s < _FRESH_S
-            if connection.is_open and (is_fresh or self._method in _IDEMPOTENT):
-                return connection
-            connection.close()
-        return None
-
     def _is_repeatable(self) -> bool:
-        return self._method in _IDEMPOTENT and self._first is not None and not self._first[1]
+        return self._method in IDEMPOTENT and self._first is not None and not self._first[1]
 
     async def _ask(self, connection: Connection, backend: Backend) -> Head:
         """Sends the request; the head of the answer to it, which may come before all of it is sent."""
@@ -168,12 +158,9 @@ class Exchange:
             is_done = self._pump is None or (self._pump.done() and self._pump.exception() is None)
             # Programs that send a body to HEAD all the same would have it read as the next answer.
             is_clean = head.keeps and self._method != "HEAD"
-            is_kept = is_clean and is_done and connection.is_open and instance.ready
-            if is_kept:
-                connection.used_s = asyncio.get_running_loop().time()
-                instance.idle.append(connection)
+            is_kept = is_clean and is_done and instance.keep(connection)
         except LOST as error:
-            raise self._refusal or BadGateway(f"the instance broke its answer off: {_said(error)}") from None
+            raise self._refusal or BadGateway(f"the instance broke its answer off: {said(error)}") from None
         finally:
             if not is_kept:
                 connection.abort()
@@ -232,7 +219,7 @@ def _piece(data: bytes, *, more: bool, is_chunked: bool) -> bytes:
     return chunk if more else chunk + b"0\r\n\r\n"
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
     if isinstance(error, asyncio.IncompleteReadError):
         return "it closed the connection"
     return str(error) or type(error).__name__

@@ -10,6 +10,7 @@ from walras.functions.activator import Activator, Identify
 from walras.functions.backends import Backends, Dial
 from walras.functions.configurations import ConfigurationController
 from walras.functions.hosts import Domain
+from walras.functions.listener import Listener
 from walras.functions.revisions import RevisionController
 from walras.functions.routes import RouteController
 from walras.functions.routing import Routing
@@ -24,7 +25,8 @@ from walras.tenants.events import Recorder
 
 class Functions:
     """`dial` connects to a port of a pod; `identify` knows the tokens of callers. `app` is what the listener
-    at the domain's port serves, in turns with what else `fair` shares the server's time between."""
+    at the domain's port serves, and `listener` the one at its port for HTTP/2, in turns with what else `fair`
+    shares the server's time between."""
 
     def __init__(
         self,
@@ -54,7 +56,9 @@ class Functions:
             revisions,
             self.backends,
         )
-        self.app = Activator(api, routing, self.backends, identify, fair or Fair())
+        fair = fair or Fair()
+        self.app = Activator(api, routing, self.backends, identify, fair, domain.http2_port)
+        self.listener = Listener(self.app, fair)
         self._unsubscribe: list[Callable[[], None]] = []
 
     async def start(self) -> None:

@@ -18,21 +18,27 @@ _PORT: Final = r"(?::\d{1,5})?"
 
 
 class Domain:
-    """The domain under which functions are, and the port of the listener."""
+    """The domain under which functions are, and the ports of the listeners: `http2_port` is of the one that
+    takes HTTP/2 alone, with trailers."""
 
-    def __init__(self, name: str, port: int) -> None:
-        self.name, self.port = name, port
+    def __init__(self, name: str, port: int, http2_port: int = 0) -> None:
+        self.name, self.port, self.http2_port = name, port, http2_port
         pattern = rf"({_LABEL})\.({_LABEL})\.({_LABEL})\.{re.escape(name)}\.?{_PORT}"
         self._host = re.compile(pattern, re.ASCII)
         self._inside = re.compile(
             rf"({_LABEL})\.({_LABEL})(?:\.svc(?:\.cluster\.local\.?)?)?{_PORT}", re.ASCII
         )
 
-    def url(self, where: Where, tag: str = "") -> str:
+    def url(self, where: Where, tag: str = "", *, is_http2: bool = False) -> str:
         """Where a route is, or its target with a tag."""
         label = f"{tag}-{where.name}" if tag else where.name
-        port = "" if self.port == 80 else f":{self.port}"
-        return f"http://{label}.{where.namespace}.{where.cluster}.{self.name}{port}"
+        host = f"{label}.{where.namespace}.{where.cluster}.{self.name}"
+        return f"http://{host}{self.suffix(is_http2=is_http2)}"
+
+    def suffix(self, *, is_http2: bool = False) -> str:
+        """The port, as a URL has it."""
+        port = self.http2_port if is_http2 else self.port
+        return "" if port == 80 else f":{port}"
 
     def inner_url(self, where: Where) -> str:
         """Where a route is for pods of its cluster."""

@@ -9,6 +9,7 @@ from walras.core.clock import Clock, rfc3339
 from walras.core.errors import AlreadyExists, NotFound
 from walras.functions.hosts import Domain
 from walras.functions.placeholders import FULL, Placeholders
+from walras.functions.template import is_http2
 from walras.functions.words import CONFIGURATIONS, READY, REVISIONS, ROUTES, ROUTING_STATE, Where, sum_up
 from walras.kube.api import API, Change
 from walras.kube.transaction import Transaction
@@ -84,7 +85,8 @@ class RouteController:
         def report(latest: Object) -> None:
             said = latest.setdefault("status", {})
             said["observedGeneration"] = latest["metadata"].get("generation", 1)
-            said["url"] = self._domain.url(where)
+            latest_traffic = said.get("traffic") or () if troubles else traffic
+            said["url"] = self._domain.url(where, is_http2=self._is_http2(where, latest_traffic))
             said["address"] = {"url": self._domain.inner_url(where)}
             if troubles:
                 value, reason, message = min(troubles)
@@ -122,8 +124,16 @@ class RouteController:
             resolved["percent"] = target["percent"]
         if target.get("tag"):
             resolved["tag"] = target["tag"]
-            resolved["url"] = self._domain.url(where, target["tag"])
+            resolved["url"] = self._domain.url(
+                where, target["tag"], is_http2=self._is_http2(where, [resolved])
+            )
         return resolved
+
+    def _is_http2(self, where: Where, traffic: Iterable[Object]) -> bool:
+        """Whether all that answer speak HTTP/2: then they are asked where it is spoken with trailers."""
+        names = _names(each for each in traffic if each.get("percent") != 0 or each.get("tag"))
+        found = [self._api.find(where.cluster, REVISIONS, where.namespace, name) for name in names]
+        return bool(found) and all(each is not None and is_http2(each) for each in found)
 
     def _latest(self, where: Where, name: str) -> str | _Trouble:
         configuration = self._api.find(where.cluster, CONFIGURATIONS, where.namespace, name)

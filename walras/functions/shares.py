@@ -39,6 +39,10 @@ class Share:
         if self._turn is not None:
             self._turn.charge(cost_ns)
 
+    def moves(self, cluster: str) -> None:
+        """What comes is another cluster's, from the next turn on."""
+        self._payer = (cluster, "")
+
     async def again(self) -> None:
         """Between two pieces: waits for another turn where it has used up its last."""
         if self._had_ns >= STEP_NS:

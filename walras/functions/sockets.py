@@ -116,6 +116,7 @@ class Conversation:
             connection = await backends.connect(backend, instance)
         except (WalrasError, OSError):
             return False
+        assert isinstance(connection, Connection)
         try:
             await connection.send(self._asking)
             head = await connection.head("GET")

@@ -9,6 +9,7 @@ from walras.functions.words import (
     CONFIGURATION,
     DEFAULT_PORT,
     GENERATION,
+    H2C,
     REVISION,
     REVISION_UID,
     SERVICE,
@@ -55,6 +56,12 @@ def port_of(revision: Object) -> int:
     return int(ports[0].get("containerPort") or DEFAULT_PORT)
 
 
+def is_http2(revision: Object) -> bool:
+    """Whether instances speak HTTP/2 from the first byte, as gRPC does: their port is named h2c."""
+    ports = serving_container(revision).get("ports") or [{}]
+    return bool(ports[0].get("name") == H2C)
+
+
 def is_probed(pod: Object) -> bool:
     """Whether an instance is ready when probes say so, and not when it accepts connections."""
     return any(each.get("readinessProbe") or each.get("startupProbe") for each in pod["spec"]["containers"])
@@ -68,7 +75,8 @@ def pod_template(revision: Object) -> Object:
         is_serving = each is serving
         each.setdefault("name", USER_CONTAINER if is_serving else f"{USER_CONTAINER}-{number}")
         each["env"] = [*_environment(revision, port if is_serving else 0), *(each.get("env") or ())]
-    serving["ports"] = [{"name": "user-port", "containerPort": port, "protocol": "TCP"}]
+    name = H2C if is_http2(revision) else "user-port"
+    serving["ports"] = [{"name": name, "containerPort": port, "protocol": "TCP"}]
     _set_probes(serving, port)
     metadata = revision["metadata"]
     return {

@@ -32,6 +32,8 @@ CLASS: Final = "walras.dev/class"
 READY: Final = "Ready"
 USER_CONTAINER: Final = "user-container"
 DEFAULT_PORT: Final = 8080
+# The name of a port where HTTP/2 is spoken without TLS.
+H2C: Final = "h2c"
 DEFAULT_TIMEOUT_S: Final = 300
 
 

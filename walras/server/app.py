@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from walras.exchange.views import Views
 from walras.functions.functions import Functions
 from walras.functions.hosts import Domain
 from walras.functions.inside import InsideFunctions
+from walras.functions.listener import Listener
 from walras.kube.admission.reach import Network, Reach
 from walras.kube.api import API
 from walras.kube.context import Identity
@@ -68,6 +69,8 @@ class Options:
     runtime: str = PROCESS
     # Where functions are: None is the next port or, where that is taken or for certificates, any free one.
     functions_port: int | None = None
+    # Where they are asked in HTTP/2, as gRPC is; None as above.
+    functions_http2_port: int | None = None
     functions_domain: str = "functions.localhost"
 
 
@@ -85,6 +88,8 @@ class Ready:
     certificates: str = ""
     # Where functions are, such as "functions.localhost:7444".
     functions: str = ""
+    # Where gRPC to them is spoken, such as "functions.localhost:7445".
+    functions_http2: str = ""
 
 
 async def serve(options: Options, ready: Callable[[Ready], None], stop: asyncio.Event) -> None:
@@ -160,11 +165,11 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         supply=found,
     )
     fair = Fair()
-    domain = Domain(options.functions_domain, _functions_port(options, port))
+    domain = Domain(options.functions_domain, *_functions_ports(options, port))
     functions = _functions(api, clock, planes, domain, kubelet, fair)
     await stack.enter_async_context(_running(functions))
     audit = _audit_log(options.audit_log, stack)
-    own_ports = (port, domain.port)
+    own_ports = (port, domain.port, domain.http2_port)
     reach = api.admission.webhooks.reach = Reach(api, kubelet.dial, options.webhook_networks, own_ports)
     verbs = Verbs(api, object_quota(api))
     application = Application(
@@ -178,7 +183,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         fair=fair,
     )
     application.interactive.machines = Acts(api, clock, kubelet)
-    _take_in(runtime.shares.networks, application, functions, certificates, stack)
+    await _take_in(runtime.shares.networks, application, functions, certificates, stack)
     await publish(api, found)
     await exchange.prepare()
     await kubelet.start()
@@ -186,8 +191,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     await stack.enter_async_context(_running(exchange))
     running = await serve_http(application, options.host, port, certificates.cert_file, certificates.key_file)
     stack.push_async_callback(running.close)
-    listening = await serve_http(functions.app, options.host, domain.port)
-    stack.push_async_callback(listening.close)
+    await _listen_for_functions(functions, options.host, domain, stack)
     for_certificates = ""
     if options.certificates is not None:
         host, at = options.certificates
@@ -212,6 +216,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         (*found.notes, *runtime.warnings),
         for_certificates,
         f"{domain.name}:{domain.port}",
+        f"{domain.name}:{domain.http2_port}",
     )
 
 
@@ -226,7 +231,7 @@ def _audit_log(path: Path | None, stack: AsyncExitStack) -> AuditLog | None:
     return found
 
 
-def _take_in(
+async def _take_in(
     networks: Networks | None,
     app: Application,
     functions: Functions,
@@ -238,7 +243,11 @@ def _take_in(
         insiders = Insiders(InsideAPI(app), certificates.cert_file, certificates.key_file)
         stack.push_async_callback(insiders.close)
         networks.connected = insiders.connected
-        callers = Insiders(InsideFunctions(functions.app))
+        inside = InsideFunctions(functions.app)
+        listener = Listener(inside, functions.listener.fair)
+        await listener.start("127.0.0.1", 0)
+        stack.push_async_callback(listener.close)
+        callers = Insiders(inside, http2_port=listener.port)
         stack.push_async_callback(callers.close)
         networks.asked = callers.connected
 
@@ -278,12 +287,32 @@ def _functions(
     )
 
 
-def _functions_port(options: Options, port: int) -> int:
-    """Where functions are served: not where certificates are. Refuses a port that is asked for and taken."""
-    if options.functions_port is not None:
-        return _free_port(options.host, options.functions_port, "--functions-port PORT")
-    certificates_port = options.certificates[1] if options.certificates is not None else 0
-    if options.port and certificates_port != port + 1:
+async def _listen_for_functions(
+    functions: Functions, host: str, domain: Domain, stack: AsyncExitStack
+) -> None:
+    listening = await serve_http(functions.app, host, domain.port)
+    stack.push_async_callback(listening.close)
+    await functions.listener.start(host, domain.http2_port)
+    stack.push_async_callback(functions.listener.close)
+
+
+def _functions_ports(options: Options, port: int) -> tuple[int, int]:
+    """Where functions are served, and where in HTTP/2: not where certificates are. Refuses a port that is
+    asked for and taken."""
+    taken = {options.certificates[1] if options.certificates is not None else 0, options.functions_http2_port}
+    found = options.functions_port
+    if found is None:
+        found = _next_port(options, port, taken)
+    else:
+        found = _free_port(options.host, found, "--functions-port PORT")
+    if options.functions_http2_port is None:
+        return found, _next_port(options, found, taken | {port, found})
+    return found, _free_port(options.host, options.functions_http2_port, "--functions-http2-port PORT")
+
+
+def _next_port(options: Options, port: int, taken: Collection[int | None]) -> int:
+    """The one after `port`, or any free one."""
+    if options.port and port + 1 not in taken:
         with suppress(Invalid):
             return _free_port(options.host, port + 1)
     return _free_port(options.host, 0)

@@ -19,6 +19,8 @@ from walras.kube.serve.relay import Relayed
 from walras.kube.serve.server import Running, serve
 
 CONNECTIONS_OF_ONE_MAX: Final = 200
+# No method of HTTP/1.1 begins so.
+_HTTP2: Final = b"PRI"
 
 
 class InsideAPI(Relayed[str]):
@@ -33,9 +35,16 @@ class InsideAPI(Relayed[str]):
 class Insiders:
     """Takes connections from pods until closed; listens from the first one on."""
 
-    def __init__(self, inside: Relayed[str], cert: Path | None = None, key: Path | None = None) -> None:
-        """Without certificate and key pods speak plain HTTP to it."""
-        self._inside, self._cert, self._key = inside, cert, key
+    def __init__(
+        self,
+        inside: Relayed[str],
+        cert: Path | None = None,
+        key: Path | None = None,
+        http2_port: int = 0,
+    ) -> None:
+        """Without certificate and key pods speak plain HTTP to it. Those that begin with HTTP/2 are passed on
+        to `http2_port`, where there is one: `inside` is served there too."""
+        self._inside, self._cert, self._key, self._http2_port = inside, cert, key, http2_port
         self._running: Running | None = None
         self._starting = asyncio.Lock()
         self._open: Counter[str] = Counter()
@@ -48,9 +57,10 @@ class Insiders:
             return
         self._open[cluster] += 1
         try:
-            with suppress(OSError, ServiceUnavailable):
-                port = await self._port()
-                await self._inside.relay.carry(cluster, port, reader, writer)
+            with suppress(OSError, EOFError, ServiceUnavailable):
+                first = await reader.readexactly(len(_HTTP2)) if self._http2_port else b""
+                port = self._http2_port if first == _HTTP2 else await self._port()
+                await self._inside.relay.carry(cluster, port, reader, writer, first)
         finally:
             self._open[cluster] -= 1
             self._open += Counter()

@@ -35,9 +35,14 @@ class Relay(Generic[T]):
         return str(IPv4Address(base + next(self._numbers) % count))
 
     async def carry(
-        self, whose: T, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        whose: T,
+        port: int,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        first: bytes = b"",
     ) -> None:
-        """Passes bytes both ways until one side is done. Raises OSError."""
+        """Passes bytes both ways until one side is done, `first` what was read already. Raises OSError."""
         inner = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         inner.setblocking(False)
         peer: Peer | None = None
@@ -49,6 +54,7 @@ class Relay(Generic[T]):
             await asyncio.get_running_loop().sock_connect(inner, ("127.0.0.1", port))
             inner_reader, inner_writer = await asyncio.open_connection(sock=inner, limit=CHUNK)
             try:
+                inner_writer.write(first)
                 done = [
                     asyncio.create_task(_copy(reader, inner_writer)),
                     asyncio.create_task(_copy(inner_reader, writer)),

@@ -1,0 +1,79 @@
+"""Where functions are asked in HTTP/2, and gRPC is spoken: the sessions of a port."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from walras.core.errors import ServiceUnavailable
+from walras.functions.http2 import Session
+from walras.kube.serve.fair import Fair
+from walras.kube.serve.relay import Application
+
+SESSIONS_MAX: Final = 2_000
+# A client that asks for nothing for so long is told to go.
+IDLE_S: Final = 300.0
+# What a session that is told to go has to end its streams.
+_GOING_S: Final = 5.0
+_SWEEP_S: Final = 10.0
+_BACKLOG: Final = 1024
+
+
+class Listener:
+    """`port` is where it listens once it has begun to."""
+
+    def __init__(self, app: Application, fair: Fair) -> None:
+        self.app, self.fair, self.port = app, fair, 0
+        self._sessions: set[Session] = set()
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._emptied = asyncio.Event()
+
+    async def start(self, host: str, port: int) -> None:
+        """Port 0 takes any free one. Raises ServiceUnavailable."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(
+                lambda: Session(self), host or "0.0.0.0", port, backlog=_BACKLOG,  # noqa: S104
+            )  # fmt: skip
+        except OSError as error:
+            raise ServiceUnavailable(f"cannot listen on {host}:{port}: {error.strerror}") from None
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Has every stream end, for some seconds."""
+        if self._server is not None:
+            self._server.close()
+        for session in list(self._sessions):
+            session.goes()
+        try:
+            async with asyncio.timeout(_GOING_S):
+                while self._sessions:
+                    self._emptied.clear()
+                    await self._emptied.wait()
+        except TimeoutError:
+            for session in list(self._sessions):
+                session.abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    def opened(self, session: Session) -> None:
+        self._sessions.add(session)
+        if len(self._sessions) > SESSIONS_MAX:
+            session.abort()
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+
+    def closed(self, session: Session) -> None:
+        self._sessions.discard(session)
+        if not self._sessions:
+            self._emptied.set()
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweeper = None
+        for session in list(self._sessions):
+            if session.used_s is not None and loop.time() - session.used_s > IDLE_S:
+                session.goes()
+        if self._sessions:
+            self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
