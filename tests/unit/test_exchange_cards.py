@@ -571,6 +571,51 @@ def test_cards_that_are_gone_at_a_start_end_their_leases(tmp_path: Path) -> None
             asyncio.run(scene())
 
 
+def test_cards_that_come_in_another_order_keep_their_taints_and_nobody_elses_leases(tmp_path: Path) -> None:
+    clock = VirtualClock()
+
+    async def before(world: Cards) -> None:
+        await world.agent("search")
+        for name in ("a", "b"):
+            await world.pod("search", name, 1000, "2.00")
+        await world.step(1000)
+        world.cards.xid(0, 79)
+        await world.hear()
+        assert world.taints(0) == {FAILED: "NoExecute"}
+        (node,) = world.nodes("search")
+        await world.bind("search", node["metadata"]["labels"]["walras.dev/bid"], node["metadata"]["name"])
+        await world.manager.settle()
+
+    async def after(world: Cards) -> None:
+        assert (world.taints(0), world.taints(1)) == ({}, {FAILED: "NoExecute"}), "it is number 1 now"
+        (lost,) = world.exchange.holdings.values()
+        assert (lost.shares[0].device, lost.reason) == ("local/gpu-1", "DeviceGone")
+        await world.step(1000)
+        await world.step(1000)
+        (running,) = world.exchange.holdings.values()
+        assert (running.shares[0].device, running.phase) == ("local/gpu-0", "Active")
+        world.check_money()
+
+    with driver("H100", "H100", now_ms=clock.now_ms, folder=tmp_path / "cards") as cards:
+        for story in (before, after):
+
+            async def scene(here: Any, story: Any = story) -> None:
+                world = Cards(tmp_path / "db", clock, cards, here)
+                await world.open()
+                try:
+                    await story(world)
+                finally:
+                    await world.close()
+
+            here = machine.simulated(tmp_path / "data")
+            try:
+                asyncio.run(scene(here))
+            finally:
+                here.close()
+            with cards.state() as state:
+                state.cards.reverse()
+
+
 def test_a_card_is_sold_on_when_a_start_keeps_its_parts_apart_in_another_way(tmp_path: Path) -> None:
     clock = VirtualClock()
 

@@ -223,7 +223,7 @@ class Equipment:
         assert self.fitting is not None
         found = []
         for holding in self._holdings().values():
-            if holding.phase == "Reserved":
+            if holding.phase == "Reserved" or (holding.uuids and uuid not in holding.uuids):
                 continue
             for share in holding.shares:
                 if self.fitting.uuid_of.get(share.device) == uuid:
@@ -239,7 +239,8 @@ class Equipment:
 
 def is_as_sold(holding: Holding, supply: Supply) -> bool:
     """Whether the lease's devices are there, and are divided and kept apart as when it was granted."""
-    return supply.has(holding.shares) and supply.enforcement_of(holding.shares) == holding.enforcement
+    is_there = supply.has(holding.shares, holding.uuids)
+    return is_there and supply.enforcement_of(holding.shares) == holding.enforcement
 
 
 def _say(rows: str, node: Object) -> None:

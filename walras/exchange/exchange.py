@@ -208,7 +208,7 @@ class Exchange:
                 fx.edit(cluster, LEASES, metadata["namespace"], metadata["name"], _mark_ended)
         for holding in list(self.holdings.values()):
             its_node = fx.node(holding)
-            if its_node is not None and self._supply.has(holding.shares):
+            if its_node is not None and self._supply.has(holding.shares, holding.uuids):
                 leasing.publish(fx, holding, self._supply, its_node)
             fx.keep(holding)
         await fx.commit()

@@ -6,10 +6,10 @@ reason: they outlive a restart, and a device returns when its taint goes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from walras.core.clock import rfc3339
 from walras.exchange.demand import FLEET
@@ -139,27 +139,42 @@ def _set_taints(name: str, change: Callable[[list[Object]], list[Object]], store
 async def publish(api: API, supply: Supply) -> None:
     """The devices as ResourceSlices of the fleet, as they are at this start, with the taints they had.
 
+    Taints are of a card wherever it is found now; another card in its place begins without them.
     Raises StorageError.
     """
     wanted = {each["metadata"]["name"]: each for each in resource_slices(supply)}
     (pool,) = {each["spec"]["pool"]["name"] for each in wanted.values()}
-    for stored in api.list(FLEET, SLICES):
-        name = stored["metadata"]["name"]
-        if name in wanted:
-            await api.edit(FLEET, SLICES, "", name, partial(_set_spec, wanted.pop(name)["spec"]))
-        elif stored["spec"]["pool"]["name"] == pool:
-            await api.delete(FLEET, SLICES, "", name)
+    stored = [
+        each
+        for each in api.list(FLEET, SLICES)
+        if each["metadata"]["name"] in wanted or each["spec"]["pool"]["name"] == pool
+    ]
+    had = {_uuid(device): device.get("taints") for each in stored for device in _devices(each)}
     for each in wanted.values():
-        await api.create(FLEET, SLICES, each)
+        for device in _devices(each):
+            if taints := had.get(_uuid(device)):
+                device["taints"] = taints
+    tx = api.transaction()
+    for each in stored:
+        name = each["metadata"]["name"]
+        if name in wanted:
+            spec = wanted.pop(name)["spec"]
+            tx.edit(FLEET, SLICES, "", name, partial(_set_spec, spec))
+        else:
+            tx.delete(FLEET, SLICES, "", name)
+    for each in wanted.values():
+        tx.create(FLEET, SLICES, each)
+    if not tx.is_empty:
+        await tx.commit()
 
 
-def _set_spec(spec: dict[str, Any], stored: dict[str, Any]) -> None:
-    """Another card in the same place begins without the taints of the one before."""
-    had = {(each["name"], _uuid(each)): each.get("taints") for each in stored["spec"].get("devices") or ()}
-    for device in spec.get("devices") or ():
-        if taints := had.get((device["name"], _uuid(device))):
-            device["taints"] = taints
-    stored["spec"] = spec
+def _set_spec(spec: Object, latest: Object) -> None:
+    latest["spec"] = spec
+
+
+def _devices(found: Object) -> Sequence[Object]:
+    devices: Sequence[Object] = found["spec"].get("devices") or ()
+    return devices
 
 
 def _uuid(device: Object) -> str:

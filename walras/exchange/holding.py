@@ -76,6 +76,8 @@ class Holding(msgspec.Struct, kw_only=True):
     # For which the holder gives up the rest of the term; None: for nothing.
     resale_micros: int | None = None
     package: int = 0
+    # Of the cards of its shares, in their order: the same numbers may be other cards' after a restart.
+    uuids: tuple[str, ...] = ()
 
     @property
     def milli(self) -> int:

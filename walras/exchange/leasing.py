@@ -59,6 +59,7 @@ def grant(
         hold="",
         priority=bid.priority,
         package=award.package,
+        uuids=supply.uuids(award.shares),
     )
     holding.hold = f"lease:{holding.id}:{holding.terms}"
     fx.treasury.hold(

@@ -62,10 +62,20 @@ class Supply:
             return SIMULATED_DRIVER
         return EMULATED_DRIVER if self.emulated else ATTRIBUTE_DOMAIN
 
-    def has(self, shares: Sequence[Share]) -> bool:
-        """Whether these devices are there and can be divided so, as they were when the shares were sold."""
+    def has(self, shares: Sequence[Share], uuids: Sequence[str]) -> bool:
+        """Whether these devices are there and can be divided so, as they were when the shares were sold.
+
+        `uuids` are of the cards that the shares were of; empty where nobody noted them.
+        """
         by_id = {device.id: device for device in self.devices}
-        return all(share.device in by_id and _is_of(share, by_id[share.device]) for share in shares)
+        if not all(share.device in by_id and _is_of(share, by_id[share.device]) for share in shares):
+            return False
+        return not uuids or self.uuids(shares) == tuple(uuids)
+
+    def uuids(self, shares: Sequence[Share]) -> tuple[str, ...]:
+        """Those of the devices of shares, all of which are there."""
+        by_id = {device.id: str(device.attributes["uuid"]) for device in self.devices}
+        return tuple(by_id[share.device] for share in shares)
 
     def enforcement_of(self, shares: Sequence[Share]) -> str:
         """How a lease of these shares is kept to them."""
