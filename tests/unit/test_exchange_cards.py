@@ -468,6 +468,51 @@ def test_a_daemon_that_does_not_start_is_tried_again_when_the_operator_returns_i
     play(story, "H100")
 
 
+def test_an_instance_that_cannot_be_made_costs_the_lease_that_needs_it_and_no_other() -> None:
+    async def story(world: Cards) -> None:
+        await world.agent("one")
+        await mig_pod(world, "one", "p")
+        await world.step(1000)
+        await world.bind("one", "p", the_node(world, "one")["metadata"]["name"])
+        with world.cards.state() as state:
+            state.cards[0].uncuttable = True
+        await world.agent("two")
+        await mig_pod(world, "two", "p")
+        await world.step(1000)
+        await world.step(1000)
+        assert world.nodes("two") == [] and world.exchange.treasury.held("two") == 0
+        assert world.taints() == {FAILED: "NoSchedule"}
+        assert len(world.nodes("one")) == len(instances(world)) == 1
+        await world.step(30_000)
+        assert len(world.nodes("one")) == 1, "it has its term"
+        with world.cards.state() as state:
+            state.cards[0].uncuttable = False
+        await world.api.edit(FLEET, SLICES, "", "local-gpus", without_taints)
+        await world.step(2000)
+        assert len(world.nodes("one")) == len(world.nodes("two")) == 1
+        assert len(instances(world)) == 2
+
+    play(story, "H100")
+
+
+def test_a_card_that_cannot_be_what_its_running_leases_need_ends_them_all_the_same() -> None:
+    async def story(world: Cards) -> None:
+        await world.agent("one")
+        await mig_pod(world, "one", "p")
+        await world.step(1000)
+        with world.cards.state() as state:
+            state.cards[0].uncuttable = True
+            state.cards[0].instances = []
+        await world.agent("two")
+        await mig_pod(world, "two", "p")
+        for _ in range(3):
+            await world.step(1000)
+        assert world.nodes("one") == world.nodes("two") == []
+        assert world.taints() == {FAILED: "NoExecute"}
+
+    play(story, "H100")
+
+
 def test_a_bid_that_chose_among_devices_is_read_again_when_one_returns() -> None:
     async def story(world: Cards) -> None:
         await world.agent("search")

@@ -90,10 +90,13 @@ class Equipment:
 
     # Leases that begin
 
-    def want(self, holdings: Iterable[Holding]) -> None:
-        """These leases run or could begin now; for those that end as they cannot go on nothing is made."""
+    def want(self, running: Iterable[Holding], coming: Iterable[Holding]) -> None:
+        """These leases run, those could begin; for those that end as they cannot go on nothing is made."""
         if self.fitting is not None:
-            self.fitting.want(each for each in holdings if is_as_sold(each, self._supply))
+            self.fitting.want(
+                [each for each in running if is_as_sold(each, self._supply)],
+                [each for each in coming if is_as_sold(each, self._supply)],
+            )
 
     def is_ready(self, holding: Holding) -> bool:
         """Whether it may begin: its cards are what it needs, and none leaves the market with this step."""
@@ -143,12 +146,19 @@ class Equipment:
         self._off = off
 
     def _take_in_errors(self, fx: Effects, fitting: Fitting, now_ms: int) -> None:
-        """A card that cannot be made ready is held out while it is in use, else until somebody mends it."""
-        for device, error in fitting.errors():
-            if self.health.has(device, FAILED):
+        """A card that cannot be made ready is held out while it is in use, else until somebody mends it.
+
+        Its leases end, but where it is one that was to begin that it cannot be made ready for: then only that
+        one does, and the others have their terms.
+        """
+        lost = self.health.lost()
+        for device, error, spares in fitting.errors():
+            if device in lost:
                 continue
             if error.busy:
                 self._hold_out(fx, device, error.message, now_ms)
+            elif spares and not error.lost:
+                self._close(fx, device, error.message, now_ms)
             else:
                 self._fail(fx, device, "NotReady", error.message, now_ms)
 
@@ -189,6 +199,11 @@ class Equipment:
         words = f"{message}; its leases end. `walras device return {device}` sells it again"
         self._leaving.add(device)
         self.health.taint(fx, device, Taint(FAILED, NO_EXECUTE, reason), words, now_ms)
+
+    def _close(self, fx: Effects, device: str, why: str, now_ms: int) -> None:
+        words = f"{why}; nothing more of it is sold. `walras device return {device}` sells it again"
+        self._leaving.add(device)
+        self.health.taint(fx, device, Taint(FAILED, NO_SCHEDULE, "NotReady"), words, now_ms)
 
     def _hold_out(self, fx: Effects, device: str, why: str, now_ms: int) -> None:
         words = f"{why}; it is not sold until it is empty"

@@ -530,7 +530,7 @@ class Exchange:
             else:
                 coming.append(holding)
         running = [holding for holding in self.holdings.values() if holding.phase != "Reserved"]
-        self.equipment.want([*running, *coming])
+        self.equipment.want(running, coming)
 
     def _take_in_devices(self, fx: Effects, now: int) -> None:
         """End the leases of devices that failed or were taken off the market."""

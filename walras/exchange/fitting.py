@@ -8,7 +8,7 @@ runs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import structlog
 
@@ -36,15 +36,18 @@ class Fitting:
         self.uuid_of = {device.id: str(device.attributes["uuid"]) for device in supply.devices}
         self.device_of = {uuid: device for device, uuid in self.uuid_of.items()}
         self._needed: dict[str, Needed] = {}
+        # What leases that run need, without those that could begin.
+        self._running: dict[str, Needed] = {}
         self._ready: dict[str, Needed] = {}
         self._access: dict[str, Mapping[MigInstance | None, Access]] = {}
         self._refused: dict[str, Needed] = {}
-        self._errors: dict[str, CardError] = {}
+        self._errors: dict[str, tuple[Needed, CardError]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def want(self, holdings: Iterable[Holding]) -> None:
-        """These leases run or are to start: have every card be what its leases need."""
-        self._needed = needs(holdings, self.uuid_of)
+    def want(self, running: Sequence[Holding], coming: Sequence[Holding] = ()) -> None:
+        """These leases run, and those are to start: have every card be what its leases need."""
+        self._running = needs(running, self.uuid_of)
+        self._needed = needs([*running, *coming], self.uuid_of) if coming else self._running
         for uuid, needed in list(self._refused.items()):
             if self._needed.get(uuid) != needed:
                 del self._refused[uuid]
@@ -65,7 +68,7 @@ class Fitting:
                 try:
                     self._access[uuid] = await asyncio.to_thread(self._machine.arrange, uuid, needed)
                 except CardError as error:
-                    self._refused[uuid], self._errors[uuid] = needed, error
+                    self._refused[uuid], self._errors[uuid] = needed, (needed, error)
                     _log.warning("a card could not be made ready", card=uuid, error=error.message)
                 else:
                     self._ready[uuid] = needed
@@ -94,11 +97,15 @@ class Fitting:
         access = self._access.get(uuid, {}).get(cut) if cut is not None else None
         return access.instance if access is not None else None
 
-    def errors(self) -> Iterator[tuple[str, CardError]]:
-        """The devices that could not be made ready since this was last asked."""
+    def errors(self) -> Iterator[tuple[str, CardError, bool]]:
+        """The devices that could not be made ready since this was last asked.
+
+        The last of each is whether that was for leases that do not run yet, beside some that do.
+        """
         errors, self._errors = self._errors, {}
-        for uuid, error in errors.items():
-            yield self.device_of[uuid], error
+        for uuid, (needed, error) in errors.items():
+            running = self._running.get(uuid, Needed())
+            yield self.device_of[uuid], error, running.want.technique is not None and running != needed
 
     def again(self, device: str) -> None:
         """Whatever went wrong with the device is mended: look at it once more."""

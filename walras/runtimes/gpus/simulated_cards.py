@@ -56,6 +56,8 @@ class SimulatedCard(msgspec.Struct):
     pending_mig: bool = False
     one_process: bool = False
     lost: bool = False
+    # No instance can be made any more; those that there are go on.
+    uncuttable: bool = False
     temperature_c: int = 40
     throttle_bits: int = 0
     energy_mj: int = 0

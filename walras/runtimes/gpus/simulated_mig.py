@@ -80,7 +80,7 @@ def _create(_: Any, state: State, handle: int, id_: int, place: int, made: int) 
     profile, wanted = _profile(card, id_ - 100), pynvml.c_nvmlGpuInstancePlacement_t.from_address(place)
     if wanted.start not in profile.starts or wanted.size != profile.memory_slices:
         raise Refused(pynvml.NVML_ERROR_INVALID_ARGUMENT)
-    if not card.has_room(profile.name, wanted.start):
+    if card.uncuttable or not card.has_room(profile.name, wanted.start):
         raise Refused(pynvml.NVML_ERROR_INSUFFICIENT_RESOURCES)
     number = min(set(range(1, 16)) - {each.id for each in card.instances})
     card.instances.append(SimulatedInstance(number, profile.name, wanted.start))
