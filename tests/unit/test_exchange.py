@@ -425,3 +425,25 @@ def test_a_lost_lease_whose_node_cannot_be_stopped_is_told_once_and_tried_again_
         assert world.nodes("search") == []
 
     play(story)
+
+
+def test_a_step_looks_at_an_agents_pods_once_however_many_leases_it_has() -> None:
+    async def story(world: World) -> None:
+        await world.agent("a")
+        for at in range(5):
+            await world.pod("a", f"p{at}", 100, "2.00")
+        await world.step(1000)
+        assert len(world.nodes("a")) == 5
+        asked, plain = 0, world.api.list
+
+        def count(cluster: str, resource: str, namespace: str = "") -> list[Object]:
+            nonlocal asked
+            asked += resource == PODS
+            return plain(cluster, resource, namespace)
+
+        world.api.list = count  # type: ignore[method-assign]
+        world.clock.advance(1000)
+        await world.exchange.step()
+        assert asked == 1
+
+    play(story)

@@ -53,6 +53,8 @@ class Effects:
     _gone: set[str] = field(default_factory=set)
     _usage: list[tuple[object, ...]] = field(default_factory=list)
     _notices: list[Notice] = field(default_factory=list)
+    # By cluster and node: nothing comes in between while a step decides.
+    _pods: dict[str, dict[str, list[Object]]] = field(default_factory=dict)
 
     def market_leases(self) -> tuple[market.Lease, ...]:
         """Every lease, as the market reads it."""
@@ -149,15 +151,18 @@ class Effects:
         return found if found is not None and _has_won(found, holding) else None
 
     def pods_on(self, holding: Holding) -> list[Object]:
-        """The unfinished pods on the lease's node."""
-        if not self.api.has_cluster(holding.agent):
-            return []
-        return [
-            pod
-            for pod in self.api.list(holding.agent, PODS)
-            if pod["spec"].get("nodeName") == holding.node
-            and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
-        ]
+        """The unfinished pods on the lease's node, as they were when this step first asked."""
+        if holding.agent not in self._pods:
+            self._pods[holding.agent] = self._by_node(holding.agent)
+        return self._pods[holding.agent].get(holding.node, [])
+
+    def _by_node(self, cluster: str) -> dict[str, list[Object]]:
+        found: dict[str, list[Object]] = {}
+        for pod in self.api.list(cluster, PODS) if self.api.has_cluster(cluster) else ():
+            node = pod["spec"].get("nodeName")
+            if node and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+                found.setdefault(node, []).append(pod)
+        return found
 
     def had_node(self, holding: Holding, bid: Object) -> bool:
         """Whether the lease's bid is of a pod that does not wait any more: it goes with its pod."""
