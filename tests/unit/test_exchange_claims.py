@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import pytest
 from support.devices import claim, exactly, request
 from support.exchange import World, play
 
-from walras.exchange.demand import BIDS, PODS
+from walras.exchange.demand import BIDS, PODS, Bidder
 from walras.tenants.claims.asks import read
 from walras.tenants.claims.classes import device_classes
 from walras.tenants.claims.effort import Effort
@@ -224,12 +225,13 @@ def test_several_claims_of_a_pod_are_one_package_where_they_ask_for_the_same() -
             world,
             claim("one", gpu(count=2)),
             claim("two", gpu()),
+            claim("three", gpu()),
             claim("part", gpu(**part(milliGPU="100"))),
         )
         await waiting(world, "train", "one", "two")
         (package,) = packages(world, "train")
         assert (package["devices"], package["topology"]) == (3, "node")
-        await waiting(world, "mixed", "one", "part")
+        await waiting(world, "mixed", "three", "part")
         assert "use a pod for each" in event(world, "mixed")
         assert bids(world) == ["train"]
 
@@ -291,7 +293,7 @@ def test_nobody_bids_for_claims_that_are_not_there_or_are_met() -> None:
     play(story)
 
 
-def test_of_pods_that_share_a_claim_the_oldest_bids_and_the_next_when_it_is_gone() -> None:
+def test_of_pods_that_share_a_claim_the_first_bids_and_another_when_it_is_gone() -> None:
     async def story(world: World) -> None:
         await furnish(world, claim("shared", gpu()))
         await waiting(world, "first", "shared")
@@ -301,6 +303,58 @@ def test_of_pods_that_share_a_claim_the_oldest_bids_and_the_next_when_it_is_gone
         await world.api.delete("acme", PODS, "default", "first", grace_seconds=0)
         await world.step(10_000)
         assert bids(world) == ["second"]
+
+    play(story)
+
+
+def test_whose_bid_a_shared_claim_is_is_known_again_after_a_start() -> None:
+    async def story(world: World) -> None:
+        await furnish(world, claim("shared", gpu()))
+        await waiting(world, "first", "shared")
+        await waiting(world, "second", "shared")
+        await world.exchange.stop()
+        world.exchange._bidder = Bidder(
+            world.api, world.exchange._recorder, world.supply, world.exchange.auctioneer.proxy
+        )
+        await world.exchange.open()
+        for name in ("second", "first"):
+            await world.api.edit("acme", PODS, "default", name, touch)
+        await world.step(10_000)
+        assert bids(world) == ["first"]
+
+    def touch(pod: Object) -> None:
+        pod["metadata"].setdefault("labels", {})["touched"] = "true"
+
+    play(story)
+
+
+def test_a_pod_that_cannot_bid_for_a_shared_claim_leaves_that_to_another() -> None:
+    async def story(world: World) -> None:
+        await furnish(world, claim("shared", gpu()))
+        await waiting(world, "first", "shared", **{"walras.dev/max-price": "dear"})
+        await waiting(world, "second", "shared")
+        assert bids(world) == ["second"]
+
+    play(story)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one claim", "a claim each"])
+def test_who_bids_for_claims_is_told_without_looking_at_all_pods_for_each(shared: bool) -> None:
+    async def story(world: World) -> None:
+        await furnish(world, *(claim(f"c{at}", gpu()) for at in range(1 if shared else 40)))
+        listed, plain = 0, world.api.list
+
+        def count(cluster: str, resource: str, namespace: str = "") -> list[Object]:
+            nonlocal listed
+            found = plain(cluster, resource, namespace)
+            listed += len(found) if resource == PODS else 0
+            return found
+
+        world.api.list = count  # type: ignore[method-assign]
+        for at in range(40):
+            await waiting(world, f"p{at}", "c0" if shared else f"c{at}")
+        assert len(bids(world)) == (1 if shared else 40)
+        assert listed <= 40
 
     play(story)
 

@@ -11,6 +11,7 @@ from walras.exchange.book import Pool, current_pool, usable
 from walras.exchange.claimed import extended_for
 from walras.exchange.nodes import lease_node, prospect
 from walras.exchange.proxy import Proxy
+from walras.exchange.sharing import Leads
 from walras.exchange.supply import Supply
 from walras.kube import validation
 from walras.kube.api import API
@@ -42,12 +43,15 @@ class Bidder:
         self._recorder = recorder
         self._supply = supply
         self._proxy = proxy
+        self._leads = Leads()
 
     async def reconcile(self, cluster: str, namespace: str, name: str) -> int | None:
         if cluster == FLEET:
             return None
         pod = self._api.find(cluster, PODS, namespace, name)
         bid = self._api.find(cluster, BIDS, namespace, name)
+        if pod is None or not _waits(pod):
+            self._leads.leave((cluster, namespace), name)
         if bid is not None and not _owned_by_pod(bid, name):
             return None
         if pod is None or (bid is not None and not _owned_by(bid, pod["metadata"]["uid"])):
@@ -58,7 +62,7 @@ class Bidder:
         if _is_over(pod):
             await self._end(cluster, bid)
         elif bid is None and _waits(pod):
-            if self._is_left_to_another(cluster, pod):
+            if not self._leads.lead((cluster, namespace), name, self._open_claims(cluster, pod)):
                 return REPRICE_MS
             await self._place(cluster, pod)
             return self._reprice_ms(cluster, pod)
@@ -66,20 +70,18 @@ class Bidder:
             # It found a place on a node that the agent had already.
             await self._delete(cluster, bid)
         elif bid is not None and bid.get("status", {}).get("phase", "Pending") in ("Pending", "Refused"):
+            # As after a start, when nobody knows who bids.
+            self._leads.lead((cluster, namespace), name, self._open_claims(cluster, pod))
             await self._revise(cluster, pod, bid)
             return self._reprice_ms(cluster, pod)
         return None
 
-    def _is_left_to_another(self, cluster: str, pod: Object) -> bool:
-        """Whether a claim of the pod is one that an older pod, which waits too, bids for: once is enough."""
+    def _open_claims(self, cluster: str, pod: Object) -> set[str]:
+        """The pod's claims that hold nothing yet and that other pods may name too."""
         namespace = pod["metadata"]["namespace"]
         named = {claim or "" for name, claim in claim_names(pod) if not is_generated(pod, name)}
         found = (self._api.find(cluster, RESOURCE_CLAIMS, namespace, claim) for claim in named)
-        shared = {claim["metadata"]["name"] for claim in found if claim and not is_allocated(claim)}
-        return bool(shared) and any(
-            _age(other) < _age(pod) and _waits(other) and shared & {claim for _, claim in claim_names(other)}
-            for other in self._api.list(cluster, PODS, namespace)
-        )
+        return {claim["metadata"]["name"] for claim in found if claim and not is_allocated(claim)}
 
     def _reprice_ms(self, cluster: str, pod: Object) -> int | None:
         """When to look at the bid's price again: never, where it is the pod's own or does not change."""
@@ -115,6 +117,7 @@ class Bidder:
             self._check(cluster, bid)
             self._check_fit(cluster, pod, spec["packages"], pool)
         except WalrasError as error:
+            self._leads.leave((cluster, pod["metadata"]["namespace"]), pod["metadata"]["name"])
             self._recorder.event(cluster, pod, "Warning", "InvalidRequest", error.message)
             return
         await self._api.create(cluster, BIDS, bid)
@@ -205,11 +208,6 @@ def _bid(pod: Object, spec: Object) -> Object:
         "spec": spec,
         "status": {"phase": "Pending"},
     }
-
-
-def _age(pod: Object) -> tuple[str, str]:
-    """Less for who came first."""
-    return str(pod["metadata"].get("creationTimestamp", "")), pod["metadata"]["name"]
 
 
 def _waits(pod: Object) -> bool:
