@@ -52,7 +52,7 @@ def main() -> int:
     needed: tuple[str, ...] = ()
     if options.real:
         needed = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
-    needed += ("agnhost",) if options.containers else ("kwok",)
+    needed += ("agnhost", "images") if options.containers else ("kwok",)
     why = reference.missing("e2e.test", *needed)
     if why:
         print(f"scripts/conformance: {why}", file=sys.stderr)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +12,8 @@ from typing import Any, Final
 
 from support import reference
 from support.live import BIN, Live
+
+from conformance import images
 
 NODE: Final = "simulated-0"
 DEADLINE_S: Final = 120.0
@@ -34,14 +34,6 @@ _NODE: Final[dict[str, Any]] = {
     },
     "spec": {"providerID": f"kwok://{NODE}"},
     "status": {"capacity": _CAPACITY, "allocatable": _CAPACITY},
-}
-_AGNHOST: Final = ('ENTRYPOINT ["/agnhost"]', 'CMD ["pause"]')
-_IMAGES: Final = {
-    "registry.k8s.io/e2e-test-images/agnhost:2.63.0": _AGNHOST,
-    "registry.k8s.io/e2e-test-images/agnhost:2.55": _AGNHOST,
-    "registry.k8s.io/e2e-test-images/busybox:1.37.0-1": ('CMD ["sh"]',),
-    "registry.k8s.io/e2e-test-images/busybox:1.36.1-1": ('CMD ["sh"]',),
-    "registry.k8s.io/pause:3.10.2": ('ENTRYPOINT ["/agnhost", "pause"]',),
 }
 # By whose address the specs see whether a cluster is of IPv4 or IPv6.
 _SERVICE: Final[dict[str, Any]] = {
@@ -73,46 +65,16 @@ def embedded(work: Path) -> Iterator[Path]:
 
 @contextmanager
 def contained(work: Path) -> Iterator[Path]:
-    """The kubeconfig of an agent of a server that runs pods as containers, with images that specs use.
-
-    agnhost is built from the release's own source, on busybox where its image has Alpine Linux.
-    """
+    """The kubeconfig of an agent of a server that runs pods as containers, with images that specs use."""
     (work / "home").mkdir(parents=True)
     live = Live(work / "home" / "data")
     live.start("--runtime", "container")
     try:
-        _import_images(live.data / "engine", work / "image")
+        (work / "images").mkdir()
+        images.make(live.data / "engine", work / "images")
         yield live.agent("conformance", "--balance", "1000")
     finally:
         live.stop()
-
-
-def _import_images(engine: Path, root: Path) -> None:
-    for folder in ("bin", "tmp", "etc", "uploads", "home"):
-        (root / folder).mkdir(parents=True)
-    shutil.copy(reference.folder() / "agnhost", root / "agnhost")
-    (root / "agnhost-2").symlink_to("agnhost")
-    busybox = shutil.which("busybox")
-    assert busybox is not None, "Debian has it in busybox-static"
-    shutil.copy(busybox, root / "bin" / "busybox")
-    for name in subprocess.run(
-        [busybox, "--list"], capture_output=True, text=True, check=True
-    ).stdout.split():
-        if name != "busybox":
-            (root / "bin" / name).symlink_to("busybox")
-    (root / "etc" / "passwd").write_text("root:x:0:0:root:/:/bin/sh\nuser-defined-in-image:x:1000:1000::/:\n")
-    (root / "etc" / "group").write_text(
-        "root:x:0:\nuser:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n"
-    )
-    archive = shutil.make_archive(str(root), "tar", root)
-    env = {
-        **os.environ,
-        "CONTAINERS_CONF": str(engine / "containers.conf"),
-        "CONTAINERS_STORAGE_CONF": str(engine / "storage.conf"),
-    }
-    for name, changes in _IMAGES.items():
-        words = [word for change in (*changes, "ENV PATH=/bin") for word in ("--change", change)]
-        subprocess.run(["podman", "import", *words, archive, name], env=env, check=True, capture_output=True)
 
 
 @contextmanager
