@@ -271,7 +271,7 @@ def test_owners_that_repeat_are_found_in_proportion(same: bool) -> None:
 
             metadata = {"ownerReferences": [Owner(each) for each in owners]}
             ctx = Context(Identity("a"), "one")
-            return lambda: writing._drop_repeated_owners(ctx, metadata)
+            return lambda: writing.drop_repeated_owners(ctx, metadata)
 
         return made
 

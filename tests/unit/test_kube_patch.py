@@ -112,8 +112,13 @@ def test_too_many_operations_are_refused() -> None:
 
 @pytest.mark.parametrize("patch", [{"op": "add"}, "text", None, ["text"], 7])
 def test_what_is_no_json_patch_is_a_bad_request(patch: Any) -> None:
-    with pytest.raises(BadRequest, match="error decoding patch"):
+    with pytest.raises(BadRequest, match=r"cannot unmarshal \w+ into Go value of type jsonpatch\."):
         json_patch({}, patch)
+
+
+def test_an_operation_that_is_null_is_none() -> None:
+    with pytest.raises(Invalid, match="the server rejected our request"):
+        json_patch({}, [None])
 
 
 @pytest.mark.parametrize(

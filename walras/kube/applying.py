@@ -12,7 +12,7 @@ from walras.kube import fieldsets
 from walras.kube.fieldsets import FieldSet
 from walras.kube.managed import Changes, Elsewhere, filtered, updated
 from walras.kube.owners import BOOKKEEPING, Managers, Owned, Who, held_in, who_is, write
-from walras.kube.patch import copied, same, without_nulls
+from walras.kube.patch import copied, same
 from walras.kube.registry import Resource
 from walras.kube.typed import Type, compare, fields_of, merge, object_type, remove, with_named_prefixes
 
@@ -42,12 +42,13 @@ def apply(
     this would change, unless `force`; Unclassified for a configuration that does not fit the schema.
     """
     _check(resource, applied)
+    if not resource.builtin:
+        applied = _without_creation(applied)
     managers = held_in(live)
     if live is not None and not managers:
         managers = updated(Changes(resource, subresource, {}, live), {}, _BEFORE, now)
-    config = without_nulls(applied) if resource.builtin else applied
     who = who_is(manager, "Apply", "", subresource)
-    task = _Apply(resource, subresource, live or {}, config, who, elsewhere)
+    task = _Apply(resource, subresource, live or {}, applied, who, elsewhere)
     try:
         result, owners = task.run(managers, force, now)
     except Conflict as conflict:
@@ -59,6 +60,15 @@ def apply(
     if manager == _KUBECTL:
         _note_last_applied(result, applied)
     return result
+
+
+def _without_creation(applied: Object) -> Object:
+    """The configuration without the time of a creation, which upstream takes out whatever it is."""
+    metadata = applied.get("metadata")
+    if not isinstance(metadata, dict) or "creationTimestamp" not in metadata:
+        return applied
+    kept = {name: value for name, value in metadata.items() if name != "creationTimestamp"}
+    return {**applied, "metadata": kept}
 
 
 def _check(resource: Resource, applied: Object) -> None:
@@ -91,7 +101,9 @@ class _Apply:
             sets = filtered(self.resource, self.subresource, fields_of(root, self.config, strict=True))
             merged = merge(root, self.live, self.config)
         except ValueError as error:
-            raise Unclassified(f"failed to create typed patch object ({self.names()}): {error}") from None
+            raise Unclassified(
+                f"failed to create typed patch object ({_names(self.resource, self.config)}): {error}"
+            ) from None
         before = managers.get(self.who)
         owners = {**managers, self.who: Owned(sets, self.resource.api_version)}
         result = self.pruned(merged, before, owners)
@@ -142,12 +154,6 @@ class _Apply:
         back = elsewhere(_only(root, found[1], rest[1], before.fields), self.resource.api_version)
         return merged if back is None else back[1]
 
-    def names(self) -> str:
-        metadata, resource = self.config.get("metadata") or {}, self.resource
-        metadata = metadata if isinstance(metadata, dict) else {}
-        kind = f"{resource.group}/{resource.version}, Kind={resource.kind}"
-        return f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {kind}"
-
     def refuse_conflicts(self, conflicts: dict[Who, FieldSet], force: bool) -> None:
         """Raises Conflict with every manager and field, in Kubernetes' words."""
         self.conflicts = frozenset().union(*conflicts.values())
@@ -172,6 +178,22 @@ class _Apply:
                 lines.append(f"conflicts with {who}:")
                 lines += [f"- {fieldsets.text(path)}" for owner, path in held if owner == who]
         raise Conflict(f"Apply failed with {len(held)} conflicts: " + "\n".join(lines), causes=causes)
+
+
+def _names(resource: Resource, config: Object) -> str:
+    metadata = config.get("metadata") or {}
+    metadata = metadata if isinstance(metadata, dict) else {}
+    return f"{metadata.get('namespace', '')}/{metadata.get('name', '')}; {_kind(resource)}"
+
+
+def _kind(resource: Resource) -> str:
+    return f"{resource.group}/{resource.version}, Kind={resource.kind}"
+
+
+def unconverted(resource: Resource, applied: Object, why: str) -> str:
+    """What upstream says of a configuration that fits the schema and cannot be put into its struct."""
+    to = f"to proper version: unable to convert unstructured object to {_kind(resource)}"
+    return f"failed to convert new object ({_names(resource, applied)}) {to}: {why}"
 
 
 def _put_back(root: Type, whole: Object, pruned: Object, owned: FieldSet) -> Object:

@@ -29,7 +29,7 @@ def apply(resource: Resource, old: Object, applied: Object, *, manager: str, for
     try:
         shaped, _ = fields.decode(scaling.SCALE.schema, result)
     except fields.Undecodable as error:
-        raise Unclassified(error.why) from None
+        raise Unclassified(applying.unconverted(scaling.SCALE, applied, error.why)) from None
     version = shaped["metadata"].get("resourceVersion")
     if version not in (None, "", "0", old["metadata"]["resourceVersion"]):
         raise objects.conflict(resource.key, str(old["metadata"]["name"]))

@@ -87,8 +87,8 @@ async def decode(body: bytes, content_type: str, kind: str = "") -> Body:
     if media != "application/yaml":
         return _json(body, kind)
     if len(body) > _YAML_INLINE_BYTES:
-        return await asyncio.to_thread(_yaml, body)
-    return _yaml(body)
+        return await asyncio.to_thread(_yaml, body, kind)
+    return _yaml(body, kind)
 
 
 def media_type(content_type: str) -> str:
@@ -110,26 +110,38 @@ def _json(body: bytes, kind: str) -> Body:
         raise _unrecognized(body, kind, f"json parse error: {why}") from None
     if value is None:
         return Body({})
+    return Body(_object(value, body, kind), repeated(body, value))
+
+
+def _object(value: Any, body: bytes, kind: str) -> Object:
+    """The value, which is an object. Raises BadRequest."""
     if not isinstance(value, dict):
-        why = (
-            f"json parse error: json: cannot unmarshal {json_kind(value)} into Go value of type {_TYPE_META}"
-        )
-        raise _unrecognized(body, kind, why)
-    keys = _keys(value)
-    if len(_KEY_END.findall(body)) == keys:
-        # No key is given twice: of those that are, one is left.
-        return Body(value)
-    repeated: dict[int, str] = {}
+        why = f"json: cannot unmarshal {json_kind(value)} into Go value of type {_TYPE_META}"
+        raise _unrecognized(body, kind, f"json parse error: {why}")
+    return value
+
+
+def repeated(body: bytes, value: Any) -> tuple[str, ...]:
+    """Paths of the fields that a JSON body, read as `value`, gives more than once, the first of them.
+
+    Raises BadRequest for a value that cannot be walked and stored.
+    """
+    if isinstance(value, dict | list) and len(_KEY_END.findall(body)) == _keys(value):
+        # Of fields that are given twice one is left.
+        return ()
+    # With the objects, so that none of them leaves its id to another one.
+    marked: dict[int, tuple[Object, str]] = {}
 
     def note(pairs: list[tuple[str, Any]]) -> Object:
         found = dict(pairs)
         if len(found) != len(pairs):
             seen: set[str] = set()
-            repeated[id(found)] = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            marked[id(found)] = found, twice
         return found
 
     again = json.loads(body, object_pairs_hook=note)
-    return Body(value, _paths(again, repeated) if repeated else ())
+    return _paths(again, marked) if marked else ()
 
 
 def _unrecognized(body: bytes, kind: str, why: str) -> BadRequest:
@@ -143,7 +155,7 @@ def _unrecognized(body: bytes, kind: str, why: str) -> BadRequest:
     return BadRequest(f"the object provided is unrecognized (must {of}): {why} ({start or '<empty>'})")
 
 
-def _paths(root: Any, marked: Mapping[int, str]) -> tuple[str, ...]:
+def _paths(root: Any, marked: Mapping[int, tuple[Object, str]]) -> tuple[str, ...]:
     """Dotted paths of the keys marked by their object's id, the first of them."""
     told = Told()
     stack: list[tuple[Path, Any]] = [(None, root)]
@@ -151,7 +163,7 @@ def _paths(root: Any, marked: Mapping[int, str]) -> tuple[str, ...]:
         path, value = stack.pop()
         if isinstance(value, dict):
             if id(value) in marked:
-                told.note((path, marked[id(value)]))
+                told.note((path, marked[id(value)][1]))
             stack += [((path, key), child) for key, child in reversed(value.items())]
         elif isinstance(value, list):
             stack += [((path, index), value[index]) for index in reversed(range(len(value)))]
@@ -166,7 +178,7 @@ def checked(value: Any) -> Object:
     return value
 
 
-def _keys(value: Object) -> int:
+def _keys(value: Object | list[Any]) -> int:
     """How many keys its objects have together. Raises BadRequest for one that cannot be walked and stored."""
     keys, level = 0, [value]
     for _ in range(DEPTH_MAX):
@@ -215,16 +227,28 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> Object:
     return found
 
 
+def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
+    """A number, which on its way through JSON becomes an integer where it is whole."""
+    value: float = loader.construct_yaml_float(node)
+    return int(value) if value.is_integer() and abs(value) < 2**63 else value
+
+
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.add_constructor("tag:yaml.org,2002:float", _float)
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in pairs if not tag.endswith((":timestamp", ":merge"))]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.bool_values = {**yaml.SafeLoader.bool_values, "y": True, "n": False}
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("[yYnN]$"), list("yYnN"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)[eE][-+]?\d+$", re.ASCII),
+    list("+-.0123456789"),
+)
 
 
-def _yaml(body: bytes) -> Body:
+def _yaml(body: bytes, kind: str) -> Body:
     try:
         # An alias may stand for itself or for a billion others; no client needs one.
         depth = 0
@@ -237,7 +261,7 @@ def _yaml(body: bytes) -> Body:
         loader = _Loader(body)
         value = loader.get_single_data()
         # By way of JSON, so that YAML's own types (!!binary, !!set) become what JSON has.
-        whole = checked(msgspec.json.decode(msgspec.json.encode(value)))
+        whole = msgspec.json.decode(msgspec.json.encode(value))
     except (yaml.YAMLError, UnicodeError, ValueError, TypeError, OverflowError) as error:
         raise BadRequest(f"error converting YAML to JSON: {error}") from None
-    return Body(whole, repeats=tuple(loader.repeats))
+    return Body({} if whole is None else checked(_object(whole, body, kind)), repeats=tuple(loader.repeats))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from walras.core.errors import BadRequest, Cause, Unclassified
-from walras.kube import objects, strategies, validation
+from walras.kube import defaults, objects, strategies, validation
 from walras.kube.context import Context
 from walras.kube.options import quoted
 from walras.kube.patch import copied
@@ -58,7 +58,7 @@ def check_same(ctx: Context, resource: Resource, old: Object, new: Object, names
             f"UID in object meta: {present['uid']}",
         )
     version = metadata.get("resourceVersion")
-    _check_number(version)
+    check_number(version)
     if version in (None, "", "0"):
         if not resource.builtin or resource.storage.key in strategies.CONDITIONAL:
             cause = Cause("FieldValueInvalid", "Invalid value: 0: must be specified for an update",
@@ -76,13 +76,13 @@ def without_version(resource: Resource, metadata: Object, name: str, *, applied:
     if applied and metadata.get("uid"):
         said = f"the provided object specified uid {metadata['uid']}, and no existing object was found"
         raise objects.conflict(resource.key, name, f"uid mismatch: {said}")
-    _check_number(metadata.pop("resourceVersion", None))
+    check_number(metadata.pop("resourceVersion", None))
     if metadata.get("uid"):
         why = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: "
         raise objects.conflict(resource.key, name, why)
 
 
-def _check_number(version: object) -> None:
+def check_number(version: object) -> None:
     """Raises Unclassified for a resourceVersion that is no number."""
     if version and not (isinstance(version, str) and version.isascii() and version.isdigit()):
         raise Unclassified(f"strconv.ParseUint: parsing {quoted(str(version)[:64])}: invalid syntax")
@@ -110,6 +110,9 @@ def within(resource: Resource, old: Object, given: Object, subresource: str) -> 
                 new["spec"] = old.get("spec") or {}
     metadata: Object = new["metadata"]
     before: Object = old["metadata"]
+    if resource.builtin:
+        # Whatever a patch is of: it is for validation to refuse.
+        metadata["uid"] = given["metadata"].get("uid")
     for name in _FIXED:
         if not metadata.get(name):
             take(metadata, before, name)
@@ -119,6 +122,14 @@ def within(resource: Resource, old: Object, given: Object, subresource: str) -> 
     for name in _OVERWRITTEN:
         take(metadata, before, name)
     return copied(new)  # type: ignore[no-any-return]
+
+
+def said(resource: Resource, new: Object, given: Object) -> Object:
+    """What a request says of an object, whatever of it is written."""
+    kept = {name: value for name, value in given["metadata"].items() if name != "managedFields"}
+    whole: Object = copied({**given, "metadata": {**new["metadata"], **kept}})
+    defaults.apply(resource, whole)
+    return whole
 
 
 def _partly(old: Object, given: Object, subresource: str) -> Object:

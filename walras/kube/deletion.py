@@ -60,6 +60,9 @@ def begin(resource: Resource, obj: Object, now_ms: int, grace_s: int | None, pro
     `propagation` is "Background", "Foreground", "Orphan" or "" (as the object's finalizers say).
     """
     metadata = obj["metadata"]
+    if resource.key == NAMESPACES and "deletionTimestamp" in metadata and obj["spec"].get("finalizers"):
+        # It is emptied as the first deletion said.
+        return False
     finalizers = _wanted_finalizers(metadata, propagation)
     if finalizers:
         metadata["finalizers"] = finalizers

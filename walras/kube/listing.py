@@ -170,7 +170,9 @@ class Lister:
         if wanted > counters.revision:
             # Upstream waits for it in its cache, of which it makes no pages.
             raise not_yet(wanted, counters.revision, soon=not limit)
-        exact = token is not None or match == "Exact"
+        # A page of a revision that is named is of that one, from before there was a word for it.
+        paged = limit > 0 and wanted > 0 and not match
+        exact = token is not None or match == "Exact" or paged
         at = wanted if exact else counters.revision
         seen: Seen | None = None
         if resource.converter is not None and matches is not None:

@@ -79,6 +79,7 @@ def record(
     assert operation == "Update", "apply() records what is applied"
     sent = (new.get("metadata") or {}).get("managedFields")
     managers = held_in(old)
+    given: Managers = {}
     if not subresource:
         if sent in ([], [{}]):
             managers = {}
@@ -87,9 +88,11 @@ def record(
                 # Upstream cannot convert to what they are about, and then tells nobody to own anything.
                 write(new, {})
                 return
-            sent_ones = {who: owned for who, owned in held_in(new).items() if is_of(resource, owned)}
-            managers = sent_ones or managers
-    if old is not None and not managers:
+            given = held_in(new)
+            # What is of another group is nobody's, but the object stays one whose fields are owned.
+            managers = {who: owned for who, owned in given.items() if is_of(resource, owned)}
+            managers = managers if given else held_in(old)
+    if old is not None and not managers and not given:
         write(new, {})
         return
     try:
@@ -164,6 +167,17 @@ class Changes:
         found = self.at(owned.api_version)
         return owned.fields & (found.added | found.modified) if found else fieldsets.EMPTY
 
+    def said(self, fields: FieldSet) -> FieldSet:
+        """Those of the fields, of structs in structs, that are something else than 0 now."""
+        found = set()
+        for path in fields:
+            value: Any = self._new
+            for element in path:
+                value = value.get(element[2:]) if isinstance(value, dict) else None
+            if value:
+                found.add(path)
+        return frozenset(found)
+
     def left(self, owned: Owned) -> Owned:
         """What the change leaves of what somebody else owns."""
         found = self.at(owned.api_version)
@@ -178,6 +192,9 @@ def updated(changes: Changes, managers: Managers, manager: str, now: str) -> Man
     kept = {who: changes.left(owned) for who, owned in managers.items()}
     changed = changes.here.added | changes.here.modified
     mine = frozenset(changed) - BOOKKEEPING
+    if subresource == "scale":
+        # A scale of nothing is one without the field, of which nobody is told to own anything.
+        mine = changes.said(mine)
     if mine:
         who = who_is(manager or "unknown", "Update", resource.api_version, subresource)
         known = kept.get(who)

@@ -39,10 +39,12 @@ def json_patch(doc: Object, operations: Any) -> Object:
     the end.
     """
     if not isinstance(operations, list):
-        raise BadRequest(cannot_decode(operations, "[]handlers.jsonPatchOp"))
+        raise BadRequest(cannot_decode(operations, "jsonpatch.Patch"))
+    # Go reads null as an operation that says nothing.
+    operations = [{} if operation is None else operation for operation in operations]
     for operation in operations:
         if not isinstance(operation, dict):
-            raise BadRequest(cannot_decode(operation, "handlers.jsonPatchOp"))
+            raise BadRequest(cannot_decode(operation, "jsonpatch.Operation"))
     if len(operations) > OPERATIONS_MAX:
         raise RequestEntityTooLarge(
             f"The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {len(operations)}"
@@ -233,7 +235,7 @@ def json_kind(value: Any) -> str:
 
 
 def cannot_decode(value: Any, go_type: str) -> str:
-    return f"error decoding patch: json: cannot unmarshal {json_kind(value)} into Go value of type {go_type}"
+    return f"json: cannot unmarshal {json_kind(value)} into Go value of type {go_type}"
 
 
 def merge_patch(doc: Object, patch: Any) -> Object:

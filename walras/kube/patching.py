@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
 
-from walras.core.errors import BadRequest, Cause, Invalid, UnsupportedMediaType
-from walras.kube import fields, patch, strategic, writing
+from walras.core.errors import BadRequest, Cause, InternalError, Invalid, UnsupportedMediaType
+from walras.kube import bodies, covering, fields, golang, patch, strategic, validation, writing
 from walras.kube.context import Context
+from walras.kube.fieldpaths import Told
 from walras.kube.options import quoted
 from walras.kube.record import Object
 from walras.kube.registry import Resource
@@ -19,6 +21,9 @@ MERGE: Final = "application/merge-patch+json"
 STRATEGIC: Final = "application/strategic-merge-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
 DEPTH_MAX: Final = 100
+_NO_PATCH: Final = "Invalid JSON Patch"
+_OPERATION: Final = ("op", "path", "from", "value")
+_PATCH_TYPES: Final = ("jsonpatch.Patch", "jsonpatch.Operation")
 
 Patcher = Callable[[Object], Object]
 
@@ -28,6 +33,8 @@ def media_type(resource: Resource, content_type: str) -> str:
     media = content_type.partition(";")[0]
     kinds = (JSON, MERGE, STRATEGIC, APPLY) if resource.builtin else (JSON, MERGE, APPLY)
     if media not in kinds:
+        if resource.builtin:
+            raise UnsupportedMediaType("415: Unsupported Media Type")
         raise UnsupportedMediaType(
             "the body of the request was in an unknown format - accepted media types include: "
             + ", ".join(kinds)
@@ -35,12 +42,15 @@ def media_type(resource: Resource, content_type: str) -> str:
     return media
 
 
-def decode(body: bytes) -> Any:
+def decode(ctx: Context, body: bytes, media: str) -> Any:
     """The JSON value of a body, not nested too deep to be walked. Raises BadRequest."""
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"error decoding patch: {error}") from None
+        if media == MERGE and ctx.field_validation == "Ignore":
+            raise BadRequest(_NO_PATCH) from None
+        why = str(error) if body else "unexpected end of JSON input"
+        raise BadRequest(f"{_where(ctx, media)}{why}") from None
     level = [value]
     for _ in range(DEPTH_MAX):
         level = [
@@ -54,33 +64,168 @@ def decode(body: bytes) -> Any:
     raise BadRequest(f"the patch is nested deeper than {DEPTH_MAX} levels")
 
 
-def patcher(ctx: Context, resource: Resource, body: bytes, media: str) -> Patcher:
-    """What makes the patched object of the stored one.
+def _where(ctx: Context, media: str) -> str:
+    """Who does not want to hear of unknown fields has the patch decoded by others upstream."""
+    return "" if ctx.field_validation == "Ignore" or media == STRATEGIC else "error decoding patch: "
+
+
+def patcher(
+    ctx: Context,
+    resource: Resource,
+    body: bytes,
+    media: str,
+    *,
+    of: Resource | None = None,
+    status: bool = False,
+) -> Patcher:
+    """What makes the patched object of the stored one; `of` is whose scale it is, where it is one.
 
     It raises BadRequest where the body is no patch, Invalid where what it makes is no object of the type.
     """
 
     def patched(old: Object) -> Object:
-        new = _applied(resource, body, media, old)
-        before = len(ctx.warnings)
-        try:
-            return writing.decoded(ctx, resource, new)
-        except (fields.Undecodable, writing.Unknown) as error:
-            del ctx.warnings[before:]
-            shown = quoted(msgspec.json.encode(new).decode())
-            message = f"Invalid value: {shown}: {error.why}"
-            cause = Cause("FieldValueInvalid", message, "patch")
-            raise Invalid(f' "" is invalid: patch: {message}', causes=(cause,)) from None
+        change = decode(ctx, body, media)
+        faults = _faults(ctx, body, media, change)
+        made = _Made(ctx, resource, _applied(ctx, resource, change, media, old), change, media)
+        made.settle_type(of or resource, str(old["metadata"]["name"]), status=status)
+        return made.decoded(faults)
 
     return patched
 
 
-def _applied(resource: Resource, body: bytes, media: str, old: Object) -> Object:
-    change = decode(body)
+@dataclass(slots=True)
+class _Made:
+    """What a patch makes of an object, on its way to be one."""
+
+    ctx: Context
+    resource: Resource
+    new: Object
+    change: Any
+    media: str
+
+    def settle_type(self, of: Resource, name: str, *, status: bool) -> None:
+        """Sees to the apiVersion and kind, as upstream does for the kind of patch and of object. Raises."""
+        new, resource = self.new, self.resource
+        version, kind = new.get("apiVersion"), new.get("kind")
+        if self.media == STRATEGIC:
+            # Only that they are texts counts: the object is put into a struct of the type field by field.
+            for given in (version, kind):
+                if given is not None and not isinstance(given, str):
+                    raise self.invalid(f"cannot convert {golang.type_of(given)} to string")
+            new["apiVersion"], new["kind"] = resource.api_version, resource.kind
+        elif of.builtin and not version:
+            self.refuse_unversioned(name)
+        elif not of.builtin and of is resource:
+            self.settle_custom(version, kind, name, status=status)
+
+    def refuse_unversioned(self, name: str) -> None:
+        """Upstream takes it for one of its own structs, whose fields have other names."""
+        unknown = [f'unknown field "{key}"' for key in sorted(self.new) if key not in ("apiVersion", "kind")]
+        if self.ctx.field_validation == "Strict" and unknown:
+            raise self.invalid(f"strict decoding error: {', '.join(unknown)}")
+        if self.ctx.field_validation == "Warn":
+            self.ctx.warnings += unknown
+        covering.call({}, name)
+
+    def settle_custom(self, version: Any, kind: Any, name: str, *, status: bool) -> None:
+        new, resource = self.new, self.resource
+        if not all(value is None or isinstance(value, str) for value in (version, kind)):
+            return
+        if not kind:
+            raise self.invalid(f"Object 'Kind' is missing in '{self.text()}'")
+        if not version:
+            why = "Object 'apiVersion' is missing in 'object has no apiVersion field'"
+            raise InternalError(f"Internal error occurred: {why}", causes=(Cause("", why),))
+        wanted = {"kind": (kind, resource.kind), "apiVersion": (version, resource.api_version)}
+        causes = [
+            Cause("FieldValueInvalid", f"Invalid value: {quoted(given)}: must be {right}", field)
+            for field, (given, right) in wanted.items()
+            if given != right
+        ]
+        if causes and not status:
+            taken_for = replace(resource, kind=kind, group=version.rpartition("/")[0])
+            raise validation.invalid(taken_for, name, causes)
+        new["apiVersion"], new["kind"] = resource.api_version, resource.kind
+
+    def decoded(self, faults: list[str]) -> Object:
+        """The object, with the request's warnings of fields that nobody knows; `faults` are the patch's."""
+        told = self.ctx.warnings
+        before = len(told)
+        try:
+            found = writing.decoded(self.ctx, self.resource, self.new)
+        except writing.Unknown as error:
+            raise self.invalid(_strict([*faults, *sorted(error.faults)])) from None
+        except fields.Undecodable as error:
+            del told[before:]
+            raise self.invalid(error.why) from None
+        if faults and self.ctx.field_validation == "Strict":
+            raise self.invalid(_strict(faults))
+        # Patched objects are encoded with their fields in order.
+        told[before:] = [*faults, *sorted(told[before:])]
+        return found
+
+    def text(self) -> str:
+        return msgspec.json.encode(self.new, order="sorted").decode()
+
+    def invalid(self, why: str) -> Invalid:
+        shown = golang.printed(self.change) if self.media == STRATEGIC else self.text()
+        message = f"Invalid value: {quoted(shown)}: {why}"
+        return Invalid(
+            f' "" is invalid: patch: {message}', causes=(Cause("FieldValueInvalid", message, "patch"),)
+        )
+
+
+def _strict(faults: list[str]) -> str:
+    return f"strict decoding error: {', '.join(faults)}"
+
+
+def _faults(ctx: Context, body: bytes, media: str, change: Any) -> list[str]:
+    """What the patch itself says twice, or beside the point, where the client wants to hear of it."""
+    if ctx.field_validation == "Ignore":
+        return []
+    twice = [f'duplicate field "{path}"' for path in bodies.repeated(body, change)]
+    if media != JSON:
+        return twice
+    told = Told()
+    for index, operation in enumerate(change if isinstance(change, list) else ()):
+        for key in operation if isinstance(operation, dict) else ():
+            if key not in _OPERATION:
+                told.note(((None, index), key))
+    return [f"json patch {each}" for each in (*twice, *(f'unknown field "{path}"' for path in told.paths))]
+
+
+def _applied(ctx: Context, resource: Resource, change: Any, media: str, old: Object) -> Object:
     if media == JSON:
-        return patch.json_patch(old, change)
+        _check_operations(ctx, change)
+        return patch.json_patch(old, change or [])
+    if (
+        media == MERGE
+        and (change is None or ctx.field_validation == "Ignore")
+        and not isinstance(change, dict)
+    ):
+        raise BadRequest(_NO_PATCH)
+    if media == STRATEGIC and change is None:
+        change = {}
     if not isinstance(change, dict):
-        raise BadRequest(patch.cannot_decode(change, "map[string]interface {}"))
+        raise BadRequest(f"{_where(ctx, media)}{patch.cannot_decode(change, 'map[string]interface {}')}")
     if media == MERGE:
         return patch.merge_patch(old, change)
     return strategic.strategic_merge(resource.schema, old, change)
+
+
+def _check_operations(ctx: Context, change: Any) -> None:
+    """Raises BadRequest for what is no list of operations, in Go's words."""
+    told = ctx.field_validation != "Ignore"
+    many, one = ("[]handlers.jsonPatchOp", "handlers.jsonPatchOp") if told else _PATCH_TYPES
+    if change is not None and not isinstance(change, list):
+        raise BadRequest(f"{_where(ctx, JSON)}{patch.cannot_decode(change, many)}")
+    for operation in change or ():
+        if operation is not None and not isinstance(operation, dict):
+            raise BadRequest(f"{_where(ctx, JSON)}{patch.cannot_decode(operation, one)}")
+        for name in ("op", "path", "from") if told else ():
+            value = (operation or {}).get(name)
+            if value is not None and not isinstance(value, str):
+                why = f"Go struct field jsonPatchOp.{name} of type string"
+                raise BadRequest(
+                    f"{_where(ctx, JSON)}json: cannot unmarshal {patch.json_kind(value)} into {why}"
+                )

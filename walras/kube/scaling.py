@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from walras.core.errors import Cause, InternalError
-from walras.kube import validation
+from walras.core.errors import BadRequest, Cause, InternalError
+from walras.kube import covering, objects, validation
 from walras.kube.patch import copied
 from walras.kube.record import Object
 from walras.kube.registry import Resource
@@ -21,6 +21,10 @@ _WORKLOADS: Final = {
     "statusReplicasPath": ".status.replicas",
     "labelSelectorPath": ".spec.selector",
 }
+
+
+# Stands for the replica count of a custom resource that says none, while somebody changes its scale.
+_UNSAID: Final = -(2**31)
 
 
 def _at(obj: Object, path: str) -> Any:
@@ -85,15 +89,39 @@ def view(resource: Resource, obj: Object, *, strict: bool = False) -> Object:
     }
 
 
+def changing(resource: Resource, obj: Object) -> Object:
+    """The object's Scale as a patch finds it: one without a replica count says so by a count that is none."""
+    scale = view(resource, obj)
+    if not resource.builtin and _at(obj, _paths(resource).get("specReplicasPath", "")) is None:
+        scale["spec"] = {"replicas": _UNSAID}
+    return scale
+
+
+def check_same(resource: Resource, obj: Object, scale: Object) -> None:
+    """Raises Conflict where a decoded Scale is of another object, or of another version, than there is."""
+    metadata, present, name = scale["metadata"], obj["metadata"], str(obj["metadata"]["name"])
+    if resource.builtin and metadata.get("uid") not in (None, "", present["uid"]):
+        why = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: "
+        plural, _, group = resource.key.partition(".")
+        of = f"{plural}/scale.{group}" if group else f"{plural}/scale"
+        raise objects.conflict(of, name, f"{why}{present['uid']}")
+    version = metadata.get("resourceVersion")
+    covering.check_number(version)
+    if version not in (None, "", "0", present["resourceVersion"]):
+        raise objects.conflict(resource.key, name)
+
+
 def scaled(resource: Resource, obj: Object, scale: Object) -> Object:
-    """A copy of the object with the replica count of a decoded Scale. Raises Invalid."""
+    """A copy of the object with the replica count of a decoded Scale. Raises Invalid, BadRequest.
+
+    A custom resource is judged as it is then, by its own schema.
+    """
     replicas = (scale.get("spec") or {}).get("replicas", 0)
-    faults = validation.Faults()
-    check_labels(faults, "metadata.labels", scale["metadata"].get("labels"))
-    check_annotations(faults, "metadata.annotations", scale["metadata"].get("annotations"))
-    faults.nonnegative("spec.replicas", replicas)
-    if faults:
-        raise validation.invalid(SCALE, str(obj["metadata"]["name"]), faults)
+    if resource.builtin:
+        _validate(scale, str(obj["metadata"]["name"]), replicas)
+    elif replicas == _UNSAID:
+        path = _paths(resource).get("specReplicasPath", "")
+        raise BadRequest(f'the spec replicas field "{path}" cannot be empty')
     new: Object = copied(obj)
     *parents, last = replicas_path(resource)
     node = new
@@ -101,3 +129,12 @@ def scaled(resource: Resource, obj: Object, scale: Object) -> Object:
         node = node.setdefault(name, {})
     node[last] = replicas
     return new
+
+
+def _validate(scale: Object, name: str, replicas: int) -> None:
+    faults = validation.Faults()
+    check_labels(faults, "metadata.labels", scale["metadata"].get("labels"))
+    check_annotations(faults, "metadata.annotations", scale["metadata"].get("annotations"))
+    faults.nonnegative("spec.replicas", replicas)
+    if faults:
+        raise validation.invalid(SCALE, name, faults)

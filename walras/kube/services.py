@@ -49,7 +49,7 @@ def allocate(service: Object, old: Object | None, others: Iterable[Object]) -> l
     spec = service["spec"]
     if spec.get("type") == "ExternalName":
         return []
-    faults = _families(service)
+    faults = _families(service, ((old or {}).get("spec") or {}).get("ipFamilies"))
     if faults:
         return faults
     others = list(others)
@@ -119,8 +119,11 @@ def _node_ports(spec: Object) -> Iterator[int]:
     return (port["nodePort"] for port in spec.get("ports") or () if port.get("nodePort"))
 
 
-def _families(service: Object) -> list[Cause]:
-    """Policy and families of addresses; headless Services without a selector have both families."""
+def _families(service: Object, had: list[str] | None) -> list[Cause]:
+    """Policy and families of addresses; headless Services without a selector have both families.
+
+    Those that the Service `had` are nobody's fault.
+    """
     spec = service["spec"]
     bare = spec.get("clusterIP") == _NONE and not spec.get("selector")
     policy = spec.setdefault("ipFamilyPolicy", "RequireDualStack" if bare else "SingleStack")
@@ -133,7 +136,7 @@ def _families(service: Object) -> list[Cause]:
         faults += [
             _invalid(f"spec.ipFamilies[{index}]", family, "not configured on this cluster")
             for index, family in enumerate(families)
-            if family == "IPv6"
+            if family == "IPv6" and families != had
         ]
     if not faults:
         spec["ipFamilies"] = families or ["IPv4"]

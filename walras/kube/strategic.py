@@ -105,14 +105,14 @@ def _merge_ordered_lists(schema: Schema | None, target: Object, patch: Object) -
         if not directive.startswith(_ORDER):
             continue
         key = directive.removeprefix(_ORDER)
-        field = schema.child(key) if schema else None
-        if field is None:
-            kind = schema.ref.rpartition(".")[2] if schema else ""
-            raise Unclassified(f'unable to find api field in struct {kind} for the json field "{key}"')
         have, sent = target.get(key), patch.get(key)
         for value in (order, *([have] if key in target else ()), *([sent] if key in patch else ())):
             if not isinstance(value, list):
                 raise Unclassified(f"expected a []interface {{}}, but received a {_go_type(value)}")
+        field = schema.child(key) if schema else None
+        if field is None:
+            kind = schema.ref.rpartition(".")[2] if schema else ""
+            raise Unclassified(f'unable to find api field in struct {kind} for the json field "{key}"')
         _check_order(field, sent or [], order)
         if key not in patch and key not in target:
             continue

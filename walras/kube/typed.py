@@ -315,6 +315,8 @@ def _compare(node: Type, path: Path, old: Any, new: Any, out: Comparison) -> Non
     elif _is_list(node.kind, old, new):
         _compare_lists(node, path, _sequence(old), _sequence(new), out)
     elif old is not _ABSENT and new is not _ABSENT:
+        if node.kind is Kind.DEDUCED:
+            _compare_kinds(node, path, old, new, out)
         if not same(old, new):
             out.modified.add(path)
         return
@@ -322,6 +324,14 @@ def _compare(node: Type, path: Path, old: Any, new: Any, out: Comparison) -> Non
         out.added.add(path)
     elif new is _ABSENT:
         out.removed.add(path)
+
+
+def _compare_kinds(node: Type, path: Path, old: Any, new: Any, out: Comparison) -> None:
+    """What is below a map that becomes something else, or the other way round, goes or comes."""
+    if isinstance(old, dict) and new is not None:
+        _compare(node, path, old, {}, out)
+    elif isinstance(new, dict) and old is not None:
+        _compare(node, path, {}, new, out)
 
 
 def _mapping(value: Any) -> Object:
@@ -459,6 +469,8 @@ def with_named_prefixes(root: Type, fields: FieldSet) -> FieldSet:
             above = types[prefix[:-1]]
             if prefix not in types:
                 types[prefix] = above.walk(prefix[-1]) if above else None
-            if above and prefix[-1][0] == "f" and prefix[-1][2:] in above.declared:
+            # The metadata of an object is never left out, whatever of it is.
+            named = prefix[-1][0] == "f" and prefix != ("f:metadata",)
+            if above and named and prefix[-1][2:] in above.declared:
                 found.add(prefix)
     return frozenset(found)

@@ -192,6 +192,8 @@ class Verbs:
         shaped = writing.decoded(ctx, resource, obj)
         covering.place(shaped["metadata"], namespace)
         covering.call(shaped["metadata"], name)
+        # Before anybody looks whether there is something to update, as upstream.
+        writing.drop_repeated_owners(ctx, shaped["metadata"])
         if not subresource and self.makes(ctx.cluster, resource, namespace, name):
             policy.authorise(ctx, "create", resource, namespace)
             covering.without_version(resource, shaped["metadata"], name)
@@ -230,6 +232,8 @@ class Verbs:
             document = await bodies.decode(body, "application/yaml")
             ctx.repeats = document.repeats
             if subresource == "scale":
+                # There must be something to scale before anybody looks at what it is scaled with.
+                self.api.get(ctx.cluster, resource.storage.key, namespace, name)
                 scale = self._applied(scaling.SCALE, document.value)
                 return await self._apply_scale(ctx, resource, namespace, name, scale, force=force)
             applied = self._applied(resource, document.value)
@@ -241,9 +245,9 @@ class Verbs:
                 ),
             )
         if subresource == "scale":
-            patched = patching.patcher(ctx, scaling.SCALE, body, media)
+            patched = patching.patcher(ctx, scaling.SCALE, body, media, of=resource)
             return await self._scale(ctx, resource, namespace, name, patched)
-        patched = patching.patcher(ctx, resource, body, media)
+        patched = patching.patcher(ctx, resource, body, media, status=subresource == "status")
         return await self._written(
             ctx,
             resource,
@@ -267,10 +271,10 @@ class Verbs:
         change: Callable[[Object], Object],
     ) -> Object:
         def build(old: Object) -> Object:
-            scale = change(scaling.view(resource, old))
-            version = (scale.get("metadata") or {}).get("resourceVersion")
-            if version not in (None, "", "0", old["metadata"]["resourceVersion"]):
-                raise objects.conflict(resource.key, name)
+            scale = change(scaling.changing(resource, old))
+            covering.place(scale["metadata"], namespace)
+            covering.call(scale["metadata"], name)
+            scaling.check_same(resource, old, scale)
             return scaling.scaled(resource, old, scale)
 
         scaled = await self._written(

@@ -39,6 +39,10 @@ from walras.kube.transaction import Transaction
 # What all objects of a cluster may take together: so much for each that its quota allows.
 BYTES_AN_OBJECT: Final = 8 << 10
 BYTES_MIN: Final = 1 << 20
+# Where a writer owns all that it says, though less of it is written.
+_SAID_WHOLE: Final = (
+    (objects.NAMESPACES, ""), (objects.PODS, "ephemeralcontainers"), (objects.PODS, "resize"),
+)  # fmt: skip
 _UNMARSHAL: Final = "yaml: unmarshal errors:"
 
 
@@ -51,6 +55,7 @@ class Unknown(BadRequest):
     """Fields that the type does not know, where the client wants to be told; `why` names them."""
 
     def __init__(self, resource: Resource, faults: list[str]) -> None:
+        self.faults = faults
         self.why = f"strict decoding error: {', '.join(faults)}"
         kind, version = resource.kind, resource.version
         subject = f'{kind} in version "{version}" cannot be handled as a {kind}: '
@@ -167,10 +172,8 @@ class Writer:
         asked_of, resource = resource, resource.alone
         obj = versions.stored(resource, obj)
         metadata = obj["metadata"]
-        _drop_repeated_owners(ctx, metadata)
         version = str(metadata.get("resourceVersion") or "0")
-        if version.isdigit() and int(version[:20]) and not ctx.dry_run:
-            raise Unclassified("resourceVersion should not be set on objects to be created")
+        drop_repeated_owners(ctx, metadata)
         covering.place(metadata, namespace if resource.namespaced else "")
         name = str(metadata.get("name") or metadata.get("generateName") or "")
         policy.check_create(resource, obj)
@@ -196,6 +199,8 @@ class Writer:
             self._admission.mutate(asked)
             self._finish(ctx, resource, fresh, None)
             self._admission.validate(asked)
+            if version.isdigit() and int(version[:20]) and not ctx.dry_run:
+                raise Unclassified("resourceVersion should not be set on objects to be created")
             if asked_of.converter is not None and asked_of.stored is not None:
                 laid = versions.stored(asked_of, fresh, ctx.conversions)
                 fresh.clear()
@@ -350,14 +355,17 @@ class Writer:
             given = versions.stored(resource, build(versions.served(resource, old)))
             # As it would be stored today.
             old = versions.served(storage, old)
+            drop_repeated_owners(ctx, given["metadata"])
             covering.check_same(ctx, resource, old, given, namespace, name)
-            _drop_repeated_owners(ctx, given["metadata"])
             new = covering.within(storage, old, given, subresource)
             defaults.apply(storage, new)
             policy.check_change(ctx, storage, old, new)
             escalation.check(ctx, resource, new, old)
             if record:
-                self._record(ctx, resource, old, new, subresource, self._elsewhere(ctx, asked_of))
+                said_whole = (resource.key, subresource) in _SAID_WHOLE
+                told = covering.said(storage, new, given) if said_whole else new
+                self._record(ctx, resource, old, told, subresource, self._elsewhere(ctx, asked_of))
+                covering.take(new["metadata"], told["metadata"], "managedFields")
             asked = Call(self._api, tx, ctx, "UPDATE", resource, subresource, namespace, name, new, old)
             self._admission.mutate(asked)
             self._finish(ctx, resource, new, old, subresource)
@@ -402,7 +410,7 @@ class Writer:
             try:
                 shaped, _ = fields.decode(resource.schema, result)
             except fields.Undecodable as error:
-                raise Unclassified(error.why) from None
+                raise Unclassified(applying.unconverted(resource, applied, error.why)) from None
             _tell_repeats(ctx)
             shaped.setdefault("metadata", {})
             return shaped
@@ -457,7 +465,7 @@ def _warn_of_finalizers(ctx: Context, resource: Resource, metadata: Object, befo
             )
 
 
-def _drop_repeated_owners(ctx: Context, metadata: Object) -> None:
+def drop_repeated_owners(ctx: Context, metadata: Object) -> None:
     """Takes out owner references that are there already, with a warning."""
     kept: dict[bytes, Any] = {}
     repeated: list[str] = []

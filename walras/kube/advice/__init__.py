@@ -67,7 +67,10 @@ def _workload(key: str, new: Object, old: Object | None) -> Iterator[str]:
     path, named = _TEMPLATES[key]
     if old is None and named:
         yield from _hostname("Pod names and hostnames", new)
-    if old is None or _at(new, path.partition(".")[0]) != _at(old, path.partition(".")[0]):
+    part = path.partition(".")[0]
+    # A Deployment's annotations are a change of it, too, that counts as a generation.
+    annotated = key == "deployments.apps" and old is not None and _annotations(new) != _annotations(old)
+    if old is None or annotated or _at(new, part) != _at(old, part):
         if key in ("jobs.batch", "cronjobs.batch"):
             yield from _job(_at(new, path.rpartition(".")[0]), path.rpartition(".")[0])
         yield from pods.pod(_at(new, path), path)

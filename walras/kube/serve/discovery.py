@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from walras.core.errors import NotAcceptable, NotFound
+from walras.core.errors import NotFound
 from walras.kube import machines
 from walras.kube.registry import Registry, Resource
 from walras.kube.serve.answers import Answer, encode, json_answer
-from walras.kube.serve.negotiate import clauses
+from walras.kube.serve.negotiate import clauses, unavailable
 from walras.kube.serve.status import NOT_SERVED
 
 Object = dict[str, Any]
@@ -74,7 +74,7 @@ def wants_aggregated(accept: str) -> str:
             and options.get("v") in _AGGREGATED
         ):
             return options["v"]
-    raise NotAcceptable("only the following media types are accepted: application/json")
+    raise unavailable()
 
 
 def aggregated(registry: Registry, core: bool, version: str, if_none_match: str) -> Answer:

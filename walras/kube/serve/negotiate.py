@@ -13,6 +13,7 @@ import yaml
 from walras.core.errors import NotAcceptable
 from walras.kube import tables
 from walras.kube.registry import Resource
+from walras.kube.scaling import SCALE
 from walras.kube.serve.answers import JSON, encode
 
 Object = dict[str, Any]
@@ -25,6 +26,8 @@ _MEDIA: Final = {
     "*/*": JSON,
     "application/yaml": YAML,
 }
+_PROTOBUF: Final = "application/vnd.kubernetes.protobuf"
+_SERVED: Final = f"application/json, application/yaml, {_PROTOBUF}"
 _META_VERSIONS: Final = {
     "Table": ("v1", "v1beta1"),
     "PartialObjectMetadata": ("v1", "v1beta1"),
@@ -79,7 +82,25 @@ def representation(accept: str) -> Representation:
         meta = options.get("g") == "meta.k8s.io" and options.get("v") in _META_VERSIONS.get(kind, ())
         if meta:
             return Representation(content_type, kind)  # type: ignore[arg-type]
-    raise NotAcceptable("only the following media types are accepted: application/json, application/yaml")
+    raise NotAcceptable(f"only the following media types are accepted: {_SERVED}")
+
+
+def wanted(resource: Resource, accept: str, *, listed: bool = False) -> Representation:
+    """As `representation`, of a resource, which may be `listed`: upstream's routes of built-in types refuse
+    media types before anybody looks at their parameters."""
+    try:
+        return representation(accept)
+    except NotAcceptable:
+        known = (*_MEDIA, _PROTOBUF)
+        if not resource.builtin or any(media in known for media, _ in clauses(accept)):
+            raise
+        raise unavailable(listed=listed) from None
+
+
+def unavailable(*, listed: bool = False) -> NotAcceptable:
+    """What go-restful says of media types that a route does not have."""
+    watched = "".join(f", {media};stream=watch" for media in ("application/json", _PROTOBUF) if listed)
+    return NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {_SERVED}{watched}")
 
 
 def one(
@@ -94,7 +115,8 @@ def one(
             version = obj.get("metadata", {}).get("resourceVersion")
             return shape.encode({**table, "metadata": {"resourceVersion": version} if version else {}})
         case "PartialObjectMetadataList":
-            raise _other_shape(shape, "not a list", resource, "")
+            scale = (obj.get("apiVersion"), obj.get("kind")) == tables.SCALE
+            raise _other_shape(shape, "not a list", SCALE if scale and resource.builtin else resource, "")
         case "PartialObjectMetadata":
             return shape.encode(tables.partial(obj))
         case _:

@@ -96,7 +96,7 @@ class Resources:
     # Reads
 
     async def _read(self, request: Request, resource: Resource) -> Outcome:
-        shape = negotiate.representation(request.header(b"accept"))
+        shape = negotiate.wanted(resource, request.header(b"accept"), listed=not request.route.name)
         if flag(request.query, "watch"):
             return self._watch(request, resource, shape)
         route, context = request.route, request.context()
@@ -207,7 +207,7 @@ class Resources:
     # Writes
 
     async def _create(self, request: Request, resource: Resource) -> Answer:
-        shape = negotiate.representation(request.header(b"accept"))
+        shape = negotiate.wanted(resource, request.header(b"accept"))
         request.check_media()
         context, body = request.context("CreateOptions"), await request.decoded(resource.kind)
         context.duplicates, context.repeats = body.duplicates, body.repeats
@@ -215,7 +215,7 @@ class Resources:
         return self._one(request, resource, shape, created, 201)
 
     async def _update(self, request: Request, resource: Resource) -> Answer:
-        shape, route = negotiate.representation(request.header(b"accept")), request.route
+        shape, route = negotiate.wanted(resource, request.header(b"accept")), request.route
         context, body = request.context("UpdateOptions"), await request.decoded(resource.kind)
         context.duplicates, context.repeats = body.duplicates, body.repeats
         is_new = not route.subresource and self._verbs.makes(
@@ -233,7 +233,7 @@ class Resources:
 
     async def _patch(self, request: Request, resource: Resource) -> Answer:
         media = patching.media_type(resource, request.header(b"content-type"))
-        shape, route = negotiate.representation(request.header(b"accept")), request.route
+        shape, route = negotiate.wanted(resource, request.header(b"accept")), request.route
         body = await request.body()
         context = request.context("PatchOptions", media)
         context.patching = True
@@ -254,7 +254,7 @@ class Resources:
         return self._one(request, resource, shape, patched, 201 if is_new else 200)
 
     async def _delete(self, request: Request, resource: Resource) -> Answer:
-        shape, route = negotiate.representation(request.header(b"accept")), request.route
+        shape, route = negotiate.wanted(resource, request.header(b"accept")), request.route
         context, options = await self._deletion(request)
         outcome = await self._verbs.delete(context, resource, route.namespace, route.name, options)
         # Who says it in the old way is told when something keeps the object.
@@ -296,7 +296,7 @@ class Resources:
     async def _review(self, request: Request, resource: Resource, registry: Registry) -> Answer:
         if request.method != "POST" or request.route.name:
             raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
-        shape = negotiate.representation(request.header(b"accept"))
+        shape = negotiate.wanted(resource, request.header(b"accept"))
         if shape.as_:
             raise NotAcceptable(f"a {resource.kind} is no object that could be shown as a {shape.as_}")
         route, cluster = request.route, request.route.cluster

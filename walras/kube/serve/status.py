@@ -40,7 +40,8 @@ def failure(error: WalrasError) -> dict[str, Any]:
 
 def _has_details(error: WalrasError) -> bool:
     """Whether upstream writes details though there are none; kubectl looks into them without asking."""
-    return error.code in (404, 405, 415) or (error.code == 422 and not error.causes)
+    by_route = error.message.startswith(f"{error.code}: ")
+    return error.code in (404, 405) or by_route or (error.code == 422 and not error.causes)
 
 
 def success(code: int = 200) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from typing import Any, Final
 from walras.core.errors import BadRequest
 from walras.kube import versions
 from walras.kube.registry import Resource
-from walras.kube.tables import custom, network, nodes, plain, pods, storage, workloads
+from walras.kube.tables import custom, network, nodes, plain, pods, scales, storage, workloads
 from walras.kube.tables.columns import Cells, Printer, columns_of
 
 Object = dict[str, Any]
 
 META_VERSION: Final = "meta.k8s.io/v1"
+# The subresource of many a type that is printed by columns of its own.
+SCALE: Final = ("autoscaling/v1", "Scale")
 
 _CELLS: Final[Mapping[str, Cells]] = {
     "nodes": nodes.cells,
@@ -25,7 +27,9 @@ _CELLS: Final[Mapping[str, Cells]] = {
 }
 
 
-def _printer(resource: Resource) -> Printer:
+def _printer(resource: Resource, items: Sequence[Object]) -> Printer:
+    if items and (items[0].get("apiVersion"), items[0].get("kind")) == SCALE:
+        return scales.printer(custom=not resource.builtin)
     if not resource.builtin:
         return custom.printer(resource)
     key = resource.storage.key
@@ -57,7 +61,7 @@ def table(
     """
     if include_object not in ("", "Metadata", "Object", "None"):
         raise BadRequest(f'unrecognized includeObject value: "{include_object}"')
-    printer = _printer(resource)
+    printer = _printer(resource, items)
     definitions = [column.definition() for column in printer.columns] if headers else []
     return {
         "kind": "Table",
@@ -70,7 +74,8 @@ def table(
 
 def _row(resource: Resource, printer: Printer, item: Object, now_ms: int, include_object: str) -> Object:
     # Printers of built-in types know their stored version.
-    known = versions.stored(resource, item) if resource.builtin else item
+    as_it_is = not resource.builtin or item.get("kind") == SCALE[1]
+    known = item if as_it_is else versions.stored(resource, item)
     row: Object = {"cells": printer.cells(known, now_ms)}
     if printer.conditions and (conditions := printer.conditions(known)):
         row["conditions"] = conditions

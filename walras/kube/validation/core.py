@@ -99,12 +99,22 @@ def _frozen(faults: Faults, obj: Object, old: Object | None, fields: tuple[str, 
 
 def namespace(faults: Faults, obj: Object, old: Object | None) -> None:
     if old is not None:
+        _phase(faults, obj, old)
         return
     for name in (obj.get("spec") or {}).get("finalizers") or ():
         faults.each("spec.finalizers", name, names.qualified_name(name))
         if "/" not in name and name not in ("kubernetes", "orphan", "foregroundDeletion"):
             detail = "name is neither a standard finalizer name nor is it fully qualified"
             faults.invalid("spec.finalizers", name, detail)
+
+
+def _phase(faults: Faults, obj: Object, old: Object) -> None:
+    phase, was = ((each.get("status") or {}).get("phase", "") for each in (obj, old))
+    going = "deletionTimestamp" in obj["metadata"]
+    right = "Terminating" if going else "Active"
+    if phase not in (was, right):
+        when = "is not empty" if going else "is empty"
+        faults.invalid("status.Phase", phase, f"may only be '{right}' if `deletionTimestamp` {when}")
 
 
 def claim(faults: Faults, obj: Object, old: Object | None) -> None:

@@ -68,6 +68,10 @@ def _value(faults: Faults, schema: Schema, value: Any, old: Any, path: str) -> N
     if value is None and raw.get("nullable"):
         return
     if not _type(faults, schema, value, path):
+        if isinstance(value, float) and "integer" in schema.types:
+            form = f"with format {raw['format']}" if raw.get("format") else "(default format)"
+            faults.invalid("<nil>", "", f"Checked value must be of type integer {form} in {path}")
+            _number(faults, raw, value, path)
         return
     if "enum" in raw and not faults.full and not _is_allowed(schema, value):
         shown = [each if isinstance(each, str) else json.dumps(each) for each in raw["enum"]]
@@ -109,7 +113,8 @@ def _type(faults: Faults, schema: Schema, value: Any, path: str) -> bool:
         wanted: tuple[str, ...] = ("integer", "string")
     else:
         wanted = schema.types
-    whole_float = isinstance(value, float) and value.is_integer() and "integer" in wanted
+    exact = isinstance(value, float) and value.is_integer() and abs(value) < _EXACT
+    whole_float = exact and "integer" in wanted
     if not wanted or actual in wanted or whole_float or (actual == "integer" and "number" in wanted):
         return True
     said = f'{path} in body must be of type {",".join(wanted)}: "{actual}"'
@@ -140,6 +145,10 @@ def _well_formed(check: Callable[[str], Any], value: str) -> bool:
         return check(value) is not False
     except (ValueError, OverflowError, Invalid):
         return False
+
+
+# From here on a float stands for several integers.
+_EXACT: Final = 2**53
 
 
 def _regex(pattern: str) -> Callable[[str], bool]:
