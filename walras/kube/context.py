@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from walras.kube.access.authoriser import Authoriser
     from walras.kube.admission.call import Review
     from walras.kube.conversion.answers import Conversions
+    from walras.kube.steps import Steps
 
 # Stands for every cluster at once, for the operator's reads.
 EVERY_CLUSTER = "*"
@@ -56,5 +58,9 @@ class Context:
     review: Review | None = None
     # Set once something has to be converted by a webhook; see conversion/answers.py.
     conversions: Conversions | None = None
+    # What became of its long steps, where what it writes is large; see steps.py.
+    steps: Steps | None = None
+    # Told of the nanoseconds that it took beside the event loop.
+    charge: Callable[[int], None] | None = None
     # The body of the request's options, where it had one.
     options: dict[str, Any] = field(default_factory=dict)

@@ -10,8 +10,7 @@ from walras.core.errors import BadRequest, Cause, Unclassified
 from walras.kube import defaults, objects, strategies, validation
 from walras.kube.context import Context
 from walras.kube.options import quoted
-from walras.kube.patch import copied
-from walras.kube.record import Object
+from walras.kube.record import Object, copy
 from walras.kube.registry import Resource
 
 # What a client may leave out but not change, and what is not the client's to write at all.
@@ -121,7 +120,7 @@ def within(resource: Resource, old: Object, given: Object, subresource: str) -> 
             metadata[name] = before[name]
     for name in _OVERWRITTEN:
         take(metadata, before, name)
-    return copied(new)  # type: ignore[no-any-return]
+    return copy(new)
 
 
 def said(resource: Resource, new: Object, given: Object) -> Object:

@@ -1,4 +1,4 @@
-"""Requests that wait for somebody outside: begun anew, on the state as it is then, with what was answered."""
+"""Requests that wait, mostly for somebody outside: begun anew, on the state of then, with what is known."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from walras.core.errors import Conflict
-from walras.kube.admission.call import ROUNDS_MAX, Unanswered
+from walras.kube.admission.call import ROUNDS_MAX, Review, Unanswered
 from walras.kube.api import API
 from walras.kube.context import Context
 from walras.kube.conversion.answers import Unconverted
+from walras.kube.steps import Aside, Untaken
 from walras.kube.transaction import Transaction
 
 T = TypeVar("T")
@@ -21,6 +22,7 @@ class Stager:
     def __init__(self, api: API) -> None:
         self._api = api
         self._admission = api.admission
+        self.aside = Aside()
 
     async def write(self, ctx: Context, stage: Callable[[Transaction], T]) -> T:
         """What `stage` returns, once that is committed, or would be in a dry run.
@@ -28,6 +30,8 @@ class Stager:
         Raises Conflict when that never comes to rest.
         """
         rounds = 0
+        if ctx.steps is not None:
+            ctx.review = ctx.review or self._admission.review()
         while rounds < ROUNDS_MAX:
             # What admission keeps of a cluster is not there while it sleeps.
             self._api.rouse(ctx.cluster)
@@ -36,21 +40,24 @@ class Stager:
             transaction = self._api.transaction(ctx.review)
             try:
                 result = stage(transaction)
-            except Unanswered as unanswered:
-                rounds += 1
-                if ctx.review is None:
-                    ctx.review = self._admission.review()
-                else:
-                    ctx.review.answers.append(await self._admission.ask(unanswered))
-                continue
-            except Unconverted as unconverted:
+            except (Unanswered, Unconverted, Untaken) as waits:
+                rounds += isinstance(waits, Unanswered)
                 if ctx.review is None:
                     # What is asked about has names and times that will be the same when it is staged again.
                     ctx.review = self._admission.review()
                 else:
-                    await self._api.converter.learn(ctx, unconverted)
+                    await self._learn(ctx, ctx.review, waits)
                 continue
             if not ctx.dry_run:
                 await transaction.commit()
             return result
         raise Conflict("the object changes faster than its admission webhooks answer; try again")
+
+    async def _learn(self, ctx: Context, review: Review, waits: Unanswered | Unconverted | Untaken) -> None:
+        """Finds out what staging cannot go on without."""
+        if isinstance(waits, Unanswered):
+            review.answers.append(await self._admission.ask(waits))
+        elif isinstance(waits, Untaken):
+            await self.aside.learn(ctx, waits)
+        else:
+            await self._api.converter.learn(ctx, waits)

@@ -52,14 +52,17 @@ class Change:
 
     @property
     def object(self) -> Object:
-        if self._record is not None:
-            return self._record.object
-        assert self._object is not None
+        # Kept for as long as its change is told: the memory of records may be too small for it.
+        if self._object is None:
+            assert self._record is not None
+            self._object = self._record.object
         return self._object
 
     @property
     def old(self) -> Object | None:
-        return self._previous.object if self._previous is not None else self._old
+        if self._old is None and self._previous is not None:
+            self._old = self._previous.object
+        return self._old
 
     def mentions(self, *words: bytes) -> bool:
         """Whether the JSON before or after the change has one of these words in it, as a key or otherwise."""

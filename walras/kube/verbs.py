@@ -30,6 +30,7 @@ from walras.kube.patch import copied
 from walras.kube.record import Object
 from walras.kube.registry import Resource
 from walras.kube.staging import Stager
+from walras.kube.steps import Untaken
 from walras.kube.transaction import Transaction
 from walras.kube.watch import Watch
 
@@ -165,7 +166,7 @@ class Verbs:
     ) -> Object:
         """The new object. `name` is that of the URL, for subresources that are created."""
         policy.check_verb(ctx, "create", resource, namespace, subresource)
-        shaped = writing.decoded(ctx, resource, obj)
+        shaped = await self._decoded(ctx, resource, obj)
         if name:
             covering.call(shaped["metadata"], name)
         return await self._written(
@@ -189,7 +190,7 @@ class Verbs:
             covering.place(scale["metadata"], namespace)
             covering.call(scale["metadata"], name)
             return await self._scale(ctx, resource, namespace, name, lambda _: scale)
-        shaped = writing.decoded(ctx, resource, obj)
+        shaped = await self._decoded(ctx, resource, obj)
         covering.place(shaped["metadata"], namespace)
         covering.call(shaped["metadata"], name)
         # Before anybody looks whether there is something to update, as upstream.
@@ -205,6 +206,13 @@ class Verbs:
             resource,
             lambda tx: self._writer.update(ctx, tx, resource, namespace, name, subresource, lambda _: shaped),
         )
+
+    async def _decoded(self, ctx: Context, resource: Resource, obj: Object) -> Object:
+        while True:
+            try:
+                return writing.decoded(ctx, resource, obj)
+            except Untaken as untaken:
+                await self._stager.aside.learn(ctx, untaken)
 
     def makes(self, cluster: str, resource: Resource, namespace: str, name: str) -> bool:
         """Whether a PUT would make the object: it is not there, and of a type that is made so."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from walras.core.clock import rfc3339
 from walras.core.errors import BadRequest, Cause, Forbidden, MethodNotAllowed, Unclassified
@@ -20,6 +20,7 @@ from walras.kube import (
     policy,
     preparing,
     services,
+    steps,
     structs,
     validation,
     versions,
@@ -31,10 +32,12 @@ from walras.kube.api import API
 from walras.kube.context import Context
 from walras.kube.options import no_kind, quoted
 from walras.kube.patch import json_kind
-from walras.kube.record import Object, encode, size
+from walras.kube.record import Key, Object, encode, size
 from walras.kube.registry import Resource
 from walras.kube.schema import definitions
 from walras.kube.transaction import Transaction
+
+T = TypeVar("T")
 
 # What all objects of a cluster may take together: so much for each that its quota allows.
 BYTES_AN_OBJECT: Final = 8 << 10
@@ -65,7 +68,7 @@ class Unknown(BadRequest):
 def decoded(ctx: Context, resource: Resource, obj: Object) -> Object:
     """A new object in stored form. Raises Undecodable; unknown fields are refused, told or dropped."""
     _check_type(resource, obj)
-    shaped, unknown = fields.decode(resource.schema, obj)
+    shaped, unknown = _taken(ctx, fields.decode, resource.schema, obj)
     faults = [f'unknown field "{path}"' for path in unknown]
     faults += [f'duplicate field "{path}"' for path in ctx.duplicates]
     if (faults or ctx.repeats) and ctx.field_validation != "Ignore":
@@ -76,9 +79,14 @@ def decoded(ctx: Context, resource: Resource, obj: Object) -> Object:
     # First, so that lists can leave them out without looking for them.
     shaped = {"apiVersion": "", "kind": "", **shaped}
     shaped["apiVersion"], shaped["kind"] = resource.api_version, resource.kind
-    if not isinstance(shaped.get("metadata"), dict):
-        shaped["metadata"] = {}
+    metadata = shaped.get("metadata")
+    shaped["metadata"] = dict(metadata) if isinstance(metadata, dict) else {}
     return shaped
+
+
+def _taken(ctx: Context | None, step: Callable[..., T], *given: Any) -> T:
+    """What a step comes to: here and now, or else where nobody waits for it. Raises Untaken."""
+    return step(*given) if ctx is None or ctx.steps is None else ctx.steps.take(step, *given)
 
 
 @cache
@@ -132,13 +140,20 @@ def _another_version(resource: Resource, given: str) -> BadRequest:
     )
 
 
-def check_valid(resource: Resource, obj: Object, old: Object | None, served: Resource | None = None) -> None:
+def check_valid(
+    resource: Resource,
+    obj: Object,
+    old: Object | None,
+    served: Resource | None = None,
+    ctx: Context | None = None,
+) -> None:
     """Raises Invalid with every cause."""
     if served is not None and not served.builtin:
         # A custom resource is judged by the version in which somebody writes it.
         obj, old = versions.served(served, obj), old if old is None else versions.served(served, old)
         resource = served
-    causes = validation.validate(resource, obj, old, served)
+    # Expressions of custom resources may run for a time, which would go on while a thread waits.
+    causes = _taken(ctx if resource.builtin else None, validation.validate, resource, obj, old, served)
     if causes:
         raise validation.invalid(resource, str(obj["metadata"].get("name") or ""), causes)
 
@@ -234,11 +249,12 @@ class Writer:
         """Writes managedFields into `new`, in the words of the version that the request was made in."""
         before = old if old is None else versions.served(resource, old)
         after = versions.served(resource, new)
-        managed.record(
-            resource, before, after, manager=ctx.field_manager, subresource=subresource, now=self.now(ctx),
-            elsewhere=elsewhere,
-        )  # fmt: skip
-        covering.take(new["metadata"], after["metadata"], "managedFields")
+        who = (ctx.field_manager, subresource, self.now(ctx))
+        if elsewhere is None:
+            entries = _taken(ctx, _entries, resource, before, after, *who)
+        else:
+            entries = _entries(resource, before, after, *who, elsewhere)
+        covering.take(new["metadata"], entries, "managedFields")
 
     def _elsewhere(self, ctx: Context, resource: Resource) -> managed.Elsewhere | None:
         """How to look at an object in other versions, where a webhook converts."""
@@ -269,7 +285,7 @@ class Writer:
         # Upstream, too, allocates before it judges what is new, and after it judges what changes.
         if old is None:
             self._allocate(ctx, resource, old, new)
-        check_valid(resource, new, old, served)
+        check_valid(resource, new, old, served, ctx)
         ctx.warnings += advice.warnings(resource, new, old, subresource)
         if not resource.builtin and served is not resource:
             shaped = versions.pruned(served, new)
@@ -349,6 +365,9 @@ class Writer:
         """
         asked_of, resource = resource, resource.alone
         storage = resource.storage
+        live = self._api.state.latest(Key(ctx.cluster, storage.key, namespace, name))
+        if ctx.steps is None and live is not None and len(live.raw) >= steps.BYTES_MIN:
+            ctx.steps = steps.Steps()
 
         def whole(stored: Object) -> Object:
             old = versions.served(asked_of, stored, ctx.conversions) if asked_of.converter else stored
@@ -400,20 +419,20 @@ class Writer:
     ) -> Object:
         """Stages a server-side apply, in the resource's version, creating what is not there."""
         live = tx.peek(ctx.cluster, resource.storage.key, namespace, name)
-        options: dict[str, Any] = {
-            "manager": ctx.field_manager, "force": force, "subresource": subresource,
-            "now": self.now(ctx), "elsewhere": self._elsewhere(ctx, resource),
-        }  # fmt: skip
+        given = (ctx.field_manager, force, subresource, self.now(ctx))
+        elsewhere = self._elsewhere(ctx, resource)
 
         def merged(old: Object | None) -> Object:
-            result = applying.apply(resource.alone, old, applied, **options)
+            if elsewhere is None:
+                result = _taken(ctx, _applied, resource.alone, old, applied, *given)
+            else:
+                result = _applied(resource.alone, old, applied, *given, elsewhere)
             try:
-                shaped, _ = fields.decode(resource.schema, result)
+                shaped, _ = _taken(ctx, fields.decode, resource.schema, result)
             except fields.Undecodable as error:
                 raise Unclassified(applying.unconverted(resource, applied, error.why)) from None
             _tell_repeats(ctx)
-            shaped.setdefault("metadata", {})
-            return shaped
+            return {**shaped, "metadata": dict(shaped.get("metadata") or {})}
 
         if live is None:
             if subresource:
@@ -437,6 +456,29 @@ class Writer:
             merged,
             record=False,
         )
+
+
+def _entries(
+    resource: Resource, old: Object | None, new: Object, manager: str, subresource: str, now: str,
+    elsewhere: managed.Elsewhere | None = None,
+) -> Object:  # fmt: skip
+    """The metadata of the new state with its managedFields."""
+    shown = {**new, "metadata": dict(new["metadata"])}
+    managed.record(
+        resource, old, shown, manager=manager, subresource=subresource, now=now, elsewhere=elsewhere
+    )
+    metadata: Object = shown["metadata"]
+    return metadata
+
+
+def _applied(
+    resource: Resource, old: Object | None, applied: Object, manager: str, force: bool, subresource: str,
+    now: str, elsewhere: managed.Elsewhere | None = None,
+) -> Object:  # fmt: skip
+    return applying.apply(
+        resource, old, applied, manager=manager, force=force, subresource=subresource, now=now,
+        elsewhere=elsewhere,
+    )  # fmt: skip
 
 
 def _too_many_bytes(resource: Resource, name: str, used: int, limit: int) -> Forbidden:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal
@@ -14,6 +14,7 @@ from walras.kube import bodies, options
 from walras.kube.access.authoriser import Authoriser, Decision
 from walras.kube.context import Context, Identity
 from walras.kube.serve.paths import Route
+from walras.kube.steps import BYTES_MIN, Steps
 
 _QUERY_BYTES_MAX: Final = 64 * 1024
 _PARAMETERS_MAX: Final = 100
@@ -42,13 +43,20 @@ class Request:
     deprecation: str = ""
     # The last context made, whose warnings go out with whatever is answered.
     asked: Context | None = None
+    # Whether what was sent is so much that it has long steps; and who is told what those take.
+    is_large: bool = False
+    charge: Callable[[int], None] | None = None
 
     def header(self, name: bytes) -> str:
         return self.headers.get(name, b"").decode("latin-1")
 
     async def body(self, limit: int = bodies.BODY_BYTES_MAX) -> bytes:
         """The undecoded body. Raises RequestEntityTooLarge, Timeout, ClientGone."""
-        return await bodies.read(self.receive, self.headers.get(b"content-length"), limit)
+        found = await bodies.read(self.receive, self.headers.get(b"content-length"), limit)
+        self.is_large = len(found) >= BYTES_MIN
+        if self.is_large and self.asked is not None:
+            self.asked.steps = Steps()
+        return found
 
     def check_media(self) -> None:
         """Raises UnsupportedMediaType for a body of no type that is read."""
@@ -74,6 +82,8 @@ class Request:
             field_manager=query.get("fieldManager") or _agent(self.header(b"user-agent")),
             field_validation=_VALIDATIONS.get(query.get("fieldValidation", ""), "Warn"),
             access=self.access,
+            steps=Steps() if self.is_large else None,
+            charge=self.charge,
         )
         return self.asked
 
