@@ -80,10 +80,18 @@ def test_input_goes_in_and_ends(live: Live, agent: Path) -> None:
     assert live.kubectl(agent, "exec", "-i", "box", "--", "cat", stdin=text) == text
 
 
-def test_a_terminal_has_a_size_and_takes_control_c(agent: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "signs"),
+    [
+        (("exec", "-it", "box", "--", "sh"), rb"[$#] $"),
+        (("run", "-it", "typed", "--image", "local", "--restart=Never", "--command", "--", "sh"), rb"press"),
+    ],
+    ids=["entering", "its own"],
+)
+def test_a_terminal_has_a_size_and_takes_control_c(agent: Path, words: tuple[str, ...], signs: bytes) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [BIN / "kubectl", "exec", "-it", "box", "--", "sh"],
+        [BIN / "kubectl", *words],
         stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "KUBECONFIG": str(agent)},
         start_new_session=True,
     )  # fmt: skip
@@ -99,7 +107,7 @@ def test_a_terminal_has_a_size_and_takes_control_c(agent: Path) -> None:
                 heard += os.read(ours, 4096)
 
     try:
-        hears(rb"[$#] $")
+        hears(signs)
         os.write(ours, b"test -t 0 && echo is-a-$((1+1)); stty size; sleep 100\n")
         hears(rb"is-a-2\r\n\d+ \d+")
         time.sleep(0.5)
@@ -111,6 +119,23 @@ def test_a_terminal_has_a_size_and_takes_control_c(agent: Path) -> None:
         process.kill()
         process.wait()
         os.close(ours)
+
+
+def test_a_pod_reads_what_is_piped_into_it(live: Live, agent: Path) -> None:
+    text = "line\n" * 50_000
+    words = (
+        "run",
+        "-i",
+        "piped",
+        "--image",
+        "local",
+        "--restart=Never",
+        "--rm",
+        "--quiet",
+        "--command",
+        "--",
+    )
+    assert live.kubectl(agent, *words, "wc", "-c", stdin=text).strip() == str(len(text))
 
 
 def test_files_are_copied_both_ways(live: Live, agent: Path, tmp_path: Path) -> None:

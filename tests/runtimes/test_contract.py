@@ -57,7 +57,8 @@ def test_a_program_gets_its_arguments_environment_directory_and_exit_code(within
             working_dir="/tmp",
         )
         assert status == ExitStatus(7)
-        assert "it's\n$HOME a  b\n/tmp\n" in said and "odd\n" in said
+        # Which of two streams is heard first is nobody's promise.
+        assert "it's\n$HOME a  b\n" in said and "/tmp\n" in said and "odd\n" in said
 
     within(story)
 
@@ -114,6 +115,69 @@ def test_volumes_are_where_the_container_wants_them_and_read_only_ones_stay_as_t
         code, said = await world.shell("cat /given/word > /kept/copy; echo x > /given/word", mounts=mounts)
         assert code != 0 and said
         assert (kept / "copy").read_text() == "treasure" == (given / "word").read_text()
+
+    within(story)
+
+
+# Its input
+
+
+def test_a_program_reads_what_is_typed_until_the_first_who_was_attached_is_done(within: Within) -> None:
+    async def story(world: World) -> None:
+        process, said = await world.begin("cat", stdin=True, stdin_once=True)
+        session = process.attach(Wish(stdin=True))
+        deaf = process.attach(Wish(stdin=False))
+        await deaf.write(b"not heard\n")
+        await session.write(b"one\n")
+        await world.hears(said)
+        await session.write(b"two" * 100_000)
+        session.end_input()
+        async with asyncio.timeout(20):
+            assert await process.wait() == ExitStatus(0)
+        await deaf.close()
+        await session.close()
+        assert said == b"one\n" + b"two" * 100_000
+
+    within(story)
+
+
+def test_input_that_is_not_for_once_outlives_who_is_attached(within: Within) -> None:
+    async def story(world: World) -> None:
+        process, said = await world.begin("sh", "-c", "read a; echo $a; read b; echo $b; exit 3", stdin=True)
+        for word in (b"one\n", b"two\n"):
+            session = process.attach(Wish(stdin=True))
+            await session.write(word)
+            session.end_input()
+            await world.hears(said, word)
+            await session.close()
+        async with asyncio.timeout(20):
+            assert await process.wait() == ExitStatus(3)
+
+    within(story)
+
+
+def test_a_program_without_input_finds_its_end_at_once(within: Within) -> None:
+    async def story(world: World) -> None:
+        assert await world.run("cat") == (ExitStatus(0), "")
+
+    within(story)
+
+
+def test_a_program_with_a_terminal_is_in_a_session_of_its_own(within: Within) -> None:
+    async def story(world: World) -> None:
+        script = (
+            "trap 'echo stopped; exit 5' INT; test -t 0 && test -t 1 && echo ready; while :; do read a; done"
+        )
+        process, said = await world.begin("sh", "-c", script, stdin=True, tty=True)
+        await world.hears(said, b"ready\r\n")
+        session = process.attach(Wish(stdin=True, tty=True))
+        session.resize(101, 33)
+        # As a terminal does, it turns the character into a signal.
+        await session.write(b"\x03")
+        async with asyncio.timeout(20):
+            assert await process.wait() == ExitStatus(5)
+        await session.close()
+        assert b"stopped\r\n" in said
 
     within(story)
 

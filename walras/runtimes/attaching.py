@@ -1,9 +1,9 @@
-"""Listening to what a container's main process says, beside its log."""
+"""Being attached to a container's main process: hearing what it says beside its log, and typing to it."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final, Protocol
 
 from walras.runtimes.base import ExitStatus, Output, Stream, Wish
 
@@ -30,8 +30,20 @@ class Fan:
         self._listeners.pop(listener, None)
 
 
+class Way(Protocol):
+    """The way to a program's input."""
+
+    async def feed(self, data: bytes, over: asyncio.Future[Any]) -> None:
+        """Writes it as fast as it is read; until `over` at most."""
+
+    def end_input(self) -> None:
+        """An end of file."""
+
+    def resize(self, columns: int, rows: int) -> None: ...
+
+
 class Attached:
-    """See base.Session. Input goes nowhere: a container's main process has none."""
+    """See base.Session. Input goes nowhere: the main process has none."""
 
     def __init__(self, fan: Fan, wish: Wish, end: asyncio.Future[ExitStatus]) -> None:
         wanted: tuple[tuple[Stream, bool], ...] = (("stdout", wish.stdout), ("stderr", wish.stderr))
@@ -75,3 +87,30 @@ class Attached:
 
     async def close(self) -> None:
         self._fan.remove(self)
+
+
+class AttachedInput(Attached):
+    """With a way to the input. `once`: it ends with the first that is attached to it."""
+
+    def __init__(
+        self, fan: Fan, wish: Wish, end: asyncio.Future[ExitStatus], way: Way, *, tty: bool, once: bool
+    ) -> None:
+        super().__init__(fan, wish, end)
+        self._way, self._tty, self._once, self._types = way, tty, once, wish.stdin
+
+    async def write(self, data: bytes) -> None:
+        if self._types:
+            await self._way.feed(data, self._end)
+
+    def end_input(self) -> None:
+        if self._types and (self._tty or self._once):
+            self._way.end_input()
+
+    def resize(self, columns: int, rows: int) -> None:
+        if self._tty:
+            self._way.resize(columns, rows)
+
+    async def close(self) -> None:
+        await super().close()
+        if self._types and self._once and not self._tty:
+            self._way.end_input()

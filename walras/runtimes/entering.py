@@ -11,12 +11,12 @@ import struct
 import termios
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from walras.runtimes import procfs
 from walras.runtimes.base import StartError, Stream, Wish
 from walras.runtimes.sandbox import FAILED, STARTED
-from walras.runtimes.spawn import Handle, Spawner, read_to_line, resolve
+from walras.runtimes.spawn import Handle, Spawner, exit_code, read_to_line, resolve
 
 CHUNK: Final = 32_768
 # Beyond the program's end its output is waited for only so long: what it left behind may hold the pipe.
@@ -33,6 +33,7 @@ class Files:
         self.theirs: list[int] = []
         self.output: dict[Stream, int] = {}
         self.input = self.terminal = -1
+        self._feeding = asyncio.Lock()
         try:
             if wish.tty:
                 self._terminal()
@@ -64,10 +65,39 @@ class Files:
                 theirs = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
             self.theirs.append(theirs)
 
+    async def feed(self, data: bytes, over: asyncio.Future[Any]) -> None:
+        """Writes it to the program's input, as fast as that is read; until `over` at most."""
+        loop, view = asyncio.get_running_loop(), memoryview(data)
+        async with self._feeding:
+            while view and (fd := self.input) >= 0:
+                try:
+                    view = view[os.write(fd, view) :]
+                except BlockingIOError:
+                    if not await _ready(fd, loop.add_writer, loop.remove_writer, over, 0):
+                        break
+                except OSError:
+                    break
+
     def end_input(self) -> None:
-        if self.input >= 0:
+        """To a terminal's reader an end of file is a character."""
+        if self.terminal >= 0:
+            with suppress(OSError):
+                os.write(self.terminal, b"\x04")
+        elif self.input >= 0:
             os.close(self.input)
             self.input = -1
+
+    def resize(self, columns: int, rows: int) -> None:
+        if self.terminal >= 0:
+            size = struct.pack("HHHH", min(rows, 0xFFFF), min(columns, 0xFFFF), 0, 0)
+            with suppress(OSError):
+                fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, size)
+
+    def give(self, uid: int) -> None:
+        """Lets a program of that user open its streams anew by their names, such as /dev/stdout."""
+        for fd in self.theirs:
+            if not os.path.samestat(os.fstat(fd), os.stat(os.devnull)):
+                os.fchown(fd, uid, uid)
 
     def close_theirs(self) -> None:
         for fd in self.theirs:
@@ -80,6 +110,19 @@ class Files:
             if fd >= 0:
                 os.close(fd)
         self.output, self.input, self.terminal = {}, -1, -1
+
+
+async def _ready(fd: int, add: _Add, remove: _Remove, over: asyncio.Future[Any], linger_s: float) -> bool:
+    """Waits for the descriptor; not much longer than the program runs."""
+    ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    add(fd, resolve, ready)
+    try:
+        await asyncio.wait((ready, over), return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            await asyncio.wait((ready,), timeout=linger_s)
+        return ready.done()
+    finally:
+        remove(fd)
 
 
 class Entered:
@@ -95,8 +138,7 @@ class Entered:
     async def _watch(self) -> int:
         await self._leader.ended()
         self.cpu_ns()
-        _, status = os.waitpid(self._leader.pid, os.WNOHANG)  # noqa: ASYNC222  it has ended
-        code = os.waitstatus_to_exitcode(status)
+        code = exit_code(self._leader.pid)
         self._ended(self)
         return 128 - code if code < 0 else code
 
@@ -114,7 +156,7 @@ class Entered:
             try:
                 return os.read(fd, CHUNK)
             except BlockingIOError:
-                if not await self._ready(fd, loop.add_reader, loop.remove_reader, _LINGER_S):
+                if not await _ready(fd, loop.add_reader, loop.remove_reader, self._over, _LINGER_S):
                     break
             except OSError:
                 # So ends a terminal whose programs have gone.
@@ -122,41 +164,13 @@ class Entered:
         return b""
 
     async def write(self, data: bytes) -> None:
-        loop, view = asyncio.get_running_loop(), memoryview(data)
-        while view and (fd := self._files.input) >= 0:
-            try:
-                view = view[os.write(fd, view) :]
-            except BlockingIOError:
-                if not await self._ready(fd, loop.add_writer, loop.remove_writer, 0):
-                    break
-            except OSError:
-                break
-
-    async def _ready(self, fd: int, add: _Add, remove: _Remove, linger_s: float) -> bool:
-        """Waits for the descriptor; not much longer than the program runs."""
-        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        add(fd, resolve, ready)
-        try:
-            await asyncio.wait((ready, self._over), return_when=asyncio.FIRST_COMPLETED)
-            if not ready.done():
-                await asyncio.wait((ready,), timeout=linger_s)
-            return ready.done()
-        finally:
-            remove(fd)
+        await self._files.feed(data, self._over)
 
     def end_input(self) -> None:
-        if self._files.terminal >= 0:
-            # To a terminal's reader an end of file is a character.
-            with suppress(OSError):
-                os.write(self._files.terminal, b"\x04")
-        else:
-            self._files.end_input()
+        self._files.end_input()
 
     def resize(self, columns: int, rows: int) -> None:
-        if self._files.terminal >= 0:
-            size = struct.pack("HHHH", min(rows, 0xFFFF), min(columns, 0xFFFF), 0, 0)
-            with suppress(OSError):
-                fcntl.ioctl(self._files.terminal, termios.TIOCSWINSZ, size)
+        self._files.resize(columns, rows)
 
     async def wait(self) -> int:
         return await asyncio.shield(self._over)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from walras.runtimes import procfs
-from walras.runtimes.base import ContainerSpec, Limits, Output, StartError, Stream
+from walras.runtimes.base import ContainerSpec, Limits, Output, StartError, Stream, Wish
+from walras.runtimes.entering import Files
 from walras.runtimes.plain import end_session, mark_of
-from walras.runtimes.sandbox import FAILED, NO_LIMITS, STARTED, Place, Sandbox, environment_script
-from walras.runtimes.spawn import Handle, Pump, Spawner, open_handle, read_to_line
+from walras.runtimes.sandbox import (
+    FAILED,
+    NO_LIMITS,
+    STARTED,
+    Place,
+    Sandbox,
+    environment_script,
+    uid_of,
+)
+from walras.runtimes.spawn import Handle, Pump, Spawner, exit_code, open_handle, read_to_line
 
 _COMPLAINT_MAX: Final = 2000
 
@@ -22,12 +30,17 @@ _COMPLAINT_MAX: Final = 2000
 class Launched:
     """The child that was started (`monitor`), the first process of its pid namespace, the program itself."""
 
-    popen: subprocess.Popen[bytes]
     monitor: Handle
     init: Handle | None
     main: Handle | None
-    pumps: tuple[Pump, Pump]
+    pumps: tuple[Pump, ...]
+    # The way to its input.
+    files: Files
     mark: str
+
+    def code(self) -> int:
+        """The exit code, negative for a signal, once the monitor has ended; asked for once."""
+        return exit_code(self.monitor.pid)
 
     def pids(self) -> list[int]:
         """The program's processes, without bubblewrap's own."""
@@ -53,6 +66,7 @@ class Launched:
     def close(self) -> None:
         for pump in self.pumps:
             pump.finish()
+        self.files.close()
         for handle in (self.monitor, self.init, self.main):
             if handle is not None:
                 handle.close()
@@ -89,57 +103,57 @@ async def launch(
 ) -> Launched:
     """Returns when the program has been found and takes over. Raises StartError and OSError."""
     plain = sandbox.mode == "plain"
+    files = Files(Wish(stdin=spec.stdin, stdout=True, stderr=True, tty=spec.tty))
+    environment: list[int] = []
     progress, tell = os.pipe2(os.O_CLOEXEC)
-    out, out_in = os.pipe2(os.O_CLOEXEC)
-    err, err_in = os.pipe2(os.O_CLOEXEC)
-    environment = -1
     try:
+        if sandbox.mode == "root":
+            files.give(uid_of(spec.pod.cluster))
         if not plain:
-            environment = _memory_file(environment_script(spec.env))
-        argv = sandbox.command(spec, entrances, environment_fd=environment, place=place, rlimits=rlimits)
-        popen = await spawner.start(
-            argv,
-            spec.env if plain else {"PATH": "/usr/bin:/bin"},
-            (tell, out_in, err_in),
-            place.namespace,
-            inherited=spec.inherited if plain else (environment, *spec.inherited),
-        )
+            environment.append(_memory_file(environment_script(spec.env)))
+        argv = sandbox.command(spec, entrances, place=place, rlimits=rlimits)
+        env = spec.env if plain else {"PATH": "/usr/bin:/bin"}
+        pid = await spawner.spawn(argv, env, (*files.theirs, tell, *environment), place.namespace)
     except BaseException:
-        for fd in (progress, out, err):
-            os.close(fd)
+        os.close(progress)
+        files.close()
         raise
     finally:
-        for fd in (tell, out_in, err_in, environment):
-            if fd >= 0:
-                os.close(fd)
+        for fd in (tell, *environment):
+            os.close(fd)
+    files.close_theirs()
     witness = _Witness(output)
-    pumps = Pump(out, "stdout", witness), Pump(err, "stderr", witness)
-    monitor = Handle(popen.pid)
+    pumps = tuple(Pump(fd, stream, witness) for stream, fd in files.output.items())
+    files.output = {}
+    monitor = Handle(pid)
     try:
         said = (await read_to_line(progress)).decode(errors="replace")
     finally:
         os.close(progress)
     if said == STARTED:
-        init, main = _inside(popen.pid, plain)
+        init, main = _inside(pid, plain, spec.tty)
         witness.release()
-        return Launched(popen, monitor, init, main, pumps, mark_of(spec))
+        return Launched(monitor, init, main, pumps, files, mark_of(spec))
     await monitor.ended()
-    popen.poll()
+    code = exit_code(pid)
     for pump in pumps:
         pump.finish()
-    raise StartError(_why(said, bytes(witness.complaint or b""), popen.returncode))
+    files.close()
+    raise StartError(_why(said, bytes(witness.complaint or b""), code))
 
 
-def _why(said: str, complaint: bytes, code: int | None) -> str:
+def _why(said: str, complaint: bytes, code: int) -> str:
     if said.startswith(FAILED):
         return said.removeprefix(FAILED)
     words = " ".join(complaint.decode(errors="replace").split())
     return words or f"the sandbox ended with exit code {code} before the program ran"
 
 
-def _inside(pid: int, plain: bool) -> tuple[Handle | None, Handle | None]:
+def _inside(pid: int, plain: bool, tty: bool) -> tuple[Handle | None, Handle | None]:
     if plain:
-        return None, open_handle(pid)
+        # A session of a terminal is begun by a child.
+        below = procfs.children(pid) if tty else []
+        return None, open_handle(below[0] if below else pid)
     below = procfs.children(pid)
     init = open_handle(below[0]) if below else None
     programs = procfs.children(below[0]) if below else []

@@ -73,7 +73,7 @@ async def _try(spawner: Spawner, sandbox: Sandbox) -> None:
     try:
         started = await launch(spawner, sandbox, spec, (), Place(network), ignore)
         await started.monitor.ended()
-        code = started.popen.poll()
+        code = started.code()
         started.close()
         if code:
             raise StartError(f"`true` ends with exit code {code} in it")

@@ -6,9 +6,8 @@ import asyncio
 import hashlib
 import os
 import signal
-import subprocess
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -18,7 +17,7 @@ import structlog
 
 from walras.core.errors import ServiceUnavailable
 from walras.runtimes import procfs
-from walras.runtimes.attaching import Attached, Fan
+from walras.runtimes.attaching import Attached, AttachedInput, Fan
 from walras.runtimes.base import (
     ContainerSpec,
     CreateError,
@@ -161,7 +160,17 @@ class Container:
         return nameless_bytes(self.pids())
 
     def attach(self, wish: Wish) -> Session:
-        return Attached(self._fan, wish, self._end)
+        spec = self.spec
+        if not (spec.stdin or spec.tty):
+            return Attached(self._fan, wish, self._end)
+        return AttachedInput(
+            self._fan,
+            replace(wish, stdin=wish.stdin and spec.stdin),
+            self._end,
+            self._started.files,
+            tty=spec.tty,
+            once=spec.stdin_once,
+        )
 
     def _gone(self, session: Entered) -> None:
         self._entered.discard(session)
@@ -171,8 +180,7 @@ class Container:
         started, groups = self._started, self._runtime.groups
         await started.monitor.ended()
         used_ns = self.cpu_ns()
-        code = started.popen.poll()
-        assert code is not None, "its pidfd says that it has ended"
+        code = started.code()
         oom_killed = groups is not None and groups.oom_kills(self.path) > 0
         await self._sweep()
         started.close()
@@ -299,7 +307,7 @@ class ProcessRuntime(Sharing):
             started = await launch(
                 self.spawner, self._sandbox, spec, entrances, pod.place, fan, rlimits=rlimits
             )
-        except (OSError, subprocess.SubprocessError) as error:
+        except OSError as error:
             raise StartError(f"the sandbox cannot be made: {error}") from error
         except StartError:
             if self.groups is not None:

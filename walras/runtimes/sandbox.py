@@ -3,13 +3,13 @@
     sh ENTER -> bwrap -> setpriv -> sh LAUNCH -> program
 
 ENTER steps into the control groups, bubblewrap makes the namespaces, setpriv gives up root for good, LAUNCH
-looks the program up. Standard input is the writing end of a pipe on which LAUNCH tells the server how far it
-came; the program itself gets /dev/null.
+looks the program up. Descriptor 3 is the writing end of a pipe on which LAUNCH tells the server how far it
+came; what is standard input, output and error from the beginning is the program's.
 
     sh ENTER -> setpriv -> nsenter -> setsid -> sh LAUNCH -> program
 
 is the way into a container that runs: no_new_privs before anything else, the container's own uid before
-anything of its file system is executed. Here the pipe is descriptor 3 and standard input the caller's.
+anything of its file system is executed.
 """
 
 from __future__ import annotations
@@ -34,14 +34,17 @@ STARTED: Final = "started"
 FAILED: Final = "failed:"
 START_CODE: Final = 128
 NO_LIMITS: Final = Limits()
-# Where a program that enters a container tells how far it came.
+# Where LAUNCH tells how far it came.
 TELL_FD: Final = 3
+# Where a container's environment comes from.
+ENVIRONMENT_FD: Final = 4
 # Where a program that enters has to go through two user namespaces.
 OUTER_FD: Final = 4
 INNER_FD: Final = 5
 TMP_BYTES_MAX: Final = 2 << 30
 
 ENTER: Final = """
+cd /
 while [ "$1" != -- ]; do echo 0 > "$1" || exit 125; shift; done
 shift
 ulimit -c 0
@@ -54,7 +57,7 @@ LAUNCH: Final = """
 set -f
 @LIMITS@
 _walras_fail() { printf 'failed:%s\\n' "$1" >&@TELL@; exit 128; }
-_walras_final() { exec "$@" @INPUT@; }
+_walras_final() { exec "$@" @CLOSED@; }
 _walras_exec() { _walras_final "$@"; }
 cd -- "$1" 2>/dev/null || { @MAKE_DIRECTORY@ && cd -- "$1" 2>/dev/null; } ||
   _walras_fail "chdir to cwd (\\"$1\\") failed: no such directory, and it cannot be made"
@@ -141,26 +144,40 @@ class Sandbox:
         spec: ContainerSpec,
         entrances: Sequence[str] = (),
         *,
-        environment_fd: int = -1,
         place: Place = NO_PLACE,
         rlimits: Limits = NO_LIMITS,
     ) -> list[str]:
         """The whole command line. Mounts and working directory are absolute and normalised.
 
-        `environment_fd`: an inherited descriptor with `environment_script`; in mode "plain" the environment
-        is the child's own. `rlimits`: for the user's processes and for each process's data, where no cgroup
+        `ENVIRONMENT_FD` is to have `environment_script`; in mode "plain" the environment is the child's own.
+        `rlimits`: for the user's processes and for each process's data, where no cgroup
         holds them.
         """
         if self.mode == "plain":
             guard = [self.tools.setpriv, "--pdeathsig", "KILL", "--"] if self.tools.setpriv else []
             script = _launch("false", Limits(memory_bytes=rlimits.memory_bytes))
-            inner = [*guard, self.tools.shell, "-c", script, "walras", spec.working_dir, "", *spec.argv]
+            inner = [
+                *guard,
+                *self._terminal(spec.tty, "--wait"),
+                self.tools.shell,
+                "-c",
+                script,
+                "walras",
+                spec.working_dir,
+                "",
+                *spec.argv,
+            ]
         else:
             script = _launch(_MAKE_DIRECTORY, rlimits)
             launch = [self.tools.shell, "-c", script, "walras", spec.working_dir, _ENV_FILE, *spec.argv]
-            bubblewrap = self._bubblewrap(spec, environment_fd, not place.is_given)
-            inner = [*place.way_in, *bubblewrap, "--", *self._drop(spec), *launch]
+            bubblewrap = self._bubblewrap(spec, not place.is_given)
+            terminal = self._terminal(spec.tty)
+            inner = [*place.way_in, *bubblewrap, "--", *self._drop(spec), *terminal, *launch]
         return [self.tools.shell, "-c", ENTER, "walras", *entrances, "--", *inner]
+
+    def _terminal(self, tty: bool, *more: str) -> list[str]:
+        """Makes standard input what the program's session is controlled from."""
+        return [self.tools.setsid, "--ctty", *more] if tty and self.tools.setsid else []
 
     def entering(
         self,
@@ -179,12 +196,12 @@ class Sandbox:
         `nested`: there are two user namespaces to go through, whose descriptors are `OUTER_FD`, `INNER_FD`.
         In mode "plain" `argv` and `spec` are adapted, the environment is the child's own.
         """
-        terminal = [self.tools.setsid, "--ctty", "--wait"] if tty else []
+        terminal = self._terminal(tty, "--wait")
         if self.mode == "plain":
-            script = _launch("false", Limits(memory_bytes=rlimits.memory_bytes), entering=True)
+            script = _launch("false", Limits(memory_bytes=rlimits.memory_bytes))
             inner = [*terminal, self.tools.shell, "-c", script, "walras", spec.working_dir, "", *argv]
         else:
-            script = _launch("false", rlimits, entering=True)
+            script = _launch("false", rlimits)
             launch = [self.tools.shell, "-c", script, "walras", spec.working_dir, _ENV_FILE, *argv]
             inner = [*self._nsenter(spec, pid, place, nested), *terminal, *launch]
         return [self.tools.shell, "-c", ENTER, "walras", *entrances, "--", *inner]
@@ -226,11 +243,12 @@ class Sandbox:
             "--bounding-set=-all", "--inh-caps=-all", "--",
         ]  # fmt: skip
 
-    def _bubblewrap(self, spec: ContainerSpec, environment_fd: int, own_network: bool) -> list[str]:
+    def _bubblewrap(self, spec: ContainerSpec, own_network: bool) -> list[str]:
         argv = [
-            self.tools.bwrap, "--die-with-parent", "--new-session", "--clearenv", "--unshare-pid",
-            "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", spec.pod.name[:63],
-            "--cap-drop", "ALL",
+            # A terminal takes a session that the program begins itself.
+            self.tools.bwrap, "--die-with-parent", *([] if spec.tty else ["--new-session"]),
+            "--clearenv", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
+            "--hostname", spec.pod.name[:63], "--cap-drop", "ALL",
         ]  # fmt: skip
         if own_network:
             argv += ["--unshare-net"]
@@ -240,8 +258,7 @@ class Sandbox:
         else:
             argv += ["--unshare-user"]
         argv += self._file_system(spec)
-        if environment_fd >= 0:
-            argv += ["--perms", "0444", "--ro-bind-data", str(environment_fd), _ENV_FILE]
+        argv += ["--perms", "0444", "--ro-bind-data", str(ENVIRONMENT_FD), _ENV_FILE]
         # Last: what bubblewrap makes below a volume, root makes wherever the agent's symbolic links lead.
         return [*argv, *self._mounts(spec)]
 
@@ -285,18 +302,16 @@ class Sandbox:
             yield from ("--ro-bind", str(self.identities / name), f"/etc/{name.rpartition('.')[2]}")
 
 
-def _launch(make_directory: str, rlimits: Limits, *, entering: bool = False) -> str:
+def _launch(make_directory: str, rlimits: Limits) -> str:
     lines = []
     if rlimits.pids is not None:
         # The same limit has one letter in dash and another in bash.
         lines.append(f"ulimit -p {rlimits.pids} 2>/dev/null || ulimit -u {rlimits.pids} 2>/dev/null")
     if rlimits.memory_bytes is not None:
         lines.append(f"ulimit -d {-(-rlimits.memory_bytes // 1024)}")
-    tell, given = (
-        (str(TELL_FD), f"{TELL_FD}>&- {OUTER_FD}>&- {INNER_FD}>&-") if entering else ("0", "</dev/null")
-    )
     script = LAUNCH.replace("@MAKE_DIRECTORY@", make_directory).replace("@LIMITS@", "\n".join(lines))
-    return script.replace("@TELL@", tell).replace("@INPUT@", given)
+    closed = f"{TELL_FD}>&- {OUTER_FD}>&- {INNER_FD}>&-"
+    return script.replace("@TELL@", str(TELL_FD)).replace("@CLOSED@", closed)
 
 
 def environment_script(env: Mapping[str, str]) -> bytes:

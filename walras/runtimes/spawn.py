@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import struct
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,6 +23,8 @@ _CLONE_NEWNET: Final = 0x40000000
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP_RUNNING: Final = 0x1 | 0x40 | 0x8
 _HIGH_FD: Final = 10
+# What Python ignores and no program expects to be ignored.
+_IGNORED: Final = (signal.SIGPIPE, signal.SIGXFSZ)
 _CHUNK: Final = 65_536
 # A program that writes faster than this is held up by its own pipe, not by the server.
 _BYTES_PER_SECOND_MAX: Final = 8 << 20
@@ -57,25 +58,6 @@ class Spawner:
         # What whoever started the server left open; all that the server opens itself closes with an exec.
         self._foreign = [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2 and _is_inheritable(fd)]
 
-    async def start(
-        self,
-        argv: Sequence[str],
-        env: Mapping[str, str],
-        files: tuple[int, int, int],
-        network: int | None = None,
-        inherited: Sequence[int] = (),
-    ) -> subprocess.Popen[bytes]:
-        """Starts `argv` in a session of its own, with `files` as standard streams. Raises OSError."""
-
-        def fork() -> subprocess.Popen[bytes]:
-            stdin, stdout, stderr = files
-            return subprocess.Popen(
-                argv, stdin=stdin, stdout=stdout, stderr=stderr, env=dict(env), cwd="/",
-                start_new_session=True, pass_fds=inherited,
-            )  # fmt: skip
-
-        return await self._within(network, fork)
-
     async def spawn(
         self,
         argv: Sequence[str],
@@ -85,7 +67,7 @@ class Spawner:
     ) -> int:
         """Starts `argv` in a session of its own, with `files` as descriptors 0, 1, 2, ...: its process id.
 
-        Whoever starts it waits for it. Raises OSError.
+        Whoever starts it waits for it, as `exit_code` does. Raises OSError.
         """
 
         def fork() -> int:
@@ -94,7 +76,9 @@ class Spawner:
             try:
                 actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_CLOSE, fd) for fd in self._foreign]
                 actions += [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(high)]
-                return os.posix_spawn(argv[0], list(argv), env, file_actions=actions, setsid=True)
+                return os.posix_spawn(
+                    argv[0], list(argv), env, file_actions=actions, setsid=True, setsigdef=_IGNORED
+                )
             finally:
                 for fd in high:
                     os.close(fd)
@@ -184,6 +168,11 @@ class Handle:
                 asyncio.get_running_loop().remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
+
+
+def exit_code(pid: int) -> int:
+    """Of a child that has ended, negative for a signal; asked for once."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, os.WNOHANG)[1])
 
 
 def resolve(future: asyncio.Future[None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -13,11 +13,11 @@ import structlog
 
 from walras.core.errors import WalrasError
 from walras.runtimes import procfs, usage
-from walras.runtimes.attaching import Fan
+from walras.runtimes.attaching import Attached, AttachedInput, Fan
 from walras.runtimes.base import ContainerSpec, ExitStatus, Session, StartError, Stream, Wish
 from walras.runtimes.cgroups import GroupPath, Groups, clear, read
 from walras.runtimes.engine.client import Engine, EngineError, Streams
-from walras.runtimes.engine.sessions import AttachedInput, Entered, enter
+from walras.runtimes.engine.sessions import Entered, Typing, enter
 from walras.runtimes.engine.streams import frames
 from walras.runtimes.spawn import Handle, open_handle
 
@@ -170,10 +170,11 @@ class Container:
 
     def attach(self, wish: Wish) -> Session:
         spec = self.spec
-        writer = self._writer if spec.stdin and wish.stdin else None
-        return AttachedInput(
-            self._fan, wish, self._end, writer, tty=spec.tty, once=spec.stdin_once, resize=self._resize
-        )
+        if not (spec.stdin or spec.tty):
+            return Attached(self._fan, wish, self._end)
+        way = Typing(lambda: self._writer, self._resize, tty=spec.tty)
+        heard = replace(wish, stdin=wish.stdin and spec.stdin)
+        return AttachedInput(self._fan, heard, self._end, way, tty=spec.tty, once=spec.stdin_once)
 
     def _resize(self, columns: int, rows: int) -> None:
         size = {"w": min(columns, 0xFFFF), "h": min(rows, 0xFFFF)}

@@ -7,11 +7,10 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from walras.runtimes import procfs
-from walras.runtimes.attaching import Attached, Fan
-from walras.runtimes.base import ExitStatus, StartError, Stream, Wish
+from walras.runtimes.base import StartError, Stream, Wish
 from walras.runtimes.engine.client import Engine, EngineError, Streams
 from walras.runtimes.engine.streams import BEHIND_MAX, Queues, frames
 
@@ -157,41 +156,28 @@ async def _complaint(streams: Streams, tty: bool) -> list[tuple[Stream, bytes]]:
     return said[:BEHIND_MAX]
 
 
-class AttachedInput(Attached):
-    """What the main process says, and the way to its input, where it has one."""
+class Typing:
+    """See attaching.Way: the input that the engine carries."""
 
     def __init__(
-        self,
-        fan: Fan,
-        wish: Wish,
-        end: asyncio.Future[ExitStatus],
-        writer: asyncio.StreamWriter | None,
-        *,
-        tty: bool,
-        once: bool,
-        resize: Callable[[int, int], None],
+        self, writer: Callable[[], asyncio.StreamWriter], resize: Callable[[int, int], None], *, tty: bool
     ) -> None:
-        super().__init__(fan, wish, end)
-        self._writer, self._tty, self._once, self._resize = writer, tty, once, resize
+        """`writer`: of the connection that there is now."""
+        self._writer, self._tty, self.resize = writer, tty, resize
 
-    async def write(self, data: bytes) -> None:
-        if self._writer is not None:
-            with suppress(OSError):
-                self._writer.write(data)
-                await self._writer.drain()
+    async def feed(self, data: bytes, over: asyncio.Future[Any]) -> None:
+        del over
+        writer = self._writer()
+        with suppress(OSError):
+            writer.write(data)
+            await writer.drain()
 
     def end_input(self) -> None:
-        if self._writer is None:
-            return
         with suppress(OSError, RuntimeError):
             if self._tty:
-                self._writer.write(b"\x04")
-            elif self._once:
-                self._writer.write_eof()
-
-    def resize(self, columns: int, rows: int) -> None:
-        if self._tty:
-            self._resize(columns, rows)
+                self._writer().write(b"\x04")
+            else:
+                self._writer().write_eof()
 
 
 def spoken(message: str) -> str:
