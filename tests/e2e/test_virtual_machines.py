@@ -118,7 +118,7 @@ def test_what_is_wrong_with_a_manifest_is_told_by_the_server_or_by_the_machine(
     refused = live.kubectl(agent, "apply", "-f", "-", stdin=str(both), check=False)
     assert "One of Running or RunStrategy must be specified" in refused
     disk = machine("disk", running=True)
-    disk["spec"]["template"]["spec"]["volumes"][0] = {"name": "scratch", "containerDisk": {"image": "fedora"}}
+    disk["spec"]["template"]["spec"]["volumes"][0] = {"name": "scratch", "dataVolume": {"name": "fedora"}}
     live.apply(agent, disk)
     told = eventually(
         lambda: [
@@ -128,7 +128,7 @@ def test_what_is_wrong_with_a_manifest_is_told_by_the_server_or_by_the_machine(
         ],
         "the machine to say so",
     )
-    assert "not the disk of an image" in told[0]["message"]
+    assert "no importer of disks" in told[0]["message"]
 
 
 SERVES = """#cloud-config

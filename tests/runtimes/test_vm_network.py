@@ -90,7 +90,7 @@ def machines(tmp_path: Path, story: Callable[[World], Awaitable[None]]) -> None:
             pytest.skip(world.networks.no_taps)
         await story(world)
 
-    networked(tmp_path, told, more=vm(), deadline_s=120.0)
+    networked(tmp_path, told, more=(vm(),), deadline_s=120.0)
 
 
 def test_a_guest_is_reached_at_its_address_and_by_a_service_and_reaches_others(tmp_path: Path) -> None:

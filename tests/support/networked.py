@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class World:
     kubelet: Kubelet
     networks: Networks
     data_dir: Path
+    runtimes: Mapping[str, PodRuntime] = field(default_factory=dict)
     deadline_s: float = 30.0
     count: int = 0
 
@@ -128,17 +129,16 @@ def networked(
     story: Callable[[World], Awaitable[None]],
     *,
     mode: Mode | None = None,
-    more: Kind | None = None,
+    more: tuple[Kind, ...] = (),
     deadline_s: float = 30.0,
 ) -> None:
-    """Plays the story among pods of the process runtime; `more` runs those of its name's RuntimeClass."""
+    """Plays the story among pods of the process runtime; `more` run those of their names' RuntimeClasses."""
 
     async def run() -> None:
         networks = Networks()
-        shares = Shares(tmp_path, networks=networks)
+        shares = Shares(tmp_path, networks=networks, one_path=any(each.image for each in more))
         runtimes: dict[str, PodRuntime] = {"process": ProcessRuntime(tmp_path, mode=mode, shares=shares)}
-        if more is not None:
-            runtimes[more.name] = more.make(tmp_path, shares)
+        runtimes |= {each.name: each.make(tmp_path, shares) for each in more}
         clock = VirtualClock()
         api = API(SqliteStore(MEMORY), clock, SequenceIds())
         for cluster in (ACME, RIVAL):
@@ -153,7 +153,7 @@ def networked(
         try:
             if not networks.available:
                 pytest.skip(networks.missing)
-            await story(World(api, kubelet, networks, tmp_path, deadline_s))
+            await story(World(api, kubelet, networks, tmp_path, runtimes, deadline_s))
         finally:
             await kubelet.stop(0)
             api.store.close()

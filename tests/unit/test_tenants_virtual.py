@@ -11,6 +11,7 @@ from support import world as worlds
 from support.world import AGENT, World, condition, lease_node
 
 from walras.core.errors import Invalid
+from walras.tenants.virtual.instances import checked
 from walras.tenants.virtual.launcher import launcher, resources
 
 MACHINES = "virtualmachines.kubevirt.io"
@@ -160,7 +161,7 @@ def test_disks_are_volumes_with_a_size_and_shared_directories_are_mounted() -> N
 @pytest.mark.parametrize(
     ("volume", "why"),
     [
-        ({"containerDisk": {"image": "quay.io/fedora"}}, "not the disk of an image"),
+        ({"containerDisk": {"image": "quay.io/fedora", "path": "/disk/x"}}, "the one file"),
         ({"hostDisk": {"path": "/etc/shadow", "type": "Disk"}}, "nobody's to take"),
         ({"dataVolume": {"name": "x"}}, "no importer"),
         ({"emptyDisk": {"capacity": "-1"}}, "between 1 and 16Ti"),
@@ -173,6 +174,21 @@ def test_disks_are_volumes_with_a_size_and_shared_directories_are_mounted() -> N
 def test_what_is_not_offered_is_refused_by_name(volume: Object, why: str) -> None:
     made = stored(domain={"devices": {"disks": [{"name": "v"}]}}, volumes=[{"name": "v", **volume}])
     with pytest.raises(Invalid, match=why):
+        launcher(made, lambda _: None)
+
+
+def test_a_disk_of_an_image_is_an_image_of_the_pod_and_never_what_is_booted() -> None:
+    disk = {"image": "quay.io/x/disk:1", "imagePullPolicy": "Always", "imagePullSecret": "key"}
+    made = stored(
+        domain={"devices": {"disks": [{"name": "v"}]}}, volumes=[{"name": "v", "containerDisk": disk}]
+    )
+    pod = launcher(made, lambda _: None)
+    image = {"reference": "quay.io/x/disk:1", "pullPolicy": "Always"}
+    assert pod["spec"]["volumes"] == [{"name": "v", "image": image}]
+    assert pod["spec"]["imagePullSecrets"] == [{"name": "key"}]
+    assert checked(pod)["spec"]["volumes"][0]["image"] == image
+    made["spec"]["domain"]["devices"]["disks"][0]["bootOrder"] = 1
+    with pytest.raises(Invalid, match="bootOrder"):
         launcher(made, lambda _: None)
 
 

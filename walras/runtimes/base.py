@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from walras.core.errors import InternalError
@@ -158,6 +159,9 @@ class Images(Protocol):
 
         `keys`: {"username", "password"} of the registry, tried in turn; none is anonymous. Raises ImageError.
         """
+
+    async def copy_out(self, image_id: str, directory: str, into: Path, bytes_max: int) -> None:
+        """The one file in a directory of a known image, as `into`. Raises ImageError, OSError."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from walras.core.errors import WalrasError
-from walras.runtimes import podfiles
+from walras.runtimes import imagedisks, podfiles
 from walras.runtimes.admission import host_asked
 from walras.runtimes.base import NoRuntime
 from walras.runtimes.environment import ConfigError, EnvSource
@@ -88,6 +88,8 @@ class Preparing:
         worker, said = self._worker, ""
         while not worker.stopping:
             try:
+                if not await imagedisks.fetch(worker):
+                    return None
                 return prepare(worker.services.places, worker.cluster, self._source())
             except (WalrasError, OSError) as error:
                 message = f"MountVolume.SetUp failed: {error}"

@@ -94,7 +94,8 @@ def prepare(places: Places, cluster: str, source: EnvSource) -> dict[str, Volume
         name = path_part(str(volume["name"]))
         if (claim := volume.get("persistentVolumeClaim")) is not None:
             found[name] = _claimed(places, cluster, source, claim, owner)
-        elif volume.get("emptyDir") is not None:
+        elif volume.get("emptyDir") is not None or (volume.get("image") and (base / name).is_dir()):
+            # A disk of an image is there already, and its machine's to write.
             found[name] = Volume(_writable(base / name, owner), True)
         else:
             found[name] = Volume(_written(base / name, files_of(source, volume), owner), False)

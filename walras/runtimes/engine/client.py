@@ -16,6 +16,7 @@ from walras.core.errors import InternalError
 _VERSION: Final = "/v1.41"
 _TIMEOUT_S: Final = 60.0
 _HEAD_MAX: Final = 65_536
+_PIECE_BYTES: Final = 1 << 20
 Params = Mapping[str, str | int]
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -75,6 +76,17 @@ class Engine:
                         said = msgspec.json.decode(line)
                         if isinstance(said, dict):
                             yield said
+        except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: closed meanwhile
+            raise EngineError(f"the container engine does not answer: {_why(error)}") from error
+
+    async def pieces(self, path: str, params: Params) -> AsyncIterator[bytes]:
+        """The body of a long answer to a GET. Raises EngineError."""
+        try:
+            async with self._http.stream("GET", _VERSION + path, params=params) as answer:
+                if answer.status_code >= 400:
+                    raise EngineError(_message(await answer.aread()), answer.status_code)
+                async for piece in answer.aiter_bytes(_PIECE_BYTES):
+                    yield piece
         except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: closed meanwhile
             raise EngineError(f"the container engine does not answer: {_why(error)}") from error
 

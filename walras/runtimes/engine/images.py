@@ -14,7 +14,7 @@ import structlog
 
 from walras.core.errors import WalrasError
 from walras.runtimes.base import ImageError, PodRef
-from walras.runtimes.engine import orphans, registries
+from walras.runtimes.engine import copying, orphans, registries
 from walras.runtimes.engine.book import Book
 from walras.runtimes.engine.client import Engine, EngineError
 from walras.runtimes.engine.collecting import Stored, stored, to_free, victims
@@ -130,6 +130,13 @@ class Images:
                     if brought := self._book.end(number, found):
                         await self._remove(engine, brought)
         return engine
+
+    async def copy_out(self, image_id: str, directory: str, into: Path, bytes_max: int) -> None:
+        try:
+            engine = await self._service.engine()
+            await copying.copy_out(engine, image_id, directory, into, bytes_max)
+        except EngineError as error:
+            raise ImageError(f"{directory} of the image cannot be read: {error.message}") from error
 
     def user(self, image_id: str) -> str:
         """Whom the programs of a known image run as; "" is root."""

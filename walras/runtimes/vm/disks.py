@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ import msgspec
 
 from walras.runtimes.base import ContainerSpec, Mount, StartError
 from walras.runtimes.vm.qemu import Disk
-from walras.tenants.virtual.words import DISKS, DISKS_VARIABLE
+from walras.tenants.virtual.words import DISK_QCOW2, DISKS, DISKS_VARIABLE
 
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -19,7 +20,7 @@ def is_disk(mount: Mount) -> bool:
 
 
 def disks_of(spec: ContainerSpec) -> tuple[Disk, ...]:
-    """By name; the variable has their sizes in bytes. Raises StartError."""
+    """By name; the variable has their sizes in bytes, 0 for one that is there. Raises StartError."""
     mounts = [each for each in spec.mounts if is_disk(each)]
     if not mounts:
         return ()
@@ -31,7 +32,8 @@ def disks_of(spec: ContainerSpec) -> tuple[Disk, ...]:
     for mount in sorted(mounts, key=lambda each: each.target):
         name = mount.target.removeprefix(f"{DISKS}/")
         size = sizes.get(name) if isinstance(sizes, dict) else None
-        if not _NAME.fullmatch(name) or not isinstance(size, int) or size <= 0:
+        if not _NAME.fullmatch(name) or not isinstance(size, int) or size < 0:
             raise StartError(f"{mount.target}: {DISKS_VARIABLE} gives no size of a disk {name}")
-        found.append(Disk(name, mount.source, size))
+        is_qcow2 = size == 0 and os.path.lexists(f"{mount.source}/{DISK_QCOW2}")
+        found.append(Disk(name, mount.source, size, "qcow2" if is_qcow2 else "raw"))
     return tuple(found)

@@ -15,6 +15,7 @@ from walras.runtimes.sandbox import etc_files, python_prefixes
 from walras.runtimes.vm.guest import wire
 from walras.runtimes.vm.initramfs import SYSTEM
 from walras.runtimes.vm.parts import Parts
+from walras.tenants.virtual.words import DISK_QCOW2, DISK_RAW
 
 Accelerator = Literal["kvm", "tcg"]
 
@@ -41,11 +42,15 @@ _KERNEL_WORDS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A file in the volume at `source` as a block device; it is made, sparse, when it is not there."""
+    """A file in the volume at `source` as a block device.
+
+    One with a size is made, sparse, when it is not there.
+    """
 
     name: str
     source: str
     size_bytes: int
+    format: Literal["raw", "qcow2"] = "raw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,9 @@ def command(
         "--rlimit-nofile=0",
     ]  # fmt: skip
     made = [
-        f"[ -e {_image(disk)} ] || truncate -s {disk.size_bytes} {_image(disk)} || exit 1" for disk in disks
+        f"[ -e {_image(disk)} ] || truncate -s {disk.size_bytes} {_image(disk)} || exit 1"
+        for disk in disks
+        if disk.size_bytes
     ]
     script = [
         *made,
@@ -104,7 +111,7 @@ def command(
 
 
 def _image(disk: Disk) -> str:
-    return f"{_DISKS}/{disk.name}/disk.img"
+    return f"{_DISKS}/{disk.name}/{DISK_RAW if disk.format == 'raw' else DISK_QCOW2}"
 
 
 def _qemu(
@@ -134,7 +141,7 @@ def _qemu(
         )  # fmt: skip
     for number, disk in enumerate(disks):
         yield from (
-            "-drive", f"if=none,id=disk{number},format=raw,file={_image(disk)}",
+            "-drive", f"if=none,id=disk{number},format={disk.format},file={_image(disk)}",
             "-device", f"virtio-blk-pci,drive=disk{number},serial={disk.name[:20]}",
         )  # fmt: skip
 

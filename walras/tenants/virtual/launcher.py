@@ -77,6 +77,7 @@ def launcher(instance: Object, claims: Claims) -> Object:
             "terminationGracePeriodSeconds": GRACE_S if grace_s is None else grace_s,
             "containers": [container],
             "volumes": volumes.volumes,
+            **({"imagePullSecrets": volumes.pull_secrets} if volumes.pull_secrets else {}),
             **{name: spec[name] for name in _PLACED if spec.get(name)},
         },
     }

@@ -22,7 +22,6 @@ CLOUD_INIT: Final = ("cloudInitNoCloud", "cloudInitConfigDrive")
 _DISKS_BYTES_MAX: Final = 1 << 44
 _FILES: Final = ("configMap", "secret", "downwardAPI", "serviceAccount", "persistentVolumeClaim")
 _NOT_OFFERED: Final = {
-    "containerDisk": "a guest boots this server's Linux, not the disk of an image: leave it out",
     "hostDisk": "files of the node are nobody's to take",
     "dataVolume": "there is no importer of disks: use emptyDisk or persistentVolumeClaim",
     "ephemeral": "use emptyDisk",
@@ -32,12 +31,13 @@ _PLACE: Final = "seed"
 
 @dataclass
 class PodVolumes:
-    """What the pod gets. `annotations` carry cloud-init's data."""
+    """What the pod gets. `annotations` carry cloud-init's data, `pull_secrets` lead to images of disks."""
 
     volumes: list[Object] = field(default_factory=list)
     mounts: list[Object] = field(default_factory=list)
     env: list[Object] = field(default_factory=list)
     annotations: dict[str, str] = field(default_factory=dict)
+    pull_secrets: list[Object] = field(default_factory=list)
 
 
 def translated(instance: Object, claims: Claims) -> PodVolumes:
@@ -47,6 +47,9 @@ def translated(instance: Object, claims: Claims) -> PodVolumes:
     shared = {each["name"] for each in devices.get("filesystems") or ()}
     attached = {each["name"] for each in devices.get("disks") or ()}
     known = {each["name"] for each in spec.get("volumes") or ()}
+    for disk in devices.get("disks") or ():
+        if disk.get("bootOrder") is not None:
+            raise Invalid(f"{disk['name']}: bootOrder: a guest boots this server's Linux, and no disk")
     for name in sorted((attached | shared) - known):
         raise Invalid(f"spec.domain.devices.disks: no volume is named {name}")
     sizes: dict[str, int] = {}
@@ -71,7 +74,7 @@ def _refused(name: str, kind: str, why: str = "it is not offered as a disk") -> 
 
 
 def _disk(made: PodVolumes, volume: Object, kind: str, claims: Claims) -> int:
-    """Its size in bytes."""
+    """Its size in bytes, 0 for one that has its own."""
     name = volume["name"]
     if kind == "emptyDisk":
         size = _bytes(volume["emptyDisk"]["capacity"], name)
@@ -82,11 +85,22 @@ def _disk(made: PodVolumes, volume: Object, kind: str, claims: Claims) -> int:
         if found is None:
             raise Invalid(f'persistentvolumeclaim "{claim}" is not there, or not bound')
         size, source = found, {"persistentVolumeClaim": {"claimName": claim}}
+    elif kind == "containerDisk":
+        size, source = 0, _of_image(made, name, volume[kind])
     else:
         raise _refused(name, kind)
     made.volumes.append({"name": name, **source})
     made.mounts.append({"name": name, "mountPath": f"{DISKS}/{name}"})
     return size
+
+
+def _of_image(made: PodVolumes, name: str, disk: Object) -> Object:
+    if disk.get("path"):
+        raise Invalid(f"volume {name} (containerDisk): path: it is the one file in the image's /disk")
+    if secret := disk.get("imagePullSecret"):
+        made.pull_secrets.append({"name": str(secret)})
+    policy = disk.get("imagePullPolicy")
+    return {"image": {"reference": str(disk["image"]), **({"pullPolicy": policy} if policy else {})}}
 
 
 def _bytes(capacity: Any, name: str) -> int:

@@ -29,6 +29,9 @@ FINALIZER: Final = "foregroundDeleteVirtualMachine"
 # Where the vm runtime looks for disks, as in KubeVirt's launchers; their sizes are in the variable.
 DISKS: Final = "/var/run/kubevirt-private/vmi-disks"
 DISKS_VARIABLE: Final = "WALRAS_DISKS"
+# A disk is one of these files in its directory.
+DISK_RAW: Final = "disk.img"
+DISK_QCOW2: Final = "disk.qcow2"
 # Where the guest's first program looks for cloud-init's data: of the instance, and of a Secret.
 SEED: Final = "/var/lib/cloud/seed/nocloud"
 SEED_APART: Final = "/var/lib/cloud/seed/secret"
