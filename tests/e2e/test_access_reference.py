@@ -262,7 +262,7 @@ def test_the_default_roles_are_those_of_the_real_server(real: Reference) -> None
     for resource, records in bootstrap.records("now").items():
         for where, record in records.items():
             # Its controller manager, which is not running, would fill these.
-            if "aggregationRule" not in record.object:
+            if "aggregationRule" not in record.object and not where[1].startswith("kubevirt.io:"):
                 assert substance(record.object) == substance(expected[resource][where]), (resource, where)
 
 

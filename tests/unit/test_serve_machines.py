@@ -207,6 +207,26 @@ def test_who_may_start_a_machine_is_for_the_clusters_roles_to_say() -> None:
     tell(story)
 
 
+def test_whoever_may_view_looks_at_machines_and_whoever_may_edit_starts_and_enters_them() -> None:
+    async def story(place: Place) -> None:
+        staged(place)
+        await place.account()
+        token = await place.token()
+        listed = "/apis/kubevirt.io/v1/namespaces/default/virtualmachines"
+        assert await place.get(token, listed) == 403
+        await place.bind("view", robot(), namespace="default")
+        assert await place.get(token, listed) == 200
+        assert (await place.ask(token, "PUT", f"{BOX}/start")).status_code == 403
+        async with talking(place, f"{INSTANCE}/console", token) as talk:
+            assert (await talk.hears())["status"] == 403
+        await place.bind("edit", robot(), namespace="default")
+        assert (await place.ask(token, "PUT", f"{BOX}/start")).status_code == 202
+        async with talking(place, f"{INSTANCE}/console", token) as talk:
+            assert (await talk.hears())["type"] == "websocket.accept"
+
+    tell(story)
+
+
 @pytest.mark.parametrize("protocols", [(PROTOCOL,), ("v4.channel.k8s.io",)])
 def test_a_console_is_a_plain_stream_to_a_terminal_until_either_end_goes(protocols: tuple[str, ...]) -> None:
     async def story(place: Place) -> None:
