@@ -10,6 +10,7 @@ from pathlib import Path
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from support.cards import Cards, driver
+from support.promises import Promises
 
 from walras.core.clock import SequenceIds, VirtualClock
 from walras.core.money import WHOLE_GPU_MILLI
@@ -71,6 +72,7 @@ class _Teller:
         self._folder, self._clock, self._cards = folder, clock, cards
         # One server never gives out the ids of another.
         self._made, self._ids = 0, SequenceIds()
+        self._promises = Promises()
 
     async def open(self) -> None:
         self._here = machine.simulated(self._folder / "data")
@@ -149,7 +151,8 @@ class _Teller:
             self._cards.lose(at, lost=False)
 
     def check(self) -> None:
-        """What holds at any time: the books, who is on which card, and that no card is cut as none can be."""
+        """What holds at any time, the books, who is on which card, and that none is cut as none can be."""
+        self._promises.check(self.world)
         self.world.check_money()
         by_device: dict[str, list[Object]] = {}
         for agent in AGENTS:

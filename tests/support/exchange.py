@@ -140,7 +140,7 @@ class World:
                     "namespace": "default",
                     "annotations": {
                         "walras.dev/class": job_class,
-                        "walras.dev/max-price": price,
+                        **({"walras.dev/max-price": price} if price else {}),
                         "walras.dev/term": "60s",
                     },
                 },

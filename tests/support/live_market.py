@@ -11,7 +11,8 @@ from support.exchange import World
 from support.market_events import NAMES, Event
 from support.promises import Promises
 from walras.core.clock import SequenceIds, VirtualClock
-from walras.core.errors import AlreadyExists, Conflict, NotFound, ServiceUnavailable, StorageError
+from walras.core.errors import AlreadyExists, Conflict, Invalid, NotFound, ServiceUnavailable, StorageError
+from walras.exchange.auctioneer import decide
 from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, POOLS
 from walras.exchange.health import publish
 from walras.exchange.holding import LEASES
@@ -52,6 +53,9 @@ class Teller:
             case "step", (ms,):
                 self._clock.advance(ms)
                 await self.step()
+            case "back", (ms,):
+                # Somebody sets the machine's clock.
+                self._clock.at_ms -= ms
             case "refused", ():
                 await self._refused()
                 self.world.exchange.reload()
@@ -113,7 +117,7 @@ class Teller:
     async def _try(self, act: Coroutine[Any, Any, Any]) -> None:
         try:
             await act
-        except (AlreadyExists, NotFound, Conflict, ServiceUnavailable):
+        except (AlreadyExists, NotFound, Conflict, Invalid, ServiceUnavailable):
             return
 
     async def _act(self, what: str, *how: Any) -> None:
@@ -175,6 +179,18 @@ class Teller:
                 await api.edit(agent, LEASES, "default", name, ask)
             case "unlease", (at,) if leases := self.world.leases(agent):
                 await api.delete(agent, LEASES, "default", leases[at % len(leases)]["metadata"]["name"])
+            case "ask", (job_class, spec):
+                asked = {"metadata": {"name": "ask", "namespace": "default"}}
+                async with self.world.exchange.turn:
+                    decide(self.world.exchange.ask(agent, asked | {"spec": {"class": job_class, **spec}}))
+            case "grant", (micros,):
+                await self.world.exchange.grant(agent, micros, str(self.steps), force=True)
+            case _:
+                await self._act_on_pods(agent, what, *how)
+
+    async def _act_on_pods(self, agent: str, what: str, *how: Any) -> None:
+        api = self.world.api
+        match what, how:
             case "pod", (name, milli, price, job_class):
                 await self.world.pod(agent, name, milli, price, job_class)
             case "bind", ():
@@ -183,8 +199,6 @@ class Teller:
                 await api.edit(
                     agent, PODS, "default", name, lambda pod: pod["status"].update(phase="Succeeded")
                 )
-            case "grant", (micros,):
-                await self.world.exchange.grant(agent, micros, str(self.steps), force=True)
             case "renew", (name, milli, price, job_class):
                 await api.delete(agent, PODS, "default", name, grace_seconds=0)
                 await self.world.pod(agent, name, milli, price, job_class)
@@ -242,11 +256,12 @@ class Teller:
 
 
 def _agent(name: str) -> Object:
+    market = {"strategy": "pacing", "maxPrice": "4.00"} if name == NAMES[-1] else {}
     return {
         "apiVersion": "walras.dev/v1alpha1",
         "kind": "Agent",
         "metadata": {"name": name},
-        "spec": {"budget": {"income": "2/h", "balance": "3", "walletCap": "5"}, "market": {}},
+        "spec": {"budget": {"income": "2/h", "balance": "3", "walletCap": "5"}, "market": market},
     }
 
 

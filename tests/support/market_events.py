@@ -17,7 +17,14 @@ RULES: Final[tuple[dict[str, Any], ...]] = (
     {"speeds": {}},
     {"tick": "3s"},
     {"tick": "1s"},
-    *({"mechanism": name} for name in ("fifo", "priority", "karma", "posted", "auction", "auction")),
+    {"payments": "critical"},
+    {"payments": "uniform"},
+    {"sharing": "whole"},
+    {"sharing": "fractional"},
+    {"reservePrice": "0.25"},
+    {"reservePrice": "0.10", "reservePriceMax": "1.00"},
+    *({"mechanism": name} for name in ("fifo", "priority", "karma", "posted", "proportional")),
+    *({"mechanism": "auction"},) * 3,
 )
 Event = tuple[Any, ...]
 
@@ -41,7 +48,8 @@ def story(seed: int) -> list[Event]:
         if at < 0.1:
             return ("race", rng.random() < 0.5, act())
         if at < 0.15:
-            return rng.choice((("refused",), ("crash", True), ("crash", False), ("stop",)))
+            back = rng.choice((1, 1500, 60_000))
+            return rng.choice((("refused",), ("crash", True), ("crash", False), ("stop",), ("back", back)))
         return act()
 
     return [event() for _ in range(rng.randint(20, 120))]
@@ -50,7 +58,7 @@ def story(seed: int) -> list[Event]:
 _ACTS: Final = {
     "bid": 4, "edit": 2, "drop": 2, "again": 2, "sell": 2, "unlease": 1, "pod": 4, "bind": 4, "ended": 2,
     "remove": 2, "renew": 1, "slow": 1, "freed": 2, "taint": 2, "pool": 2, "join": 3, "leave": 1, "vanish": 1,
-    "grant": 1,
+    "grant": 1, "ask": 1,
 }  # fmt: skip
 
 
@@ -68,7 +76,7 @@ def _how(rng: Random, kind: str) -> Event:
         case "unlease":
             return agent, rng.randrange(4)
         case "pod" | "renew":
-            return agent, pod, rng.choice((250, 1000)), rng.choice(PRICES), rng.choice(CLASSES)
+            return agent, pod, rng.choice((250, 1000)), rng.choice(("", *PRICES)), rng.choice(CLASSES)
         case "ended" | "remove":
             return agent, pod
         case "bind" | "slow" | "join" | "leave" | "vanish":
@@ -77,6 +85,8 @@ def _how(rng: Random, kind: str) -> Event:
             return rng.randrange(3), rng.choice(("", "", "NoSchedule", "NoExecute"))
         case "pool":
             return (rng.choice(RULES),)
+        case "ask":
+            return agent, rng.choice(CLASSES), _spec(rng)
         case "grant":
             return agent, rng.choice((1, 1_000_000))
     return ()
@@ -87,7 +97,11 @@ def _spec(rng: Random) -> dict[str, Any]:
         {"term": rng.choice(("5s", "20s")), "maxPrice": rng.choice(PRICES), **_shape(rng)}
         for _ in range(rng.choice((1, 1, 2)))
     ]
+    ends = {"deadline": f"2023-11-14T22:{rng.choice((13, 14, 15))}:45Z"} if rng.random() < 0.2 else {}
+    if ends and rng.random() < 0.5:
+        ends["decayFrom"] = "2023-11-14T22:13:25Z"
     return {
+        **ends,
         "packages": packages,
         "restartCost": rng.choice(("0", "0", "0.002")),
         "priority": rng.choice((0, 0, 5)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 
 from support.exchange import World
-from support.market_events import NAMES
 from walras.core.quantity import parse_duration_ms
 from walras.devices.mig import state_of
 from walras.exchange.book import is_pending
@@ -40,7 +39,7 @@ class Promises:
             if holding.id in self._seen:
                 continue
             self._seen.add(holding.id)
-            assert holding.price_micros <= holding.worth_micros
+            assert holding.terms > 1 or holding.price_micros <= holding.worth_micros
             bid = self.world.exchange._effects().bid(holding)
             if bid is not None:
                 assert _is(bid["spec"]["packages"][holding.package], holding)
@@ -87,8 +86,8 @@ class Promises:
         exchange, api = self.world.exchange, self.world.api
         by_name = {(each.agent, each.name): each for each in exchange.holdings.values()}
         assert len(by_name) == len(exchange.holdings)
-        for agent in NAMES:
-            for bid in api.list(agent, BIDS) if api.has_cluster(agent) else ():
+        for agent in self._agents():
+            for bid in api.list(agent, BIDS):
                 name, status = bid["metadata"]["name"], bid.get("status") or {}
                 held = by_name.get((agent, status.get("lease", "")))
                 if held is not None:
@@ -114,7 +113,7 @@ class Promises:
         for each in exchange.holdings.values():
             if each.phase != "Reserved":
                 running[each.agent][each.node] = each.id
-        for agent in filter(api.has_cluster, NAMES):
+        for agent in self._agents():
             nodes = {node["metadata"]["name"] for node in self.world.nodes(agent)}
             # A new cluster has none of those that are on their way out.
             assert nodes <= running[agent].keys()
@@ -128,6 +127,9 @@ class Promises:
                 held = known.get(lease["metadata"]["name"])
                 assert lease["status"]["phase"] == (held.phase if held is not None else "Ended")
 
+    def _agents(self) -> list[str]:
+        return [name for name in self.world.api.clusters() if name != FLEET]
+
     def _is_leaving(self, agent: str) -> bool:
         found = self.world.api.find(FLEET, AGENTS, "", agent)
         return found is None or "deletionTimestamp" in found["metadata"]
@@ -138,12 +140,13 @@ class Promises:
 
 
 def _is(package: Object, holding: Holding) -> bool:
+    """Whether the lease is of the package, or of whole devices where the pool sells no parts."""
     shares, devices = holding.shares, int(package.get("devices", 1))
     counts = range(package.get("devicesMin", devices), devices + 1)
     profile, milli = package.get("migProfile", ""), package.get("milliGPU", 1000)
     return (
         len(shares) in counts
         and {share.mig.profile if share.mig else "" for share in shares} == {profile}
-        and (bool(profile) or all(share.milli == milli for share in shares))
+        and (bool(profile) or all(share.milli in (milli, 1000) for share in shares))
         and parse_duration_ms(package["term"]) == holding.term_ms
     )
