@@ -307,6 +307,39 @@ def test_of_pods_that_share_a_claim_the_first_bids_and_another_when_it_is_gone()
     play(story)
 
 
+def test_claims_for_unequal_parts_win_one_share_of_a_device_that_has_them_all() -> None:
+    async def story(world: World) -> None:
+        await furnish(
+            world,
+            claim("small", gpu(**part(milliGPU="250", memory="2Gi"))),
+            claim("large", gpu(**part(milliGPU="700", memory="6Gi"))),
+            claim("rest", gpu(**part(milliGPU="100", memory="1Gi"))),
+            claim("greedy", gpu(**part(milliGPU="100"))),
+        )
+        await waiting(world, "train", "small", "large")
+        (package,) = packages(world, "train")
+        assert (package["milliGPU"], package["memory"], package.get("devices", 1)) == (950, "8Gi", 1)
+        await world.step(1000)
+        (published,) = world.api.list("acme", SLICES)
+        both = [
+            read(world.api.get("acme", CLAIMS, "default", name), lambda name: classes(world)[name])
+            for name in ("small", "large")
+        ]
+        node = Node(published["spec"]["nodeName"], {}, (), {}, ())
+        picks = Search(both, Pools([published]).on(node), Taken(), Effort()).run()
+        assert picks is not None
+        assert [int((each.part or {})["milliGPU"]) for (each,) in picks] == [250, 700]
+        for name, other in (("more", "rest"), ("unsaid", "greedy")):
+            await world.api.create("acme", CLAIMS, claim(name, gpu(**part(milliGPU="950", memory="2Gi"))))
+            await waiting(world, name, name, other)
+            assert "parts of one device that name their memory" in event(world, name)
+
+    def classes(world: World) -> dict[str, Object]:
+        return {each["metadata"]["name"]: each for each in world.api.list("acme", CLASSES)}
+
+    play(story)
+
+
 def test_whose_bid_a_shared_claim_is_is_known_again_after_a_start() -> None:
     async def story(world: World) -> None:
         await furnish(world, claim("shared", gpu()))

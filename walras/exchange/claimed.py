@@ -118,15 +118,10 @@ class _Market:
         shapes = [self._shape(ask) for ask in chosen]
         if not shapes:
             raise Invalid("its claims ask for no device")
-        shape = shapes[0][0]
-        for other, _ in shapes:
-            if other != shape:
-                raise Invalid(
-                    f"its claims ask for {_said(shape)} and for {_said(other)}; a bid wins equal shares of "
-                    "devices only: use a pod for each"
-                )
+        shape, count = shapes[0][0], sum(ask.count for ask in chosen)
+        if any(other != shape for other, _ in shapes):
+            shape, count = _together([each for each, _ in shapes], chosen), 1
         eligible = frozenset.intersection(*(ids for _, ids in shapes))
-        count = sum(ask.count for ask in chosen)
         if not eligible:
             raise Invalid("no device of this pool satisfies all requests of its claims")
         self._try(claims, shape.request(count), eligible)
@@ -198,6 +193,22 @@ class _Market:
 
 def _has(device: Device, profile: str) -> bool:
     return device.mig is not None and profile in device.mig
+
+
+def _together(shapes: Sequence[_Shape], chosen: Sequence[Ask]) -> _Shape:
+    """The share of one device that has unequal parts of it all. Raises Invalid where there is none.
+
+    A claim that names no memory has all that its share of a device has.
+    """
+    milli = sum(shape.milli for shape in shapes)
+    parts = all(shape.memory_mib for shape in shapes) and all(ask.count == 1 for ask in chosen)
+    if not parts or milli > WHOLE_GPU_MILLI or any(shape.profile for shape in shapes):
+        one, other = shapes[0], next(each for each in shapes if each != shapes[0])
+        raise Invalid(
+            f"its claims ask for {_said(one)} and for {_said(other)}; a bid wins equal shares of devices, or "
+            "parts of one device that name their memory: use a pod for each"
+        )
+    return _Shape(milli, sum(shape.memory_mib for shape in shapes))
 
 
 def _said(shape: _Shape) -> str:
