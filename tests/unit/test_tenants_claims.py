@@ -1,7 +1,9 @@
 """Claims of devices in a cluster: made from templates, allocated, reserved and given back."""
 
+from random import Random
 from typing import Any
 
+import pytest
 from support import world
 from support.devices import (
     claim,
@@ -241,23 +243,142 @@ def test_a_pod_bound_past_the_scheduler_may_use_what_its_claim_holds() -> None:
     world.tell(story)
 
 
-def test_a_lease_serves_limits_or_claims_and_never_both() -> None:
+NVIDIA = "gpu.nvidia.com"
+
+
+def part(name: str, milli: int, memory: str = "1Gi") -> dict[str, Any]:
+    return claim(name, request(capacity={"requests": {"milliGPU": str(milli), "memory": memory}}))
+
+
+async def lease(it: World, devices: int = 1) -> None:
+    """The node of a lease with what it publishes, as the exchange makes them."""
+    made = world.lease_node("lease-1", milli=1000)
+    for field in ("capacity", "allocatable"):
+        made["status"][field] |= {
+            "nvidia.com/gpu": str(devices),
+            "walras.dev/milligpu": str(1000 * devices),
+            "walras.dev/gpu-memory-mib": str(16384 * devices),
+        }
+    await it.create("nodes", made)
+    await it.create(CLASSES, device_class("gpu"))
+    policy = {"default": "1000", "validRange": {"min": "1"}}
+    shared = {
+        "allowMultipleAllocations": True,
+        "capacity": {
+            "milliGPU": {"value": "1000", "requestPolicy": policy},
+            "memory": {"value": "16Gi", "requestPolicy": {"default": "16Gi", "validRange": {"min": "1Mi"}}},
+        },
+    }
+    each = (device(f"gpu-{at}", **shared) for at in range(devices))
+    await it.create(SLICES, device_slice("lease-1", *each, driver=NVIDIA))
+
+
+def limits(name: str, milli: int) -> dict[str, Any]:
+    return world.pod(name, limits={"walras.dev/milligpu": str(milli), "walras.dev/gpu-memory-mib": "1024"})
+
+
+def on(it: World, name: str) -> str:
+    return str(pod_of(it, name)["spec"].get("nodeName", ""))
+
+
+def test_a_lease_of_one_device_serves_limits_and_claims_and_no_part_twice() -> None:
     async def story(it: World) -> None:
-        await it.create("nodes", world.lease_node("lease-1"))
-        await it.create(CLASSES, device_class("gpu"))
-        await it.create(SLICES, device_slice("lease-1", device("gpu-0"), device("gpu-1")))
-        await it.create(CLAIMS, claim("mine", request()))
-        await it.create("pods", using("claims", "mine"))
+        await lease(it)
+        for each in (part("half", 500), part("quarter", 250)):
+            await it.create(CLAIMS, each)
+        await it.create("pods", using("a", "half"))
+        await it.create("pods", limits("b", 250))
         await it.settle()
-        assert pod_of(it, "claims")["spec"]["nodeName"] == "lease-1"
-        await it.create("pods", world.pod("limits", limits={"walras.dev/milligpu": "100"}))
+        assert on(it, "a") == on(it, "b") == "lease-1"
+        await it.create("pods", limits("c", 300))
         await it.settle()
-        assert "Insufficient walras.dev/milligpu" in scheduled(pod_of(it, "limits"))["message"]
-        await it.end_pod(pod_of(it, "claims"))
-        assert pod_of(it, "limits")["spec"]["nodeName"] == "lease-1"
-        await it.create("pods", using("again", "mine"))
+        assert "Insufficient walras.dev/milligpu" in scheduled(pod_of(it, "c"))["message"]
+        await it.create("pods", using("d", "quarter"))
         await it.settle()
-        assert "whose devices pods have by their limits" in scheduled(pod_of(it, "again"))["message"]
+        assert on(it, "d") == "lease-1", "a quarter is left"
+        await it.end_pod(pod_of(it, "b"))
+        assert on(it, "c") == "", "it is less than it asks for"
+        await it.end_pod(pod_of(it, "a"))
+        assert on(it, "c") == "lease-1", "the claim gave its half back"
+
+    world.tell(story)
+
+
+def test_a_claim_has_nothing_of_a_device_that_pods_have_by_their_limits() -> None:
+    async def story(it: World) -> None:
+        await lease(it)
+        await it.create(CLAIMS, part("most", 800))
+        await it.create(CLAIMS, part("memory", 100, "15.5Gi"))
+        await it.create("pods", limits("by-limits", 300))
+        await it.settle()
+        for name, claimed in (("a", "most"), ("b", "memory")):
+            await it.create("pods", using(name, claimed))
+            await it.settle()
+            assert "cannot allocate all claims" in scheduled(pod_of(it, name))["message"]
+        await it.end_pod(pod_of(it, "by-limits"))
+        assert on(it, "a") == "lease-1"
+
+    world.tell(story)
+
+
+@pytest.mark.parametrize("first", ["limits", "claims"])
+def test_a_lease_of_several_devices_serves_limits_or_claims_whoever_comes_first(first: str) -> None:
+    async def story(it: World) -> None:
+        await lease(it, devices=2)
+        await it.create(CLAIMS, part("mine", 500))
+        pods = {"limits": limits("limits", 500), "claims": using("claims", "mine")}
+        last = "claims" if first == "limits" else "limits"
+        for each in (first, last):
+            await it.create("pods", pods[each])
+            await it.settle()
+        assert on(it, first) == "lease-1"
+        said = {"limits": "Insufficient walras.dev/milligpu", "claims": "devices pods have by their limits"}
+        assert said[last] in scheduled(pod_of(it, last))["message"]
+        await it.end_pod(pod_of(it, first))
+        assert on(it, last) == "lease-1"
+
+    world.tell(story)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whoever_comes_and_goes_a_device_is_never_given_twice(seed: int) -> None:
+    rng = Random(seed)
+
+    def taken(it: World) -> int:
+        by_claims = sum(
+            int(result["consumedCapacity"]["milliGPU"])
+            for each in it.api.list(AGENT, CLAIMS)
+            for result in each.get("status", {}).get("allocation", {}).get("devices", {}).get("results", ())
+        )
+        by_limits = sum(
+            int(pod["spec"]["containers"][0]["resources"].get("limits", {}).get("walras.dev/milligpu", 0))
+            for pod in it.pods()
+            if pod["spec"].get("nodeName") and pod["status"].get("phase") != "Succeeded"
+        )
+        return by_claims + by_limits
+
+    async def story(it: World) -> None:
+        await lease(it)
+        full = 0
+        for at in range(40):
+            milli = rng.choice((100, 250, 400))
+            match rng.randrange(3):
+                case 0:
+                    await it.create("pods", limits(f"p{at}", milli))
+                case 1:
+                    await it.create(CLAIMS, part(f"c{at}", milli))
+                    await it.create("pods", using(f"p{at}", f"c{at}"))
+                case _ if running := [
+                    pod
+                    for pod in it.pods()
+                    if pod["spec"].get("nodeName") and pod["status"].get("phase") != "Succeeded"
+                ]:
+                    await it.end_pod(rng.choice(running))
+            if rng.random() < 0.7:
+                await it.settle()
+            assert taken(it) <= 1000
+            full += taken(it) > 750
+        assert full, "it was nearly full at times"
 
     world.tell(story)
 

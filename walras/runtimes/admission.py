@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -11,16 +11,23 @@ from walras.core.quantity import parse_milli, parse_quantity
 from walras.runtimes.base import Limits, Traits
 from walras.runtimes.security import refused, security_of
 from walras.runtimes.status import Verdict
+from walras.tenants.claims.beside import Claimed
+from walras.tenants.claims.result import taken_by as held_by
 from walras.tenants.demands import demand_of, taken_by
-from walras.tenants.fit import CLAIMS_KEPT_OUT, Usage, node_of, refusals
+from walras.tenants.fit import CLAIMS_KEPT_OUT, Usage, limits_fit, node_of, refusals
 
 Object = Mapping[str, Any]
 _OF_THE_HOST: Final = ("hostNetwork", "hostPID", "hostIPC")
 _SHORT: Final = "Insufficient "
 
 
-def refusal(pod: Object, node: Object, others: Iterable[Object]) -> Verdict | None:
-    """Why the pod must not run on the node beside `others`; None when it may."""
+def refusal(
+    pod: Object, node: Object, others: Iterable[Object], claims: Callable[[], Iterable[Object]] = tuple
+) -> Verdict | None:
+    """Why the pod must not run on the node beside `others`; None when it may.
+
+    `claims` are those of its cluster: what is held of a lease's device is nobody's by limits.
+    """
     try:
         demand, place = demand_of(pod), node_of(node)
     except WalrasError as error:
@@ -28,6 +35,10 @@ def refusal(pod: Object, node: Object, others: Iterable[Object]) -> Verdict | No
     usage = Usage()
     for other in others:
         usage.add(taken_by(other))
+    if place.devices and (demand.gpu is not None or demand.claims):
+        usage.claimed = Claimed(held_by(claims())).on(place)
+        if demand.claims and not limits_fit(place, usage):
+            return Verdict("Failed", "UnexpectedAdmissionError", f"Pod was rejected: {CLAIMS_KEPT_OUT}")
     # Taints were the scheduler's business; a pod may be bound past them.
     bare = replace(place, taints=(), labels=_without_lease(place.labels))
     for said in refusals(demand, bare, usage):

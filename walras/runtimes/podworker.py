@@ -24,6 +24,7 @@ from walras.runtimes.status import Verdict, gates_of, last_word, phase, pod_stat
 from walras.runtimes.tempering import Tempering
 from walras.runtimes.volumes import Volume
 from walras.runtimes.waiting import Grace, cancelled, first
+from walras.tenants.claims.pod import RESOURCE_CLAIMS
 
 log = structlog.get_logger(__name__)
 
@@ -174,7 +175,12 @@ class PodWorker:
         self._recover()
         if self._verdict is not None or self.stopping or not await preparing.handled():
             return
-        self._verdict = refusal(self.pod, self.node, self._others())
+        self._verdict = refusal(
+            self.pod,
+            self.node,
+            self._others(),
+            lambda: self.services.api.list(self.cluster, RESOURCE_CLAIMS),
+        )
         if self._verdict is not None:
             self.event("Warning", self._verdict.reason, self._verdict.message)
             return

@@ -43,6 +43,9 @@ class DeviceShare(NamedTuple):
     profile: str = ""
 
 
+_NOTHING: Final = DeviceShare(0, 0)
+
+
 @dataclass(slots=True)
 class Node:
     """A node as far as scheduling looks at it."""
@@ -76,6 +79,8 @@ class Usage:
     ports: Counter[Port] = field(default_factory=Counter)
     # Pods that have devices by ResourceClaims.
     claiming: int = 0
+    # What claims hold of the lease's devices together; None where nobody looked.
+    claimed: DeviceShare | None = None
 
     def add(self, demand: Demand) -> None:
         self.pods += 1
@@ -94,7 +99,7 @@ class Usage:
             self.gpus.remove(demand.gpu)
 
     def copy(self) -> Usage:
-        return Usage(self.pods, self.requests.copy(), list(self.gpus), self.ports.copy(), self.claiming)
+        return replace(self, requests=self.requests.copy(), gpus=list(self.gpus), ports=self.ports.copy())
 
     def clashes(self, ports: Iterable[Port]) -> bool:
         """Whether a pod has one of these ports at the same address, or at all of them."""
@@ -234,14 +239,38 @@ def _shortages(demand: Demand, node: Node, usage: Usage) -> list[str]:
     for name, asked in demand.requests.items():
         if asked and usage.requests[name] + asked > node.allocatable.get(name, 0):
             short.append(f"Insufficient {name}")
-    if demand.claims and node.devices and usage.gpus:
-        # A lease serves limits or claims, whoever came first: nobody gets a share twice.
+    if demand.claims and usage.gpus and len(node.devices) > 1:
+        # A lease of several devices serves limits or claims, whoever came first: nobody gets a share twice.
         short.append(CLAIMS_KEPT_OUT)
-    if demand.gpu is None:
-        return short
-    if (node.devices and usage.claiming) or not _packs([*usage.gpus, demand.gpu], node.devices):
+    if demand.gpu is not None and not _serves([*usage.gpus, demand.gpu], node, usage):
         short.append(f"Insufficient {_gpu_shortage(demand.gpu, node, usage)}")
     return short
+
+
+def _serves(requests: Sequence[GpuRequest], node: Node, usage: Usage) -> bool:
+    """Whether limits find room beside what claims hold."""
+    claimed = usage.claimed
+    if claimed is None:
+        return not (node.devices and usage.claiming) and _packs(requests, node.devices)
+    if len(node.devices) > 1:
+        return not any(claimed[:2]) and _packs(requests, node.devices)
+    return _packs(requests, node.devices, claimed)
+
+
+def limits_fit(node: Node, usage: Usage) -> bool:
+    """Whether the limits of the pods on a node have room beside what claims hold there."""
+    return not usage.gpus or _serves(usage.gpus, node, usage)
+
+
+def needed(requests: Iterable[GpuRequest], share: DeviceShare) -> DeviceShare | None:
+    """What requests take together of the only device of a node; None where one takes it whole."""
+    milli = memory_mib = 0
+    for request in requests:
+        taken = _taken(request, share)
+        if taken is None or taken.profile:
+            return None
+        milli, memory_mib = milli + taken.milli, memory_mib + taken.memory_mib
+    return DeviceShare(milli, memory_mib)
 
 
 def _gpu_shortage(gpu: GpuRequest, node: Node, usage: Usage) -> str:
@@ -249,17 +278,23 @@ def _gpu_shortage(gpu: GpuRequest, node: Node, usage: Usage) -> str:
         return mig_resource(gpu.mig_profile)
     without_memory = [replace(each, memory_mib=0) for each in (*usage.gpus, gpu)]
     boundless = [share._replace(memory_mib=0) for share in node.devices]
-    if gpu.memory_mib and _packs(without_memory, boundless):
+    claimed = (usage.claimed or _NOTHING)._replace(memory_mib=0)
+    if gpu.memory_mib and _packs(without_memory, boundless, claimed):
         return MEMORY
     return WHOLE if gpu.milli_gpu == WHOLE_GPU_MILLI else MILLI
 
 
-def _packs(requests: Sequence[GpuRequest], devices: Sequence[DeviceShare]) -> bool:
+def _packs(
+    requests: Sequence[GpuRequest], devices: Sequence[DeviceShare], claimed: DeviceShare = _NOTHING
+) -> bool:
     """Whether all requests find room at once: largest first, each on the devices that it fills best.
 
+    `claimed` is gone from the first device.
     May refuse a set that a cleverer packing would place; never accepts one that does not fit.
     """
     free = [[share.milli, share.memory_mib] for share in devices]
+    if free:
+        free[0] = [free[0][0] - claimed.milli, free[0][1] - claimed.memory_mib]
     for request in sorted(requests, key=lambda each: (-each.milli_gpu, -each.memory_mib)):
         room = []
         for index, (share, left) in enumerate(zip(devices, free, strict=True)):

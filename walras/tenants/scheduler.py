@@ -16,7 +16,7 @@ from walras.core.errors import WalrasError
 from walras.kube.api import API, Change
 from walras.kube.transaction import Transaction
 from walras.tenants.claims.placing import Placing, Plan
-from walras.tenants.claims.pod import DEVICE_CLASSES, RESOURCE_CLAIMS, SLICES, NotMade
+from walras.tenants.claims.pod import DEVICE_CLASSES, RESOURCE_CLAIMS, SLICES, NotMade, is_allocated
 from walras.tenants.controller import Key, Manager
 from walras.tenants.demands import Demand, taken_by
 from walras.tenants.events import Recorder
@@ -103,6 +103,9 @@ class Scheduler:
         if view is not None:
             if change.resource == RESOURCE_CLAIMS:
                 view.claims.pop((change.namespace, change.name), None)
+                if _gave_back(change):
+                    # Limits may have what it held.
+                    view.wake()
             elif change.resource == SLICES:
                 view.pools = None
             view.wake_claiming()
@@ -271,6 +274,8 @@ class Scheduler:
         if fault:
             return Choice(None, f"0/{len(nodes)} nodes are available: {fault}."), None
         among = self._among(cluster, view, waiting.demand)
+        if waiting.demand.gpu is not None:
+            placing.look(nodes)
         if waiting.wants_devices or waiting.extended:
             return self._with_claims(cluster, view, key, waiting.demand, placing, nodes, among)
         # A pod whose bid won a node is like no other pod.
@@ -315,6 +320,16 @@ class Scheduler:
                 fault = "not found" if found is None else "is being deleted"
                 return f'persistentvolumeclaim "{claim}" {fault}'
         return ""
+
+
+def _gave_back(change: Change) -> bool:
+    """Whether a claim held devices and does not any more."""
+    before = change.object if change.type == "DELETED" else change.old
+    return (
+        before is not None
+        and is_allocated(before)
+        and (change.type == "DELETED" or not is_allocated(change.object))
+    )
 
 
 def _is_ours(pod: Object) -> bool:

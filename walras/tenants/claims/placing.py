@@ -9,6 +9,7 @@ from walras.core.errors import Invalid, WalrasError
 from walras.kube.api import API
 from walras.kube.transaction import Transaction
 from walras.tenants.claims.asks import Ask, Asked, read
+from walras.tenants.claims.beside import Claimed, beside_limits
 from walras.tenants.claims.effort import STEPS_MAX, Effort
 from walras.tenants.claims.extended import UNNAMED, Extended, extended_of, provided_by
 from walras.tenants.claims.pod import (
@@ -27,7 +28,7 @@ from walras.tenants.claims.pools import Pools, in_selector
 from walras.tenants.claims.result import allocation, taken_by
 from walras.tenants.claims.search import Pick, Search, Taken
 from walras.tenants.demands import Demand, by_claims
-from walras.tenants.fit import Among, Node
+from walras.tenants.fit import Among, Node, Usage
 from walras.tenants.objects import NAMESPACES, PODS, Object, finalizers, labels, status
 from walras.tenants.view import ClusterView
 
@@ -44,6 +45,7 @@ class Placing:
     def __init__(self, api: API, cluster: str, transaction: Transaction, view: ClusterView) -> None:
         self._api, self._cluster, self._transaction, self._view = api, cluster, transaction, view
         self._taken: Taken | None = None
+        self._claimed: Claimed | None = None
         self._spent = 0
         self.written: list[ClaimKey] = []
 
@@ -77,14 +79,28 @@ class Placing:
         """Raises Invalid."""
         if self._view.pools is None:
             self._view.pools = Pools(self._api.list(self._cluster, SLICES))
+        pools, usage = self._view.pools.on(node), self._view.usage.get(node.name, Usage())
+        taken = beside_limits(self._held(), node, usage, pools)
+        before = effort.spent
+        try:
+            return Search(asked, pools, taken, effort).run()
+        finally:
+            self._spent += effort.spent - before
+
+    def _held(self) -> Taken:
+        """What all claims of the cluster hold, as they are and as they are on their way to be."""
         if self._taken is None:
             committed = {_key(claim): claim for claim in self._api.list(self._cluster, RESOURCE_CLAIMS)}
             self._taken = taken_by({**committed, **self._view.claims}.values())
-        before = effort.spent
-        try:
-            return Search(asked, self._view.pools.on(node), self._taken, effort).run()
-        finally:
-            self._spent += effort.spent - before
+        return self._taken
+
+    def look(self, nodes: Iterable[tuple[Node, Usage]]) -> None:
+        """Notes what claims hold of the leases among the nodes, for pods that ask by limits."""
+        if self._claimed is None:
+            self._claimed = Claimed(self._held())
+        for node, usage in nodes:
+            if node.is_lease:
+                usage.claimed = self._claimed.on(node)
 
     def write(self, pod: Object, claims: Iterable[ClaimKey], allocated: Mapping[ClaimKey, Object]) -> None:
         """Stages the allocations, and that the pod may use its claims.
@@ -112,6 +128,8 @@ class Placing:
         self._taken.devices |= fresh.devices
         for device, part in fresh.parts.items():
             self._taken.add(device, part)
+        if self._claimed is not None:
+            self._claimed.add(fresh.devices, {device: self._taken.parts[device] for device in fresh.parts})
 
     def write_extended(self, pod: Object, extended: Extended, allocated: Object) -> None:
         """Stages the claim of extended resources, and in the pod's status whose devices it holds."""
