@@ -97,6 +97,24 @@ def test_jobs_that_no_table_has_measured_are_left_out_and_counted(tmp_path: Path
     assert done.exit_code == 0 and done.stderr.startswith("note: 1 of 4 jobs are left out")
 
 
+def test_a_trace_of_very_many_rounds_says_how_many_and_how_long_a_market_takes(tmp_path: Path) -> None:
+    """Two jobs, the second four weeks later: 20,160 rounds of two minutes."""
+    week_s = 7 * 24 * 3600
+    lines = [f"ResNet-50 (batch size 64)\tpy\t-n\t1\t1563\t{at}\t1" for at in (0, 4 * week_s)]
+    (tmp_path / "a.trace").write_text("\n".join(lines) + "\n")
+    (tmp_path / "t.json").write_text(json.dumps(PROFILES))
+    (note,) = gavel_study(tmp_path / "a.trace", tmp_path / "t.json", gpus=2).notes
+    assert note.startswith("2 jobs in 20,160 rounds and more") and note.endswith("some 3 minutes")
+
+
+def test_the_compiled_engine_decides_a_market_in_rounds_as_it_is_decided_without(
+    study: GavelStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = play(study, "market")
+    monkeypatch.setattr("walras.sim.rounds.study.ENGINE_FROM", 1)
+    assert play(study, "market") == plain
+
+
 def test_a_cluster_of_microsofts_is_played_as_published() -> None:
     some = gavel_study(trace_file("gavel/23dbec.trace"), trace_file("gavel/simulation_throughputs.json"))
     assert len(some.jobs) == 8

@@ -14,7 +14,7 @@ from walras.market.backfill import backfill
 from walras.market.clearing import Clearing, Override, Pass, Win, unworthy
 from walras.market.escrow import giving_way, hold, hold_for_tick, keep, settle
 from walras.market.explain import Explainer
-from walras.market.large import decided
+from walras.market.large import LARGE, decided
 from walras.market.payments import Payments
 from walras.market.prepared import Prepared, term_cost
 from walras.market.types import Award, Displacement, Lease, Outcome, Refusal, Renewal, Snapshot
@@ -30,13 +30,17 @@ class Decision:
     price_micros: int
 
 
+@dataclass(frozen=True, slots=True)
 class Auction:
-    """The mechanism "auction"."""
+    """The mechanism "auction". engine_from: from so many bids times devices on the compiled engine decides;
+    it changes no decision."""
+
+    engine_from: int = LARGE
 
     def clear(self, snapshot: Snapshot) -> Outcome:
         """Renew what its holder still pays for, sell what is free, and let latency bids displace."""
         held = hold_for_tick(snapshot)
-        outcome = decided(held.shown) or _clear(held.shown)
+        outcome = decided(held.shown, least=self.engine_from) or _clear(held.shown)
         held = keep(held, outcome)
         if held.escrows:
             outcome = backfill(held, outcome)
@@ -52,7 +56,7 @@ class Auction:
         found = []
         for escrows in giving_way(snapshot, bid_id):
             shown = hold(replace(snapshot, escrows=escrows)).shown
-            found.append(decided(shown, bid_id) or _express(shown, bid_id))
+            found.append(decided(shown, bid_id, self.engine_from) or _express(shown, bid_id))
             if found[-1].awards:
                 return replace(found[-1], memory=snapshot.memory, escrows=escrows)
         return replace(found[0], memory=snapshot.memory, escrows=snapshot.escrows)

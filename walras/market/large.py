@@ -28,15 +28,16 @@ class Loading:
 loading: Final = Loading()
 
 
-def is_large(snapshot: Snapshot) -> bool:
+def is_large(snapshot: Snapshot, least: int = LARGE) -> bool:
     """Whether the engine would be faster."""
-    return len(snapshot.bids) * len(snapshot.devices) >= LARGE
+    return len(snapshot.bids) * len(snapshot.devices) >= least
 
 
-def decided(snapshot: Snapshot, bid_id: str | None = None) -> Outcome | None:
+def decided(snapshot: Snapshot, bid_id: str | None = None, least: int = LARGE) -> Outcome | None:
     """What the engine decides for all bids, or for one on its arrival, by the auction's rules; None for a
-    snapshot that is small, has something that the engine does not know, or is out of its bounds."""
-    if not is_large(snapshot):
+    snapshot that is smaller than `least`, has something that the engine does not know, or is out of its
+    bounds."""
+    if not is_large(snapshot, least):
         return None
     if loading.deferred:
         loading.wanted = True

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Final
 
 from walras.core.errors import Invalid, NotFound
+from walras.market.auction import Auction
 from walras.market.mechanisms.registry import MECHANISMS
 from walras.market.strategies.fixed import Fixed
 from walras.market.strategies.slack import Slack
@@ -33,6 +34,12 @@ from walras.sim.traces.gavel import Throughputs, TraceJob, read_throughputs, rea
 UNFAIR_RHO: Final = 1.05
 """From where on Shockwave counts a job as treated unfairly: 5% are left to noise."""
 
+# From so many rounds on a note says how many; and so many of a market are cleared in a minute, about.
+MANY_ROUNDS: Final = 10_000
+ROUNDS_A_MINUTE: Final = 7_500
+# In tens of thousands of rounds the compiled engine is worth its loading sooner.
+ENGINE_FROM: Final = 4_000
+
 PROMPT: Final = "+prompt"
 """Behind the name of one of Gavel's policies: asked at every change, not only every 1000 s."""
 
@@ -46,8 +53,8 @@ _ALLOCATIONS: Final[Mapping[str, Callable[[], Allocation]]] = {
     "fifo": Fifo,
 }
 _SCHEDULERS: Final[Mapping[str, Callable[[], Scheduler]]] = {
-    "market": lambda: Market(MECHANISMS["auction"], Slack()),
-    "market-planned": lambda: Market(MECHANISMS["auction"], Slack(), planned=True),
+    "market": lambda: Market(Auction(ENGINE_FROM), Slack()),
+    "market-planned": lambda: Market(Auction(ENGINE_FROM), Slack(), planned=True),
     "finishtime": lambda: Market(MECHANISMS["finishtime"], Fixed()),
     "shortest-first": ShortestFirst,
 }
@@ -114,14 +121,24 @@ def gavel_study(
             jobs.append(job)
     if not jobs:
         raise NotFound(unknown[0])
-    return GavelStudy(tuple(jobs), throughputs, gpus, round_s, worker, _notes(unknown, len(jobs)))
+    work_s = sum(Training(job, throughputs, worker).alone_s * job.gpus for job in jobs)
+    rounds = int(max(jobs[-1].arrival_s, work_s / gpus) / round_s)
+    return GavelStudy(tuple(jobs), throughputs, gpus, round_s, worker, _notes(unknown, len(jobs), rounds))
 
 
-def _notes(unknown: Sequence[str], known: int) -> tuple[str, ...]:
-    if not unknown:
-        return ()
-    count = len(unknown) + known
-    return (f"{len(unknown)} of {count} jobs are left out: no throughput is known, as of {unknown[0]}",)
+def _notes(unknown: Sequence[str], known: int, rounds: int) -> tuple[str, ...]:
+    notes = []
+    if unknown:
+        count = len(unknown) + known
+        notes.append(
+            f"{len(unknown)} of {count} jobs are left out: no throughput is known, as of {unknown[0]}"
+        )
+    if rounds >= MANY_ROUNDS:
+        notes.append(
+            f"{known} jobs in {rounds:,} rounds and more; a market, which clears each of them anew, takes "
+            f"some {1 + rounds // ROUNDS_A_MINUTE} minutes"
+        )
+    return tuple(notes)
 
 
 def _scheduler(policy: str) -> Scheduler:
