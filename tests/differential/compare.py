@@ -9,6 +9,8 @@ from typing import Any, Final
 from differential.steps import Step
 
 ABSENT: Final = "<absent>"
+_SHOWN: Final = 600
+_BEFORE: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +23,16 @@ class Difference:
     embedded: Any
 
     def __str__(self) -> str:
-        return f"{self.path}\n    real:     {_shown(self.real)}\n    embedded: {_shown(self.embedded)}"
+        left, right = _shown(str(self.real), str(self.embedded))
+        return f"{self.path}\n    real:     {left}\n    embedded: {right}"
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 1500 else text[:1500] + "..."
+def _shown(*texts: str) -> list[str]:
+    """Long texts from where they begin to differ."""
+    same = next((at for at, each in enumerate(zip(*texts, strict=False)) if len({*each}) > 1), 0)
+    start = max(0, same - _BEFORE) if max(map(len, texts)) > _SHOWN else 0
+    parts = [(text[start : start + _SHOWN], len(text) > start + _SHOWN) for text in texts]
+    return [f"{'...' if start else ''}{part}{'...' if cut else ''}" for part, cut in parts]
 
 
 def differences(step: Step, real: Any, embedded: Any) -> list[Difference]:

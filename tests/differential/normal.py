@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -10,12 +11,14 @@ from differential.sides import Answer
 
 _UID: Final = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
-_GENERATED: Final = re.compile(r"\b(?:gen-|Gen_|kube-api-access-)[bcdfghjklmnpqrstvwxz2456789]{5}\b")
+_GENERATED: Final = re.compile(r"\b(?:gen-|Gen_|g-|kube-api-access-)[bcdfghjklmnpqrstvwxz2456789]{5}\b")
 _VERSION: Final = re.compile(
     r"((?:resource ?version|current|version in record|precondition)[^0-9a-z]{1,4})(\d+)", re.I
 )
 _TOO_OLD: Final = re.compile(r"(too old resource version: )\d+ \(\d+\)")
-_AGE: Final = re.compile(r"\d{1,2}s")
+# A value that is quoted in a message: an object as JSON, whose fields have no order.
+_QUOTED: Final = re.compile(r'"(\{(?:[^"\\]|\\.)*\})"')
+_AGE: Final = re.compile(r"\d{1,3}s|\d{1,2}m(?:\d{1,2}s)?")
 _NEAR_S: Final = 3600
 
 
@@ -73,11 +76,19 @@ class Normaliser:
             return "<age>"
         if len(text) < 6:
             return text
+        text = _QUOTED.sub(self._object, text)
         text = _UID.sub(lambda found: self._named("uid", found[0]), text)
         text = _TIME.sub(_time, text)
         text = _TOO_OLD.sub(r"\1<n>", text)
         text = _VERSION.sub(lambda found: f"{found[1]}<n>", text)
         return _GENERATED.sub(lambda found: self._named("generated", found[0]), text)
+
+    def _object(self, found: re.Match[str]) -> str:
+        try:
+            value = json.loads(json.loads(found[0]))
+        except ValueError:
+            return found[0]
+        return json.dumps(json.dumps(self._value(value, ""), sort_keys=True))
 
 
 def _who(entry: Any) -> str:

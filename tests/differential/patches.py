@@ -21,6 +21,7 @@ _PATHS: Final = (
     "/metadata/resourceVersion", "/spec/template/spec/containers/0/image", "/spec/containers/0/image",
     "/metadata/generation", "/spec/nested/note",
 )  # fmt: skip
+_OWN: Final = ("/metadata/resourceVersion", "/metadata/uid", "/metadata", "")
 _VALUES: Final[tuple[Any, ...]] = (
     "x",
     "",
@@ -49,7 +50,8 @@ def _operation(rng: Random, read: int | None) -> Object:
     kind = rng.choice(["add", "add", "replace", "replace", "remove", "test", "copy", "move"])
     operation: Object = {"op": kind, "path": rng.choice(_PATHS[:23] if rng.random() < 0.7 else _PATHS)}
     if kind in ("copy", "move"):
-        operation["from"] = rng.choice(_PATHS)
+        # Versions and uids that are copied elsewhere are each server's own.
+        operation["from"] = rng.choice([path for path in _PATHS if path not in _OWN])
     elif kind != "remove":
         operation["value"] = rng.choice(_VALUES)
         if operation["path"] == "/metadata/resourceVersion" and read is not None:

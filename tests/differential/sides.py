@@ -143,7 +143,11 @@ def _log(work: Path) -> TextIO:
 
 class _Admin:
     def identify(self, token: str) -> Identity | None:
-        return Identity("admin", ("system:masters", "system:authenticated")) if token == _TOKEN else None
+        return (
+            Identity("admin", ("system:masters", "system:authenticated"), uid="admin")
+            if token == _TOKEN
+            else None
+        )
 
 
 @asynccontextmanager
