@@ -198,3 +198,16 @@ def test_costs_are_those_of_cel_go(source: str, cost: int) -> None:
 def test_values_become_json() -> None:
     assert plain([UInt(1), {True: b"a"}, Duration(1_500_000_000)]) == [1, {"true": "YQ=="}, "1.5s"]
     assert STANDARD["size"]("abc") == 3
+
+
+def test_a_bound_value_is_read_once_and_only_where_it_is_needed() -> None:
+    bound = cel.compile_dynamic("cel.bind(x, self.missing, false && x)", ("self",), binds=True)
+    assert bound.program.run({"self": {}})[0] is False
+    twice = cel.compile_dynamic("cel.bind(x, self.a.b, x + x)", ("self",), binds=True)
+    once, cost = twice.program.run({"self": {"a": {"b": 2}}})
+    # A list, three steps to the value, two readings and a sum.
+    assert (once, cost) == (4, 10 + 3 + 2 + 1)
+    nested = "[1, 2].map(i, cel.bind(x, i * 10, [1].map(j, x + j)))"
+    assert cel.compile_dynamic(nested, (), binds=True).program.run({})[0] == [[11], [21]]
+    with pytest.raises(cel.SourceError, match="undeclared reference to 'cel'"):
+        cel.compile_dynamic("cel.bind(x, 1, x)", ())

@@ -50,18 +50,22 @@ class Expression:
 
 
 def compile_typed(
-    source: str, variables: Mapping[str, Type], structs: Mapping[str, Type] | None = None
+    source: str,
+    variables: Mapping[str, Type],
+    structs: Mapping[str, Type] | None = None,
+    *,
+    binds: bool = False,
 ) -> Expression:
-    """Raises SourceError, with cel-go's display of the errors."""
-    node = parse(source)
+    """`binds` says whether there is `cel.bind`. Raises SourceError, with cel-go's display of the errors."""
+    node = parse(source, binds=binds)
     check(source, node, variables, structs or {})
     return Expression(program(source, node), node, names_in(node))
 
 
 @lru_cache(maxsize=4096)
-def compile_dynamic(source: str, variables: tuple[str, ...]) -> Expression:
+def compile_dynamic(source: str, variables: tuple[str, ...], *, binds: bool = False) -> Expression:
     """An expression over variables of any type. Raises SourceError."""
-    return compile_typed(source, dict.fromkeys(variables, DYN))
+    return compile_typed(source, dict.fromkeys(variables, DYN), binds=binds)
 
 
 def names_in(node: ast.Node) -> frozenset[str]:

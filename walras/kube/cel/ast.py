@@ -84,7 +84,7 @@ class Struct(Node):
 @dataclass(slots=True, kw_only=True)
 class Macro(Node):
     """What goes over `over`, or into it: `all`, `exists`, `exists_one`, `map`, `filter`, `transformList`,
-    `transformMap`, `transformMapEntry`, `optMap`, `optFlatMap`; `variables` are its names."""
+    `transformMap`, `transformMapEntry`, `optMap`, `optFlatMap`, `bind`; `variables` are its names."""
 
     name: str
     over: Node

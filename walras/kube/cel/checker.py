@@ -299,6 +299,8 @@ class _Checker:
                 return self.error(node.at, said)
             made = self._within({node.variables[0]: inner}, node.args)[0]
             return made if node.name == "optFlatMap" else optional_of(made)
+        if node.name == "bind":
+            return self._within({node.variables[0]: over}, node.args)[0]
         scope = self._iterated(node, over)
         found = self._within(scope, node.args)
         if node.name in ("all", "exists", "exists_one", "filter"):

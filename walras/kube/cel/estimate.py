@@ -158,6 +158,11 @@ class _Estimator:
             body, result = self.visit(node.args[0])
             self.scopes.pop()
             return _sum(_sum(cost, costs.LIST + 2), body), result
+        if node.name == "bind":
+            self.scopes.append({node.variables[0]: size})
+            body, result = self.visit(node.args[0])
+            self.scopes.pop()
+            return _sum(_sum(cost, costs.LIST), body), result
         self.scopes.append(self._iterated(node, size))
         visited = [self.visit(arg) for arg in node.args]
         self.scopes.pop()

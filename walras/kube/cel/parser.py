@@ -53,8 +53,9 @@ _RELATIONS: Final = ("==", "!=", "<", "<=", ">", ">=", "in")
 
 
 class _Parser:
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, *, binds: bool) -> None:
         self.source = source
+        self.binds = binds
         self.tokens = tokens_of(source)
         self.place = 0
         self.depth = 0
@@ -341,6 +342,8 @@ def _expanded(
         if not isinstance(tested, Select) or tested.optional:
             raise SourceError(located(parser.source, at, "invalid argument to has() macro"))
         return Select(at=at, operand=tested.operand, field=tested.field, test=True)
+    if parser.binds and name == "bind" and number == 3 and isinstance(target, Ident) and target.name == "cel":
+        return Macro(at=at, name=name, over=args[1], variables=[variable(args[0])], args=[args[2]])
     if name in ("optMap", "optFlatMap") and number == 2:
         return Macro(at=at, name=name, over=target, variables=[variable(args[0])], args=[args[1]])
     # `map` with three arguments is the one with a filter.
@@ -356,15 +359,15 @@ def _expanded(
     return None
 
 
-def parse(source: str) -> Node:
-    """The expression. Raises SourceError."""
+def parse(source: str, *, binds: bool = False) -> Node:
+    """The expression, in which `cel.bind` may name values where it `binds`. Raises SourceError."""
     if len(source) > CHARACTERS_MAX:
         size, most = len(source), CHARACTERS_MAX
         raise SourceError(
             f"ERROR: <input>:-1:0: expression code point size exceeds limit: size: {size}, limit {most}"
         )
     try:
-        return _Parser(source).whole()
+        return _Parser(source, binds=binds).whole()
     except RecursionError:
         said = f"expression recursion limit exceeded: {DEPTH_MAX}"
         raise SourceError(located(source, 0, said)) from None

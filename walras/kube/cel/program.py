@@ -29,6 +29,8 @@ from walras.kube.cel.steps import (
     mapping,
     member_of,
     merged,
+    named_value,
+    once_read,
     optional_member,
     presence,
     same_items,
@@ -79,6 +81,8 @@ class _Compiler:
     def __init__(self) -> None:
         self.places: dict[str, int] = {}
         self.scopes: list[dict[str, int]] = []
+        # What names stand for that are read when they are first needed, by their place.
+        self.bound: dict[int, Step] = {}
         self.slots = 0
 
     def place(self) -> int:
@@ -110,11 +114,11 @@ class _Compiler:
     def _ident(self, name: str) -> Step:
         for scope in reversed(self.scopes):
             if name in scope:
-                return _local(scope[name])
-        place = self.places.get(name)
-        if place is None:
-            place = self.places[name] = self.place()
-        known = place
+                place = scope[name]
+                return once_read(place, self.bound[place]) if place in self.bound else _local(place)
+        known = self.places.get(name, -1)
+        if known < 0:
+            known = self.places[name] = self.place()
 
         def variable(run: Run) -> Any:
             run.cost += 1
@@ -253,8 +257,12 @@ class _Compiler:
         over = self.compile(node.over)
         places = [self.place() for _ in node.variables]
         self.scopes.append(dict(zip(node.variables, places, strict=True)))
+        if node.name == "bind":
+            self.bound[places[0]] = over
         args = [self.compile(arg) for arg in node.args]
         self.scopes.pop()
+        if node.name == "bind":
+            return named_value(places[0], args[0])
         if node.name in ("optMap", "optFlatMap"):
             return mapped_optional(over, places[0], args[0], flat=node.name == "optFlatMap")
         return LOOPS[node.name](over, places, args)

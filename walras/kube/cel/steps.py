@@ -244,6 +244,30 @@ def mapping(pairs: list[tuple[Step, Step]], optional: frozenset[int], cost: int)
     return make
 
 
+_UNREAD: Final = object()
+
+
+def named_value(place: int, body: Step) -> Step:
+    """`cel.bind`: what the body makes of a value that it reads by its name, when it first does."""
+
+    def bind(run: Run) -> Any:
+        run.cost += costs.LIST
+        run.slots[place] = _UNREAD
+        return body(run)
+
+    return bind
+
+
+def once_read(place: int, value: Step) -> Step:
+    def read(run: Run) -> Any:
+        run.cost += 1
+        if run.slots[place] is _UNREAD:
+            run.slots[place] = value(run)
+        return run.slots[place]
+
+    return read
+
+
 def mapped_optional(value: Step, place: int, body: Step, *, flat: bool) -> Step:
     def mapped(run: Run) -> Any:
         found = value(run)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from walras.core.quantity import parse_milli
 from walras.kube.validation import names
 from walras.kube.validation.faults import Faults
+from walras.kube.validation.selectors import Selectors
 
 Object = Mapping[str, Any]
 
@@ -19,14 +20,16 @@ _VALUES: Final = ("int", "bool", "string", "version", "ints", "bools", "strings"
 _PLACES: Final = ("nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection")
 
 
-def device_class(faults: Faults, obj: Object, _old: Object | None) -> None:
+def device_class(faults: Faults, obj: Object, old: Object | None) -> None:
     spec = obj.get("spec") or {}
-    _selectors(faults, "spec.selectors", spec.get("selectors") or ())
+    same = old is not None and spec.get("selectors") == (old.get("spec") or {}).get("selectors")
+    _selectors(faults, "spec.selectors", spec.get("selectors") or (), None if same else Selectors())
     for index, config in enumerate(spec.get("config") or ()):
         _config(faults, f"spec.config[{index}]", config)
 
 
-def _selectors(faults: Faults, path: str, selectors: Any) -> None:
+def _selectors(faults: Faults, path: str, selectors: Any, compiled: Selectors | None) -> None:
+    """`compiled` are those of the object so far; None where they are what was there before."""
     if len(selectors) > _ITEMS_MAX:
         faults.too_many(path, len(selectors), _ITEMS_MAX)
     for index, selector in enumerate(selectors):
@@ -34,6 +37,8 @@ def _selectors(faults: Faults, path: str, selectors: Any) -> None:
             faults.required(f"{path}[{index}].cel")
         elif not selector["cel"].get("expression"):
             faults.required(f"{path}[{index}].cel.expression")
+        elif compiled is not None and index < _ITEMS_MAX:
+            compiled.check(faults, f"{path}[{index}].cel.expression", selector["cel"]["expression"])
 
 
 def _config(faults: Faults, path: str, config: Object) -> None:
@@ -59,7 +64,7 @@ def driver(faults: Faults, path: str, name: str) -> None:
 
 def claim(faults: Faults, obj: Object, old: Object | None) -> None:
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
-    _claim_spec(faults, "spec", spec)
+    _claim_spec(faults, "spec", spec, Selectors() if old is None else None)
     if old is not None:
         faults.immutable("spec", spec, old.get("spec") or {})
         if status.get("reservedFor") and status.get("allocation") is None:
@@ -68,12 +73,12 @@ def claim(faults: Faults, obj: Object, old: Object | None) -> None:
 
 def template(faults: Faults, obj: Object, old: Object | None) -> None:
     spec = obj.get("spec") or {}
-    _claim_spec(faults, "spec.spec", spec.get("spec") or {})
+    _claim_spec(faults, "spec.spec", spec.get("spec") or {}, Selectors() if old is None else None)
     if old is not None:
         faults.immutable("spec", spec, old.get("spec") or {})
 
 
-def _claim_spec(faults: Faults, path: str, spec: Object) -> None:
+def _claim_spec(faults: Faults, path: str, spec: Object, compiled: Selectors | None) -> None:
     devices = spec.get("devices") or {}
     path = f"{path}.devices"
     requests: list[Object] = list(devices.get("requests") or ())
@@ -84,7 +89,7 @@ def _claim_spec(faults: Faults, path: str, spec: Object) -> None:
         at, name = f"{path}.requests[{index}]", request.get("name") or ""
         if name in known:
             faults.duplicate(at, name)
-        _request(faults, at, request)
+        _request(faults, at, request, compiled)
         known.add(name)
         known |= {f"{name}/{sub.get('name')}" for sub in request.get("firstAvailable") or ()}
     for index, constraint in enumerate(devices.get("constraints") or ()):
@@ -108,7 +113,7 @@ def _references(faults: Faults, path: str, given: Any, known: set[str]) -> None:
             faults.invalid(f"{path}[{index}]", name, detail)
 
 
-def _request(faults: Faults, path: str, request: Object) -> None:
+def _request(faults: Faults, path: str, request: Object, compiled: Selectors | None) -> None:
     name, exactly, first = request.get("name") or "", request.get("exactly"), request.get("firstAvailable")
     if not name:
         faults.required(f"{path}.name")
@@ -120,14 +125,14 @@ def _request(faults: Faults, path: str, request: Object) -> None:
         faults.invalid(path, None, "exactly one of `exactly` or `firstAvailable` is required, but multiple "
                        "fields are set")  # fmt: skip
     if exactly is not None:
-        _amount(faults, f"{path}.exactly", exactly)
+        _amount(faults, f"{path}.exactly", exactly, compiled)
     for index, sub in enumerate(first or ()):
         at, sub_name = f"{path}.firstAvailable[{index}]", sub.get("name") or ""
         faults.each(f"{at}.name", sub_name, names.dns_label(sub_name))
-        _amount(faults, at, sub)
+        _amount(faults, at, sub, compiled)
 
 
-def _amount(faults: Faults, path: str, request: Object) -> None:
+def _amount(faults: Faults, path: str, request: Object, compiled: Selectors | None) -> None:
     kind, mode, count = (
         request.get("deviceClassName") or "",
         request.get("allocationMode") or "",
@@ -137,7 +142,7 @@ def _amount(faults: Faults, path: str, request: Object) -> None:
         faults.required(f"{path}.deviceClassName")
     else:
         faults.each(f"{path}.deviceClassName", kind, names.dns_subdomain(kind))
-    _selectors(faults, f"{path}.selectors", request.get("selectors") or ())
+    _selectors(faults, f"{path}.selectors", request.get("selectors") or (), compiled)
     if mode == "All" and count:
         faults.invalid(f"{path}.count", count, "must not be specified when allocationMode is 'All'")
     elif mode == "ExactCount" and (count or 0) <= 0:

@@ -76,7 +76,7 @@ def _key(expression: str, device: Device) -> bytes:
 
 def _ask(expression: str, device: Device) -> _Answer:
     try:
-        program = cel.compile_dynamic(expression, ("device",)).program
+        program = cel.compile_dynamic(expression, ("device",), binds=True).program
         facts = _facts(device)
     except cel.SourceError as error:
         return _Answer(False, _short(f"CEL compile error: compilation failed: {error}"), 0)
