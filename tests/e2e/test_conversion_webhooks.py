@@ -18,6 +18,7 @@ from support.webhook import Webhook, patch
 
 from walras.core.errors import Conflict, Denied, Invalid, Unclassified
 from walras.kube.admission.reach import Reach
+from walras.kube.conversion import answers, asking
 from walras.kube.conversion.asking import TOLD_BYTES_MAX
 from walras.kube.objects import CRDS
 
@@ -227,6 +228,23 @@ def test_what_a_webhook_may_not_answer_is_refused_in_kubernetes_words(
             await caller.create(V2, multi("v2", "b", host="h", port="1"))
         assert (await get(caller, V1, "a"))["hostPort"] == "localhost:8080"
         assert len(await listed(caller, V1)) == 1
+
+    told(story)
+
+
+def test_a_webhook_that_answers_much_to_little_does_not_fill_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As many reviews as three megabytes of objects take, each with an answer that one alone might have.
+    monkeypatch.setattr(asking, "REVIEW_OBJECTS_MAX", 1)
+    most = answers.ANSWERS_BYTES_MIN
+    swollen = spoilt(lambda obj: obj.update(host="h" * (most // 3)))
+
+    async def story(caller: Caller, webhook: Webhook) -> None:
+        for name in "abcd":
+            await caller.create(V1, multi("v1", name, hostPort="localhost:8080"))
+        webhook.answer = swollen
+        assert len(await get(caller, V2, "a")) > 0
+        with pytest.raises(Unclassified, match="the answers to one request take more than"):
+            await listed(caller, V2)
 
     told(story)
 

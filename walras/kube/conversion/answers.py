@@ -7,11 +7,17 @@ request is then begun anew with the answer, as it is for admission webhooks.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
+from walras.core.errors import Unclassified
 from walras.kube import defaults
 from walras.kube.patch import copied
 from walras.kube.record import Object, encode
 from walras.kube.registry import Resource
+
+# All answers to one request may take so much, and so many times what is converted.
+ANSWERS_BYTES_MIN: Final = 8 << 20
+ANSWERED_TIMES_MAX: Final = 4
 
 
 class Unconverted(Exception):
@@ -23,12 +29,33 @@ class Unconverted(Exception):
         self.objects = objects
 
 
+class Budget:
+    """How much webhooks may answer to one request: hostile ones send more than there is memory for."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = ANSWERS_BYTES_MIN
+
+    def asked(self, size: int) -> None:
+        """Objects of so many bytes are to be converted."""
+        self._left += ANSWERED_TIMES_MAX * size
+
+    def answered(self, size: int, about: str) -> None:
+        """Raises Unclassified once the answers are more than what was asked about makes likely."""
+        self._left -= size
+        if self._left < 0:
+            most = f"{ANSWERS_BYTES_MIN} bytes and {ANSWERED_TIMES_MAX} times what is converted"
+            raise Unclassified(f"{about} failed: the answers to one request take more than {most}")
+
+
 class Conversions:
     """What objects are in other versions, for as long as one request takes."""
 
-    __slots__ = ("_known", "rounds")
+    __slots__ = ("_known", "budget", "rounds")
 
     def __init__(self) -> None:
+        self.budget = Budget()
         # How often something was asked.
         self.rounds = 0
         self._known: dict[tuple[str, bytes], Object] = {}

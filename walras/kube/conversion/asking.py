@@ -12,7 +12,7 @@ from walras.kube.admission.http import CalloutFailed, CalloutRefused
 from walras.kube.admission.reach import shown_url
 from walras.kube.context import Context
 from walras.kube.conversion import review
-from walras.kube.conversion.answers import Conversions, Unconverted, converted
+from walras.kube.conversion.answers import Budget, Conversions, Unconverted, converted
 from walras.kube.record import Object, Record, size
 from walras.kube.registry import Resource
 
@@ -64,22 +64,27 @@ class Converter:
         if ctx.conversions.rounds > ROUNDS_MAX:
             key = question.target.key
             raise Unclassified(f"one request for {key} takes more than {ROUNDS_MAX} conversions")
-        for told in await self._ask(ctx.cluster, question):
+        for told in await self._ask(ctx.cluster, question, ctx.conversions.budget):
             _read(question.target, [told], ctx.conversions)
             # Long lists let others in between.
             await asyncio.sleep(0)
 
-    async def _ask(self, cluster: str, question: Unconverted) -> list[_Told]:
+    async def _ask(self, cluster: str, question: Unconverted, budget: Budget) -> list[_Told]:
         """What the webhook says, unread: that takes time, which is for whoever waits for it to spend."""
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def one(objects: list[Object]) -> _Told:
             async with gate:
-                return await self._post(cluster, question.target, objects)
+                told = await self._post(cluster, question.target, objects)
+            budget.answered(len(told.answer), review.about(objects[0]))
+            return told
 
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S), asyncio.TaskGroup() as group:
-                asked = [group.create_task(one(objects)) for objects in _reviews(question.objects)]
+                asked = []
+                for objects, taken in _reviews(question.objects):
+                    budget.asked(taken)
+                    asked.append(group.create_task(one(objects)))
         except TimeoutError:
             said = "request did not complete within requested timeout - context deadline exceeded"
             raise Timeout(said) from None
@@ -142,7 +147,8 @@ class Converter:
             converted(target, objects.values(), None)
         except Unconverted as missing:
             question = missing
-        task = asyncio.create_task(self._ask(cluster, question)) if question else asyncio.create_task(_none())
+        asking = self._ask(cluster, question, Budget()) if question else _none()
+        task = asyncio.create_task(asking)
         asked = _Asked(target, objects, task)
         places = [(record, target.api_version) for record in records]
         self._asking.update(dict.fromkeys(places, asked))
@@ -227,16 +233,16 @@ async def _none() -> list[_Told]:
     return []
 
 
-def _reviews(objects: list[Object]) -> Iterator[list[Object]]:
-    """The objects in as many reviews as their sizes take."""
+def _reviews(objects: list[Object]) -> Iterator[tuple[list[Object], int]]:
+    """The objects in as many reviews as their sizes take, and the bytes of each."""
     found: list[Object] = []
     taken = 0
     for obj in objects:
         more = size(obj)
         if found and (taken + more > REVIEW_BYTES_MAX or len(found) == REVIEW_OBJECTS_MAX):
-            yield found
+            yield found, taken
             found, taken = [], 0
         found.append(obj)
         taken += more
     if found:
-        yield found
+        yield found, taken
