@@ -11,6 +11,8 @@ from differential.sides import Answer
 
 _UID: Final = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+# Of a Service: any free one.
+_ADDRESS: Final = re.compile(r"\b10\.0\.\d{1,3}\.\d{1,3}\b")
 _GENERATED: Final = re.compile(r"\b(?:gen-|Gen_|g-|kube-api-access-)[bcdfghjklmnpqrstvwxz2456789]{5}\b")
 _VERSION: Final = re.compile(
     r"((?:resource ?version|current|version in record|precondition)[^0-9a-z]{1,4})(\d+)", re.I
@@ -79,6 +81,7 @@ class Normaliser:
         text = _QUOTED.sub(self._object, text)
         text = _UID.sub(lambda found: self._named("uid", found[0]), text)
         text = _TIME.sub(_time, text)
+        text = _ADDRESS.sub(lambda found: self._named("address", found[0]), text)
         text = _TOO_OLD.sub(r"\1<n>", text)
         text = _VERSION.sub(lambda found: f"{found[1]}<n>", text)
         return _GENERATED.sub(lambda found: self._named("generated", found[0]), text)

@@ -159,11 +159,8 @@ class _Apply:
         self.conflicts = frozenset().union(*conflicts.values())
         if force or not self.conflicts:
             return
-        held = [
-            (who, path)
-            for who in sorted(conflicts)
-            for path in sorted(conflicts[who], key=fieldsets.iteration_key)
-        ]
+        order = sorted(conflicts, key=lambda who: who.identifier)
+        held = [(who, path) for who in order for path in sorted(conflicts[who], key=fieldsets.iteration_key)]
         causes = tuple(
             Cause("FieldManagerConflict", f"conflict with {who}", fieldsets.text(path)) for who, path in held
         )
@@ -173,7 +170,7 @@ class _Apply:
                 f"Apply failed with 1 conflict: conflict with {who}: {fieldsets.text(path)}", causes=causes
             )
         lines = []
-        for who in sorted(conflicts):
+        for who in order:
             if conflicts[who]:
                 lines.append(f"conflicts with {who}:")
                 lines += [f"- {fieldsets.text(path)}" for owner, path in held if owner == who]

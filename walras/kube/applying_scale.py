@@ -17,12 +17,8 @@ _SCALE_VERSION = scaling.SCALE.api_version
 
 def apply(resource: Resource, old: Object, applied: Object, *, manager: str, force: bool, now: str) -> Object:
     """The object after `manager` applied a Scale. Raises Conflict, Invalid, Unclassified."""
-    path = tuple(f"f:{name}" for name in scaling.replicas_path(resource))
-    parents = owners.held_in(old)
-    scale = scaling.view(resource, old)
-    owners.write(
-        scale, {_of_scale(who): _owned(each) for who, each in parents.items() if path in each.fields}
-    )
+    path, parents = _path(resource), owners.held_in(old)
+    scale = owned(resource, old, scaling.view(resource, old))
     result = applying.apply(
         scaling.SCALE, scale, applied, manager=manager, force=force, subresource="scale", now=now
     )
@@ -36,6 +32,18 @@ def apply(resource: Resource, old: Object, applied: Object, *, manager: str, for
     new = scaling.scaled(resource, old, shaped)
     owners.write(new, _back(resource, path, parents, owners.held_in(shaped)))
     return new
+
+
+def owned(resource: Resource, obj: Object, scale: Object) -> Object:
+    """The scale, in place, with those who own the replicas of its object as its managers."""
+    path, parents = _path(resource), owners.held_in(obj)
+    held = {_of_scale(who): _owned(each) for who, each in parents.items() if path in each.fields}
+    owners.write(scale, held)
+    return scale
+
+
+def _path(resource: Resource) -> Path:
+    return tuple(f"f:{name}" for name in scaling.replicas_path(resource))
 
 
 def _of_scale(who: Who) -> Who:

@@ -220,7 +220,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> Object:
             raise yaml.constructor.ConstructorError(None, None, "a key is not a scalar", key_node.start_mark)
         text = key if isinstance(key, str) else json.dumps(key)
         if text in found:
-            line = key_node.start_mark.line + 1
+            line = value_node.start_mark.line + 1
             shown = quoted(key) if isinstance(key, str) else text
             loader.repeats.append(f"line {line}: key {shown} already set in map")
         found[text] = loader.construct_object(value_node, deep=True)

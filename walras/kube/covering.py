@@ -100,7 +100,8 @@ def within(resource: Resource, old: Object, given: Object, subresource: str) -> 
             }
             new = {**old, "metadata": dict(old["metadata"]), "spec": spec}
         case "ephemeralcontainers" | "resize":
-            new = {**old, "metadata": dict(old["metadata"]), "spec": _partly(old, given, subresource)}
+            spec = _partly(resource, old, given, subresource)
+            new = {**old, "metadata": dict(old["metadata"]), "spec": spec}
         case _:
             new = {**given, "metadata": dict(given["metadata"])}
             if resource.has_status:
@@ -110,8 +111,7 @@ def within(resource: Resource, old: Object, given: Object, subresource: str) -> 
     metadata: Object = new["metadata"]
     before: Object = old["metadata"]
     if resource.builtin:
-        # Whatever a patch is of: it is for validation to refuse.
-        metadata["uid"] = given["metadata"].get("uid")
+        _say(resource, metadata, given["metadata"], subresource)
     for name in _FIXED:
         if not metadata.get(name):
             take(metadata, before, name)
@@ -123,6 +123,34 @@ def within(resource: Resource, old: Object, given: Object, subresource: str) -> 
     return copy(new)
 
 
+def _say(resource: Resource, metadata: Object, given: Object, subresource: str) -> None:
+    """Puts in, in place, what a patch says and may not change: it is for validation to refuse."""
+    metadata["uid"] = given.get("uid")
+    if subresource and resource.key != objects.PODS and "deletionTimestamp" in given:
+        metadata["deletionTimestamp"] = given["deletionTimestamp"]
+
+
+def _check_order(resource: Resource, old: Object, given: Object) -> None:
+    """Raises Invalid for a pod that is to be resized and has other containers than there are."""
+    causes = []
+    for field in ("containers", "initContainers"):
+        before, after = (
+            [each.get("name") for each in (pod.get("spec") or {}).get(field) or ()] for pod in (old, given)
+        )
+        if len(before) != len(after):
+            said = f"Forbidden: {field} may not be added or removed on resize"
+            causes.append(Cause("FieldValueForbidden", said, f"spec.{field}"))
+        else:
+            said = f"Forbidden: {field} may not be renamed or reordered on resize"
+            causes += [
+                Cause("FieldValueForbidden", said, f"spec.{field}[{index}].name")
+                for index, (was, name) in enumerate(zip(before, after, strict=True))
+                if was != name
+            ]
+    if causes:
+        raise validation.invalid(resource, str(old["metadata"]["name"]), causes)
+
+
 def said(resource: Resource, new: Object, given: Object) -> Object:
     """What a request says of an object, whatever of it is written."""
     kept = {name: value for name, value in given["metadata"].items() if name != "managedFields"}
@@ -131,12 +159,13 @@ def said(resource: Resource, new: Object, given: Object) -> Object:
     return whole
 
 
-def _partly(old: Object, given: Object, subresource: str) -> Object:
-    """A pod's spec with the ephemeral containers, or the containers' resources, of another."""
+def _partly(resource: Resource, old: Object, given: Object, subresource: str) -> Object:
+    """A pod's spec with the ephemeral containers, or the containers' resources, of another. Invalid."""
     spec, wanted = dict(old.get("spec") or {}), given.get("spec") or {}
     if subresource == "ephemeralcontainers":
         take(spec, wanted, "ephemeralContainers")
         return spec
+    _check_order(resource, old, given)
     for field in ("containers", "initContainers"):
         resources = {each.get("name"): each.get("resources") for each in wanted.get(field) or ()}
         if field in spec:

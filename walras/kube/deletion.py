@@ -63,6 +63,10 @@ def begin(resource: Resource, obj: Object, now_ms: int, grace_s: int | None, pro
     if resource.key == NAMESPACES and "deletionTimestamp" in metadata and obj["spec"].get("finalizers"):
         # It is emptied as the first deletion said.
         return False
+    running_s = metadata.get("deletionGracePeriodSeconds")
+    if resource.key == PODS and running_s is not None and (grace_s is None or grace_s >= running_s):
+        # It is under way: a deletion may only be hastened.
+        return is_done(resource, obj)
     finalizers = _wanted_finalizers(metadata, propagation)
     if finalizers:
         metadata["finalizers"] = finalizers

@@ -21,6 +21,8 @@ from walras.kube.schema import Schema
 
 Object = dict[str, Any]
 
+# Structs whose uid has a type of its own.
+_WITH_UID: Final = ("ObjectMeta", "OwnerReference", "Preconditions")
 _ALWAYS: Final = frozenset(("apiVersion", "kind", "metadata"))
 _UTC_SECONDS: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _UTC_MICROS: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
@@ -49,8 +51,12 @@ def decode(schema: Schema, obj: Object) -> tuple[Object, list[str]]:
     walk = _Walk()
     try:
         if schema.ref:
-            return walk.struct(schema, obj, None), walk.unknown.paths
-        return walk.structural(schema, obj, None, root=True), walk.unknown.paths
+            found = walk.struct(schema, obj, None)
+        else:
+            found = walk.structural(schema, obj, None, root=True)
+        if walk.mismatch is not None:
+            raise walk.mismatch
+        return found, walk.unknown.paths
     except _CannotDecode as error:
         api_version, kind = obj.get("apiVersion"), obj.get("kind") or schema.ref.rpartition(".")[2]
         package = schema.ref.rpartition(".")[0].rpartition(".")[2]
@@ -72,11 +78,16 @@ class _CannotDecode(Exception):
     pass
 
 
+class _Mismatch(_CannotDecode):
+    """A value of another type than the field's, which Go's decoder tells once it has read the rest."""
+
+
 class _Walk:
-    __slots__ = ("unknown",)
+    __slots__ = ("mismatch", "unknown")
 
     def __init__(self) -> None:
         self.unknown = Told()
+        self.mismatch: _Mismatch | None = None
 
     def struct(self, schema: Schema, value: Any, path: Path) -> Object:
         result: Object = {}
@@ -87,8 +98,14 @@ class _Walk:
                 self.unknown.note((path, key))
             elif item is not None:
                 # Most fields are texts, which are what they are.
-                is_text = type(item) is str and node.form == "string"
-                decoded = item if is_text else self.value(node, item, (path, key), name)
+                if type(item) is str and node.form == "string":
+                    decoded = item
+                else:
+                    try:
+                        decoded = self.value(node, item, (path, key), name)
+                    except _Mismatch as mismatch:
+                        self.mismatch = self.mismatch or mismatch
+                        continue
                 # An empty list of managers says something: that nobody is to be remembered.
                 if decoded or key not in dropped or key == "managedFields":
                     result[key] = decoded
@@ -137,6 +154,8 @@ class _Walk:
             )
         walk = _Walk()
         decoded = walk.struct(object_meta(), value, None)
+        if walk.mismatch is not None:
+            raise walk.mismatch
         for each in walk.unknown.paths:
             self.unknown.note((path, each))
         return decoded
@@ -227,9 +246,24 @@ def _bytes(value: Any, schema: Schema, path: Path, struct: str) -> str:
     try:
         base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        bad = next((i for i, char in enumerate(text) if not (char.isalnum() or char in "+/")), len(text))
-        raise _CannotDecode(f"illegal base64 data at input byte {bad}") from None
+        raise _Mismatch(f"illegal base64 data at input byte {_base64_fault(value)}") from None
     return text
+
+
+def _base64_fault(text: str) -> int:
+    """Where Go's decoder stops: at the first character that does not belong, or at a group that is cut."""
+    group = 0
+    for at, char in enumerate(text):
+        if char in "\r\n":
+            continue
+        if not (char.isascii() and char.isalnum()) and char not in "+/":
+            rest = text[at + 1 :].lstrip("\r\n")
+            if char != "=" or group < 2 or (group == 2 and rest and rest[0] != "="):
+                return at
+            end = rest[1:].lstrip("\r\n") if group == 2 else rest
+            return len(text) - len(end)
+        group = (group + 1) % 4
+    return len(text) - group
 
 
 def _time(value: Any, *, micro: bool) -> str:
@@ -277,7 +311,7 @@ def _go_type(schema: Schema) -> str:
     return f"{package.rpartition('.')[2]}.{name}"
 
 
-def _mismatch(value: Any, schema: Schema, path: Path, struct: str) -> _CannotDecode:
+def _mismatch(value: Any, schema: Schema, path: Path, struct: str) -> _Mismatch:
     """Go's `json.UnmarshalTypeError`: the innermost struct's name, then field names without list indices."""
     names: list[str] = []
     node = path
@@ -290,4 +324,5 @@ def _mismatch(value: Any, schema: Schema, path: Path, struct: str) -> _CannotDec
         said = f"number {value}"
     field = ".".join(reversed(names))
     where = f"Go struct field {struct}.{field}" if struct else "Go value"
-    return _CannotDecode(f"json: cannot unmarshal {said} into {where} of type {_go_type(schema)}")
+    of = "types.UID" if names[:1] == ["uid"] and struct in _WITH_UID else _go_type(schema)
+    return _Mismatch(f"json: cannot unmarshal {said} into {where} of type {of}")

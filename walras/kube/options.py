@@ -163,6 +163,10 @@ def check_preconditions(resource: Resource, obj: Object, options: Object) -> Non
     ):
         value, present = wanted.get(field), obj["metadata"][field]
         if value is not None and value != present:
+            name = str(obj["metadata"]["name"])
+            if resource.key == objects.NAMESPACES:
+                said = f"{label} in precondition: {value}, {label} in object meta: {present}"
+                raise objects.conflict(resource.key, name, f"Precondition failed: {said}")
             raise objects.conflict(
                 f"{resource.kind}.{resource.group}" if resource.group else resource.kind,
                 str(obj["metadata"]["name"]),

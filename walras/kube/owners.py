@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from walras.kube import fieldsets
 from walras.kube.fieldsets import FieldSet
 from walras.kube.registry import Resource
@@ -31,6 +33,13 @@ class Who(NamedTuple):
     operation: str
     api_version: str
     subresource: str
+
+    @property
+    def identifier(self) -> str:
+        """The text by which upstream knows and orders managers."""
+        parts = {"manager": self.manager, "operation": self.operation, "apiVersion": self.api_version,
+                 "subresource": self.subresource}  # fmt: skip
+        return msgspec.json.encode({name: part for name, part in parts.items() if part}).decode()
 
     def __str__(self) -> str:
         name = f'"{self.manager}"'

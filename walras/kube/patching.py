@@ -87,7 +87,7 @@ def patcher(
         change = decode(ctx, body, media)
         faults = _faults(ctx, body, media, change)
         made = _Made(ctx, resource, _applied(ctx, resource, change, media, old), change, media)
-        made.settle_type(of or resource, str(old["metadata"]["name"]), status=status)
+        made.settle_type(of or resource, old["metadata"], status=status)
         return made.decoded(faults)
 
     return patched
@@ -103,7 +103,7 @@ class _Made:
     change: Any
     media: str
 
-    def settle_type(self, of: Resource, name: str, *, status: bool) -> None:
+    def settle_type(self, of: Resource, present: Object, *, status: bool) -> None:
         """Sees to the apiVersion and kind, as upstream does for the kind of patch and of object. Raises."""
         new, resource = self.new, self.resource
         version, kind = new.get("apiVersion"), new.get("kind")
@@ -114,9 +114,9 @@ class _Made:
                     raise self.invalid(f"cannot convert {golang.type_of(given)} to string")
             new["apiVersion"], new["kind"] = resource.api_version, resource.kind
         elif of.builtin and not version:
-            self.refuse_unversioned(name)
+            self.refuse_unversioned(str(present["name"]))
         elif not of.builtin and of is resource:
-            self.settle_custom(version, kind, name, status=status)
+            self.settle_custom(version, kind, present, status=status)
 
     def refuse_unversioned(self, name: str) -> None:
         """Upstream takes it for one of its own structs, whose fields have other names."""
@@ -127,7 +127,7 @@ class _Made:
             self.ctx.warnings += unknown
         covering.call({}, name)
 
-    def settle_custom(self, version: Any, kind: Any, name: str, *, status: bool) -> None:
+    def settle_custom(self, version: Any, kind: Any, present: Object, *, status: bool) -> None:
         new, resource = self.new, self.resource
         if not all(value is None or isinstance(value, str) for value in (version, kind)):
             return
@@ -142,9 +142,12 @@ class _Made:
             for field, (given, right) in wanted.items()
             if given != right
         ]
-        if causes and not status:
+        metadata = new.get("metadata")
+        # Of which version it is comes first, and is looked at later.
+        same = isinstance(metadata, dict) and metadata.get("resourceVersion") == present["resourceVersion"]
+        if causes and not status and same:
             taken_for = replace(resource, kind=kind, group=version.rpartition("/")[0])
-            raise validation.invalid(taken_for, name, causes)
+            raise validation.invalid(taken_for, str(present["name"]), causes)
         new["apiVersion"], new["kind"] = resource.api_version, resource.kind
 
     def decoded(self, faults: list[str]) -> Object:

@@ -49,7 +49,7 @@ def allocate(service: Object, old: Object | None, others: Iterable[Object]) -> l
     spec = service["spec"]
     if spec.get("type") == "ExternalName":
         return []
-    faults = _families(service, ((old or {}).get("spec") or {}).get("ipFamilies"))
+    faults = _families(service)
     if faults:
         return faults
     others = list(others)
@@ -60,7 +60,7 @@ def allocate(service: Object, old: Object | None, others: Iterable[Object]) -> l
 def _carry_over(new: Object, old: Object) -> None:
     """What an update leaves out of the old allocations, it keeps."""
     if new.get("type") != "ExternalName" and old.get("type") != "ExternalName":
-        for name in ("clusterIP", "clusterIPs", "ipFamilyPolicy", "ipFamilies"):
+        for name in ("clusterIP", "clusterIPs", "ipFamilyPolicy"):
             if not new.get(name) and old.get(name):
                 new[name] = old[name]
     if _has_ports(new) and _has_ports(old):
@@ -119,11 +119,8 @@ def _node_ports(spec: Object) -> Iterator[int]:
     return (port["nodePort"] for port in spec.get("ports") or () if port.get("nodePort"))
 
 
-def _families(service: Object, had: list[str] | None) -> list[Cause]:
-    """Policy and families of addresses; headless Services without a selector have both families.
-
-    Those that the Service `had` are nobody's fault.
-    """
+def _families(service: Object) -> list[Cause]:
+    """Policy and families of addresses; headless Services without a selector have both families."""
     spec = service["spec"]
     bare = spec.get("clusterIP") == _NONE and not spec.get("selector")
     policy = spec.setdefault("ipFamilyPolicy", "RequireDualStack" if bare else "SingleStack")
@@ -136,7 +133,7 @@ def _families(service: Object, had: list[str] | None) -> list[Cause]:
         faults += [
             _invalid(f"spec.ipFamilies[{index}]", family, "not configured on this cluster")
             for index, family in enumerate(families)
-            if family == "IPv6" and families != had
+            if family == "IPv6"
         ]
     if not faults:
         spec["ipFamilies"] = families or ["IPv4"]

@@ -266,14 +266,14 @@ def _ranks(items: Sequence[Any], identity: Identity) -> dict[Hashable, int]:
 
 
 def _plain(value: Any) -> Any:
-    """A copy of what a patch adds, without its nulls and directives."""
+    """A copy of what a patch adds, without its nulls and what directives upstream drops."""
     if isinstance(value, dict):
         return {
             key: _plain(child)
             for key, child in value.items()
             if child is not None
             and not (isinstance(child, dict) and _PATCH in child)
-            and not (key == _RETAIN or key.startswith((_ORDER, _DELETE)))
+            and not key.startswith((_ORDER, _DELETE))
         }
     if isinstance(value, list):
         return [_plain(child) for child in value if not (isinstance(child, dict) and _PATCH in child)]

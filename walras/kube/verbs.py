@@ -279,7 +279,7 @@ class Verbs:
         change: Callable[[Object], Object],
     ) -> Object:
         def build(old: Object) -> Object:
-            scale = change(scaling.changing(resource, old))
+            scale = change(applying_scale.owned(resource, old, scaling.changing(resource, old)))
             covering.place(scale["metadata"], namespace)
             covering.call(scale["metadata"], name)
             scaling.check_same(resource, old, scale)

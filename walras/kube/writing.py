@@ -67,6 +67,9 @@ class Unknown(BadRequest):
 
 def decoded(ctx: Context, resource: Resource, obj: Object) -> Object:
     """A new object in stored form. Raises Undecodable; unknown fields are refused, told or dropped."""
+    if not resource.builtin and ctx.field_validation == "Warn":
+        # What a custom resource gives twice is told whatever it is.
+        ctx.warnings += ctx.repeats
     _check_type(resource, obj)
     shaped, unknown = _taken(ctx, fields.decode, resource.schema, obj)
     faults = [f'unknown field "{path}"' for path in unknown]
@@ -201,13 +204,20 @@ class Writer:
             self._check_account(ctx, tx, resource, namespace, name, obj)
         self._check_quota(ctx, resource, name)
 
+        unnamed = resource.key == objects.NAMESPACES and not metadata.get("name")
+
         def begin(fresh: Object) -> None:
             if asked_of.converter is not None:
                 fresh["apiVersion"] = resource.api_version
+            # A label that says a name is in what the client wrote only where the name is.
+            generated = fresh["metadata"].pop("name", None) if unnamed else None
             defaults.apply(resource.storage, fresh)
             escalation.check(ctx, resource, fresh, None)
             if record:
                 self._record(ctx, resource, None, fresh)
+            if generated is not None:
+                fresh["metadata"]["name"] = generated
+                defaults.apply(resource.storage, fresh)
 
         def finish(fresh: Object) -> None:
             asked = Call(self._api, tx, ctx, "CREATE", resource, "", namespace, name, fresh, None)
@@ -442,9 +452,9 @@ class Writer:
                 asked = Attributes("create", resource.group, resource.plural, "", namespace, name)
                 ctx.access.require(ctx.identity, ctx.cluster, asked)
             made = merged(None)
-            covering.without_version(resource, made["metadata"], name, applied=True)
             covering.place(made["metadata"], namespace if resource.namespaced else "")
             covering.call(made["metadata"], name)
+            covering.without_version(resource, made["metadata"], name, applied=True)
             return self.create(ctx, tx, resource, namespace, made, record=False)
         return self.update(
             ctx,

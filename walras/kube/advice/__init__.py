@@ -40,7 +40,8 @@ _COMPLETIONS, _PARALLELISM = 100_000, 10_000
 
 def warnings(resource: Resource, new: Object, old: Object | None, subresource: str) -> list[str]:
     """What to tell who creates `new`, or makes it of `old`; the first WARNINGS_MAX of it."""
-    if not resource.builtin or subresource:
+    # A scale is a change of its object's spec.
+    if not resource.builtin or subresource not in ("", "scale"):
         return []
     return list(islice(_told(resource, new, old), WARNINGS_MAX))
 

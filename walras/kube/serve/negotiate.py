@@ -116,17 +116,21 @@ def one(
             return shape.encode({**table, "metadata": {"resourceVersion": version} if version else {}})
         case "PartialObjectMetadataList":
             scale = (obj.get("apiVersion"), obj.get("kind")) == tables.SCALE
-            raise _other_shape(shape, "not a list", SCALE if scale and resource.builtin else resource, "")
+            of = SCALE if scale and resource.builtin else resource
+            raise _other_shape(shape, "not a list", of, "", custom_scale=scale and not resource.builtin)
         case "PartialObjectMetadata":
             return shape.encode(tables.partial(obj))
         case _:
             return shape.encode(obj)
 
 
-def _other_shape(shape: Representation, is_: str, resource: Resource, suffix: str) -> NotAcceptable:
+def _other_shape(
+    shape: Representation, is_: str, resource: Resource, suffix: str, *, custom_scale: bool = False
+) -> NotAcceptable:
     """What upstream says, with its own name of the type, when a list is asked for as one object or so."""
     package = resource.group.partition(".")[0] or "core"
     of = f"{package}.{resource.kind}" if resource.builtin else "unstructured.Unstructured"
+    of = "v1.Scale" if custom_scale else of
     return NotAcceptable(f"you requested {shape.as_}, but the requested object is {is_} (*{of}{suffix})")
 
 

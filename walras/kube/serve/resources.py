@@ -14,6 +14,7 @@ from walras.core.errors import (
     NotAcceptable,
     NotFound,
     ServiceUnavailable,
+    WalrasError,
 )
 from walras.kube import machines, objects, patching, policy
 from walras.kube.access.authoriser import Authoriser
@@ -22,8 +23,8 @@ from walras.kube.listing import matcher, not_yet, parse_revision
 from walras.kube.options import deleting, invalid, is_dry_run
 from walras.kube.record import Key
 from walras.kube.registry import Registry, Resource
+from walras.kube.serve import discovery, negotiate, pods, proxy, reviews, status, tokens, watching
 from walras.kube.serve import machines as machine_acts
-from walras.kube.serve import negotiate, pods, proxy, reviews, status, tokens, watching
 from walras.kube.serve.answers import Answer, Stream
 from walras.kube.serve.converting import Converting
 from walras.kube.serve.credentials import Credentials
@@ -71,6 +72,8 @@ class Resources:
     async def handle(self, request: Request, resource: Resource, registry: Registry) -> Outcome:
         """The answer to a request for `resource`. Raises the errors that become a Status."""
         route = request.route
+        if not resource.builtin and not _is_served(request, resource):
+            return discovery.not_found()
         if route.namespace and not resource.namespaced:
             raise NotFound(status.NOT_SERVED)
         if resource.group == machines.GROUP:
@@ -85,12 +88,12 @@ class Resources:
             raise _no_such_subresource(resource, route.name)
         if route.subresource == "finalize" and request.method != "PUT":
             raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
-        if request.method == "GET":
+        if request.method == "GET" or (request.method == "HEAD" and not resource.builtin):
             return await self._read(request, resource)
         write = self._writers.get((request.method, bool(route.name), bool(route.subresource)))
         # Writes without a namespace would concern all of them; only reads do.
         if write is None or (resource.namespaced and not route.namespace):
-            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
+            raise _not_allowed(request, resource)
         return await write(request, resource)
 
     # Reads
@@ -411,6 +414,24 @@ class Resources:
 
 async def _has_body(request: Request) -> bool:
     return request.header(b"content-length") not in ("", "0") or b"transfer-encoding" in request.headers
+
+
+def _is_served(request: Request, resource: Resource) -> bool:
+    """Whether the path of a custom resource is in a namespace, or is not, as its scope has it."""
+    listed = request.method in ("GET", "HEAD") and not request.route.name
+    return resource.namespaced == bool(request.route.namespace) or (resource.namespaced and listed)
+
+
+def _not_allowed(request: Request, resource: Resource) -> WalrasError:
+    """Of custom resources upstream says it in words of its own."""
+    if resource.builtin:
+        return MethodNotAllowed(status.METHOD_NOT_ALLOWED)
+    if request.method in ("PUT", "PATCH") and not request.route.name:
+        return BadRequest("name must be provided")
+    verb = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}.get(request.method, "")
+    details = {"group": resource.group, "kind": resource.plural}
+    said = f'{verb} is not supported on resources of kind "{resource.key}"'
+    return MethodNotAllowed(said, details=details)
 
 
 def _no_such_subresource(resource: Resource, name: str) -> NotFound:

@@ -99,7 +99,7 @@ def _frozen(faults: Faults, obj: Object, old: Object | None, fields: tuple[str, 
 
 def namespace(faults: Faults, obj: Object, old: Object | None) -> None:
     if old is not None:
-        _phase(faults, obj, old)
+        _phase(faults, obj)
         return
     for name in (obj.get("spec") or {}).get("finalizers") or ():
         faults.each("spec.finalizers", name, names.qualified_name(name))
@@ -108,11 +108,11 @@ def namespace(faults: Faults, obj: Object, old: Object | None) -> None:
             faults.invalid("spec.finalizers", name, detail)
 
 
-def _phase(faults: Faults, obj: Object, old: Object) -> None:
-    phase, was = ((each.get("status") or {}).get("phase", "") for each in (obj, old))
+def _phase(faults: Faults, obj: Object) -> None:
+    phase = (obj.get("status") or {}).get("phase", "")
     going = "deletionTimestamp" in obj["metadata"]
     right = "Terminating" if going else "Active"
-    if phase not in (was, right):
+    if phase != right:
         when = "is not empty" if going else "is empty"
         faults.invalid("status.Phase", phase, f"may only be '{right}' if `deletionTimestamp` {when}")
 

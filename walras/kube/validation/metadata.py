@@ -17,7 +17,7 @@ ANNOTATIONS_MAX_BYTES = 256 * 1024
 _LENIENT = frozenset(("leases.coordination.k8s.io",))
 # Types that an update is judged of as if they were new: by their Validate beside their ValidateUpdate.
 _WHOLE = frozenset((
-    "configmaps", "secrets", "pods", "services", "serviceaccounts", "persistentvolumeclaims", "namespaces",
+    "configmaps", "secrets", "pods", "serviceaccounts", "persistentvolumeclaims", "namespaces",
     "jobs.batch", "runtimeclasses.node.k8s.io", "ipaddresses.networking.k8s.io",
     "resourceclaimtemplates.resource.k8s.io", "csistoragecapacities.storage.k8s.io",
     "storageclasses.storage.k8s.io", "prioritylevelconfigurations.flowcontrol.apiserver.k8s.io",

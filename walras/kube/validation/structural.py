@@ -72,10 +72,9 @@ def _value(faults: Faults, schema: Schema, value: Any, old: Any, path: str) -> N
             form = f"with format {raw['format']}" if raw.get("format") else "(default format)"
             faults.invalid("<nil>", "", f"Checked value must be of type integer {form} in {path}")
             _number(faults, raw, value, path)
+        _enumerated(faults, schema, value, path)
         return
-    if "enum" in raw and not faults.full and not _is_allowed(schema, value):
-        shown = [each if isinstance(each, str) else json.dumps(each) for each in raw["enum"]]
-        faults.not_supported(path, value, shown)
+    _enumerated(faults, schema, value, path)
     if isinstance(value, str):
         _string(faults, raw, value, path)
     elif isinstance(value, int | float) and not isinstance(value, bool):
@@ -85,6 +84,13 @@ def _value(faults: Faults, schema: Schema, value: Any, old: Any, path: str) -> N
     elif isinstance(value, dict):
         _properties(faults, schema, value, old, path)
     _combined(faults, schema, value, path)
+
+
+def _enumerated(faults: Faults, schema: Schema, value: Any, path: str) -> None:
+    enum = schema.raw.get("enum")
+    if enum is not None and not faults.full and not _is_allowed(schema, value):
+        shown = [each if isinstance(each, str) else json.dumps(each) for each in enum]
+        faults.not_supported(path, value, shown)
 
 
 def _is_allowed(schema: Schema, value: Any) -> bool:
