@@ -66,6 +66,28 @@ def test_names_are_decoded_and_the_tail_behind_a_proxy_is_not() -> None:
 
 
 @pytest.mark.parametrize(
+    ("behind", "rest"),
+    [
+        ("", ""),
+        ("/", "/"),
+        ("/x/", "/x/"),
+        ("//", "//"),
+        ("/proxy/x", "/proxy/x"),
+        ("/a/b/c/d/e", "/a/b/c/d/e"),
+    ],
+)
+@pytest.mark.parametrize("before", ["", "/clusters/proxy"])
+def test_what_is_behind_a_proxy_is_kept_whatever_else_is_called_so(
+    before: str, behind: str, rest: str
+) -> None:
+    found = parse(f"{before}/api/v1/namespaces/proxy-1/services/proxy/proxy{behind}")
+    assert (found.namespace, found.name, found.subresource) == ("proxy-1", "proxy", "proxy")
+    assert found.rest == rest
+    assert parse(f"{before}/api/v1/nodes/proxy/proxy{behind}").rest == rest
+    assert parse(f"{before}/apis/g/v1/namespaces/d/things/t/proxy{behind}").rest == rest
+
+
+@pytest.mark.parametrize(
     "path",
     [
         "/clusters/a/api/v1/namespaces/../pods",

@@ -118,16 +118,17 @@ def _groups(cluster: str, tail: list[str], path: str) -> Route:
 def _resource(route: Route, segments: list[str], path: str) -> Route:
     if not segments:
         return route
-    parts = [_decode(segment) for segment in segments[:5]]
     namespace = ""
-    if parts[0] == "namespaces" and len(parts) > 2 and parts[2] not in _NAMESPACE_SUBRESOURCES:
-        namespace, parts, segments = parts[1], parts[2:], segments[2:]
-    plural, name, subresource = (*parts, "", "", "")[:3]
-    rest = path.partition("/proxy")[2] if subresource == "proxy" else ""
-    if subresource == "portforward" and route.group == machines.GROUP:
+    if len(segments) > 2 and segments[0] == "namespaces" and segments[2] not in _NAMESPACE_SUBRESOURCES:
+        namespace, segments = _decode(segments[1]), segments[2:]
+    plural, name, subresource = (*map(_decode, segments[:3]), "", "", "")[:3]
+    rest = ""
+    if subresource == "proxy":
+        rest = _behind(path, (3 if route.group else 2) + (2 if namespace else 0) + 3)
+    elif subresource == "portforward" and route.group == machines.GROUP:
         # Port and protocol are in the path, and no business of access control.
         rest = "/".join(segments[3:])
-    elif len(segments) > 3 and subresource != "proxy":
+    elif len(segments) > 3:
         # No subresource has another below it.
         subresource = "/".join(segments[2:])
     return replace(
@@ -139,6 +140,11 @@ def _resource(route: Route, segments: list[str], path: str) -> Route:
         subresource=subresource,
         rest=rest,
     )
+
+
+def _behind(path: str, count: int) -> str:
+    """What follows so many segments of a path, with its slash."""
+    return "/".join(("", *path.split("/")[count + 1 :]))
 
 
 def _decode(segment: str) -> str:
