@@ -216,7 +216,12 @@ def test_a_service_leads_to_a_pod_at_its_own_address_and_to_nothing_else() -> No
 
 
 def proxied(
-    answer: bytes, path: str = "/x%20y", query: bytes = b"q=1", body: bytes = b""
+    answer: bytes,
+    path: str = "/x%20y",
+    query: bytes = b"q=1",
+    body: bytes = b"",
+    method: str = "",
+    prefix: str = "/clusters/a",
 ) -> tuple[Any, bytes, bytes]:
     """The outcome, its body and the request that the pod saw."""
     seen = bytearray()
@@ -239,13 +244,14 @@ def proxied(
         headers = {b"authorization": b"Bearer secret", b"x-mine": b"kept", b"connection": b"upgrade"}
         route = parse(f"/clusters/a/api/v1/namespaces/d/pods/p/proxy{path}")
         request = Request(
-            "POST" if body else "GET",
+            method or ("POST" if body else "GET"),
             route,
             parse_query(query),
             query.decode(),
             headers,
             receive,
             Identity("u"),
+            prefix=prefix,
         )
         try:
             outcome = await proxy.forward(access, "a", pod("c"), 8080, request)
@@ -302,3 +308,19 @@ def test_header_fields_that_are_none_are_not_passed_on() -> None:
 def test_a_redirect_inside_the_pod_stays_below_the_proxy() -> None:
     outcome, _, _ = proxied(b"HTTP/1.1 302 Found\r\nlocation: /login\r\ncontent-length: 0\r\n\r\n")
     assert dict(outcome.headers)[b"location"] == b"/clusters/a/api/v1/namespaces/d/pods/p/proxy/login"
+
+
+@pytest.mark.parametrize("prefix", ["", "/clusters/a"])
+def test_who_reads_the_proxy_itself_is_sent_below_it_as_its_caller_writes_it(prefix: str) -> None:
+    for method in ("GET", "HEAD"):
+        outcome, _, seen = proxied(b"", "", method=method, prefix=prefix)
+        wanted = f"{prefix}/api/v1/namespaces/d/pods/p/proxy/?q=1".encode()
+        assert (outcome.status, dict(outcome.headers)[b"location"], seen) == (301, wanted, b"")
+
+
+def test_every_other_method_reaches_the_pod_from_the_proxy_itself() -> None:
+    done = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+    for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+        outcome, text, seen = proxied(done, "", method=method)
+        assert (outcome.status, text) == (200, b"ok")
+        assert seen.startswith(f"{method} /?q=1 HTTP/1.1".encode())

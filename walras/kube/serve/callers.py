@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from walras.core.errors import Forbidden, Unauthorized
@@ -22,6 +23,8 @@ from walras.kube.serve.requests import Request, parse_query
 
 # Where a scope has the certificate that its caller has shown.
 CERTIFICATE: Final = "walras.certificate"
+# Where it has the prefix that its path got here, and that its caller does not write.
+UNWRITTEN: Final = "walras.unwritten"
 # What everybody may ask.
 PUBLIC: Final = ("health", "version")
 NOBODY: Final = Identity(ANONYMOUS, (UNAUTHENTICATED,), " ")
@@ -51,6 +54,10 @@ class Callers:
         query = scope["query_string"]
         route = paths.parse(raw_path)
         identity = self._identify(route, token, scope.get(CERTIFICATE))
+        prefix = f"/clusters/{route.cluster}" if route.cluster and not scope.get(UNWRITTEN) else ""
+        if not route.cluster and route.place not in PUBLIC:
+            # Whoever has one cluster alone need not name it.
+            route = replace(route, cluster=identity.cluster)
         return Request(
             scope["method"],
             route,
@@ -60,6 +67,7 @@ class Callers:
             receive,
             identity,
             self._access,
+            prefix,
         )
 
     async def _meet(self, token: str) -> None:

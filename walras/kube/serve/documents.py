@@ -30,7 +30,7 @@ def openapi_document(registry: Registry, request: Request) -> Answer:
     digest, asked = openapi.digest(registry, (group, version)), request.query.get("hash")
     if asked and asked != digest:
         # A client that comes with an older index is shown to the document that there is now.
-        where = f"/clusters/{request.route.cluster}/openapi/{request.route.rest}?hash={digest}"
+        where = f"{request.prefix}/openapi/{request.route.rest}?hash={digest}"
         return Answer(b"", 301, headers=((b"location", where.encode()),))
     # The index names a document by its hash, so what was read under one never changes.
     fresh = ((b"cache-control", b"public, immutable"),) if asked else ()

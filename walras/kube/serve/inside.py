@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from walras.core.errors import ServiceUnavailable
+from walras.kube.serve.callers import UNWRITTEN
 from walras.kube.serve.relay import Relayed
 from walras.kube.serve.server import Running, serve
 
@@ -29,7 +30,10 @@ class InsideAPI(Relayed[str]):
     def told(self, scope: Mapping[str, Any], whose: str) -> Mapping[str, Any]:
         raw = scope.get("raw_path") or scope["path"].encode()
         prefix = f"/clusters/{whose}"
-        return {**scope, "path": prefix + scope["path"], "raw_path": prefix.encode() + raw}
+        if raw.startswith(f"{prefix}/".encode()):
+            # The address that the cluster's issuer of tokens has for everybody.
+            return scope
+        return {**scope, "path": prefix + scope["path"], "raw_path": prefix.encode() + raw, UNWRITTEN: True}
 
 
 class Insiders:

@@ -89,7 +89,15 @@ def behind(
 
 
 async def forward(pods: PodAccess, cluster: str, pod: Object, port: int, request: Request) -> Answer | Stream:
-    """The pod's answer. Raises ServiceUnavailable when there is none."""
+    """The pod's answer. Raises ServiceUnavailable when there is none.
+
+    Whoever reads the proxy itself is sent to the path below it, as by kube-apiserver.
+    """
+    if not request.route.rest and request.method in ("GET", "HEAD"):
+        # What a page names beside itself is to be found below the proxy.
+        query = f"?{request.query_string}" if request.query_string else ""
+        location = _base(request) + f"/{query}".encode("latin-1", "replace")
+        return Answer(b"", 301, TEXT, ((b"location", location),))
     body = await request.body()
     head = _request_head(request, port, len(body))
     name = pod["metadata"]["name"]
@@ -204,7 +212,12 @@ def _passed(headers: dict[bytes, bytes], request: Request) -> Headers:
         found[b"content-length"] = length
     location = found.get(b"location", b"")
     if location.startswith(b"/") and not location.startswith(b"//"):
-        route = request.route
-        base = f"/clusters/{route.cluster}/api/{route.version}/namespaces/{route.namespace}"
-        found[b"location"] = f"{base}/{route.plural}/{route.name}/proxy".encode() + location
+        found[b"location"] = _base(request) + location
     return tuple(found.items())
+
+
+def _base(request: Request) -> bytes:
+    """The proxy's own path, as its caller writes it."""
+    route = request.route
+    within = f"/api/{route.version}/namespaces/{route.namespace}/{route.plural}/{route.name}/proxy"
+    return (request.prefix + within).encode()

@@ -37,6 +37,8 @@ class Request:
     receive: bodies.Receive
     identity: Identity
     access: Authoriser | None = None
+    # What stands before the paths of the API as the caller writes them: /clusters/NAME, or nothing.
+    prefix: str = ""
     # What access control made of it, once it was asked.
     decision: Decision | None = None
     # What everybody who asks for this is warned of.
