@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support import reference
-from support.access import ENDPOINT, RBAC, Place, rule, tell
+from support.access import ISSUERS, RBAC, Place, rule, tell
 from support.reference import Reference
 
 from walras.kube.access import bootstrap
@@ -225,7 +225,7 @@ def test_every_answer_is_that_of_the_real_server(real: Reference) -> None:
     ours: list[Any] = []
 
     async def story(place: Place) -> None:
-        ours.extend(await answers(place.http, f"{ENDPOINT}/clusters/one", "one"))
+        ours.extend(await answers(place.http, f"{ISSUERS}/one", "one"))
 
     async def theirs() -> list[Any]:
         async with referee(real) as http:

@@ -21,6 +21,7 @@ from walras.kube.verbs import Verbs
 
 Object = dict[str, Any]
 ENDPOINT = "https://walras.test"
+ISSUERS = "https://kubernetes.default.svc/clusters"
 KEY = SigningKey.generate()
 TOKENS = {
     "operator": Identity("operator", ("system:masters", "system:authenticated"), ""),
@@ -108,7 +109,7 @@ def tell(story: Story, audit: AuditLog | None = None) -> None:
             await api.create_cluster(cluster)
             for namespace in ("default", "kube-system", "other"):
                 await api.create(cluster, "namespaces", {"metadata": {"name": namespace}})
-        accounts = Accounts(api, KEY, ENDPOINT)
+        accounts = Accounts(api, KEY)
         app = Application(Verbs(api), Tokens(), clock, accounts=accounts, audit=audit)
         transport = httpx.ASGITransport(app=app)  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url=ENDPOINT) as http:

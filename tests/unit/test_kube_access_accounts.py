@@ -12,7 +12,7 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
-from support.access import ENDPOINT, KEY, Place, robot, rule, tell
+from support.access import ISSUERS, KEY, Place, robot, rule, tell
 
 from walras.kube.access.keys import TOKEN_BYTES_MAX, SigningKey
 
@@ -46,7 +46,7 @@ def test_a_token_says_who_it_is_of_and_is_good_for_an_hour() -> None:
         token, uid = made["status"]["token"], account["metadata"]["uid"]
         claims = claims_of(token)
         now_s = place.clock.now_ms() // 1000
-        assert claims["iss"] == f"{ENDPOINT}/clusters/one" and claims["aud"] == [f"{ENDPOINT}/clusters/one"]
+        assert claims["iss"] == f"{ISSUERS}/one" and claims["aud"] == [f"{ISSUERS}/one"]
         assert claims["sub"] == "system:serviceaccount:default:robot"
         assert (claims["iat"], claims["nbf"], claims["exp"]) == (now_s, now_s, now_s + 3600)
         assert claims["kubernetes.io"] == {
@@ -76,7 +76,7 @@ def test_others_can_verify_a_token_with_what_the_cluster_publishes() -> None:
 
         own = await place.token()
         configuration = await place.must(own, "GET", "/.well-known/openid-configuration")
-        assert configuration["issuer"] == f"{ENDPOINT}/clusters/one"
+        assert configuration["issuer"] == f"{ISSUERS}/one"
         keys = (
             await place.http.get(configuration["jwks_uri"], headers={"authorization": f"Bearer {own}"})
         ).json()
@@ -122,14 +122,14 @@ def test_a_token_that_names_another_cluster_than_its_account_is_of_is_nobodys() 
         await place.account(cluster="one")
         await place.account(cluster="two")
         claims = claims_of(await place.token(cluster="one"))
-        moved = {**claims, "iss": f"{ENDPOINT}/clusters/two", "aud": [f"{ENDPOINT}/clusters/two"]}
+        moved = {**claims, "iss": f"{ISSUERS}/two", "aud": [f"{ISSUERS}/two"]}
         assert await place.get(resigned(moved), DISCOVERY, "two") == 401
         assert await place.get(resigned(claims), DISCOVERY, "one") == 200
         for issuer in (
             "",
             "two",
-            f"{ENDPOINT}/clusters/",
-            f"{ENDPOINT}/clusters/*",
+            f"{ISSUERS}/",
+            f"{ISSUERS}/*",
             "https://else/clusters/one",
         ):
             assert await place.get(resigned({**claims, "iss": issuer, "aud": [issuer]}), DISCOVERY) == 401
@@ -245,7 +245,7 @@ def test_a_token_for_somebody_else_is_not_one_for_the_api_server() -> None:
         path = "/apis/authentication.k8s.io/v1/tokenreviews"
         right = await place.must("one", "POST", path, {"spec": {"token": token, "audiences": ["x", "vault"]}})
         assert right["status"]["authenticated"] and right["status"]["audiences"] == ["vault"]
-        for audiences in ([], ["x"], [f"{ENDPOINT}/clusters/one"]):
+        for audiences in ([], ["x"], [f"{ISSUERS}/one"]):
             wrong = await place.must("one", "POST", path, {"spec": {"token": token, "audiences": audiences}})
             assert "authenticated" not in wrong["status"]
 

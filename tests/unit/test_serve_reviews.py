@@ -36,7 +36,7 @@ def answer(plural: str, obj: dict[str, Any], groups: tuple[str, ...] = ("system:
         store = SqliteStore(MEMORY)
         api = API(store, VirtualClock(), SequenceIds())
         await api.create_cluster("one")
-        credentials = Credentials(NoTokens(), Accounts(api, SigningKey.generate(), "https://here"))
+        credentials = Credentials(NoTokens(), Accounts(api, SigningKey.generate()))
         caller = Identity("agent:one", groups, "one")
         reviewer = Reviewer(caller, "one", REGISTRY, refusal, Authoriser(api), credentials)
         try:

@@ -75,7 +75,7 @@ class ControlPlanes:
         self.dependents = Dependents(api)
         self.recorder = Recorder(api, clock, self.manager)
         self.authenticator = TokenAuthenticator(api)
-        self.accounts = Accounts(api, signing_key or SigningKey.generate(), endpoint)
+        self.accounts = Accounts(api, signing_key or SigningKey.generate())
         self.operator_token = ""
         manager, recorder, dependents = self.manager, self.recorder, self.dependents
         workloads = (api, clock, manager, recorder, dependents)

@@ -16,6 +16,8 @@ from walras.kube.context import Identity
 from walras.kube.objects import ACCOUNTS
 
 LIFETIME_S: Final = 3600
+# Where pods find the discovery documents of their own cluster; see serve/inside.py.
+_ISSUERS: Final = "https://kubernetes.default.svc/clusters/"
 # Something that is being deleted still counts for as long (jwt.DefaultLeeway of kube-apiserver).
 LEEWAY_MS: Final = 60_000
 _EXTRA: Final = "authentication.kubernetes.io/"
@@ -63,18 +65,16 @@ class Reviewed:
 class Accounts:
     """Issues and verifies the tokens of every cluster's service accounts; keeps none of them.
 
-    `endpoint` is the server's URL: a cluster's issuer is its address below it, so that a token of one
-    cluster is nobody's in another.
+    Every cluster is an issuer of its own, so that a token of one is nobody's in another.
     """
 
-    def __init__(self, api: API, key: SigningKey, endpoint: str) -> None:
+    def __init__(self, api: API, key: SigningKey) -> None:
         self._api = api
         self._key = key
-        self._prefix = f"{endpoint.rstrip('/')}/clusters/"
 
     def issuer(self, cluster: str) -> str:
         """Who issues the cluster's tokens, and the audience that stands for its API server."""
-        return self._prefix + cluster
+        return _ISSUERS + cluster
 
     def configuration(self, cluster: str) -> Object:
         """OpenID Provider Metadata of the cluster's issuer, as far as kube-apiserver gives it."""
@@ -134,7 +134,7 @@ class Accounts:
         claims = self._claims(token)
         if claims is None:
             return None
-        cluster = claims.iss.removeprefix(self._prefix)
+        cluster = claims.iss.removeprefix(_ISSUERS)
         reviewed = self._review(claims, cluster, ())
         return reviewed.identity if reviewed else None
 

@@ -91,9 +91,7 @@ class Application:
         fair: Fair | None = None,
     ) -> None:
         self.verbs = verbs
-        self._credentials = Credentials(
-            auth, accounts or Accounts(verbs.api, SigningKey.generate(), "https://kubernetes.default.svc")
-        )
+        self._credentials = Credentials(auth, accounts or Accounts(verbs.api, SigningKey.generate()))
         self.access = Authoriser(verbs.api)
         self.access.watch()
         self.interactive = Interactive(verbs, self.access, lambda: self.pods)
