@@ -65,7 +65,7 @@ def make(engine: Path, work: Path) -> None:
     for image in _IMAGES:
         context = work / "context"
         context.mkdir(exist_ok=True)
-        copied = ()
+        copied: tuple[str, ...] = ()
         if image.files:
             shutil.copytree(reference.folder() / "images" / image.files, context / image.files)
             copied = (f"COPY {image.files}/ /",)
