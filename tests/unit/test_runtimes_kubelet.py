@@ -391,6 +391,30 @@ def test_a_pod_that_lives_past_its_deadline_is_ended(tmp_path: Path) -> None:
     in_world(tmp_path, story)
 
 
+def test_a_deadline_may_be_set_and_made_less_while_a_pod_runs(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        await world.pod("p", restartPolicy="Always")
+        await world.phase("p", "Running")
+
+        async def allow(seconds: int) -> None:
+            def change(pod: Object) -> None:
+                pod["spec"]["activeDeadlineSeconds"] = seconds
+
+            await world.api.edit(ACME, "pods", "default", "p", change)
+            generation = world.api.get(ACME, "pods", "default", "p")["metadata"]["generation"]
+            await world.until(lambda: world.status("p").get("observedGeneration") == generation)
+            await world.until(lambda: float(seconds) in world.timers.pending())
+
+        await allow(600)
+        await allow(60)
+        assert 600.0 not in world.timers.pending()
+        world.timers.fire()
+        await world.phase("p", "Failed")
+        assert world.status("p")["reason"] == "DeadlineExceeded"
+
+    in_world(tmp_path, story)
+
+
 def test_an_oom_kill_is_named(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         await world.pod("p")

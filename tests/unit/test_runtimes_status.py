@@ -81,6 +81,14 @@ def test_a_condition_keeps_its_time_until_it_changes() -> None:
     assert later["startTime"] == first["startTime"]
 
 
+def test_a_status_says_of_which_generation_of_the_spec_it_is() -> None:
+    theirs = {"type": "DisruptionTarget", "status": "True"}
+    status = pod_status(pod(conditions=[theirs]), [], [record(RUNNING)], now_ms=NOW_MS, observed=3)
+    assert status["observedGeneration"] == 3
+    said = {each["type"]: each.get("observedGeneration") for each in status["conditions"]}
+    assert said.pop("DisruptionTarget") is None and set(said.values()) == {3}
+
+
 def test_conditions_of_others_stay() -> None:
     theirs = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByWalras"}
     status = pod_status(pod(conditions=[theirs]), [], [record(RUNNING)], now_ms=NOW_MS, disrupted="restart")

@@ -15,6 +15,7 @@ from walras.runtimes import messages
 from walras.runtimes.status import Verdict
 from walras.runtimes.usage import added, disk_bytes
 from walras.runtimes.volumes import CLAIMS, Volume
+from walras.runtimes.waiting import first
 
 if TYPE_CHECKING:
     from walras.runtimes.podworker import PodWorker
@@ -34,10 +35,19 @@ _DEADLINE: Final = Verdict(
 
 
 async def deadline(worker: PodWorker) -> None:
-    """Ends the pod when it has run for as long as it may."""
-    seconds: int | None = worker.pod["spec"].get("activeDeadlineSeconds")
-    if seconds is not None and await worker.pause(float(seconds)):
-        worker.fail(_DEADLINE, "Normal", worker.grace_s())
+    """Ends the pod when it has run for as long as it may. That may be said, and be made less, meanwhile."""
+    clock, changed = worker.services.clock, worker.respecified
+    began_ms = clock.now_ms()
+    while not worker.stopping:
+        changed.clear()
+        seconds: int | None = worker.pod["spec"].get("activeDeadlineSeconds")
+        if seconds is None:
+            await changed.wait()
+            continue
+        left_s = seconds - (clock.now_ms() - began_ms) / 1000
+        if left_s <= 0 or not await first(changed.wait(), worker.services.sleep(left_s)):
+            worker.fail(_DEADLINE, "Normal", worker.grace_s())
+            return
 
 
 async def storage(worker: PodWorker, volumes: Mapping[str, Volume]) -> None:

@@ -61,6 +61,8 @@ class PodWorker:
         self._others = others
         self._ending: Ending | None = None
         self._end = asyncio.Event()
+        # The spec is another than before.
+        self.respecified = asyncio.Event()
         self._verdict: Verdict | None = None
         self._disrupted = ""
         self._signalled = False
@@ -78,7 +80,11 @@ class PodWorker:
         """The pod's newest state."""
         old, self.pod = self.pod, pod
         metadata = pod["metadata"]
-        if gates_of(old) != gates_of(pod):
+        if old["metadata"].get("generation") != metadata.get("generation"):
+            self.respecified.set()
+            # Whoever changes the spec waits until the status is said of that.
+            self.publish()
+        elif gates_of(old) != gates_of(pod):
             self.publish()
         self._debug()
         if "deletionTimestamp" in metadata:
@@ -279,6 +285,7 @@ class PodWorker:
             address=self.network.address if self.network is not None else "",
             verdict=self._verdict,
             disrupted=self._disruption(),
+            observed=int(self.pod["metadata"].get("generation") or 0),
         )
 
     def _disruption(self) -> str:

@@ -55,14 +55,18 @@ def pod_status(
     address: str = "",
     verdict: Verdict | None = None,
     disrupted: str = "",
+    observed: int = 0,
 ) -> Object:
     """The whole status of a pod on a node, going on from its present one.
 
     `extras`: its ephemeral containers. `address`: its own, where it has a network.
     `disrupted`: why the pod is ended from outside, for a DisruptionTarget condition it does not have yet.
+    `observed`: the generation of the spec that this is said of, 0 where there is none.
     """
     status: Object = dict(pod.get("status") or {})
     now = rfc3339(now_ms)
+    if observed:
+        status["observedGeneration"] = observed
     status["phase"] = verdict.phase if verdict is not None else phase(inits, mains, extras)
     for name in ("reason", "message"):
         status.pop(name, None)
@@ -85,7 +89,7 @@ def pod_status(
         for name in ("initContainerStatuses", "containerStatuses"):
             status.pop(name, None)
     gates = [str(each.get("conditionType")) for each in pod["spec"].get("readinessGates") or ()]
-    status["conditions"] = _conditions(status, inits, mains, gates, now)
+    status["conditions"] = _conditions(status, inits, mains, gates, now, observed)
     if disrupted and not any(each["type"] == DISRUPTION for each in status["conditions"]):
         status["conditions"].append(
             {
@@ -106,7 +110,12 @@ def _ephemeral(record: Record) -> Object:
 
 
 def _conditions(
-    status: Object, inits: Sequence[Record], mains: Sequence[Record], gates: Sequence[str], now: str
+    status: Object,
+    inits: Sequence[Record],
+    mains: Sequence[Record],
+    gates: Sequence[str],
+    now: str,
+    observed: int,
 ) -> list[Object]:
     over = status["phase"] in {"Succeeded", "Failed"}
     begun = any(record.container_id for record in (*inits, *mains))
@@ -130,7 +139,8 @@ def _conditions(
             "lastProbeTime": None,
             "lastTransitionTime": (old or {}).get("lastTransitionTime", now) if same else now,
         }
-        condition |= {key: said for key, said in (("reason", reason), ("message", message)) if said}
+        said = {"observedGeneration": observed, "reason": reason, "message": message}
+        condition |= {key: value for key, value in said.items() if value}
         found.append(condition)
     return found
 
