@@ -106,6 +106,18 @@ def test_output_comes_before_the_status_that_ends_it(code: int, status: str) -> 
     told(story)
 
 
+@pytest.mark.parametrize(
+    ("code", "said"), [(0, b""), (3, b"command terminated with non-zero exit code: exit code 3")]
+)
+def test_in_the_first_protocol_only_a_failure_is_told_and_as_text(code: int, said: bytes) -> None:
+    async def story() -> None:
+        wire = Wire()
+        await channels.converse(wire.socket, Program(code, stdout=b"out"), Wish(), channels.V1)
+        assert (wire.channel(1), wire.channel(3)) == (b"out", said)
+
+    told(story)
+
+
 def test_input_sizes_and_its_end_go_in() -> None:
     async def story() -> None:
         wire, program = Wire(), Program(None, stdout=b"")

@@ -94,7 +94,7 @@ class Application:
         self._credentials = Credentials(auth, accounts or Accounts(verbs.api, SigningKey.generate()))
         self.access = Authoriser(verbs.api)
         self.access.watch()
-        self.interactive = Interactive(verbs, self.access, lambda: self.pods)
+        self.interactive = Interactive(verbs, self.access, clock, lambda: self.pods)
         self._resources = Resources(verbs, clock, self._credentials, self.access, self.interactive)
         self.pods = pods
         self.extra = extra

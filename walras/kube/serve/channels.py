@@ -1,7 +1,8 @@
-"""exec and attach over a WebSocket: Kubernetes' channel protocols v5 and v4 (KEP-4006).
+"""exec and attach over a WebSocket: Kubernetes' channel protocols v5, v4 and the first (KEP-4006).
 
 The first byte of a message is its channel: 0 input, 1 output, 2 errors, 3 the status at the end, 4 the size
-of the terminal; in v5 255 says which channel has come to its end.
+of the terminal; in v5 255 says which channel has come to its end. In the first protocol the status is a text,
+and nothing where all went well.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ Object = dict[str, Any]
 
 V5: Final = "v5.channel.k8s.io"
 V4: Final = "v4.channel.k8s.io"
-PROTOCOLS: Final = (V5, V4)
+V1: Final = "channel.k8s.io"
+PROTOCOLS: Final = (V5, V4, V1)
 STDIN, STATUS, RESIZE, CLOSE = 0, 3, 4, 255
 _CHANNELS: Final[Mapping[Stream, int]] = {"stdout": 1, "stderr": 2}
 COMMAND_MAX: Final = 1024
@@ -50,7 +52,7 @@ async def converse(socket: Socket, session: Session, wanted: Wish, protocol: str
         if not ending.done():
             return
         await asyncio.gather(*speaking)
-        await tell(socket, outcome(ending.result()))
+        await tell(socket, outcome(ending.result()), protocol)
     except SocketGone:
         return
     finally:
@@ -111,5 +113,9 @@ def failure(error: WalrasError) -> Object:
     return said
 
 
-async def tell(socket: Socket, said: Object) -> None:
-    await socket.send(bytes((STATUS,)) + _encode(said))
+async def tell(socket: Socket, said: Object, protocol: str) -> None:
+    """Sends a Status. Raises SocketGone."""
+    if protocol != V1:
+        await socket.send(bytes((STATUS,)) + _encode(said))
+    elif said["status"] != "Success":
+        await socket.send(bytes((STATUS,)) + str(said["message"]).encode())

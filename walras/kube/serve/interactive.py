@@ -1,4 +1,4 @@
-"""exec, attach and port-forward: who may, of which pod, and which protocol is spoken."""
+"""exec, attach, port-forward and logs over WebSockets: who may, of which pod, in which protocol."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+from walras.core.clock import Clock
 from walras.core.errors import BadRequest, NotFound, ServiceUnavailable, TooManyRequests, WalrasError
 from walras.kube import machines
 from walras.kube.access.authoriser import Authoriser
 from walras.kube.context import EVERY_CLUSTER
 from walras.kube.objects import PODS
 from walras.kube.registry import Registry, Resource
-from walras.kube.serve import channels, forwarding, pods, requests, status
+from walras.kube.serve import channels, forwarding, logsocket, pods, requests, status
 from walras.kube.serve import machines as machine_acts
 from walras.kube.serve.asking import attributes
 from walras.kube.serve.paths import Route
@@ -28,7 +29,7 @@ from walras.kube.verbs import Verbs
 Object = dict[str, Any]
 
 SESSIONS_MAX: Final = 100
-SUBRESOURCES: Final = ("attach", "exec", "portforward")
+SUBRESOURCES: Final = ("attach", "exec", "log", "portforward")
 ARGUMENT_BYTES_MAX: Final = 64 << 10
 _UPGRADE: Final = "Upgrade request required"
 _SPDY: Final = (
@@ -41,8 +42,11 @@ _SPDY: Final = (
 class Interactive:
     """What is asked for, checked before anything is accepted. `pods` is set when there is a runtime."""
 
-    def __init__(self, verbs: Verbs, authoriser: Authoriser, pods_of: Callable[[], PodAccess | None]) -> None:
+    def __init__(
+        self, verbs: Verbs, authoriser: Authoriser, clock: Clock, pods_of: Callable[[], PodAccess | None]
+    ) -> None:
         self._verbs = verbs
+        self._clock = clock
         self._authoriser = authoriser
         self._pods_of = pods_of
         # KubeVirt's, where there are machines.
@@ -93,7 +97,7 @@ class Interactive:
         return self._serve(request, self._resource(request, registry), socket, offered)
 
     def _resource(self, request: Request, registry: Registry) -> Resource:
-        """That of pods, where one of them is to be entered. Raises NotFound, Forbidden."""
+        """That of pods, where one of them is to be entered or listened to. Raises NotFound, Forbidden."""
         route = request.route
         resource = registry.find(route.group, route.version, route.plural)
         if (
@@ -103,9 +107,10 @@ class Interactive:
             or route.cluster == EVERY_CLUSTER
         ):
             raise NotFound(status.NOT_SERVED)
-        # As with a POST: to be allowed to look at a pod is not enough.
-        wanted = replace(attributes(request), verb="create")
-        self._authoriser.require(request.identity, route.cluster, wanted)
+        if route.subresource != "log":
+            # As with a POST: to be allowed to look at a pod is not enough.
+            wanted = replace(attributes(request), verb="create")
+            self._authoriser.require(request.identity, route.cluster, wanted)
         return resource
 
     def _access(self) -> PodAccess:
@@ -144,6 +149,9 @@ class Interactive:
     async def _serve(
         self, request: Request, resource: Resource, socket: Socket, offered: Sequence[str]
     ) -> None:
+        if request.route.subresource == "log":
+            await self._log(request, resource, socket, offered)
+            return
         asked, access = self._checked(request, resource), self._access()
         cluster, forwards = request.route.cluster, request.route.subresource == "portforward"
         spoken = forwarding.PROTOCOLS if forwards else channels.PROTOCOLS
@@ -170,12 +178,23 @@ class Interactive:
         await socket.accept(protocol)
         try:
             if session is None:
-                session = await self._start(access, cluster, asked, socket)
+                session = await self._start(access, cluster, asked, socket, protocol)
             if session is not None:
                 await channels.converse(socket, session, asked.wanted, protocol)
         finally:
             if session is not None:
                 await session.close()
+
+    async def _log(
+        self, request: Request, resource: Resource, socket: Socket, offered: Sequence[str]
+    ) -> None:
+        protocol = next((each for each in offered if each in logsocket.PROTOCOLS), "")
+        if offered and not protocol:
+            raise BadRequest(f"unable to upgrade: speak one of {', '.join(logsocket.PROTOCOLS)}, or none")
+        route, access = request.route, self._access()
+        pod = self._verbs.get(request.context(), resource, route.namespace, route.name)
+        log = await pods.log(access, route.cluster, pod, request.query, self._clock.now_ms())
+        await logsocket.send(socket, protocol, log)
 
     async def _admit(self, request: Request, resource: Resource, asked: _Asked) -> None:
         """Raises what admission forbids."""
@@ -184,13 +203,15 @@ class Interactive:
             request.context(), resource, route.namespace, route.name, route.subresource, options
         )
 
-    async def _start(self, access: PodAccess, cluster: str, asked: _Asked, socket: Socket) -> Session | None:
+    async def _start(
+        self, access: PodAccess, cluster: str, asked: _Asked, socket: Socket, protocol: str
+    ) -> Session | None:
         """The program; None where it cannot start, which is told."""
         try:
             return await access.exec(cluster, asked.pod, asked.container, asked.command, asked.wanted)
         except WalrasError as error:
             with suppress(SocketGone):
-                await channels.tell(socket, channels.failure(error))
+                await channels.tell(socket, channels.failure(error), protocol)
             return None
 
 
