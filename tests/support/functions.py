@@ -177,6 +177,7 @@ class Stage:
     dialed: list[str] = field(default_factory=list)
     tokens: dict[str, Identity] = field(default_factory=dict)
     fair: Fair = field(default_factory=Fair)
+    own_host: str = ""
 
     def __post_init__(self) -> None:
         planes = self.world.planes
@@ -184,7 +185,7 @@ class Stage:
         self.functions = Functions(
             self.world.api, self.world.clock, planes.manager, planes.recorder, planes.dependents,
             Domain(DOMAIN, 80, 81), self._dial, self._identify, self.fair,
-            sleep=lambda _: asyncio.sleep(0),
+            own_host=self.own_host, sleep=lambda _: asyncio.sleep(0),
         )  # fmt: skip
 
     async def _identify(self, token: str) -> Identity | None:
@@ -334,11 +335,12 @@ def stage(
     *,
     agents: tuple[str, ...] = (AGENT,),
     fair: Fair | None = None,
+    own_host: str = "",
 ) -> None:
     """Runs a story on a stage of its own."""
 
     async def told(world: World) -> None:
-        made = Stage(world, fair=fair or Fair())
+        made = Stage(world, fair=fair or Fair(), own_host=own_host)
         await made.functions.start()
         try:
             await story(made)

@@ -9,6 +9,7 @@ from walras.core.errors import NotFound
 from walras.kube.registry import Registry, Resource
 from walras.kube.registry_builtin import (
     BUILTIN,
+    claim_kinds,
     for_agents,
     for_all,
     for_fleet,
@@ -92,7 +93,10 @@ def test_the_fleet_has_agents_and_pools_and_agents_have_bids_leases_functions_an
     assert "bids.walras.dev" in agent and "gpuleases.walras.dev" in agent
     assert "revisions.serving.knative.dev" in agent and "revisions.serving.knative.dev" not in fleet
     assert "virtualmachines.kubevirt.io" in agent and "virtualmachines.kubevirt.io" not in fleet
-    assert len(for_all()) == len(BUILTIN) + len(walras_kinds()) + len(serving_kinds()) + len(machine_kinds())
+    claims = "clusterdomainclaims.networking.internal.knative.dev"
+    assert claims in fleet and claims not in agent
+    own = (walras_kinds(), claim_kinds(), serving_kinds(), machine_kinds())
+    assert len(for_all()) == len(BUILTIN) + sum(map(len, own))
 
 
 def test_resources_are_found_by_key_by_path_and_by_kind() -> None:

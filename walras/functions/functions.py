@@ -9,6 +9,7 @@ from walras.core.clock import Clock
 from walras.functions.activator import Activator, Identify
 from walras.functions.backends import Backends, Dial
 from walras.functions.configurations import ConfigurationController
+from walras.functions.domains import Domains
 from walras.functions.hosts import Domain
 from walras.functions.listener import Listener
 from walras.functions.revisions import RevisionController
@@ -24,7 +25,8 @@ from walras.tenants.events import Recorder
 
 
 class Functions:
-    """`dial` connects to a port of a pod; `identify` knows the tokens of callers. `app` is what the listener
+    """`dial` connects to a port of a pod; `identify` knows the tokens of callers; `own_host`
+    is where the server is. `app` is what the listener
     at the domain's port serves, and `listener` the one at its port for HTTP/2, in turns with what else `fair`
     shares the server's time between."""
 
@@ -40,10 +42,12 @@ class Functions:
         identify: Identify,
         fair: Fair | None = None,
         *,
+        own_host: str = "",
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.backends = Backends(api, clock, dial, sleep=sleep)
-        routing = Routing(api, domain)
+        domains = Domains(api, clock, manager, recorder, domain, own_host)
+        routing = Routing(api, domain, domains)
         scaler = Scaler(api, clock, manager, self.backends)
         self.backends.began = scaler.wake
         revisions = RevisionController(api, clock, manager, recorder, dependents, self.backends)
@@ -52,6 +56,7 @@ class Functions:
             ServiceController(api, clock, manager),
             ConfigurationController(api, clock, manager, dependents),
             RouteController(api, clock, manager, domain),
+            domains,
             routing,
             revisions,
             self.backends,

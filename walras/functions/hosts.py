@@ -15,6 +15,7 @@ from walras.functions.words import Where
 HOST_BYTES_MAX: Final = 255
 _LABEL: Final = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _PORT: Final = r"(?::\d{1,5})?"
+_DOMAIN: Final = re.compile(rf"((?:{_LABEL}\.)+{_LABEL})\.?{_PORT}", re.ASCII)
 
 
 class Domain:
@@ -44,6 +45,11 @@ class Domain:
         """Where a route is for pods of its cluster."""
         return f"http://{where.name}.{where.namespace}.svc.cluster.local"
 
+    def reserves(self, name: str) -> bool:
+        """Whether a domain is where functions are anyway, or where a cluster has its own names."""
+        own = (self.name, "cluster.local")
+        return any(name == each or name.endswith(f".{each}") for each in own)
+
     def parse_inner(self, host: bytes, cluster: str) -> Where | None:
         """The label and namespace of a Host header of a pod of the cluster; None for any other host."""
         if len(host) > HOST_BYTES_MAX:
@@ -57,6 +63,12 @@ class Domain:
             return None
         match = self._host.fullmatch(host.decode("latin-1").lower())
         return Where(match[3], match[2], match[1]) if match else None
+
+
+def bare(host: bytes) -> str:
+    """A Host header as a domain, without its port; "" for what is none."""
+    match = _DOMAIN.fullmatch(host.decode("latin-1").lower()) if len(host) <= HOST_BYTES_MAX else None
+    return match[1] if match else ""
 
 
 def readings(label: str) -> Iterator[tuple[str, str]]:

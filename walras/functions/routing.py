@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from walras.core.errors import NotFound, ServiceUnavailable
-from walras.functions.hosts import Domain, Split, readings
-from walras.functions.words import CLUSTER_LOCAL, READY, ROUTES, VISIBILITY, Where
+from walras.functions.domains import Domains
+from walras.functions.hosts import Domain, Split, bare, readings
+from walras.functions.words import CLUSTER_LOCAL, DOMAIN_MAPPINGS, READY, ROUTES, VISIBILITY, Where
 from walras.kube.api import API, Change
-from walras.tenants.objects import Object, condition, labels, status
+from walras.tenants.objects import Object, condition, deleting, labels, status
 
 # What Walras says to whom no function has an answer for: the same whether a cluster is there or not.
 _NOBODY: Final = "no function is at this host"
@@ -33,8 +34,8 @@ class Found:
 class Routing:
     """Knows the names of all routes, those of clusters that sleep too: no other name wakes one."""
 
-    def __init__(self, api: API, domain: Domain) -> None:
-        self._api, self._domain = api, domain
+    def __init__(self, api: API, domain: Domain, domains: Domains) -> None:
+        self._api, self._domain, self._domains = api, domain, domains
         self._names: set[Where] = set()
         self._splits: dict[Where, tuple[Sequence[Object], Split]] = {}
 
@@ -58,6 +59,8 @@ class Routing:
     def find(self, host: bytes, within: str = "") -> Found:
         """`within`: the cluster of the pod that asks. Raises NotFound."""
         named = self._domain.parse_inner(host, within) if within else self._domain.parse(host)
+        if named is None and (mapping := self._domains.holder(bare(host))) is not None:
+            return self._mapped(mapping, within)
         if named is None:
             form = "NAME.NAMESPACE" if within else f"NAME.NAMESPACE.AGENT.{self._domain.name}"
             raise NotFound(f"{_NOBODY}; hosts are {form}")
@@ -69,6 +72,20 @@ class Routing:
             if route is not None and (not tag or _target(route, tag) is not None):
                 return Found(where, route, tag)
         raise NotFound(_NOBODY)
+
+    def _mapped(self, mapping: Where, within: str) -> Found:
+        """The route of a domain of somebody's own. Raises NotFound."""
+        cluster, namespace, name = mapping
+        if within not in ("", cluster):
+            raise NotFound(_NOBODY)
+        made = self._api.find(cluster, DOMAIN_MAPPINGS, namespace, name)
+        ref = made["spec"]["ref"] if made is not None and not deleting(made) else {}
+        where = Where(cluster, namespace, str(ref.get("name", "")))
+        is_its_own = ref.get("namespace", namespace) == namespace and where in self._names
+        route = self._api.find(cluster, ROUTES, namespace, where.name) if is_its_own else None
+        if route is None:
+            raise NotFound(_NOBODY)
+        return Found(where, route, "")
 
     def revision(self, found: Found) -> Where:
         """The revision that answers the next request. Raises ServiceUnavailable."""

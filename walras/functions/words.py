@@ -12,6 +12,9 @@ SERVICES: Final = f"services.{GROUP}"
 CONFIGURATIONS: Final = f"configurations.{GROUP}"
 REVISIONS: Final = f"revisions.{GROUP}"
 ROUTES: Final = f"routes.{GROUP}"
+DOMAIN_MAPPINGS: Final = f"domainmappings.{GROUP}"
+# In the operator's cluster.
+CLAIMS: Final = "clusterdomainclaims.networking.internal.knative.dev"
 
 SERVICE: Final = f"{GROUP}/service"
 SERVICE_UID: Final = f"{GROUP}/serviceUID"
@@ -27,6 +30,8 @@ NO_GC: Final = f"{GROUP}/no-gc"
 PROGRESS_DEADLINE: Final = f"{GROUP}/progress-deadline"
 VISIBILITY: Final = "networking.knative.dev/visibility"
 CLUSTER_LOCAL: Final = "cluster-local"
+# On a claim that goes with what it was made for.
+MADE_FOR: Final = "walras.dev/made-for"
 CLASS: Final = "walras.dev/class"
 
 READY: Final = "Ready"

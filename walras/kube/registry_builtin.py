@@ -18,10 +18,12 @@ from walras.kube.registry import Registry, Resource
 
 FLEET_KINDS: Final = ("agents", "pools")
 AGENT_KINDS: Final = ("bids", "gpuleases")
+# Of the operator's cluster too, Knative's.
+CLAIM_KINDS: Final = ("clusterdomainclaims",)
 # KubeVirt's.
 MACHINE_KINDS: Final = ("virtualmachines", "virtualmachineinstances")
 # Knative Serving, in one file.
-SERVING_KINDS: Final = ("services", "configurations", "revisions", "routes")
+SERVING_KINDS: Final = ("services", "configurations", "revisions", "routes", "domainmappings")
 _PACKAGES: Final = {
     "apiextensions.k8s.io": "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions",
     "apiregistration.k8s.io": "io.k8s.kube-aggregator.pkg.apis.apiregistration",
@@ -84,8 +86,14 @@ def walras_kinds() -> tuple[Resource, ...]:
 
 @cache
 def serving_kinds() -> tuple[Resource, ...]:
-    """Knative's Service, Configuration, Revision and Route, as crds/serving.yaml describes them."""
+    """Knative's Service, Configuration, Revision, Route and DomainMapping, as crds/serving.yaml describes them."""
     return tuple(_resource_of(each) for each in _definition("serving")["items"])
+
+
+@cache
+def claim_kinds() -> tuple[Resource, ...]:
+    """Knative's ClusterDomainClaim, as its file under crds/ describes it."""
+    return tuple(_resource_of(_definition(plural)) for plural in CLAIM_KINDS)
 
 
 @cache
@@ -97,7 +105,8 @@ def machine_kinds() -> tuple[Resource, ...]:
 @cache
 def for_fleet() -> Registry:
     """What the operator's cluster serves."""
-    return Registry((*BUILTIN, *(kind for kind in walras_kinds() if kind.plural in FLEET_KINDS)))
+    own = (kind for kind in walras_kinds() if kind.plural in FLEET_KINDS)
+    return Registry((*BUILTIN, *own, *claim_kinds()))
 
 
 @cache
@@ -110,4 +119,5 @@ def for_agents() -> Registry:
 @cache
 def for_all() -> Registry:
     """Everything that some cluster serves, for reads across all clusters."""
-    return Registry((*BUILTIN, *walras_kinds(), *serving_kinds(), *machine_kinds(), *machines.resources()))
+    own = (*walras_kinds(), *claim_kinds(), *serving_kinds(), *machine_kinds())
+    return Registry((*BUILTIN, *own, *machines.resources()))

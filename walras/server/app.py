@@ -166,7 +166,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     )
     fair = Fair()
     domain = Domain(options.functions_domain, *_functions_ports(options, port))
-    functions = _functions(api, clock, planes, domain, kubelet, fair)
+    functions = _functions(api, clock, planes, domain, kubelet, fair, options.host)
     await stack.enter_async_context(_running(functions))
     audit = _audit_log(options.audit_log, stack)
     own_ports = (port, domain.port, domain.http2_port)
@@ -271,7 +271,13 @@ def _write_kubeconfig(data: Path, url: str, ca_pem: str, token: str) -> Path:
 
 
 def _functions(
-    api: API, clock: SystemClock, planes: ControlPlanes, domain: Domain, kubelet: Kubelet, fair: Fair
+    api: API,
+    clock: SystemClock,
+    planes: ControlPlanes,
+    domain: Domain,
+    kubelet: Kubelet,
+    fair: Fair,
+    host: str,
 ) -> Functions:
     credentials = Credentials(planes.authenticator, planes.accounts)
     return Functions(
@@ -284,6 +290,7 @@ def _functions(
         kubelet.dial,
         partial(_identify, credentials),
         fair,
+        own_host=host,
     )
 
 
