@@ -8,7 +8,8 @@ import pytest
 from support.functions import DOMAIN, Stage, service, stage
 from support.world import AGENT
 
-from walras.functions.configurations import KEPT
+from walras.functions import configurations
+from walras.functions.configurations import KEPT, YOUNG_MS
 from walras.functions.words import CONFIGURATIONS, REVISIONS, ROUTES, ROUTING_STATE, SERVICES
 from walras.tenants.objects import AGENTS, FLEET
 
@@ -112,14 +113,47 @@ def test_a_revision_may_be_named_and_a_name_is_not_used_twice() -> None:
     stage(story)
 
 
-def test_the_oldest_revisions_that_no_route_leads_to_are_forgotten() -> None:
+def test_revisions_that_no_route_leads_to_are_kept_for_two_days_and_the_newest_longer() -> None:
     async def story(on: Stage) -> None:
         for number in range(KEPT + 3):
             await on.ready(service(says=str(number)))
         await on.world.settle()
+        assert len(on.revisions()) == KEPT + 3
+        await on.world.later(YOUNG_MS // 1000 - 10)
+        assert len(on.revisions()) == KEPT + 3
+        await on.world.later(20)
+        await on.world.settle()
         assert len(on.revisions()) == KEPT + 1
         assert on.revisions()[-1] == f"hello-{KEPT + 3:05d}"
         assert "hello-00001" not in on.revisions()
+
+    stage(story)
+
+
+def test_a_revision_that_was_asked_lately_outlives_newer_ones() -> None:
+    async def story(on: Stage) -> None:
+        for number in range(KEPT + 2):
+            await on.ready(service(says=str(number)))
+        last = service(says=str(KEPT + 1), traffic=[{"revisionName": "hello-00001", "percent": 100}])
+        await on.ready(last)
+        await on.world.later(YOUNG_MS // 1000)
+        await on.ready(service(says=str(KEPT + 1)))
+        await on.world.settle()
+        assert "hello-00001" in on.revisions() and "hello-00002" not in on.revisions()
+        assert len(on.revisions()) == KEPT + 1
+
+    stage(story)
+
+
+def test_young_revisions_are_forgotten_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configurations, "KEPT", 1)
+    monkeypatch.setattr(configurations, "KEPT_MAX", 3)
+
+    async def story(on: Stage) -> None:
+        for number in range(6):
+            await on.ready(service(says=str(number)))
+        await on.world.settle()
+        assert on.revisions() == ["hello-00003", "hello-00004", "hello-00005", "hello-00006"]
 
     stage(story)
 
@@ -175,6 +209,25 @@ def test_a_container_that_ends_is_named_in_the_conditions() -> None:
         await on.world.settle()
         assert on.ready_of(REVISIONS, "hello-00001") == ("False", "ExitCode3")
         assert on.ready_of() == ("False", "RevisionFailed")
+
+    stage(story)
+
+
+def test_an_image_that_cannot_be_had_is_named_in_the_conditions() -> None:
+    async def story(on: Stage) -> None:
+        await on.apply(service())
+        (pod,) = on.world.pods()
+        waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+        said = {"name": "user-container", "image": "nowhere/none:1", "ready": False, "state": waiting}
+        on.dead.add(pod["metadata"]["name"])
+        await on.world.set_status(pod, phase="Pending", containerStatuses=[said])
+        await on.world.settle()
+        assert on.ready_of(REVISIONS, "hello-00001") == ("False", "ContainerMissing")
+        conditions = on.status()["conditions"]
+        assert any(
+            'Unable to fetch image "nowhere/none:1": no such image' in c.get("message", "")
+            for c in conditions
+        )
 
     stage(story)
 

@@ -32,7 +32,7 @@ def scaled(**annotations: str) -> Scaling:
 
 def test_the_defaults_are_knatives() -> None:
     found = scaled()
-    assert (found.minimum, found.maximum, found.initial) == (0, INSTANCES_MAX, 1)
+    assert (found.minimum, found.maximum, found.initial) == (0, 100, 1)
     # 70 % of 100 requests at once, over a minute; panics over 6 s at twice as many.
     assert (found.metric, found.target_milli) == ("concurrency", 70_000)
     assert (found.window_ms, found.panic_window_ms, found.panic_threshold_percent) == (60_000, 6_000, 200)
@@ -45,7 +45,9 @@ def test_the_defaults_are_knatives() -> None:
         ({"min_scale": "2"}, "minimum", 2),
         ({"minScale": "2"}, "minimum", 2),
         ({"max_scale": "7"}, "maximum", 7),
-        ({"max_scale": "0"}, "maximum", INSTANCES_MAX),
+        ({"max_scale": "0"}, "maximum", 100),
+        ({"max_scale": "500"}, "maximum", 500),
+        ({"min_scale": "200"}, "maximum", 200),
         ({"max_scale": "9999"}, "maximum", INSTANCES_MAX),
         ({"initial_scale": "0"}, "initial", 0),
         ({"initial_scale": "9", "max_scale": "3"}, "initial", 3),
@@ -153,6 +155,7 @@ def test_a_service_is_valid_and_gets_knatives_defaults() -> None:
         (annotated("target_utilization_percentage", "101"), "1 to 100"),
         (annotated("panic_threshold_percentage", "100"), "110"),
         (annotated("metric", "cpu"), "concurrency or rps"),
+        (annotated("metric_aggregation_algorithm", "weightedExponential"), "linear"),
         (annotated("class", "hpa.autoscaling.knative.dev"), "kpa"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -173,6 +176,9 @@ def test_what_a_service_cannot_mean_is_refused_where_it_is_written(made: Object,
         service(target="0.01"),
         service(target="1000"),
         service(metric="rps"),
+        service(target_utilization_percentage="66.6"),
+        service(panic_window_percentage="12.5", panic_threshold_percentage="150.75"),
+        service(metric_aggregation_algorithm="linear"),
         service(traffic=[]),
         service("a" * 57),
         service("a" * 40, traffic=[{"percent": 100, "tag": "b" * 22}]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from walras.core.clock import Clock, rfc3339
+from walras.core.clock import Clock, parse_rfc3339, rfc3339
 from walras.core.errors import AlreadyExists, NotFound
 from walras.functions.words import (
     CONFIGURATION,
@@ -16,6 +16,7 @@ from walras.functions.words import (
     READY,
     REVISIONS,
     ROUTING_STATE,
+    ROUTING_STATE_MODIFIED,
     SERVICE,
     SERVICE_UID,
 )
@@ -40,8 +41,15 @@ from walras.tenants.objects import (
 from walras.tenants.quota import RETRY_MS, Room
 from walras.tenants.workloads import takes_pods
 
-# Revisions that are kept though no route leads to them: Knative's min-non-active-revisions.
+# Revisions that are kept though no route leads to them, and more while they are young or were asked lately:
+# Knative's min-non-active-revisions, max-non-active-revisions, retain-since-create-time and
+# retain-since-last-active-time.
 KEPT: Final = 20
+KEPT_MAX: Final = 1000
+YOUNG_MS: Final = 48 * 3_600_000
+LATELY_MS: Final = 15 * 3_600_000
+# Annotations that are no part of a template.
+_OURS: Final = (ROUTING_STATE_MODIFIED,)
 
 
 class ConfigurationController:
@@ -75,12 +83,12 @@ class ConfigurationController:
         try:
             created, failure = self._newest(transaction, cluster, configuration, revisions)
             latest = self._report(transaction, cluster, configuration, revisions, created, failure)
-            self._clean_up(transaction, cluster, latest, revisions)
+            stale_ms = self._clean_up(transaction, cluster, latest, revisions)
         except (NotFound, AlreadyExists):
             # Something changed on its way to the disk; the next look sees it.
             return 1
         await transaction.commit()
-        return RETRY_MS if failure and not self._room.left(cluster) else None
+        return RETRY_MS if failure and not self._room.left(cluster) else stale_ms
 
     def _newest(
         self, transaction: Transaction, cluster: str, configuration: Object, revisions: list[Object]
@@ -134,18 +142,39 @@ class ConfigurationController:
 
     def _clean_up(
         self, transaction: Transaction, cluster: str, configuration: Object, revisions: list[Object]
-    ) -> None:
+    ) -> int | None:
+        """Stages the end of old revisions; milliseconds until the next is old enough."""
         said = status(configuration)
         named = (said.get("latestCreatedRevisionName"), said.get("latestReadyRevisionName"))
         idle = [each for each in revisions if _is_idle(each) and each["metadata"]["name"] not in named]
-        for each in idle[: max(0, len(idle) - KEPT)]:
-            transaction.delete(cluster, REVISIONS, each["metadata"]["namespace"], each["metadata"]["name"])
+        now_ms, is_full = self._clock.now_ms(), not self._room.left(cluster)
+        idle.sort(key=lambda each: stale_at_ms(each, now_ms))
+        spare = idle[: max(0, len(idle) - KEPT)]
+        waits_ms = []
+        for number, each in enumerate(spare):
+            metadata, left_ms = each["metadata"], stale_at_ms(each, now_ms) - now_ms
+            if left_ms <= 0 or is_full or len(idle) - number > KEPT_MAX:
+                transaction.delete(cluster, REVISIONS, metadata["namespace"], metadata["name"])
+            else:
+                waits_ms.append(left_ms)
+        return min(waits_ms, default=None)
 
 
 def generation(revision: Object) -> int:
     """Which of its Configuration's generations it is of; 0 where it does not say."""
     text = labels(revision).get(GENERATION, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
+
+
+def stale_at_ms(revision: Object, now_ms: int) -> int:
+    """From when on nobody is expected to want it back."""
+    metadata = revision["metadata"]
+    created_ms = parse_rfc3339(metadata["creationTimestamp"])
+    try:
+        active_ms = parse_rfc3339(str((metadata.get("annotations") or {}).get(ROUTING_STATE_MODIFIED, "")))
+    except ValueError:
+        active_ms = created_ms
+    return max(created_ms + YOUNG_MS, min(active_ms, now_ms) + LATELY_MS)
 
 
 def _revision(configuration: Object) -> Object:
@@ -175,7 +204,10 @@ def _revision(configuration: Object) -> Object:
 
 def _is_same(revision: Object, wanted: Object) -> bool:
     """Whether a revision is of the same template."""
-    theirs, ours = revision["metadata"].get("annotations") or {}, wanted["metadata"]["annotations"]
+    theirs, ours = (
+        {key: value for key, value in (each["metadata"].get("annotations") or {}).items() if key not in _OURS}
+        for each in (revision, wanted)
+    )
     return bool(revision["spec"] == wanted["spec"] and theirs == ours)
 
 

@@ -175,6 +175,10 @@ class RevisionController:
                 set_condition(latest, ACTIVE, "Unknown", now, reason="Queued", message=_QUEUED)
             else:
                 set_condition(latest, ACTIVE, "False", now, reason="NoTraffic", message=_NO_TRAFFIC)
+            for each in status["conditions"]:
+                if each["type"] == ACTIVE:
+                    # An idle revision is no fault.
+                    each["severity"] = "Info"
             sum_up(latest, (AVAILABLE, HEALTHY), now)
 
         edited = transaction.edit(cluster, REVISIONS, metadata["namespace"], metadata["name"], report)

@@ -10,7 +10,16 @@ from walras.core.errors import AlreadyExists, NotFound
 from walras.functions.hosts import Domain
 from walras.functions.placeholders import FULL, Placeholders
 from walras.functions.template import is_http2
-from walras.functions.words import CONFIGURATIONS, READY, REVISIONS, ROUTES, ROUTING_STATE, Where, sum_up
+from walras.functions.words import (
+    CONFIGURATIONS,
+    READY,
+    REVISIONS,
+    ROUTES,
+    ROUTING_STATE,
+    ROUTING_STATE_MODIFIED,
+    Where,
+    sum_up,
+)
 from walras.kube.api import API, Change
 from walras.kube.transaction import Transaction
 from walras.tenants.controller import Key, Manager
@@ -184,7 +193,10 @@ class RouteController:
                 continue
 
             def tell(latest: Object, state: str = state) -> None:
-                latest["metadata"]["labels"] = {**labels(latest), ROUTING_STATE: state}
+                metadata = latest["metadata"]
+                metadata["labels"] = {**labels(latest), ROUTING_STATE: state}
+                said = {ROUTING_STATE_MODIFIED: rfc3339(self._clock.now_ms())}
+                metadata["annotations"] = {**(metadata.get("annotations") or {}), **said}
 
             transaction.edit(cluster, REVISIONS, namespace, name, tell)
 

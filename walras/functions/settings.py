@@ -15,8 +15,9 @@ from walras.core.quantity import parse_duration_ms
 from walras.functions.words import DEFAULT_TIMEOUT_S
 from walras.tenants.objects import Object
 
-# As many as a revision has that names no maximum.
-INSTANCES_MAX: Final = 100
+# As many as a revision has that names no maximum, and that has any.
+INSTANCES_DEFAULT: Final = 100
+INSTANCES_MAX: Final = 1000
 WINDOW_MS_MIN: Final = 1_000
 WINDOW_MS_MAX: Final = 3_600_000
 _PREFIX: Final = "autoscaling.knative.dev/"
@@ -32,7 +33,7 @@ class Scaling:
     request at once or a second, utilisation counted in."""
 
     minimum: int = 0
-    maximum: int = INSTANCES_MAX
+    maximum: int = INSTANCES_DEFAULT
     initial: int = 1
     # As many at least where there is one at all.
     activation: int = 1
@@ -78,7 +79,7 @@ def scaling_of(revision: Object) -> Scaling:
     if metric not in _TARGET_MILLI:
         raise Invalid(f'{_PREFIX}metric: "{metric}" is neither concurrency nor rps')
     minimum, maximum = _integer(said, "min-scale", 0), _integer(said, "max-scale", 0)
-    maximum = min(maximum, INSTANCES_MAX) if maximum else INSTANCES_MAX
+    maximum = min(maximum or max(minimum, INSTANCES_DEFAULT), INSTANCES_MAX)
     window_ms = min(max(_duration(said, "window", 60_000), WINDOW_MS_MIN), WINDOW_MS_MAX)
     panic = min(max(_milli(said, "panic-window-percentage", 10_000), 1000), 100_000)
     return Scaling(

@@ -14,6 +14,10 @@ _BROKEN: Final = frozenset(
 )
 
 
+# Of images, for which Knative has one word.
+_NO_IMAGE: Final = frozenset(("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"))
+
+
 def why_waiting(api: API, cluster: str, pods: Iterable[Object]) -> tuple[str, str] | None:
     """(reason, message) of the first pod that waits for something; None where none does."""
     for pod in pods:
@@ -40,6 +44,9 @@ def why_failing(pods: Iterable[Object]) -> tuple[str, str] | None:
             if ended and not each.get("ready"):
                 said = ended.get("message") or ended.get("reason") or "it ended"
                 return f"ExitCode{ended.get('exitCode', 0)}", f"Container failed with: {said}"
+            if waiting.get("reason") in _NO_IMAGE:
+                said = waiting.get("message") or waiting["reason"]
+                return "ContainerMissing", f'Unable to fetch image "{each.get("image", "")}": {said}'
             if waiting.get("reason") in _BROKEN:
                 return str(waiting["reason"]), str(waiting.get("message") or "")
     return None

@@ -26,6 +26,8 @@ REVISION: Final = f"{GROUP}/revision"
 REVISION_UID: Final = f"{GROUP}/revisionUID"
 # Whether a route leads to a revision: "active", "reserve" once none does any more, "pending" before one did.
 ROUTING_STATE: Final = f"{GROUP}/routingState"
+# Since when it does.
+ROUTING_STATE_MODIFIED: Final = f"{GROUP}/routingStateModified"
 NO_GC: Final = f"{GROUP}/no-gc"
 PROGRESS_DEADLINE: Final = f"{GROUP}/progress-deadline"
 VISIBILITY: Final = "networking.knative.dev/visibility"
