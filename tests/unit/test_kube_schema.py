@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from walras.core.errors import NotFound
+from walras.kube import machines
 from walras.kube.registry import Registry, Resource
 from walras.kube.registry_builtin import (
     BUILTIN,
@@ -95,7 +96,7 @@ def test_the_fleet_has_agents_and_pools_and_agents_have_bids_leases_functions_an
     assert "virtualmachines.kubevirt.io" in agent and "virtualmachines.kubevirt.io" not in fleet
     claims = "clusterdomainclaims.networking.internal.knative.dev"
     assert claims in fleet and claims not in agent
-    own = (walras_kinds(), claim_kinds(), serving_kinds(), machine_kinds())
+    own = (walras_kinds(), claim_kinds(), serving_kinds(), machine_kinds(), machines.resources())
     assert len(for_all()) == len(BUILTIN) + sum(map(len, own))
 
 
