@@ -192,6 +192,46 @@ def test_what_knative_takes_is_taken(made: Object) -> None:
     assert faults(made) == []
 
 
+def noted(**annotations: str) -> Object:
+    made = service()
+    made["metadata"]["annotations"] = {key.replace("_", "/", 1): value for key, value in annotations.items()}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (noted(**{"autoscaling.knative.dev_min-scale": "1"}), 'under "spec.template.metadata.annotations"'),
+        (noted(**{"serving.knative.dev_rollout-duration": "60s"}), "move to a new revision at once"),
+    ],
+)
+def test_annotations_that_would_have_no_effect_are_refused_and_not_ignored(made: Object, words: str) -> None:
+    (fault,) = faults(made)
+    assert words in fault and fault.startswith("metadata.annotations[")
+
+
+def test_a_template_that_changes_and_keeps_its_revisions_name_is_refused() -> None:
+    def faults_after(before: Object, after: Object) -> list[str]:
+        both = []
+        for each in (before, after):
+            made = {"apiVersion": "serving.knative.dev/v1", "kind": "Service", **each}
+            made["metadata"] = {
+                "namespace": "default",
+                "uid": "u",
+                "resourceVersion": "1",
+                **made["metadata"],
+            }
+            defaults.apply(SERVICE, made)
+            both.append(made)
+        return [each.field for each in validation.validate(SERVICE, both[1], both[0])]
+
+    named, other = service(revision="hello-blue"), service(revision="hello-blue", says="else")
+    assert faults_after(named, other) == ["spec.template.metadata.name"]
+    assert faults_after(named, service(revision="hello-green", says="else")) == []
+    assert faults_after(service(), service(says="else")) == []
+    assert faults_after(named, service(revision="hello-blue", traffic=[{"percent": 100, "tag": "a"}])) == []
+
+
 # Pods
 
 

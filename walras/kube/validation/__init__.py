@@ -27,6 +27,7 @@ from walras.kube.validation import (
     policies,
     scaling,
     services,
+    serving,
     sets,
     small,
     storage,
@@ -113,6 +114,11 @@ _WALRAS: Final[Mapping[str, Callable[[Faults, Object], None]]] = {
     "bids.walras.dev": walras.bid,
     "gpuleases.walras.dev": walras.lease,
 }
+_KNATIVE: Final[Mapping[str, Callable[[Faults, Object, Object | None], None]]] = {
+    "services.serving.knative.dev": serving.of_template,
+    "configurations.serving.knative.dev": serving.of_template,
+    "routes.serving.knative.dev": serving.route,
+}
 _NAMES: Final[Mapping[str, names.NameCheck]] = {
     "namespaces": names.dns_label,
     "services": names.dns_label,
@@ -149,6 +155,9 @@ def validate(
         terms = _WALRAS.get(resource.key)
         if terms is not None:
             terms(faults, obj)
+        asks = _KNATIVE.get(resource.key)
+        if asks is not None:
+            asks(faults, obj, old)
     return list(dict.fromkeys(faults))[:CAUSES_MAX]
 
 

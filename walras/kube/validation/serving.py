@@ -1,0 +1,46 @@
+"""What Knative asks of functions that their schemas cannot say: what stands where it has no effect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from walras.kube.validation.faults import Faults
+
+Object = Mapping[str, Any]
+
+_AUTOSCALING: Final = "autoscaling.knative.dev/"
+_ROLLOUT: Final = ("serving.knative.dev/rollout-duration", "serving.knative.dev/rolloutDuration")
+_NONE: Final = ("", "0", "0s", "0m", "0h")
+
+
+def of_template(faults: Faults, obj: Object, old: Object | None) -> None:
+    """A Service or a Configuration."""
+    route(faults, obj, old)
+    spec = obj.get("spec") or {}
+    before = ((old or {}).get("spec") or {}).get("template")
+    template = spec.get("template") or {}
+    name = (template.get("metadata") or {}).get("name")
+    if before is None or not name or (before.get("metadata") or {}).get("name") != name:
+        return
+    if before != template:
+        faults.invalid(
+            "spec.template.metadata.name", name, "must change with the template: it names what it was before"
+        )
+
+
+def route(faults: Faults, obj: Object, old: Object | None) -> None:
+    del old
+    annotations = (obj.get("metadata") or {}).get("annotations") or {}
+    for key in annotations:
+        if key.startswith(_AUTOSCALING):
+            faults.forbidden(
+                f"metadata.annotations[{key}]",
+                'autoscaling annotations must be put under "spec.template.metadata.annotations" to work',
+            )
+    for key in _ROLLOUT:
+        if annotations.get(key, "") not in _NONE:
+            faults.forbidden(
+                f"metadata.annotations[{key}]",
+                "requests move to a new revision at once; split them by percents in spec.traffic instead",
+            )
