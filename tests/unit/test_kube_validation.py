@@ -588,3 +588,51 @@ def test_a_stateful_sets_containers_may_mount_the_claims_that_its_templates_make
     assert any("volumeMounts[0].name" in each for each in faults("statefulsets.apps", made))
     spec["volumeClaimTemplates"] = [{"metadata": {"name": "data"}, "spec": claim}]
     assert faults("statefulsets.apps", made) == []
+
+
+def below(spec: Object, old: Object) -> list[str]:
+    """The faults of a write of a pod's ephemeral containers."""
+    causes = validation.validate(
+        ALL["pods"], ready("pods", spec), ready("pods", old), subresource="ephemeralcontainers"
+    )
+    return [f"{cause.field}: {cause.message}" for cause in causes]
+
+
+def test_an_ephemeral_container_is_added_by_its_subresource_and_stays_as_it_is() -> None:
+    one, two = ({"name": name, "image": "i", "targetContainerName": "c"} for name in ("e", "f"))
+    assert below(pod(ephemeralContainers=[one]), pod()) == []
+    assert below(pod(ephemeralContainers=[two, one]), pod(ephemeralContainers=[one])) == []
+    at = "spec.ephemeralContainers: Forbidden: existing ephemeral containers"
+    assert below(pod(), pod(ephemeralContainers=[one])) == [f'{at} "e" may not be removed\n']
+    other = pod(ephemeralContainers=[{**one, "image": "j"}])
+    assert below(other, pod(ephemeralContainers=[one])) == [f'{at} "e" may not be changed\n']
+    assert faults("pods", pod(ephemeralContainers=[one]), pod())[0].startswith("spec: Forbidden: pod updates")
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"name": "c"}, ['name: Duplicate value: "c"']),
+        ({"name": ""}, ["name: Required value"]),
+        ({"image": " i"}, ['image: Invalid value: " i": must not have leading or trailing whitespace']),
+        ({"targetContainerName": "x"}, ['targetContainerName: Not found: "x"']),
+        (
+            {"ports": [{"containerPort": 1}]},
+            ["ports: Forbidden: cannot be set for an Ephemeral Container"],
+        ),
+        (
+            {"resources": {"limits": {"cpu": "1"}}},
+            ["resources: Forbidden: cannot be set for an Ephemeral Container"],
+        ),
+        (
+            {"volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "s"}]},
+            ["volumeMounts[0].subPath: Forbidden: cannot be set for an Ephemeral Container"],
+        ),
+    ],
+)
+def test_an_ephemeral_container_is_nothing_that_a_pod_stands_on(more: Object, expected: list[str]) -> None:
+    volumes = [{"name": "v", "emptyDir": {}}]
+    found = below(
+        pod(volumes=volumes, ephemeralContainers=[{"name": "e", "image": "i", **more}]), pod(volumes=volumes)
+    )
+    assert found == [f"spec.ephemeralContainers[0].{each}" for each in expected]

@@ -137,6 +137,9 @@ def test_the_container_is_the_only_one_or_the_default_one_or_must_be_named() -> 
     assert pods.container_of(pod("c", "d", annotations=default), "") == "d"
     with pytest.raises(BadRequest, match=r"choose one of: \[c d init\]"):
         pods.container_of(pod("c", "d"), "")
+    debugged = pod("c")
+    debugged["spec"]["ephemeralContainers"] = [{"name": "debugger"}]
+    assert (pods.container_of(debugged, "debugger"), pods.container_of(debugged, "")) == ("debugger", "c")
 
 
 def test_a_binding_puts_a_pod_on_its_node_once() -> None:

@@ -10,6 +10,7 @@ from walras.core.errors import BadRequest, Cause, Unclassified
 from walras.kube import defaults, objects, strategies, validation
 from walras.kube.context import Context
 from walras.kube.options import quoted
+from walras.kube.patch import copied
 from walras.kube.record import Object, copy
 from walras.kube.registry import Resource
 

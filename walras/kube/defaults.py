@@ -91,8 +91,9 @@ def pod_spec(spec: Object) -> None:
     account = spec.get("serviceAccountName") or spec.get("serviceAccount")
     if account:
         spec["serviceAccountName"] = spec["serviceAccount"] = account
-    for container in (*(spec.get("containers") or ()), *(spec.get("initContainers") or ())):
-        _container(container)
+    for kind in ("containers", "initContainers", "ephemeralContainers"):
+        for container in spec.get(kind) or ():
+            _container(container)
     for volume in spec.get("volumes") or ():
         defaults_volumes.volume(volume)
 

@@ -86,7 +86,7 @@ def walras_kinds() -> tuple[Resource, ...]:
 
 @cache
 def serving_kinds() -> tuple[Resource, ...]:
-    """Knative's Service, Configuration, Revision, Route and DomainMapping, as crds/serving.yaml describes them."""
+    """Knative's kinds of functions, routes and domains, as crds/serving.yaml describes them."""
     return tuple(_resource_of(each) for each in _definition("serving")["items"])
 
 

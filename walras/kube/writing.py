@@ -148,6 +148,7 @@ def check_valid(
     obj: Object,
     old: Object | None,
     served: Resource | None = None,
+    subresource: str = "",
     ctx: Context | None = None,
 ) -> None:
     """Raises Invalid with every cause."""
@@ -156,7 +157,8 @@ def check_valid(
         obj, old = versions.served(served, obj), old if old is None else versions.served(served, old)
         resource = served
     # Expressions of custom resources may run for a time, which would go on while a thread waits.
-    causes = _taken(ctx if resource.builtin else None, validation.validate, resource, obj, old, served)
+    thread = ctx if resource.builtin else None
+    causes = _taken(thread, validation.validate, resource, obj, old, served, subresource)
     if causes:
         raise validation.invalid(resource, str(obj["metadata"].get("name") or ""), causes)
 
@@ -295,7 +297,7 @@ class Writer:
         # Upstream, too, allocates before it judges what is new, and after it judges what changes.
         if old is None:
             self._allocate(ctx, resource, old, new)
-        check_valid(resource, new, old, served, ctx)
+        check_valid(resource, new, old, served, subresource, ctx)
         ctx.warnings += advice.warnings(resource, new, old, subresource)
         if not resource.builtin and served is not resource:
             shaped = versions.pruned(served, new)

@@ -46,7 +46,8 @@ def container_of(pod: Object, asked: str) -> str:
     """The container a log is of: the one asked for, the default one, or the only one. Raises BadRequest."""
     name, spec = pod["metadata"]["name"], pod["spec"]
     mains = [each["name"] for each in spec.get("containers", ())]
-    every = mains + [each["name"] for each in spec.get("initContainers", ())]
+    others = ("initContainers", "ephemeralContainers")
+    every = mains + [each["name"] for kind in others for each in spec.get(kind) or ()]
     if asked:
         if asked not in every:
             raise BadRequest(f"container {asked} is not valid for pod {name}")

@@ -18,6 +18,7 @@ from walras.kube.validation import (
     cronjobs,
     definitions,
     devices,
+    ephemeral,
     flow,
     jobs,
     limits,
@@ -133,21 +134,30 @@ _NAMES: Final[Mapping[str, names.NameCheck]] = {
     "agents.walras.dev": walras.agent_name,
     "pools.walras.dev": walras.pool_name,
 }
+# Of subresources by which other parts change than by the object itself.
+_BELOW: Final[Mapping[tuple[str, str], Callable[[Faults, Object, Object | None], None]]] = {
+    ("pods", "ephemeralcontainers"): ephemeral.added
+}
 
 
 def validate(
-    resource: Resource, obj: Object, old: Object | None, served: Resource | None = None
+    resource: Resource,
+    obj: Object,
+    old: Object | None,
+    served: Resource | None = None,
+    subresource: str = "",
 ) -> list[Cause]:
     """What is wrong with the object, in the form that `fields.decode` and `defaults.apply` give it.
 
     `old` is the stored object on update, None on create; `served` the version that the request was made in,
-    where that is another. Empty when it may be stored.
+    where that is another; `subresource` the one that is written. Empty when it may be stored.
     """
     faults = Faults()
     check = _NAMES.get(resource.key, names.dns_subdomain)
     metadata(faults, resource, obj, old, check)
     if resource.builtin:
-        rules = _BUILTIN.get((served or resource).key)
+        key = (served or resource).key
+        rules = _BELOW.get((key, subresource)) or _BUILTIN.get(key)
         if rules is not None:
             rules(faults, obj, _completed(resource, obj, old))
     else:

@@ -31,7 +31,7 @@ def containers(faults: Faults, path: str, spec: Object, known: Mapping[str, Obje
     host_ports: set[str] = set()
     for index, container in enumerate(regular):
         at = f"{path}.containers[{index}]"
-        _common(faults, at, container, known, spec)
+        common(faults, at, container, known, spec)
         _restarting(faults, at, container)
         _unique(faults, at, container, taken)
         _probes(faults, at, container, grace)
@@ -39,7 +39,7 @@ def containers(faults: Faults, path: str, spec: Object, known: Mapping[str, Obje
         _host_ports(faults, f"{path}.containers[{index}]", container, host_ports)
     for index, container in enumerate(spec.get("initContainers") or ()):
         at = f"{path}.initContainers[{index}]"
-        _common(faults, at, container, known, spec)
+        common(faults, at, container, known, spec)
         _restarting(faults, at, container)
         _unique(faults, at, container, taken)
         _host_ports(faults, at, container, set())
@@ -96,7 +96,15 @@ def _resizing(faults: Faults, path: str, policies: Any, restart: Any) -> None:
             faults.invalid(path, how, "must be 'NotRequired' when pod `restartPolicy` is 'Never'")
 
 
-def _common(faults: Faults, path: str, container: Object, known: Mapping[str, Object], spec: Object) -> None:
+def image(faults: Faults, path: str, container: Object) -> None:
+    """That of a pod's container; a template's is not looked at so closely."""
+    given = container.get("image", "")
+    if given != given.strip():
+        faults.invalid(f"{path}.image", given, "must not have leading or trailing whitespace")
+
+
+def common(faults: Faults, path: str, container: Object, known: Mapping[str, Object], spec: Object) -> None:
+    """What holds for every kind of container."""
     name = container.get("name", "")
     if not name:
         faults.required(f"{path}.name")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from walras.kube.validation import amounts, names, placement, security, walras
-from walras.kube.validation.containers import containers, key_files
+from walras.kube.validation.containers import containers, image, key_files
 from walras.kube.validation.faults import Faults, go
 from walras.kube.validation.metadata import check_annotations, check_labels
 from walras.kube.validation.network import check_ip
@@ -37,10 +37,7 @@ def pod(faults: Faults, obj: Object, old: Object | None) -> None:
     pod_spec(faults, "spec", spec, is_pod=True)
     for kind in ("containers", "initContainers"):
         for index, container in enumerate(spec.get(kind) or ()):
-            image = container.get("image", "")
-            if image != image.strip():
-                detail = "must not have leading or trailing whitespace"
-                faults.invalid(f"spec.{kind}[{index}].image", image, detail)
+            image(faults, f"spec.{kind}[{index}]", container)
     annotations = (obj.get("metadata") or {}).get("annotations")
     walras.pod_annotations(faults, "metadata.annotations", annotations)
     if old is not None:
@@ -206,10 +203,7 @@ def _update(faults: Faults, spec: Object, old: Object) -> None:
             faults.forbidden(f"spec.{field}", "pod updates may not add or remove containers")
             return
         for index, container in enumerate(spec.get(field) or ()):
-            image = container.get("image", "")
-            if image.strip() != image:
-                detail = "must not have leading or trailing whitespace"
-                faults.invalid(f"spec.{field}[{index}].image", image, detail)
+            image(faults, f"spec.{field}[{index}]", container)
     if not _deadline_update(faults, spec.get("activeDeadlineSeconds"), old.get("activeDeadlineSeconds")):
         return
     _toleration_update(faults, spec.get("tolerations") or [], old.get("tolerations") or [])
