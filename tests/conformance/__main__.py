@@ -27,15 +27,21 @@ SELECTIONS: Final = (
         r"sig-api-machinery|Hook|Variable|\[Serial\]|\[Slow\]|mount an API token|OIDC",
     ),
 )
-# Those whose webhook is a pod, and those that look into what runs.
-CONTAINED: Final = (
-    (
-        r"\[sig-api-machinery\].*(AdmissionWebhook|ConversionWebhook|FieldSelectors).*\[Conformance\]",
+# With containers, by area: of api-machinery what the page of simulated nodes does not have, of others all.
+CONTAINED: Final = {
+    "api-machinery": (
+        r"\[sig-api-machinery\].*"
+        r"(AdmissionWebhook|ConversionWebhook|FieldSelectors|\[Serial\]|\[Slow\]).*\[Conformance\]",
         r"\[Disruptive\]",
     ),
-    (r"\[sig-(auth|cli|scheduling)\].*\[Conformance\]", r"\[Serial\]|\[Slow\]|\[Disruptive\]"),
-)
+    **{
+        area: (rf"\[sig-{area}\].*\[Conformance\]", r"\[Disruptive\]")
+        for area in ("apps", "auth", "cli", "network", "node", "scheduling", "storage")
+    },
+}
 WORKERS: Final = 8
+# What a spec says that wants the cluster to itself.
+_ALONE: Final = "[Serial]"
 _OPTIONS: Final = (
     "--provider=skeleton", "--disable-log-dump", "--allowed-not-ready-nodes=10", "--ginkgo.no-color",
 )  # fmt: skip
@@ -47,6 +53,12 @@ def main() -> int:
     parser.add_argument("--focus", help="a regular expression: only specs like it, and no page is written")
     parser.add_argument("--skip", default=r"\[Serial\]|\[Slow\]", help="of --focus, what to leave out")
     parser.add_argument("--containers", action="store_true", help="with pods that run, in Podman")
+    parser.add_argument(
+        "--area",
+        action="append",
+        choices=CONTAINED,
+        help="with --containers, only these; the page keeps others",
+    )
     parser.add_argument("--real", action="store_true", help="against the real server")
     options = parser.parse_args()
     needed: tuple[str, ...] = ()
@@ -61,12 +73,15 @@ def main() -> int:
         work = Path(folder)
         opened = stage.real if options.real else stage.contained if options.containers else stage.embedded
         with opened(work) as kubeconfig:
-            selections: Sequence[tuple[str, str]] = CONTAINED if options.containers else SELECTIONS
+            selections: Sequence[tuple[str, str]] = SELECTIONS
+            if options.containers:
+                selections = [CONTAINED[area] for area in options.area or CONTAINED]
             if options.focus:
                 selections = ((options.focus, options.skip),)
-            found = _run(
-                kubeconfig, work, [name for each in selections for name in _names(kubeconfig, work, *each)]
-            )
+            names = [name for each in selections for name in _names(kubeconfig, work, *each)]
+            alone = [name for name in names if _ALONE in name]
+            found = _run(kubeconfig, work, [name for name in names if _ALONE not in name], WORKERS)
+            found += _run(kubeconfig, work, alone, 1)
     if not options.focus and not options.real:
         report.write(found, contained=options.containers)
     return 1 if any(spec.reason for spec in found) else 0
@@ -88,28 +103,28 @@ def _command(kubeconfig: Path) -> list[str]:
     return [str(reference.folder() / "e2e.test"), f"--kubeconfig={kubeconfig}", *_OPTIONS]
 
 
-def _run(kubeconfig: Path, work: Path, names: Sequence[str]) -> list[report.Spec]:
+def _run(kubeconfig: Path, work: Path, names: Sequence[str], workers: int) -> list[report.Spec]:
     """Prints ginkgo's own accounts of a run, and returns its specs.
 
-    A spec that fails has waited for minutes, so several processes take their share of them.
+    A spec that fails has waited for minutes, so up to so many processes take their share of them.
     """
     processes = []
-    for number in range(WORKERS):
-        share = names[number::WORKERS]
+    for number in range(workers):
+        share = names[number::workers]
         if not share:
             continue
         focus = "|".join(re.escape(name) for name in share)
         words = (f"--ginkgo.focus={focus}", f"--ginkgo.json-report={work / f'{number}.json'}")
-        with (work / f"{number}.log").open("w") as log:
+        with (work / f"{workers}-{number}.log").open("w") as log:
             process = subprocess.Popen([*_command(kubeconfig), *words], stdout=log, stderr=log, cwd=work)
         processes.append((number, process))
     found = []
     for number, process in processes:
         process.wait()
-        lines = (work / f"{number}.log").read_text().splitlines()
+        lines = (work / f"{workers}-{number}.log").read_text().splitlines()
         ran = next((i for i, line in enumerate(lines) if line.startswith("Ran ")), max(0, len(lines) - 20))
         print("\n".join(lines[ran : ran + 2]), flush=True)
-        found += report.specs(work / f"{number}.json")
+        found += report.specs(work / f"{workers}-{number}.json")
     for spec in found:
         if spec.reason:
             print(f"[sig-{spec.area}] {spec.name}: {spec.reason}", flush=True)

@@ -17,7 +17,7 @@ _AGNHOST: Final = ('ENTRYPOINT ["/agnhost"]', 'CMD ["pause"]')
 _WEBSERVER: Final = ('ENTRYPOINT ["/agnhost"]', 'CMD ["test-webserver"]')
 _SHELL: Final = ('CMD ["sh"]',)
 _NGINX: Final = ('CMD ["nginx", "-c", "/etc/nginx/plain.conf"]',)
-_PATH: Final = "ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin"
+_PATH: Final = "ENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FILES: Final = {
     "etc/passwd": (
         "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
@@ -53,6 +53,7 @@ _IMAGES: Final = (
     _Image(f"{_E2E}/glibc-dns-testing:2.0.0", _SHELL),
     _Image(f"{_E2E}/nginx:1.15-4", _NGINX),
     _Image(f"{_E2E}/nginx:1.27-0", _NGINX),
+    _Image(f"{_E2E}/nonewprivs:1.4", ('CMD ["nnp"]',), "nonewprivs"),
     _Image(f"{_E2E}/nonroot:1.5", ("USER 1234", *_SHELL)),
     _Image("registry.k8s.io/pause:3.10.2", ('ENTRYPOINT ["/agnhost", "pause"]',)),
 )
@@ -83,6 +84,8 @@ def _root(root: Path) -> Path:
     applets = subprocess.run(
         [root / "bin" / "busybox", "--list"], capture_output=True, text=True, check=True
     ).stdout.split()
+    # Busybox's shell gives programs no variables whose names are none in a shell; specs have some.
+    (root / "bin" / "sh").symlink_to("bash")
     for applet in applets:
         if not any((root / folder / applet).exists() for folder in ("bin", "sbin")):
             (root / "bin" / applet).symlink_to("busybox")

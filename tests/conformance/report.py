@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+from conformance import reasons
 
 _PAGES: Final = Path(__file__).parents[2] / "docs" / "reference"
 _AREA: Final = re.compile(r"\[sig-([a-z-]+)\]")
 _TAGS: Final = re.compile(r"\s*\[[^\]]*\]")
 _REASON_MAX: Final = 160
+_COUNT: Final = re.compile(r"^\| ([a-z-]+) \| (\d+) \| (\d+) \|$", re.MULTILINE)
+_FAILED: Final = re.compile(r"^\| ([a-z-]+) \| (.*) \| ((?:\\.|[^|])*) \|$", re.MULTILINE)
 
 _HEAD: Final = """# Conformance
 
@@ -26,11 +29,15 @@ controller manager and scheduler passes 108 of them.
 _CONTAINED: Final = """# Conformance of what needs containers
 
 `scripts/conformance --containers` runs specs of Kubernetes' own conformance suite, unmodified, against an
-agent's cluster of a server that runs pods as containers of Podman. The image of most of their pods, agnhost,
-is built from the same release. These are the specs of admission and conversion webhooks, whose webhook is a
-pod behind a Service, and those of sig-auth, sig-cli and sig-scheduling. Two want an image that is only in a
-registry (nautilus), one runs `kubectl proxy`, which wants `--append-server-path` here, and one looks for the
-issuer of tokens where pods cannot reach it.
+agent's cluster of a server that runs pods as containers of Podman. These are all conformance specs of
+sig-apps, sig-auth, sig-cli, sig-network, sig-node, sig-scheduling and sig-storage that disrupt no nodes, and
+those of sig-api-machinery that need pods or a cluster to themselves; `--area apps` runs one of these areas
+and leaves the others as they are here.
+
+Image registries are not asked. agnhost, kitten, nautilus and nonewprivs are built from the release's own
+sources, on programs of Debian instead of Alpine Linux. The others are stand-ins of the same names: busybox is
+Debian's, with bash as its shell, nginx is Debian's nginx-light, pause is agnhost's, nonroot and
+glibc-dns-testing are the same root again.
 """
 
 
@@ -79,27 +86,59 @@ def _reason(message: str) -> str:
 
 
 def write(found: Iterable[Spec], *, contained: bool) -> None:
-    """Writes the page of the specs on simulated nodes, or of those with containers."""
+    """Writes the page of the specs on simulated nodes, or of those with containers.
+
+    Of the latter it keeps the areas that were not run.
+    """
     name, head = ("conformance-containers.md", _CONTAINED) if contained else ("conformance.md", _HEAD)
-    (_PAGES / name).write_text(page(found, head))
+    path, rows = _PAGES / name, Rows()
+    if contained:
+        rows.read(path.read_text())
+    rows.add(found)
+    path.write_text(rows.page(head))
 
 
-def page(found: Iterable[Spec], head: str) -> str:
-    """The page: how many passed by area, then each that failed with its reason."""
-    found = sorted(found, key=lambda spec: (spec.area, spec.name))
-    passed, run = Counter(s.area for s in found if not s.reason), Counter(s.area for s in found)
-    lines = [head, "| area | passed | of |", "|---|---|---|"]
-    lines += [f"| {area} | {passed[area]} | {count} |" for area, count in sorted(run.items())]
-    lines += [f"| all | {passed.total()} | {run.total()} |", ""]
-    failed = [spec for spec in found if spec.reason]
-    if failed:
-        lines += ["## What fails", "", "| area | spec | says |", "|---|---|---|"]
-        lines += [f"| {s.area} | {_cell(s.name)} | {_cell(_short(s.reason))} |" for s in failed]
-        lines.append("")
-    return "\n".join(lines)
+@dataclass
+class Rows:
+    """What a page's tables say: by area how many passed of how many, and what failed."""
+
+    counts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    failed: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def read(self, page: str) -> None:
+        """Takes in what a page says."""
+        counts, _, failed = page.partition("## What fails")
+        for area, passed, run in _COUNT.findall(counts):
+            self.counts[area] = (int(passed), int(run))
+        self.counts.pop("all", None)
+        self.failed += [row for row in _FAILED.findall(failed) if row[0] in self.counts]
+
+    def add(self, found: Iterable[Spec]) -> None:
+        """Takes in what was run, in place of what was known of the same areas."""
+        specs = list(found)
+        areas = {spec.area for spec in specs}
+        self.failed = [row for row in self.failed if row[0] not in areas]
+        for area in areas:
+            results = [not spec.reason for spec in specs if spec.area == area]
+            self.counts[area] = (sum(results), len(results))
+        self.failed += [(s.area, _cell(s.name), _cell(_said(s))) for s in specs if s.reason]
+
+    def page(self, head: str) -> str:
+        """How many passed by area, then each that failed with its reason."""
+        lines = [head, "| area | passed | of |", "|---|---|---|"]
+        lines += [f"| {area} | {passed} | {run} |" for area, (passed, run) in sorted(self.counts.items())]
+        passed, run = (sum(column) for column in zip(*self.counts.values(), strict=True))
+        lines += [f"| all | {passed} | {run} |", ""]
+        if self.failed:
+            lines += ["## What fails", "", "| area | spec | why |", "|---|---|---|"]
+            lines += [f"| {area} | {name} | {why} |" for area, name, why in sorted(self.failed)]
+            lines.append("")
+        return "\n".join(lines)
 
 
-def _short(text: str) -> str:
+def _said(spec: Spec) -> str:
+    """Why it failed: in our words where they are known, else in its own."""
+    text = reasons.why(spec.name) or spec.reason
     return text if len(text) <= _REASON_MAX else f"{text[:_REASON_MAX]}..."
 
 

@@ -1,0 +1,21 @@
+"""Why specs fail that do: what they want that this cluster is not to have, or does not have yet."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_WHY: Final = (
+    (r"KubeletManagedEtcHosts|pod failure policy", "mounts a hostPath, which agents do not get"),
+    (r"recreate evicted statefulset", "wants two pods with one host port to collide: every pod has its own"),
+    (r"InPlace Resize", "containers are not resized in place"),
+    (r"ImageVolume", "volumes of type image are not there"),
+    (r"DRA.*ResourceSlice|Node Lifecycle", "an agent makes no nodes and no ResourceSlices: leases do"),
+    (r"Variable Expansion.*subpath", "a subPath of a volume that pods can write to is not offered"),
+    (r"sysctls", "sysctls are not set"),
+)
+
+
+def why(name: str) -> str:
+    """In words, for a spec of that name; "" where nothing is known."""
+    return next((said for pattern, said in _WHY if re.search(pattern, name)), "")
