@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.closed import Closed
+from support.webhook import certificate
 
 from walras.core.errors import BadRequest, Conflict, NotFound, ServiceUnavailable
 from walras.kube.context import Identity
@@ -168,14 +172,15 @@ def test_a_binding_without_a_node_is_refused(body: dict[str, Any]) -> None:
         ("p:http", ("", "p", "http")),
         ("http:p:80", ("http", "p", "80")),
         ("http:p:", ("http", "p", "")),
+        ("https:p:443", ("https", "p", "443")),
     ],
 )
 def test_the_proxys_pod_and_port_are_read_from_the_name(name: str, wanted: tuple[str, str, str]) -> None:
     assert proxy.target(name) == wanted
 
 
-@pytest.mark.parametrize("name", ["a:b:c:d", "ftp:p:80", "https:p:443"])
-def test_a_proxy_to_what_is_not_plain_http_is_refused(name: str) -> None:
+@pytest.mark.parametrize("name", ["a:b:c:d", "ftp:p:80"])
+def test_a_proxy_to_what_is_no_http_is_refused(name: str) -> None:
     with pytest.raises(BadRequest):
         proxy.target(name)
 
@@ -218,6 +223,16 @@ def test_a_service_leads_to_a_pod_at_its_own_address_and_to_nothing_else() -> No
             proxy.behind(service, where, asked, pods_there.get)
 
 
+def tls() -> ssl.SSLContext:
+    """What a server with a certificate that nobody vouches for speaks."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "both.pem"
+        file.write_bytes(b"".join(certificate("pod")))
+        context.load_cert_chain(file)
+    return context
+
+
 def proxied(
     answer: bytes,
     path: str = "/x%20y",
@@ -225,6 +240,7 @@ def proxied(
     body: bytes = b"",
     method: str = "",
     prefix: str = "/clusters/a",
+    secure: bool = False,
 ) -> tuple[Any, bytes, bytes]:
     """The outcome, its body and the request that the pod saw."""
     seen = bytearray()
@@ -241,7 +257,7 @@ def proxied(
         return {"type": "http.request", "body": body, "more_body": False}
 
     async def run() -> tuple[Any, bytes]:
-        server = await asyncio.start_server(pod_server, "127.0.0.1", 0)
+        server = await asyncio.start_server(pod_server, "127.0.0.1", 0, ssl=tls() if secure else None)
         access = RecordingPods()
         access.port = server.sockets[0].getsockname()[1]
         headers = {b"authorization": b"Bearer secret", b"x-mine": b"kept", b"connection": b"upgrade"}
@@ -257,7 +273,7 @@ def proxied(
             prefix=prefix,
         )
         try:
-            outcome = await proxy.forward(access, "a", pod("c"), 8080, request)
+            outcome = await proxy.forward(access, "a", pod("c"), 8080, request, secure=secure)
             return outcome, await read(outcome)
         finally:
             server.close()
@@ -300,6 +316,28 @@ def test_an_answer_of_any_framing_is_passed_on(answer: bytes, wanted: bytes) -> 
 def test_a_pod_that_does_not_speak_http_is_unavailable(answer: bytes) -> None:
     with pytest.raises(ServiceUnavailable, match="port 8080 of pod p"):
         proxied(answer)
+
+
+def test_a_pod_that_speaks_tls_is_spoken_to_in_it() -> None:
+    outcome, text, seen = proxied(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", secure=True)
+    assert (outcome.status, text) == (200, b"ok") and seen.startswith(b"GET /x%20y?q=1 HTTP/1.1")
+
+
+@pytest.mark.parametrize("prefix", ["", "/clusters/a"])
+def test_a_page_leads_below_the_proxy(prefix: str) -> None:
+    page = b"<a href='/login'>in</a>"
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/html; charset=utf-8\r\ncontent-length: %d\r\n" % len(page)
+    outcome, text, _ = proxied(head + b"\r\n" + page, prefix=prefix)
+    base = f"{prefix}/api/v1/namespaces/d/pods/p/proxy".encode()
+    assert text == b"<a href='%b/login'>in</a>" % base and b"content-length" not in dict(outcome.headers)
+    packed = proxied(head + b"content-encoding: br\r\n\r\n" + page, prefix=prefix)
+    assert packed[1] == page
+
+
+def test_a_page_that_is_too_long_is_passed_on_as_it_is() -> None:
+    page = b"<a href='/x'>" + b"." * (1 << 20)
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n\r\n"
+    assert proxied(head + page)[1] == page
 
 
 def test_header_fields_that_are_none_are_not_passed_on() -> None:

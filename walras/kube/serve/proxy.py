@@ -1,9 +1,11 @@
-"""HTTP/1.1 to a port of a pod: one request forwarded, its answer streamed back."""
+"""HTTP/1.1 to a port of a pod, in TLS too: one request forwarded, its answer streamed back."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
+import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -14,11 +16,13 @@ from walras.kube.access import impersonation
 from walras.kube.serve.answers import TEXT, Answer, Headers, Stream
 from walras.kube.serve.ports import PodAccess
 from walras.kube.serve.requests import Request
+from walras.kube.serve.rewriting import rewritten
 
 Object = dict[str, Any]
 
 _CHUNK_BYTES: Final = 64 * 1024
 _ANSWER_TIMEOUT_S: Final = 300
+_PAGE_BYTES_MAX: Final = 512 * 1024
 # Hop by hop (RFC 9110, section 7.6.1), or the caller's business with this server and not the pod's.
 _DROPPED: Final = frozenset(
     (b"authorization", b"connection", b"content-length", b"expect", b"host", b"keep-alive",
@@ -43,8 +47,6 @@ def target(pod_name: str) -> tuple[str, str, str]:
             found = (scheme, name, port)
         case _:
             raise BadRequest(f'invalid pod request "{pod_name}"')
-    if found[0] == "https":
-        raise BadRequest("the proxy speaks plain HTTP to pods")
     return found
 
 
@@ -88,10 +90,13 @@ def behind(
     raise ServiceUnavailable(f'no endpoints available for service "{name}"')
 
 
-async def forward(pods: PodAccess, cluster: str, pod: Object, port: int, request: Request) -> Answer | Stream:
+async def forward(
+    pods: PodAccess, cluster: str, pod: Object, port: int, request: Request, *, secure: bool = False
+) -> Answer | Stream:
     """The pod's answer. Raises ServiceUnavailable when there is none.
 
-    Whoever reads the proxy itself is sent to the path below it, as by kube-apiserver.
+    Whoever reads the proxy itself is sent to the path below it, and pages lead to addresses below it, as
+    with kube-apiserver. `secure`: the pod speaks TLS, and shows any certificate.
     """
     if not request.route.rest and request.method in ("GET", "HEAD"):
         # What a page names beside itself is to be found below the proxy.
@@ -106,11 +111,13 @@ async def forward(pods: PodAccess, cluster: str, pod: Object, port: int, request
     except OSError as error:
         raise ServiceUnavailable(f"error trying to reach port {port} of pod {name}: {error}") from None
     try:
-        writer.write(head + body)
         async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+            if secure:
+                await writer.start_tls(_any_certificate())
+            writer.write(head + body)
             await writer.drain()
             status, headers = await _answer_head(reader)
-    except (OSError, EOFError, ValueError, TimeoutError) as error:
+    except (OSError, EOFError, ValueError, TimeoutError, TypeError) as error:
         writer.close()
         why = str(error) or type(error).__name__
         raise ServiceUnavailable(f"error trying to reach port {port} of pod {name}: {why}") from None
@@ -122,7 +129,37 @@ async def forward(pods: PodAccess, cluster: str, pod: Object, port: int, request
         return Answer(b"", status, headers.get(b"content-type", TEXT), _passed(headers, request))
     chunks = _body(reader, writer, headers)
     content_type = headers.get(b"content-type", TEXT)
-    return Stream(chunks, status, content_type, _passed(headers, request), writer.close)
+    passed = _passed(headers, request)
+    if content_type.partition(b";")[0].strip() == b"text/html" and not headers.get(b"content-encoding"):
+        chunks = _page(chunks, _base(request))
+        passed = tuple(each for each in passed if each[0] != b"content-length")
+    return Stream(chunks, status, content_type, passed, writer.close)
+
+
+async def _page(chunks: AsyncGenerator[bytes, None], base: bytes) -> AsyncGenerator[bytes, None]:
+    """A page whose addresses lead below the proxy; one that is too long is passed on as it is."""
+    page, whole = bytearray(), True
+    try:
+        async for chunk in chunks:
+            if not whole:
+                yield chunk
+                continue
+            page += chunk
+            whole = len(page) <= _PAGE_BYTES_MAX
+            if not whole:
+                yield bytes(page)
+        if whole:
+            yield await asyncio.to_thread(rewritten, bytes(page), base)
+    finally:
+        await chunks.aclose()
+
+
+@functools.cache
+def _any_certificate() -> ssl.SSLContext:
+    """As kube-apiserver, which does not know who vouches for pods."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def _request_head(request: Request, port: int, length: int) -> bytes:
@@ -133,10 +170,12 @@ def _request_head(request: Request, port: int, length: int) -> bytes:
     fields = [(b"host", b"localhost:%d" % port), (b"connection", b"close")]
     if length or request.method in ("POST", "PUT", "PATCH"):
         fields.append((b"content-length", b"%d" % length))
+    # A page that a browser asks for is to be read here before it is sent on.
+    dropped = _DROPPED | {b"accept-encoding"} if "text/html" in request.header(b"accept") else _DROPPED
     fields += [
         (name, value)
         for name, value in request.headers.items()
-        if name not in _DROPPED and not name.startswith(impersonation.PREFIX)
+        if name not in dropped and not name.startswith(impersonation.PREFIX)
     ]
     lines = [line, *(b"%b: %b" % field for field in fields)]
     if any(odd in each for each in lines for odd in _ODD) or line.count(b" ") != 2:

@@ -332,14 +332,16 @@ class Resources:
                 return await pods.log(access, request.route.cluster, pod, request.query, now_ms)
             case "proxy", _:
                 access = self._pod_access()
-                _, name, port = proxy.target(request.route.name)
+                scheme, name, port = proxy.target(request.route.name)
                 pod = self._pod(request, resource, name)
                 number = proxy.port_of(pod, port)
                 options = {"kind": "PodProxyOptions", "apiVersion": "v1", "path": request.route.rest}
                 await self._verbs.connect(
                     request.context(), resource, request.route.namespace, name, "proxy", options
                 )
-                return await proxy.forward(access, request.route.cluster, pod, number, request)
+                return await proxy.forward(
+                    access, request.route.cluster, pod, number, request, secure=scheme == "https"
+                )
             case "binding", "POST":
                 return await self._bind(request, resource, request.route.name)
             case "eviction", "POST":
@@ -349,7 +351,7 @@ class Resources:
     async def _to_service(self, request: Request, resource: Resource) -> Outcome:
         """What a pod behind a Service answers."""
         access, cluster, namespace = self._pod_access(), request.route.cluster, request.route.namespace
-        _, name, port = proxy.target(request.route.name)
+        scheme, name, port = proxy.target(request.route.name)
         service, api = self._pod(request, resource, name), self._verbs.api
         found = api.find(cluster, "endpoints", namespace, name)
         pod, number = proxy.behind(
@@ -357,7 +359,7 @@ class Resources:
         )
         options = {"kind": "ServiceProxyOptions", "apiVersion": "v1", "path": request.route.rest}
         await self._verbs.connect(request.context(), resource, namespace, name, "proxy", options)
-        return await proxy.forward(access, cluster, pod, number, request)
+        return await proxy.forward(access, cluster, pod, number, request, secure=scheme == "https")
 
     async def _token(self, request: Request) -> Answer:
         if request.method != "POST":
