@@ -86,6 +86,7 @@ def _root(root: Path) -> Path:
     ).stdout.split()
     # Busybox's shell gives programs no variables whose names are none in a shell; specs have some.
     (root / "bin" / "sh").symlink_to("bash")
+    (root / "bin" / "nc").symlink_to("nc.openbsd")
     for applet in applets:
         if not any((root / folder / applet).exists() for folder in ("bin", "sbin")):
             (root / "bin" / applet).symlink_to("busybox")

@@ -63,6 +63,8 @@ class PodWorker:
         self._end = asyncio.Event()
         # The spec is another than before.
         self.respecified = asyncio.Event()
+        # Its labels or annotations are.
+        self.relabelled = asyncio.Event()
         self._verdict: Verdict | None = None
         self._disrupted = ""
         self._signalled = False
@@ -86,6 +88,8 @@ class PodWorker:
             self.publish()
         elif gates_of(old) != gates_of(pod):
             self.publish()
+        if any(old["metadata"].get(each) != metadata.get(each) for each in ("labels", "annotations")):
+            self.relabelled.set()
         self._debug()
         if "deletionTimestamp" in metadata:
             self.stop("deleted", float(metadata.get("deletionGracePeriodSeconds") or 0))
@@ -197,7 +201,12 @@ class PodWorker:
         self._volumes = await preparing.volumes()
         if self._volumes is None:
             return
-        watches = (preparing.renewals(), bounds.deadline(self), bounds.storage(self, self._volumes))
+        watches = (
+            preparing.renewals(),
+            preparing.updates(),
+            bounds.deadline(self),
+            bounds.storage(self, self._volumes),
+        )
         timers = [asyncio.ensure_future(each) for each in watches]
         try:
             await self._containers(self._volumes)

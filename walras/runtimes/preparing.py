@@ -1,4 +1,4 @@
-"""What a pod needs before its containers run: a runtime, and volumes, whose tokens are renewed meanwhile."""
+"""What a pod needs before its containers run: a runtime, and volumes, which are kept up to date meanwhile."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from walras.runtimes.admission import host_asked
 from walras.runtimes.base import NoRuntime
 from walras.runtimes.environment import ConfigError, EnvSource
 from walras.runtimes.network.networks import NAME_SERVER
+from walras.runtimes.refreshing import followed, refresh
 from walras.runtimes.volumes import Volume, prepare, renew, token_lifetime_s
+from walras.runtimes.waiting import first
 
 if TYPE_CHECKING:
     from walras.runtimes.podworker import PodWorker
 
 _RETRY_S: Final = 5.0
 _RENEW_AT: Final = 0.8
+# Changes that come together are written together.
+_SETTLE_S: Final = 1.0
 
 
 class Preparing:
@@ -115,6 +119,26 @@ class Preparing:
             partial(worker.services.token, worker.cluster, worker.pod),
             worker.address(),
         )
+
+    async def updates(self) -> None:
+        """Writes volumes anew when what they are made from has changed, at most once a second."""
+        worker = self._worker
+        if not followed(worker.pod):
+            return
+        configs, labels = worker.services.configs, worker.relabelled
+        event = configs.wait(worker.cluster, worker.namespace)
+        try:
+            while not worker.stopping:
+                event.clear()
+                labels.clear()
+                try:
+                    refresh(worker.services.places, worker.cluster, self._source())
+                except OSError as error:
+                    worker.event("Warning", "FailedMount", f"MountVolume.SetUp failed: {error}")
+                await first(event.wait(), labels.wait())
+                await worker.pause(_SETTLE_S)
+        finally:
+            configs.forget(worker.cluster, worker.namespace, event)
 
     async def renewals(self) -> None:
         """Writes the tokens in the pod's volumes anew when four fifths of their time are over."""

@@ -202,7 +202,7 @@ def renew(places: Places, cluster: str, source: EnvSource) -> None:
         if any(each.get("serviceAccountToken") for each in sources):
             directory = base / path_part(str(volume["name"]))
             for name, file in files_of(source, volume).items():
-                _put(directory, name, file, owner)
+                put(directory, name, file, owner)
 
 
 def _from_data(source: EnvSource, resource: str, wanted: Object, name: str, mode: int) -> dict[str, File]:
@@ -243,11 +243,11 @@ def _written(directory: Path, files: Mapping[str, File], owner: int) -> Path:
     directory.mkdir(parents=True)
     directory.chmod(0o755)
     for name, file in files.items():
-        _put(directory, name, file, owner)
+        put(directory, name, file, owner)
     return directory
 
 
-def _put(directory: Path, name: str, file: File, owner: int) -> None:
+def put(directory: Path, name: str, file: File, owner: int) -> None:
     """Writes a file where only the server writes; readers see all of the old one or of the new one."""
     parts = [path_part(part) for part in name.split("/")]
     parent = directory
