@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from walras.core.clock import parse_rfc3339
 from walras.core.errors import WalrasError
-from walras.runtimes import messages
+from walras.runtimes import messages, podfiles
 from walras.runtimes.admission import container_limits, pod_limits
 from walras.runtimes.backoff import Backoff
 from walras.runtimes.base import ContainerSpec, CreateError, ExitStatus, Mount, Process, StartError, Traits
@@ -209,6 +209,7 @@ class ContainerLoop:
         env = environment(source, container, {**traits.env, **found, **(devices.env if devices else {})})
         given, has_images = str(container.get("workingDir") or ""), traits.images is not None
         directory = posixpath.normpath("/" + given.lstrip("/")) if given or not has_images else ""
+        own = mounts(container, self._volumes, env, whole=has_images)
         return ContainerSpec(
             pod=worker.ref,
             name=container["name"],
@@ -221,8 +222,8 @@ class ContainerLoop:
             env={**env, **(devices.env if devices else {})},
             working_dir=directory,
             mounts=(
-                *mounts(container, self._volumes, env, whole=has_images),
-                *worker.files,
+                *own,
+                *podfiles.beside(own, worker.files),
                 *(devices.mounts if devices else ()),
             ),
             volumes=(

@@ -72,3 +72,9 @@ def write(places: Places, ref: PodRef, pod: Object, address: str, name_server: s
         path.chmod(0o644)
         mounts.append(Mount(str(path), f"/etc/{name}", read_only=True))
     return tuple(mounts)
+
+
+def beside(own: Iterable[Mount], files: Iterable[Mount]) -> tuple[Mount, ...]:
+    """The pod's files without those at whose places a container mounts something of its `own`."""
+    taken = {mount.target for mount in own}
+    return tuple(each for each in files if each.target not in taken)
