@@ -221,6 +221,25 @@ def test_subscribers_first_hear_what_exists_then_each_change_in_order() -> None:
     run(story)
 
 
+def test_what_a_subscriber_hears_of_first_is_not_kept_decoded_and_a_change_is_decoded_once() -> None:
+    async def story(api: API) -> None:
+        record = api.record("a", "configmaps", "default", (await api.create("a", "configmaps", config("x")))
+                            ["metadata"]["name"])  # fmt: skip
+        assert record is not None
+        seen: list[Object] = []
+        for _ in range(2):
+            api.subscribe("configmaps", lambda change: seen.append(change.object))
+        assert seen[0] == seen[1] and seen[0] is not seen[1] and record.object is record.object
+        seen.clear()
+        await api.create("a", "configmaps", config("y"))
+        assert seen[0] is seen[1]
+        # However little room there is for what is decoded.
+        await api.create("a", "configmaps", config("z", large="x" * (3 << 20)))
+        assert seen[2] is seen[3]
+
+    run(story)
+
+
 def test_a_subscriber_that_raises_does_not_keep_the_news_from_others() -> None:
     async def story(api: API) -> None:
         heard: list[str] = []

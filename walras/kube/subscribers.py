@@ -91,6 +91,8 @@ class Subscribers:
             for record in collection.listed():
                 if not is_default(record):
                     _call(handler, Change.of("ADDED", record, None))
+                    # What there is at a start is looked at once: it is not worth being kept decoded.
+                    record.release()
         self._handlers[resource] = (*self._handlers.get(resource, ()), handler)
 
         def unsubscribe() -> None:

@@ -39,14 +39,15 @@ _INSERT: Final = {
     for size in _CHUNKS
 }
 # A page that several groups change is moved from the log into the database once: every 4,000 pages (16 MB).
-# The cache, at most 16 MiB, keeps the pages of indexes that every group changes.
+# The writer's cache keeps the pages of indexes that every group changes; a reader comes by seldom.
 _PRAGMAS: Final = (
     "journal_mode = WAL",
     "synchronous = FULL",
     "foreign_keys = ON",
     "wal_autocheckpoint = 4000",
-    "cache_size = -16384",
 )
+_WRITER_CACHE_KIB: Final = 16_384
+_READER_CACHE_KIB: Final = 1_024
 MEMORY: Final = ":memory:"
 
 
@@ -76,9 +77,9 @@ class SqliteStore:
             if not in_memory:
                 # It holds everybody's secrets; SQLite gives its log files the permissions of the database.
                 Path(self._path).touch(mode=0o600)
-            self._writer = self._open()
+            self._writer = self._open(_WRITER_CACHE_KIB)
             self._migrate("kube", _SCHEMA)
-            self._reader = self._writer if in_memory else self._open()
+            self._reader = self._writer if in_memory else self._open(_READER_CACHE_KIB)
         except (apsw.Error, OSError) as error:
             self._release()
             raise _refusal(error, self._path) from None
@@ -88,10 +89,10 @@ class SqliteStore:
         self._thread = threading.Thread(target=self._run, name="walras-store", daemon=True)
         self._thread.start()
 
-    def _open(self) -> apsw.Connection:
+    def _open(self, cache_kib: int) -> apsw.Connection:
         connection = apsw.Connection(self._path, statementcachesize=128)
         connection.set_busy_timeout(5000)
-        for pragma in _PRAGMAS:
+        for pragma in (*_PRAGMAS, f"cache_size = -{cache_kib}"):
             connection.execute(f"PRAGMA {pragma}")
         return connection
 
