@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from walras.core.errors import BadRequest, Cause, InternalError, Invalid, UnsupportedMediaType
-from walras.kube import bodies, covering, fields, golang, patch, strategic, validation, writing
+from walras.kube import bodies, covering, decoding, fields, golang, patch, strategic, validation
 from walras.kube.context import Context
 from walras.kube.fieldpaths import Told
 from walras.kube.options import quoted
@@ -155,8 +155,8 @@ class _Made:
         told = self.ctx.warnings
         before = len(told)
         try:
-            found = writing.decoded(self.ctx, self.resource, self.new)
-        except writing.Unknown as error:
+            found = decoding.decoded(self.ctx, self.resource, self.new)
+        except decoding.Unknown as error:
             raise self.invalid(_strict([*faults, *sorted(error.faults)])) from None
         except fields.Undecodable as error:
             del told[before:]

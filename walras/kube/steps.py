@@ -55,6 +55,11 @@ class Steps:
         self._taken.append((untaken.step, untaken.given, came_to))
 
 
+def taken(ctx: Context | None, step: Callable[..., T], *given: Any) -> T:
+    """What a step comes to: here and now, or else where nobody waits for it. Raises Untaken."""
+    return step(*given) if ctx is None or ctx.steps is None else ctx.steps.take(step, *given)
+
+
 class Aside:
     """Takes steps in a thread: one at a time, of one cluster after another."""
 

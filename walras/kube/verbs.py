@@ -11,6 +11,7 @@ from walras.kube import (
     applying_scale,
     bodies,
     covering,
+    decoding,
     objects,
     patching,
     policy,
@@ -186,7 +187,7 @@ class Verbs:
         """The object after a PUT of `obj`. Raises Conflict when `obj` was made from an older version."""
         policy.check_verb(ctx, "update", resource, namespace, subresource)
         if subresource == "scale":
-            scale = writing.decoded(ctx, scaling.SCALE, obj)
+            scale = decoding.decoded(ctx, scaling.SCALE, obj)
             covering.place(scale["metadata"], namespace)
             covering.call(scale["metadata"], name)
             return await self._scale(ctx, resource, namespace, name, lambda _: scale)
@@ -210,7 +211,7 @@ class Verbs:
     async def _decoded(self, ctx: Context, resource: Resource, obj: Object) -> Object:
         while True:
             try:
-                return writing.decoded(ctx, resource, obj)
+                return decoding.decoded(ctx, resource, obj)
             except Untaken as untaken:
                 await self._stager.aside.learn(ctx, untaken)
 

@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 
 from walras.kube.api import API
+from walras.kube.bounds import bytes_of
 from walras.kube.verbs import default_quota
-from walras.kube.writing import bytes_of
 from walras.tenants.objects import AGENTS, FLEET
 
 # How long a controller waits for room before it looks again.
