@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.kubelet import ACME, Object, World, in_world
 
-from walras.runtimes import bounds, usage
+from walras.runtimes import bounds, pressure, usage
 from walras.runtimes.usage import disk_bytes, nameless_bytes
 
 KIB = 1 << 10
@@ -170,6 +170,37 @@ def test_a_container_is_held_to_its_own_limit_though_its_pod_is_within_all(tmp_p
         small.taken_bytes = 100 * KIB
         said = 'Container small exceeded its local ephemeral storage limit "64Ki". '
         assert await evicted(world, "p") == said
+
+    in_world(tmp_path, story)
+
+
+def test_of_a_disk_that_runs_out_for_all_the_largest_gives_way_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However much there is of this machine's, it is little.
+    monkeypatch.setattr(pressure, "PART", 1)
+    monkeypatch.setattr(pressure, "BYTES", 1 << 60)
+
+    async def story(world: World) -> None:
+        for name, asks in (("small", "0"), ("large", "0"), ("asked", "1Mi")):
+            await world.pod(name, container={"resources": {"requests": {"ephemeral-storage": asks}}})
+            await world.phase(name, "Running")
+        taken = {"small": 100 * KIB, "large": 200 * KIB, "asked": 300 * KIB}
+        processes = {each.spec.pod.name: each for each in world.runtime.processes}
+        for name, process in processes.items():
+            process.taken_bytes = taken[name]
+        await world.until(lambda: world.timers.pending().count(bounds.PERIOD_S) == 3)
+        world.timers.fire(bounds.PERIOD_S)
+        # Who is looked at first does not go for that.
+        await world.until(lambda: world.timers.pending().count(bounds.TIGHT_PERIOD_S) == 3)
+        world.timers.fire(bounds.TIGHT_PERIOD_S)
+        await world.until(lambda: world.status("large").get("reason") == "Evicted")
+        said = world.status("large")["message"]
+        assert said.startswith("The node was low on resource: ephemeral-storage. Threshold quantity: ")
+        assert said.endswith(
+            "Container main was using 200Ki, request is 0, has larger consumption of ephemeral-storage. "
+        )
+        assert processes["small"].alive and processes["asked"].alive
 
     in_world(tmp_path, story)
 

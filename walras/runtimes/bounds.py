@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from walras.core.errors import WalrasError
 from walras.core.quantity import parse_quantity
 from walras.runtimes import messages
+from walras.runtimes.pressure import larger
 from walras.runtimes.status import Verdict
 from walras.runtimes.usage import added, disk_bytes
 from walras.runtimes.volumes import CLAIMS, Volume
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 Object = Mapping[str, Any]
 PERIOD_S: Final = 10.0
+# When the disk of all pods runs out.
+TIGHT_PERIOD_S: Final = 1.0
 # Looking takes at most this part of the time.
 _PART: Final = 20
 # For a pod that names no limit.
@@ -52,18 +55,19 @@ async def deadline(worker: PodWorker) -> None:
 
 async def storage(worker: PodWorker, volumes: Mapping[str, Volume]) -> None:
     """Evicts the pod when it takes more disk than it may; looks now and then."""
-    clock, wait_s = asyncio.get_running_loop().time, PERIOD_S
+    clock, wait_s, disk = asyncio.get_running_loop().time, PERIOD_S, worker.services.disk
     while await worker.pause(wait_s):
         began_s = clock()
         if reason := await _exceeded(worker, volumes):
             worker.fail(Verdict("Failed", EVICTED, reason), "Warning", _EVICTION_GRACE_S)
             return
-        wait_s = max(PERIOD_S, (clock() - began_s) * _PART)
+        period_s = TIGHT_PERIOD_S if disk.is_tight else PERIOD_S
+        wait_s = max(period_s, (clock() - began_s) * _PART)
 
 
 async def _exceeded(worker: PodWorker, volumes: Mapping[str, Volume]) -> str:
-    """Which bound the pod is beyond, in words; "" for none."""
-    pod, ref = worker.pod, worker.ref
+    """Which bound the pod, or the disk, is beyond, in words; "" for none."""
+    pod, ref, disk = worker.pod, worker.ref, worker.services.disk
     own = {
         name: await asyncio.to_thread(each.process.disk_bytes) for name, each in list(worker.running.items())
     }
@@ -84,16 +88,20 @@ async def _exceeded(worker: PodWorker, volumes: Mapping[str, Volume]) -> str:
             if room and (used is None or used > _bytes(room)):
                 what = f'Usage of PersistentVolumeClaim "{claim.get("claimName")}"'
                 return f'{what} exceeds its capacity "{room}". '
-    limits = list(_limits_of(pod).values())
+    limits = list(_amounts(pod, "limits").values())
     limit = sum(map(_bytes, limits)) or POD_BYTES_MAX
     if total is None or total > limit:
         said = limits[0] if len(limits) == 1 else str(limit)
         return f"Pod ephemeral local storage usage exceeds the total limit of containers {said}. "
-    for name, amount in _limits_of(pod).items():
+    for name, amount in _amounts(pod, "limits").items():
         used = own.get(name, 0)
         if _bytes(amount) and (used is None or used > _bytes(amount)):
             return f'Container {name} exceeded its local ephemeral storage limit "{amount}". '
-    return ""
+    asked = {name: _bytes(amount) for name, amount in _amounts(pod, "requests").items()}
+    # By what was noted before, when all have been looked at.
+    said = disk.goes(ref.uid)
+    disk.note(ref.uid, total, sum(asked.values()))
+    return said and said + larger(own, asked)
 
 
 def _capacity(worker: PodWorker, claim: str) -> str:
@@ -105,13 +113,12 @@ def _capacity(worker: PodWorker, claim: str) -> str:
     return str(capacity.get("storage") or "")
 
 
-def _limits_of(pod: Object) -> dict[str, str]:
-    """Of each container that names one."""
+def _amounts(pod: Object, kind: str) -> dict[str, str]:
+    """The limits, or requests, of each container that names one."""
     every = {
-        str(each["name"]): (each.get("resources") or {}).get("limits") or {}
-        for each in pod["spec"]["containers"]
+        str(each["name"]): (each.get("resources") or {}).get(kind) or {} for each in pod["spec"]["containers"]
     }
-    return {name: str(limits[_NAMED]) for name, limits in every.items() if _NAMED in limits}
+    return {name: str(amounts[_NAMED]) for name, amounts in every.items() if _NAMED in amounts}
 
 
 def _bytes(amount: Any) -> int:

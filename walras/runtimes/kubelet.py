@@ -22,6 +22,7 @@ from walras.runtimes.logs import LogStore, Query
 from walras.runtimes.network.networks import Networks
 from walras.runtimes.network.services import Directory
 from walras.runtimes.podworker import PodWorker
+from walras.runtimes.pressure import Disk
 from walras.runtimes.sandbox import uid_of
 from walras.runtimes.services import Configs, Object, Recorder, Services
 from walras.runtimes.volumes import CLAIMS, Places, claims_of
@@ -56,8 +57,9 @@ class Kubelet:
         self._networks = networks
         self._directory = Directory(api, networks) if networks is not None else None
         self._services = Services(
-            api, runtime, clock, recorder, logs, places, Configs(api), sleep, accounts, mps, networks
-        )
+            api, runtime, clock, recorder, logs, places, Configs(api), Disk(data_dir), sleep, accounts, mps,
+            networks,
+        )  # fmt: skip
         self._workers: dict[tuple[str, str], PodWorker] = {}
         # Nodes whose end was asked for: nothing starts there again, until one of that name is made anew.
         self._closed: set[tuple[str, str]] = set()

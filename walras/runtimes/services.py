@@ -20,6 +20,7 @@ from walras.runtimes.environment import ConfigError, Directories
 from walras.runtimes.logs import LogStore
 from walras.runtimes.network.names import API_PORT
 from walras.runtimes.network.networks import API_ADDRESS, Networks
+from walras.runtimes.pressure import Disk
 from walras.runtimes.slots import Slots
 from walras.runtimes.volumes import CLAIMS, Places
 from walras.tenants.claims.pod import RESOURCE_CLAIMS
@@ -78,6 +79,7 @@ class Services:
     logs: LogStore
     places: Places
     configs: Configs
+    disk: Disk
     sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep)
     accounts: Accounts | None = None
     # Of a card's MPS daemon: its pipes, and the shared memory that goes with it.
