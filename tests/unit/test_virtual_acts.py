@@ -77,7 +77,7 @@ class Stage:
 def tell(story: Callable[[Stage], Coroutine[Any, Any, None]]) -> None:
     async def told(world: World) -> None:
         held = Held()
-        await story(Stage(world, Acts(world.api, world.clock, held), held))
+        await story(Stage(world, Acts(world.api, world.clock, world.planes.dependents, held), held))
 
     worlds.tell(told, handlers={"vm": {}})
 

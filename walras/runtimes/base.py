@@ -160,7 +160,7 @@ class Images(Protocol):
         `keys`: {"username", "password"} of the registry, tried in turn; none is anonymous. Raises ImageError.
         """
 
-    async def copy_out(self, image_id: str, directory: str, into: Path, bytes_max: int) -> None:
+    async def copy_out(self, pod: PodRef, image_id: str, directory: str, into: Path, bytes_max: int) -> None:
         """The one file in a directory of a known image, as `into`. Raises ImageError, OSError."""
 
 

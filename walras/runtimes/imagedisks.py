@@ -63,7 +63,7 @@ async def _one(worker: PodWorker, volume: Object, directory: Path) -> bool:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     made = fresh / DISK_RAW
-    await images.copy_out(image_id, _DIRECTORY, made, _BYTES_MAX)
+    await images.copy_out(worker.ref, image_id, _DIRECTORY, made, _BYTES_MAX)
     with made.open("rb") as file:
         is_qcow2 = file.read(len(_QCOW2)) == _QCOW2
     owner = worker.services.places.owner_of(worker.cluster)

@@ -182,7 +182,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         extra=Views(api, exchange, store, clock, verbs),
         fair=fair,
     )
-    application.interactive.machines = Acts(api, clock, kubelet)
+    application.interactive.machines = Acts(api, clock, planes.dependents, kubelet)
     await _take_in(runtime.shares.networks, application, functions, certificates, stack)
     await publish(api, found)
     await exchange.prepare()

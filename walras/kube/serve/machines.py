@@ -25,6 +25,7 @@ PROTOCOL: Final = "plain.kubevirt.io"
 _OPTIONS_BYTES_MAX: Final = 64 << 10
 _CHUNK: Final = 32_768
 _START_S: Final = 15.0
+_SIZE: Final = (80, 24)
 _TERMINAL: Final = Wish(stdin=True, stdout=True, stderr=False, tty=True)
 _UPGRADE: Final = "Upgrade request required"
 
@@ -102,9 +103,12 @@ async def hold(
 async def _console(access: PodAccess, cluster: str, found: Entrance) -> Session:
     try:
         async with asyncio.timeout(_START_S):
-            return await access.exec(cluster, found.pod, found.container, found.console, _TERMINAL)
+            session = await access.exec(cluster, found.pod, found.container, found.console, _TERMINAL)
     except TimeoutError:
         raise ServiceUnavailable("the guest does not answer") from None
+    # As a serial terminal, of which nobody is told the size.
+    session.resize(*_SIZE)
+    return session
 
 
 def _port(rest: str) -> int:

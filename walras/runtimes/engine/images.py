@@ -51,6 +51,8 @@ class Images:
     def __init__(self, service: Service, book: Path) -> None:
         self._service, self._path = service, book
         self._slots, self._pulls = Slots(PULLS_MAX), Pulls()
+        # Each takes a thread of those that everybody shares.
+        self._copies = Slots(1)
         self._opened: Book | None = None
         self._settling = asyncio.Lock()
         # The engine's id and the configuration of each image that pods were told of.
@@ -131,10 +133,11 @@ class Images:
                         await self._remove(engine, brought)
         return engine
 
-    async def copy_out(self, image_id: str, directory: str, into: Path, bytes_max: int) -> None:
+    async def copy_out(self, pod: PodRef, image_id: str, directory: str, into: Path, bytes_max: int) -> None:
         try:
-            engine = await self._service.engine()
-            await copying.copy_out(engine, image_id, directory, into, bytes_max)
+            async with self._copies.of(pod.cluster):
+                engine = await self._service.engine()
+                await copying.copy_out(engine, image_id, directory, into, bytes_max)
         except EngineError as error:
             raise ImageError(f"{directory} of the image cannot be read: {error.message}") from error
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from itertools import count
 from typing import Any, Final
 
 import msgspec
 
 from walras.core.errors import ServiceUnavailable
 
-_ANSWER_S: Final = 5.0
+_ANSWER_S: Final = 15.0
 _LINE_BYTES_MAX: Final = 64 << 10
 _SAID_MAX: Final = 400
 
@@ -25,14 +26,14 @@ class Monitor:
         self._listener = listener
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._turn = asyncio.Lock()
+        self._turn, self._numbers = asyncio.Lock(), count(1)
 
     async def pause(self, paused: bool) -> None:
         """Raises ServiceUnavailable."""
         try:
             async with asyncio.timeout(_ANSWER_S), self._turn:
                 await self._do("stop" if paused else "cont")
-        except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError) as error:
+        except (OSError, ValueError, TimeoutError, msgspec.DecodeError) as error:
             why = str(error) or "no answer"
             raise ServiceUnavailable(f"the virtual machine does not obey: {why}") from error
 
@@ -46,12 +47,19 @@ class Monitor:
     async def _ask(self, command: str) -> None:
         """Raises OSError for what QEMU refuses, ValueError for what is no QMP."""
         assert self._reader is not None and self._writer is not None
-        self._writer.write(msgspec.json.encode({"execute": command}) + b"\n")
+        number = next(self._numbers)
+        self._writer.write(msgspec.json.encode({"execute": command, "id": number}) + b"\n")
         await self._writer.drain()
         while True:
-            said: Any = msgspec.json.decode(await self._reader.readuntil(b"\n"))
+            line = await self._reader.readline()
+            if not line:
+                raise OSError("it has ended")
+            said: Any = msgspec.json.decode(line)
             if not isinstance(said, dict):
                 raise ValueError("no QMP")
+            if said.get("id") != number:
+                # An event, or an answer that somebody gave up.
+                continue
             if "error" in said:
                 raise OSError(str(said["error"])[:_SAID_MAX])
             if "return" in said:

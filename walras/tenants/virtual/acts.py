@@ -10,10 +10,11 @@ from walras.core.errors import BadRequest, Conflict, Forbidden, NotFound
 from walras.kube import machines
 from walras.kube.api import API
 from walras.kube.serve.ports import Entrance
-from walras.tenants.objects import PODS, Object, controlled_by, is_true, labels, phase, set_condition
+from walras.tenants.dependents import Dependents
+from walras.tenants.objects import PODS, Object, controlled_by, is_true, phase, set_condition
 from walras.tenants.virtual.instance_status import FINAL, PAUSED
 from walras.tenants.virtual.machine_plan import requests, strategy
-from walras.tenants.virtual.words import COMPUTE, CREATED_BY, INSTANCES, MACHINES
+from walras.tenants.virtual.words import COMPUTE, INSTANCES, MACHINES
 
 # In place of the login of a serial console, whose output is the pod's log: a shell of the guest's root.
 _CONSOLE: Final = ("sh", "-c", "if command -v bash >/dev/null; then exec bash -l; else exec sh -l; fi")
@@ -32,8 +33,8 @@ class Pausing(Protocol):
 class Acts:
     """See ports.Machines. Refusals are in the words of virt-api."""
 
-    def __init__(self, api: API, clock: Clock, pods: Pausing) -> None:
-        self._api, self._clock, self._pods = api, clock, pods
+    def __init__(self, api: API, clock: Clock, dependents: Dependents, pods: Pausing) -> None:
+        self._api, self._clock, self._dependents, self._pods = api, clock, dependents, pods
 
     async def act(
         self, cluster: str, resource: str, namespace: str, name: str, act: str, options: Object
@@ -157,12 +158,10 @@ class Acts:
         await self._edit(INSTANCES, where, change)
 
     def _pod(self, where: _Where, instance: Object) -> Object:
-        cluster, namespace, name = where
-        own = str(instance["metadata"]["uid"])
-        for pod in self._api.list(cluster, PODS, namespace):
-            if labels(pod).get(CREATED_BY) == own and controlled_by(pod, instance):
-                return pod
-        raise _refused(INSTANCES, name, "VM is not running")
+        found = self._dependents.controlled(where[0], instance, PODS)
+        if not found:
+            raise _refused(INSTANCES, where[2], "VM is not running")
+        return found[0]
 
     def entrance(self, cluster: str, resource: str, namespace: str, name: str, act: str) -> Entrance:
         where = (cluster, namespace, name)
