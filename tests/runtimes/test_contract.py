@@ -82,6 +82,27 @@ def test_all_that_a_program_says_arrives_before_its_end_is_told(within: Within) 
     within(story)
 
 
+def test_what_a_program_of_this_machine_is_to_inherit_it_has_and_nothing_else(
+    kind: Kind, within: Within
+) -> None:
+    if not kind.name.startswith("process"):
+        pytest.skip("only programs of this machine are given any")
+
+    async def story(world: World) -> None:
+        ours, theirs = os.pipe()
+        try:
+            script = "echo words >&6; ls /proc/self/fd"
+            status, said = await world.run("sh", "-c", script, inherited=(theirs,))
+            assert os.read(ours, 100) == b"words\n"
+        finally:
+            os.close(ours)
+            os.close(theirs)
+        # The last is what `ls` looks at.
+        assert status == ExitStatus(0) and said.split() == ["0", "1", "2", "3", "6"]
+
+    within(story)
+
+
 @pytest.mark.parametrize(
     ("argv", "why"),
     [

@@ -360,7 +360,7 @@ def test_qemu_is_shut_in_by_its_own_filter_and_has_the_disks_that_are_wanted() -
 def test_a_machine_in_a_network_has_one_device_whose_packets_are_its_own() -> None:
     script = command(PARTS, "tcg", shape_of(Limits()), (), Nic(41, "02:01:0a:f4:00:07", "10.244.0.7"))[2]
     assert (
-        "-netdev tap,id=net,fd=41 -device virtio-net-pci,netdev=net,mac=02:01:0a:f4:00:07,romfile=" in script
+        "-netdev tap,id=net,fd=6 -device virtio-net-pci,netdev=net,mac=02:01:0a:f4:00:07,romfile=" in script
     )
     assert "WALRAS_ADDRESS=10.244.0.7 WALRAS_ROUTER=169.254.1.1" in script
     assert "netdev" not in command(PARTS, "tcg", shape_of(Limits()))[2]

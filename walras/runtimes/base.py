@@ -86,7 +86,7 @@ class ContainerSpec:
     volumes: tuple[Mount, ...] = ()
     # Device files to pass through, such as "/dev/nvidia0".
     devices: tuple[str, ...] = ()
-    # Descriptors of the server's that the program gets under the same numbers.
+    # Descriptors of the server's that the program gets as `sandbox.INHERITED_FD` and the next.
     inherited: tuple[int, ...] = ()
     limits: Limits = Limits()
     args: tuple[str, ...] = ()

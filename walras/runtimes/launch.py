@@ -14,6 +14,7 @@ from walras.runtimes.entering import Files
 from walras.runtimes.plain import end_session, mark_of
 from walras.runtimes.sandbox import (
     FAILED,
+    INHERITED_FD,
     NO_LIMITS,
     STARTED,
     Place,
@@ -113,7 +114,11 @@ async def launch(
             environment.append(_memory_file(environment_script(spec.env)))
         argv = sandbox.command(spec, entrances, place=place, rlimits=rlimits)
         env = spec.env if plain else {"PATH": "/usr/bin:/bin"}
-        pid = await spawner.spawn(argv, env, (*files.theirs, tell, *environment), place.namespace)
+        given = [*files.theirs, tell, *environment]
+        if spec.inherited:
+            # What LAUNCH closes stands in the places between.
+            given += [tell] * (INHERITED_FD - len(given)) + list(spec.inherited)
+        pid = await spawner.spawn(argv, env, given, place.namespace)
     except BaseException:
         os.close(progress)
         files.close()

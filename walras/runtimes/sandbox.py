@@ -41,6 +41,8 @@ ENVIRONMENT_FD: Final = 4
 # Where a program that enters has to go through two user namespaces.
 OUTER_FD: Final = 4
 INNER_FD: Final = 5
+# What a container inherits of the server's begins here.
+INHERITED_FD: Final = 6
 TMP_BYTES_MAX: Final = 2 << 30
 
 ENTER: Final = """

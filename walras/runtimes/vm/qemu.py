@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from walras.runtimes.base import Limits, Mount
 from walras.runtimes.network.links import ROUTER
-from walras.runtimes.sandbox import etc_files, python_prefixes
+from walras.runtimes.sandbox import INHERITED_FD, etc_files, python_prefixes
 from walras.runtimes.vm.guest import wire
 from walras.runtimes.vm.initramfs import SYSTEM
 from walras.runtimes.vm.parts import Parts
@@ -102,7 +102,7 @@ def command(
     ]
     script = [
         *made,
-        f"{shlex.join(share)} 2>{RUN}/share.log &",
+        f"{shlex.join(share)} 2>{RUN}/share.log {INHERITED_FD}>&- &",
         f"while [ ! -S {RUN}/share ]; do kill -0 $! || break; sleep 0.01; done",
         f"[ -S {RUN}/share ] || {{ cat {RUN}/share.log >&2; exit 1; }}",
         f"exec {shlex.join(_qemu(parts, accelerator, shape, disks, nic))}",
@@ -136,7 +136,7 @@ def _qemu(
     )  # fmt: skip
     if nic is not None:
         yield from (
-            "-netdev", f"tap,id=net,fd={nic.descriptor}",
+            "-netdev", f"tap,id=net,fd={INHERITED_FD}",
             "-device", f"virtio-net-pci,netdev=net,mac={nic.hardware_address},romfile=",
         )  # fmt: skip
     for number, disk in enumerate(disks):
