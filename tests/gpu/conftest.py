@@ -56,5 +56,8 @@ def idle(here: Machine) -> str:
 def by_mps(here: Machine, idle: str) -> str:
     """An idle card whose parts are kept apart by MPS."""
     if here.shares_by is not Technique.MPS:
-        pytest.skip("nvidia-cuda-mps-control is not on the PATH, or a card is older than Volta")
+        pytest.skip(
+            "nvidia-cuda-mps-control is not on the PATH, a card is older than Volta, or root may not mount "
+            "anything here (CAP_SYS_ADMIN)"
+        )
     return idle

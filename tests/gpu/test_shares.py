@@ -36,15 +36,13 @@ def given(here: Machine, access: Access, milli: int, memory_mib: int, enforcemen
 
 def start(gpu: Gpu, seconds: float, mib: int = 0) -> subprocess.Popen[str]:
     """The program with what it was given, as a sandbox would give it."""
-    binds = " && ".join(
-        [f"mkdir -p {each.target} && mount --bind {each.source} {each.target}" for each in gpu.mounts]
-        or ["true"]
-    )
-    return subprocess.Popen(
-        ["unshare", "--mount", "--", "sh", "-c", f'{binds} && exec "$@"', "sh", sys.executable, str(PROGRAM),
-         str(seconds), str(mib)],
-        env={**os.environ, **gpu.env}, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    program = [sys.executable, str(PROGRAM), str(seconds), str(mib)]
+    if gpu.mounts:
+        binds = " && ".join(
+            f"mkdir -p {each.target} && mount --bind {each.source} {each.target}" for each in gpu.mounts
+        )
+        program = ["unshare", "--mount", "--", "sh", "-c", f'{binds} && exec "$@"', "sh", *program]
+    return subprocess.Popen(program, env={**os.environ, **gpu.env}, stdout=subprocess.PIPE, text=True)
 
 
 def said(process: subprocess.Popen[str]) -> dict[str, Any]:

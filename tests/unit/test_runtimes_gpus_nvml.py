@@ -119,6 +119,31 @@ def test_readings_tell_of_processes_heat_and_energy() -> None:
         assert (read.energy_mj or 0) - (first.energy_mj or 0) == 3_350_000
 
 
+def test_clients_of_mps_are_seen_though_drivers_list_them_apart() -> None:
+    with driver("H100") as cards:
+        nvml = Nvml()
+        (card,) = nvml.cards()
+        nvml.set_one_process(card.uuid, True)
+        cards.run(0, 10, 1000, 30)
+        cards.run(0, 11, 500, 20)
+        assert [(use.pid, use.memory_mib, use.sm_percent) for use in nvml.reading(card.uuid).uses] == [
+            (10, 1000, 30),
+            (11, 500, 20),
+        ]
+
+
+def test_a_client_of_mps_that_the_driver_lists_twice_is_one_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    with driver("H100") as cards:
+        nvml = Nvml()
+        (card,) = nvml.cards()
+        cards.run(0, 10, 1000, 30)
+        monkeypatch.setattr(
+            pynvml, "nvmlDeviceGetMPSComputeRunningProcesses", pynvml.nvmlDeviceGetComputeRunningProcesses
+        )
+        (use,) = nvml.reading(card.uuid).uses
+        assert (use.pid, use.memory_mib) == (10, 1000)
+
+
 def test_in_mig_mode_the_driver_tells_memory_by_instance_and_no_utilisation() -> None:
     with driver("H100") as cards:
         nvml = Nvml()

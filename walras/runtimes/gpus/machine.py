@@ -217,7 +217,7 @@ class Machine:
         try:
             return daemon.servers()
         except MpsError:
-            return ()
+            return daemon.last_servers
 
     def tend(self, now_ms: int) -> tuple[Fault, ...]:
         """Starts daemons that died again; says which card has none after several times."""
@@ -256,9 +256,9 @@ def here(data: Path, *, by_mps: bool = True) -> Machine | None:
     except CardError:
         return None
     program = shutil.which(mps_.PROGRAM) if by_mps else None
-    # Compute modes are set, and one server serves all agents' users, only by root.
+    # Modes are set only by root.
     root = os.geteuid() == 0
-    found = Machine(nvml, data, mps=(program,) if program and root else None, may_cut=root)
+    found = Machine(nvml, data, mps=(program,) if program and mps_.may_serve() else None, may_cut=root)
     if found.cards:
         return found
     found.close()

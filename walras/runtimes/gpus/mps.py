@@ -29,6 +29,20 @@ _DEVICE: Final = "0"
 _IN_OWN_SHM: Final = 'mount --bind "$1" /dev/shm && shift && exec "$@"'
 
 
+def may_serve() -> bool:
+    """Whether a daemon can be had that serves several users, each in a part of shared memory of its own.
+
+    Only root may, and in a container not even root, where that lacks CAP_SYS_ADMIN.
+    """
+    try:
+        done = subprocess.run(
+            ["unshare", "--mount", "--", "true"], capture_output=True, timeout=ANSWERS_WITHIN_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return os.geteuid() == 0 and done.returncode == 0
+
+
 class MpsError(InternalError):
     """The daemon does not start, does not answer, or refuses."""
 
@@ -134,6 +148,11 @@ class Mps:
         """Processes of its servers: they are on the card though they are no lease's. Raises MpsError."""
         found = self._ask("get_server_list").split()
         self._servers = tuple(int(line) for line in found if line.isdigit())
+        return self._servers
+
+    @property
+    def last_servers(self) -> tuple[int, ...]:
+        """Those that it named when it was last asked."""
         return self._servers
 
     def _answers(self) -> bool:

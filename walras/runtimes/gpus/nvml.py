@@ -177,15 +177,28 @@ def _utilisation(handle: Any) -> int | None:
 
 
 def _uses(handle: Any) -> tuple[Use, ...]:
-    found = []
+    """Each process once: drivers list clients of MPS in a list of their own, or in both."""
+    found: dict[int, Use] = {}
     busy = _sm_percent(handle)
-    for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
+    for process in (*pynvml.nvmlDeviceGetComputeRunningProcesses(handle), *_clients(handle)):
         # All ones where there is none.
         cut = process.gpuInstanceId if process.gpuInstanceId is not None else 0xFFFFFFFF
         instance = None if cut == 0xFFFFFFFF else int(cut)
         memory = int(process.usedGpuMemory or 0) // _MIB
-        found.append(Use(int(process.pid), memory, busy.get(int(process.pid)), instance))
-    return tuple(found)
+        pid = int(process.pid)
+        known = found.get(pid)
+        if known is None or known.memory_mib < memory:
+            found[pid] = Use(pid, memory, busy.get(pid), instance)
+    return tuple(found.values())
+
+
+def _clients(handle: Any) -> Sequence[Any]:
+    """The processes that compute through an MPS server, as far as the driver tells them apart."""
+    try:
+        clients: Sequence[Any] = pynvml.nvmlDeviceGetMPSComputeRunningProcesses(handle)
+    except _UNTOLD:
+        return ()
+    return clients
 
 
 def _sm_percent(handle: Any) -> dict[int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import CFUNCTYPE, POINTER, c_int, c_uint, c_ulonglong, c_void_p, cast
 from typing import Any, Final
 
@@ -34,7 +34,7 @@ from walras.runtimes.gpus.simulated_abi import (
     put,
     put_text,
 )  # fmt: skip
-from walras.runtimes.gpus.simulated_cards import SimulatedCards, State
+from walras.runtimes.gpus.simulated_cards import SimulatedCards, SimulatedProcess, State
 
 DRIVER: Final = "580.0.0-simulated"
 CUDA: Final = 13000
@@ -205,14 +205,25 @@ def _reasons(_: SimulatedNvml, state: State, handle: int, reasons: int) -> None:
 @c("nvmlDeviceGetComputeRunningProcesses_v3", P, P, P)
 def _processes(_: SimulatedNvml, state: State, handle: int, count: int, found: int | None) -> None:
     card = card_of(state, handle)
+    _put_processes([] if card.one_process else card.processes, count, found)
+
+
+@c("nvmlDeviceGetMPSComputeRunningProcesses_v3", P, P, P)
+def _clients(_: SimulatedNvml, state: State, handle: int, count: int, found: int | None) -> None:
+    """Where one process alone makes contexts, it is MPS's server, and all others are its clients."""
+    card = card_of(state, handle)
+    _put_processes(card.processes if card.one_process else [], count, found)
+
+
+def _put_processes(processes: Sequence[SimulatedProcess], count: int, found: int | None) -> None:
     room = c_uint.from_address(count).value
-    put(count, c_uint, len(card.processes))
-    if room < len(card.processes) or found is None:
-        if card.processes:
+    put(count, c_uint, len(processes))
+    if room < len(processes) or found is None:
+        if processes:
             raise Refused(pynvml.NVML_ERROR_INSUFFICIENT_SIZE)
         return
     rows = cast(found, POINTER(pynvml.c_nvmlProcessInfo_v3_t))
-    for at, each in enumerate(card.processes):
+    for at, each in enumerate(processes):
         rows[at].pid, rows[at].usedGpuMemory = each.pid, each.memory_mib * 2**20
         rows[at].gpuInstanceId = NONE if each.instance is None else each.instance
         rows[at].computeInstanceId = NONE if each.instance is None else 0
