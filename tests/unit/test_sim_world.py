@@ -159,7 +159,7 @@ def test_a_bid_that_is_taken_back_has_waited_too() -> None:
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_every_mechanism_serves_a_mixed_load_and_the_books_hold(mechanism: str) -> None:
     spec = synthetic.parse("minutes=3,serving=1,training=2,job_s_min=20,job_s_max=120")
-    study = WorldStudy(lambda gpus, load, chance: synthetic.source(spec, gpus, load, chance), gpus=4)
+    study = WorldStudy(lambda gpus, load, chance: synthetic.source(spec, gpus, load, chance), devices(4))
     result = study.run(mechanism, seed=3, load=1.2, progress=lambda _: None)
     assert 30 < result.metrics["allocation_pct"] <= 100
     assert 0 < result.metrics["utilisation"] <= result.metrics["allocation_pct"] / 100
@@ -171,7 +171,7 @@ def test_a_clearing_that_is_left_out_would_have_decided_the_same(
     mechanism: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = synthetic.parse("minutes=4,serving=1,training=3,job_s_min=20,job_s_max=200")
-    study = WorldStudy(lambda gpus, load, chance: synthetic.source(spec, gpus, load, chance), gpus=2)
+    study = WorldStudy(lambda gpus, load, chance: synthetic.source(spec, gpus, load, chance), devices(2))
     fewer = study.run(mechanism, seed=4, load=1.5, progress=lambda _: None)
     monkeypatch.setattr(standstill, "MOVING", frozenset(MECHANISMS))
     every = study.run(mechanism, seed=4, load=1.5, progress=lambda _: None)
@@ -180,7 +180,7 @@ def test_a_clearing_that_is_left_out_would_have_decided_the_same(
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another() -> None:
     spec = synthetic.parse("minutes=2")
-    study = WorldStudy(lambda gpus, load, chance: synthetic.source(spec, gpus, load, chance), gpus=4)
+    study = WorldStudy(lambda gpus, load, chance: synthetic.source(spec, gpus, load, chance), devices(4))
     runs = [study.run("auction", seed=seed, load=1.5, progress=lambda _: None) for seed in (1, 1, 2)]
     assert runs[0] == runs[1]
     assert runs[0].metrics != runs[2].metrics

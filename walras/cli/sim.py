@@ -62,10 +62,14 @@ def _complete_policy(_: click.Context, __: click.Parameter, incomplete: str) -> 
     help="How much arrives: of what the pool can do, or of what the trace holds.",
 )
 @click.option(
-    "--gpus", type=click.IntRange(1, 100_000), help="Devices of the pool. [default: 8, or the trace's own]"
+    "--gpus",
+    metavar="N|N:MODEL,...",
+    help="Devices of the pool, of several models as in 8:V100,16:P100. [default: 8, or the trace's own]",
 )
 @click.option(
-    "--tick", default="1s", show_default=True, metavar="DURATION", help="How often the pool clears."
+    "--tick",
+    metavar="DURATION",
+    help="How often the pool clears. [default: 1s; 5m for gavel: and shockwave: on several models]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, a key a policy.")
 @click.option(
@@ -78,18 +82,18 @@ def run(
     policies: Sequence[str],
     seed: int,
     load: float,
-    gpus: int | None,
-    tick: str,
+    gpus: str | None,
+    tick: str | None,
     as_json: bool,
     report: Path | None,
 ) -> None:
     """Play a trace under each policy and compare what came of it."""
-    study = study_of(trace, gpus, parse_duration_ms(tick))
+    study = study_of(trace, gpus, None if tick is None else parse_duration_ms(tick))
     for note in study.notes:
         click.echo(f"note: {note}", err=True)
     chosen = list(dict.fromkeys(policies)) or list(study.policies[:POLICIES_SHOWN])
     results: dict[str, Result] = {}
-    with _progress(chosen, shown=not as_json) as bars:
+    with _progress(chosen) as bars:
         for name in chosen:
             results[name] = study.run(name, seed=seed, load=load, progress=bars[name])
     if as_json:
@@ -114,7 +118,7 @@ def fuzz(seeds: int, first: int, seed: int | None) -> int:
 
     if seed is not None:
         return _replay(seed)
-    with _progress(["seeds"], shown=True) as bars:
+    with _progress(["seeds"]) as bars:
         for tried in range(first, first + seeds):
             bars["seeds"]((tried - first) / seeds)
             if play(tried) is not None:
@@ -136,9 +140,9 @@ def _replay(seed: int) -> int:
 
 
 @contextmanager
-def _progress(policies: Sequence[str], *, shown: bool) -> Iterator[Mapping[str, Progress]]:
-    """A bar a policy on a terminal, nothing elsewhere."""
-    if not shown or not sys.stderr.isatty():
+def _progress(policies: Sequence[str]) -> Iterator[Mapping[str, Progress]]:
+    """A bar a policy on standard error where that is a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
         yield {name: lambda _: None for name in policies}
         return
     from rich.console import Console  # noqa: PLC0415 - for a terminal only

@@ -14,13 +14,15 @@ import numpy as np
 
 from walras.core.errors import Invalid, MoneyError
 from walras.core.money import parse_credits
+from walras.devices.classes import SPEED_MAX
 from walras.sim.traces.source import Source, wrong
 from walras.sim.world.jobs import Jobs
-from walras.sim.world.workload import SLO_MS, Job, Stream
+from walras.sim.world.workload import SLO_MS, Job, Speeds, Stream
 
 REQUIRED: Final = ("arrival_ms", "agent", "kind", "work_ms")
 OPTIONAL: Final = (
     "gpus", "gpus_min", "milli", "checkpoint_ms", "restart_ms", "deadline_ms", "priority", "price", "slo_ms",
+    "speeds",
 )  # fmt: skip
 KINDS: Final = ("job", "request")
 
@@ -90,6 +92,7 @@ def _job(line: _Line, agent: str, price: int, made: int) -> Job:
         deadline_ms=deadline_ms or None,
         priority=line.number("priority", 0),
         value_micros=price,
+        speeds=line.speeds(),
     )
 
 
@@ -120,6 +123,23 @@ class _Line:
         if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
             raise self.wrong(f'{name} is a whole number from {least} to {most}, not "{text[:40]}"')
         return int(text)
+
+    def speeds(self) -> Speeds:
+        """By model as in "V100=1000 P100=660"; () of an empty column."""
+        text = self.row.get("speeds")
+        if not isinstance(text, str) or not text:
+            return ()
+        found: dict[str, int] = {}
+        for part in text.split():
+            model, _, speed = part.partition("=")
+            good = model and model not in found and speed.isascii() and speed.isdigit() and len(speed) < 10
+            if not good or not 1 <= int(speed) <= SPEED_MAX:
+                raise self.wrong(
+                    f"speeds are models with 1 to {SPEED_MAX} each, 1000 for what does work_ms in its time, "
+                    f'as in "V100=1000 P100=660", not "{text[:80]}"'
+                )
+            found[model] = int(speed)
+        return tuple(found.items())
 
     def credits(self, name: str) -> int:
         found = self.row.get(name)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from walras.core.errors import InternalError
 from walras.core.money import charge
 from walras.ledger.types import Entry
-from walras.market.types import Lease, Outcome, Snapshot
+from walras.market.types import Award, Lease, Outcome, Package, Snapshot
 
 if TYPE_CHECKING:
     from walras.sim.world.bank import Bank
@@ -127,7 +127,8 @@ class Auditor:
         self._check_devices(self._used)
 
     def decided(self, snapshot: Snapshot, outcome: Outcome) -> None:
-        """What an outcome promises: nobody pays more than it bid, nobody has two answers, notice is given."""
+        """What an outcome promises: nobody has what it did not bid for, or pays more than it bid, or has two
+        answers, and notice is given."""
         bids = {bid.id: bid for bid in snapshot.bids}
         leases = {lease.id: lease for lease in snapshot.leases}
         answered = [each.bid for each in outcome.awards] + [each.bid for each in outcome.refusals]
@@ -135,7 +136,10 @@ class Auditor:
         self._must(bids.keys() >= set(answered), "an answer is to no bid")
         for award in outcome.awards:
             bid = bids[award.bid]
-            most = bid.packages[award.package].price_micros
+            package = bid.packages[award.package]
+            most = package.price_micros
+            if not _is_of(award, package):
+                _fail(f"{bid.id} has devices that its package {award.package} does not ask for")
             if award.price_micros > most:
                 _fail(f"{bid.id} pays {award.price_micros} and bid {most}")
             paid = award.cost_micros + award.compensations_micros
@@ -286,6 +290,14 @@ class Auditor:
     def _must(holds: bool, otherwise: str) -> None:
         if not holds:
             _fail(otherwise)
+
+
+def _is_of(award: Award, package: Package) -> bool:
+    """Whether the shares are as many as the package asks for, each of another device that it takes."""
+    names = {share.device for share in award.shares}
+    within = package.fewest <= len(names) == len(award.shares) <= package.devices
+    milli = all(share.milli == package.milli_gpu for share in award.shares)
+    return within and milli and (package.eligible is None or names <= package.eligible)
 
 
 def _fail(what: str) -> NoReturn:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
+from walras.market.ground import SPEED_UNIT, at_speed
 from walras.market.strategies.registry import PACING, STRATEGIES
 from walras.market.strategies.slo import Curve, Slo
 from walras.market.strategies.strategy import Facts, PacingState
 from walras.market.types import AgentFacts, Bid, JobClass, Package
 from walras.sim.world.bank import Bank
+from walras.sim.world.fleet import Fleet
 from walras.sim.world.leases import Claim, Holding
 from walras.sim.world.workload import Agent
 
@@ -22,11 +24,12 @@ MOVES_BY: Final = 50
 class Ask:
     """What is wanted, before a price: `value_micros` a GPU-hour is what it is worth. Times are the market's.
 
+    Any one of the packages would do; the price of each goes by its speed, 1000 for `value_micros`.
     latencies_ms: of requests without the share and with it, and `curve` what they are worth, if it matters.
     """
 
     agent: str
-    package: Package
+    packages: tuple[Package, ...]
     value_micros: int
     work_ms: int
     submitted_ms: int
@@ -36,13 +39,35 @@ class Ask:
     priority: int = 0
     curve: Curve | None = None
     latencies_ms: tuple[int, int] | None = None
+    speeds: tuple[int, ...] = (SPEED_UNIT,)
+
+    @property
+    def package(self) -> Package:
+        """The first."""
+        return self.packages[0]
+
+    def priced(self, price_micros: int) -> tuple[Package, ...]:
+        """The packages where a GPU-hour at speed 1000 is paid so much."""
+        return tuple(
+            _priced(package, at_speed(price_micros, speed))
+            for package, speed in zip(self.packages, self.speeds, strict=True)
+        )
+
+
+def _priced(package: Package, price_micros: int) -> Package:
+    """The package at that price. As `replace` does it, in a fifth of its time."""
+    return Package(
+        *(package.devices, package.milli_gpu, package.memory_mib, package.term_ms, price_micros),
+        *(package.eligible, package.devices_min, package.affinity, package.mig_profile),
+    )
 
 
 class Floor(Protocol):
     """What an agent's work needs of the world that it is in. start_ms: what the market's clock shows when the
-    run begins."""
+    run begins. fleet: the devices that there are."""
 
     start_ms: int
+    fleet: Fleet
 
     def bid(self, ask: Ask, claim: Claim) -> None:
         """Bid for a lease; of the latency class it is decided at once."""
@@ -120,9 +145,9 @@ class Bidding:
         return max(bids.price(facts), min(ask.value_micros, self.reserve_micros))
 
     def moved(self, bid: Bid, ask: Ask, at_ms: int) -> int | None:
-        """The price that a pending bid should name now, or None when its own is as good."""
+        """The price at speed 1000 that a pending bid should name now, or None when its own is as good."""
         price, was = self.price(ask, at_ms), bid.packages[0].price_micros
-        return price if abs(price - was) * MOVES_BY > was else None
+        return price if abs(at_speed(price, ask.speeds[0]) - was) * MOVES_BY > was else None
 
     def facts(self) -> dict[str, AgentFacts]:
         """What mechanisms that divide by agent may know, as in the live exchange."""

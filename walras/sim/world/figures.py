@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from walras.core.money import MICROS
+from walras.market.ground import SPEED_UNIT
 from walras.sim.world.recorder import Recorder
 from walras.sim.world.serving import Service
 from walras.sim.world.tally import NEVER, Tally
@@ -26,7 +27,10 @@ def percentile(values: Sequence[int] | Ints, percent: int) -> int:
 
 @dataclass(frozen=True)
 class Figures:
-    """A world at its end. Times are up to then; what is said of the pool is of the time of the arrivals."""
+    """A world at its end. Times are up to then; what is said of the pool is of the time of the arrivals.
+
+    Where devices are unlike, what a pool can do goes by its speeds.
+    """
 
     world: World
     recorder: Recorder
@@ -35,7 +39,8 @@ class Figures:
         """Those of `Result` that apply, and some of its own (docs/reference/traces.md)."""
         world, offered = self.world, max(1, self.recorder.offered_milli_ms)
         leased = sum(self.recorder.leased_milli_ms.values())
-        useful = sum(self.useful_milli_ms.values())
+        alike = world.fleet.alike
+        useful = sum((self.useful_milli_ms if alike else self.tally.kept_milli_ms).values())
         found: dict[str, float] = {
             "allocation_pct": 100 * leased / offered,
             "utilisation": useful / offered,
@@ -51,7 +56,7 @@ class Figures:
             found |= self._of_requests()
         if (prices := [sample.price_micros for sample in self.recorder.samples]) and any(prices):
             found["price_mean"] = sum(prices) / (len(prices) * MICROS)
-        return found
+        return found if alike else found | self._of_models()
 
     @cached_property
     def tally(self) -> Tally:
@@ -104,10 +109,23 @@ class Figures:
             found[service.agent.name] += service.queue.useful_ms(span_ms) * service.stream.milli
         return found
 
+    @property
+    def offered_work_milli_ms(self) -> int:
+        """Work that the pool could have done in the time of the arrivals."""
+        return self.recorder.offered_milli_ms * self.world.fleet.mean_speed_milli // SPEED_UNIT
+
+    def _of_models(self) -> dict[str, float]:
+        """Of each model's time, what was under lease and what did work that was kept."""
+        found = {}
+        for model, offered in sorted(self.recorder.offered_of_milli_ms.items()):
+            found[f"allocation_pct_{model}"] = 100 * self.recorder.taken_milli_ms[model] / max(1, offered)
+            found[f"utilisation_{model}"] = self.tally.kept_milli_ms[model] / max(1, offered)
+        return found
+
     @cached_property
     def jain(self) -> float:
         """Jain's index over what each agent got of the lesser of its demand and its part by weight."""
-        workload, offered = self.world.workload, self.recorder.offered_milli_ms
+        workload, offered = self.world.workload, self.offered_work_milli_ms
         demand = {agent.name: self.tally.come_milli_ms[agent.name] for agent in workload.agents}
         for stream in workload.streams:
             demand[stream.agent] += int(stream.works_ms.sum()) * 1000
@@ -133,7 +151,7 @@ class Figures:
         return of_done | {
             "rho_worst": int(rhos.max(initial=0)) / 1000,
             "unfair_pct": 100 * int((rhos > 1000).sum()) / max(1, len(rhos)),
-            "goodput_pct": 100 * useful / max(1, self.recorder.offered_milli_ms),
+            "goodput_pct": 100 * useful / max(1, self.offered_work_milli_ms),
             "lost_gpu_h": tally.lost_milli_ms / 3_600_000_000,
         }
 

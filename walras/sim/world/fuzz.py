@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from random import Random
 from typing import Final
 
@@ -11,9 +11,10 @@ import numpy as np
 
 from walras.core.money import MICROS
 from walras.market.mechanisms.registry import MECHANISMS
-from walras.market.types import JobClass, Payments, Rules
+from walras.market.types import Device, JobClass, Payments, Rules
 from walras.sim.world.auditor import Promise
 from walras.sim.world.faults import ROGUE, Fault, Faults, provider_of
+from walras.sim.world.fleet import ASKING
 from walras.sim.world.workload import Agent, Job, Stream, Workload
 from walras.sim.world.world import World, devices
 
@@ -21,6 +22,7 @@ PRICE_MAX: Final = 20 * MICROS
 PATIENT: Final = "patient"
 STRATEGIES: Final = ("fixed", "pacing", "deadline", "slo")
 TERMS_MS: Final = (5_000, 20_000, 60_000)
+MODELS: Final = (("H100", 1000), ("T4", 80))
 CLASSES: Final[tuple[JobClass, ...]] = ("latency", "standard", "batch")
 
 
@@ -46,6 +48,7 @@ class Options:
     clock_jumps: int
     rogue_acts: int
     patient: int  # the devices of an agent that must not starve; 0 without one
+    models: int  # of the devices, as fast as MODELS says
 
     def __str__(self) -> str:
         return " ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
@@ -54,6 +57,7 @@ class Options:
 def drawn(seed: int) -> Options:
     """Half of all runs are of the auction, a third of those with an agent that must not starve."""
     chance = Random(f"{seed}:options")  # noqa: S311 - to be the same again is what it is for
+    unlike = Random(f"{seed}:models")  # noqa: S311
     mechanism = chance.choice((*MECHANISMS, *["auction"] * (len(MECHANISMS) - 2)))
     gpus = chance.choice((1, 2, 4, 8))
     patient = chance.choice((0, 0, 1, max(1, gpus // 2))) if mechanism == "auction" else 0
@@ -76,6 +80,7 @@ def drawn(seed: int) -> Options:
         clock_jumps=chance.choice((0, 0, 0, 2)),
         rogue_acts=0 if patient else chance.choice((0, 0, 10, 40)),
         patient=patient,
+        models=1 if patient or gpus == 1 else unlike.choice((1, 1, 2)),
     )
 
 
@@ -83,6 +88,9 @@ def world_of(options: Options) -> tuple[World, Faults]:
     """The world of those options, with all that will go wrong in it."""
     chance = Random(f"{options.seed}:world")  # noqa: S311
     pool = devices(options.gpus, options.node_gpus)
+    unlike = Random(f"{options.seed}:unlike")  # noqa: S311
+    if options.models > 1:
+        pool = tuple(_of_model(device, number % options.models) for number, device in enumerate(pool))
     rules = Rules(
         quantum_ms=options.quantum_ms,
         notice_ms=options.notice_ms,
@@ -90,7 +98,10 @@ def world_of(options: Options) -> tuple[World, Faults]:
         epsilon_percent=options.epsilon_percent,
         payments=options.payments,
     )
-    world = World(_workload(options, chance), options.mechanism, pool, rules=rules)
+    load = _workload(options, chance)
+    if options.models > 1:
+        load = replace(load, jobs=tuple(_on_models(job, unlike) for job in load.jobs), streams=())
+    world = World(load, options.mechanism, pool, rules=rules, asking=unlike.choice(ASKING))
     world.auditor.every = 0
     nodes = sorted({device.node for device in pool})
     span_ms = 1000 * options.span_s
@@ -147,6 +158,17 @@ def _workload(options: Options, chance: Random) -> Workload:
         ]
     jobs.sort(key=lambda job: (job.arrival_ms, job.name))
     return Workload(tuple(agents), tuple(jobs), streams, span_ms)
+
+
+def _of_model(device: Device, number: int) -> Device:
+    model, speed = MODELS[number]
+    return replace(device, model=model, speed_milli=speed)
+
+
+def _on_models(job: Job, chance: Random) -> Job:
+    """The job with speeds of its own, or with those of the pool, or on one model alone."""
+    own = tuple((model, chance.choice((1, 130, 999, 1000, 4_000))) for model, _ in MODELS)
+    return replace(job, speeds=chance.choice(((), own, own[:1], own[1:])))
 
 
 def _agent(name: str, chance: Random) -> Agent:

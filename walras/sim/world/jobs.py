@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, overload
 
 from walras.market.types import JobClass
-from walras.sim.world.workload import Job
+from walras.sim.world.workload import Job, Speeds
 
 _NUMBERS: Final = (
     "arrival_ms", "work_ms", "gpus", "gpus_min", "checkpoint_ms", "restart_ms", "value_micros", "priority",
     "milli", "term_ms",
 )  # fmt: skip
+_CODED: Final = ("agent", "job_class", "speeds", "deadline_ms")
 _NEVER: Final = -1
 
 
@@ -23,9 +24,11 @@ class Jobs(Sequence[Job]):
         self._names: list[str] = []
         self._agents: list[str] = []
         self._classes: list[JobClass] = []
+        self._speeds: list[Speeds] = []
         self._agent_numbers: dict[str, int] = {}
         self._class_numbers: dict[JobClass, int] = {}
-        self._columns = {name: array("q") for name in (*_NUMBERS, "agent", "job_class", "deadline_ms")}
+        self._speeds_numbers: dict[Speeds, int] = {}
+        self._columns = {name: array("q") for name in (*_NUMBERS, *_CODED)}
         for job in jobs:
             self.add(job)
 
@@ -41,8 +44,12 @@ class Jobs(Sequence[Job]):
         job_class = self._class_numbers.setdefault(job.job_class, len(self._classes))
         if job_class == len(self._classes):
             self._classes.append(job.job_class)
+        speeds = self._speeds_numbers.setdefault(job.speeds, len(self._speeds))
+        if speeds == len(self._speeds):
+            self._speeds.append(job.speeds)
         columns["agent"].append(agent)
         columns["job_class"].append(job_class)
+        columns["speeds"].append(speeds)
         columns["deadline_ms"].append(_NEVER if job.deadline_ms is None else job.deadline_ms)
 
     def in_order(self, *, by_name: bool = False) -> Jobs:
@@ -51,8 +58,9 @@ class Jobs(Sequence[Job]):
         order = sorted(range(len(names)), key=names.__getitem__) if by_name else range(len(names))
         order = sorted(order, key=arrival_ms.__getitem__)
         found = Jobs()
-        found._agents, found._classes = self._agents, self._classes
+        found._agents, found._classes, found._speeds = self._agents, self._classes, self._speeds
         found._agent_numbers, found._class_numbers = self._agent_numbers, self._class_numbers
+        found._speeds_numbers = self._speeds_numbers
         found._names = [names[at] for at in order]
         for name, column in self._columns.items():
             found._columns[name] = array("q", (column[at] for at in order))
@@ -73,8 +81,8 @@ class Jobs(Sequence[Job]):
 
     def __iter__(self) -> Iterator[Job]:
         """As `_job` makes each, without looking up its columns one by one."""
-        columns = (self._columns[name] for name in (*_NUMBERS, "agent", "job_class", "deadline_ms"))
-        agents, classes = self._agents, self._classes
+        columns = (self._columns[name] for name in (*_NUMBERS, *_CODED))
+        agents, classes, speeds = self._agents, self._classes, self._speeds
         for (
             name,
             arrival,
@@ -89,11 +97,12 @@ class Jobs(Sequence[Job]):
             term,
             agent,
             kind,
+            fast,
             end,
         ) in zip(self._names, *columns, strict=True):
             yield Job(
                 *(name, agents[agent], arrival, work, gpus, fewest, saves, begins, value),
-                *(None if end == _NEVER else end, classes[kind], first, milli, term),
+                *(None if end == _NEVER else end, classes[kind], first, milli, term, speeds[fast]),
             )
 
     @overload
@@ -112,6 +121,7 @@ class Jobs(Sequence[Job]):
             name=self._names[at],
             agent=self._agents[columns["agent"][at]],
             job_class=self._classes[columns["job_class"][at]],
+            speeds=self._speeds[columns["speeds"][at]],
             deadline_ms=None if deadline_ms == _NEVER else deadline_ms,
             **{name: columns[name][at] for name in _NUMBERS},
         )

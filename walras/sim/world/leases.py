@@ -166,6 +166,10 @@ class Leases:
         self._note(holding.lease)
         holding.claim.ended(holding, now_ms)
 
+    def taken_milli(self) -> Iterator[tuple[str, int]]:
+        """By device, what is under leases that have begun."""
+        return ((device, taken[0]) for device, taken in self._taken.items())
+
     def waiting(self, claim: Claim) -> Holding | None:
         """The lease for that claim which has not begun."""
         return self._reserved.get(claim)

@@ -84,7 +84,7 @@ class Rogue:
         deadline_ms = chance.choice((None, None, now_ms, max(0, now_ms - 1), now_ms + 5_000))
         ask = Ask(
             agent=self._agent,
-            package=package,
+            packages=(package,),
             value_micros=value_micros,
             work_ms=1,
             submitted_ms=start_ms + now_ms,

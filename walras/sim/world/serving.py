@@ -90,7 +90,7 @@ class Service:
         package = Package(1, self.stream.milli, 0, self.stream.term_ms, 0)
         ask = Ask(
             agent=self.agent.name,
-            package=package,
+            packages=(package,),
             value_micros=self.agent.value_micros,
             work_ms=self.stream.term_ms,
             submitted_ms=self._floor.start_ms + now_ms,

@@ -10,18 +10,20 @@ from typing import Final
 from walras.core.errors import NotFound
 from walras.core.money import MICROS
 from walras.market.mechanisms.registry import MECHANISMS
-from walras.market.types import Rules
+from walras.market.types import Device, Rules
 from walras.sim.study import Progress, Result
 from walras.sim.traces.chances import log_uniform
 from walras.sim.traces.source import Source
 from walras.sim.traces.synthetic import strategy_of
 from walras.sim.world.figures import Figures
+from walras.sim.world.fleet import ASKING
 from walras.sim.world.jobs import Jobs
 from walras.sim.world.recorder import Recorder
 from walras.sim.world.showing import series
 from walras.sim.world.workload import Agent, Job, Workload
-from walras.sim.world.world import World, devices
+from walras.sim.world.world import World
 
+MIXED: Final = ("auction", "auction:own", "fifo:any", "fifo:own", "priority:own")
 DEFAULT: Final = ("auction", "fifo", "priority", "drf", "fairshare")
 SAMPLES: Final = 200
 # What agents earn together an hour for each GPU; they begin with an hour of it and keep four at most.
@@ -40,21 +42,31 @@ class WorldStudy:
     load: of what the trace holds if that says how large it is, else of what the pool can do while it arrives.
     """
 
-    def __init__(self, drawn: Drawn, *, gpus: int, tick_ms: int = 1_000) -> None:
-        self.notes: Sequence[str] = ()
-        self._drawn, self._gpus = drawn, gpus
+    def __init__(
+        self, drawn: Drawn, pool: tuple[Device, ...], *, tick_ms: int = 1_000, notes: Sequence[str] = ()
+    ) -> None:
+        self.notes: Sequence[str] = notes
+        self._drawn, self._pool = drawn, pool
         self._rules = Rules(tick_ms=tick_ms)
 
     @property
     def policies(self) -> Sequence[str]:
-        return (*DEFAULT, *(name for name in MECHANISMS if name not in DEFAULT))
+        """Mechanisms; where devices are unlike, also with a colon and how jobs ask for them."""
+        names = (*DEFAULT, *(name for name in MECHANISMS if name not in DEFAULT))
+        return (*MIXED, *(name for name in names if name not in MIXED)) if self._unlike else names
+
+    @property
+    def _unlike(self) -> bool:
+        return len({device.model for device in self._pool}) > 1
 
     def run(self, policy: str, *, seed: int, load: float, progress: Progress) -> Result:
         """Play the trace once. Raises NotFound for a policy that it does not have, Invalid for a load."""
-        if policy not in MECHANISMS:
+        mechanism, colon, asking = policy.partition(":")
+        if mechanism not in MECHANISMS or (colon and not (self._unlike and asking in ASKING)):
             raise NotFound(f'there is no policy "{policy}"; there are {", ".join(self.policies)}')
-        load_of = workload(self._drawn(self._gpus, load, Random(f"{seed}:load")), self._gpus, seed)  # noqa: S311
-        world = World(load_of, policy, devices(self._gpus), rules=self._rules)
+        gpus = len(self._pool)
+        load_of = workload(self._drawn(gpus, load, Random(f"{seed}:load")), gpus, seed)  # noqa: S311
+        world = World(load_of, mechanism, self._pool, rules=self._rules, asking=asking or ASKING[0])
         recorder = Recorder(world, max(1, load_of.span_ms // SAMPLES))
         world.noted = recorder.note
         world.run(progress)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Iterator
 
 from walras.core.money import charge
-from walras.market.types import Package
 from walras.sim.world.bidding import Ask, Floor
 from walras.sim.world.leases import Holding
 from walras.sim.world.workload import Job
 
 
 class JobRun:
-    """One job. Work is counted in milli-GPU ms; `useful` is what was done and not lost.
+    """One job. Work is counted in milli-GPU ms of the reference; `useful` is what was done and not lost.
+
+    stretches: of each lease that is over, since when it worked, what it did and kept, how much in a ms, and
+    on how many milli-GPU of which models where devices are unlike.
 
     over: called once, when it is done or given up.
     """
 
     __slots__ = (
         *("job", "left_milli_ms", "holding", "first_ms", "done_ms", "lost_milli_ms", "evictions", "given_up"),
-        *("stretches", "_floor", "_over", "_since_ms"),
+        *("stretches", "_floor", "_over", "_since_ms", "_rate_milli"),
     )
 
     def __init__(self, job: Job, floor: Floor, over: Callable[[JobRun], None]) -> None:
@@ -33,8 +34,8 @@ class JobRun:
         self.lost_milli_ms = 0
         self.evictions = 0
         self.given_up = False
-        self.stretches: list[tuple[int, int, int]] = []
-        self._since_ms = 0
+        self.stretches: list[tuple[int, int, int, tuple[tuple[str, int], ...]]] = []
+        self._since_ms = self._rate_milli = 0
 
     @property
     def restart_cost_micros(self) -> int:
@@ -48,12 +49,12 @@ class JobRun:
         if job.deadline_ms is not None and now_ms >= job.deadline_ms:
             self._give_up()
             return
-        fewest = job.gpus_min if job.gpus_min < job.gpus else 0
+        packages, speeds = self._floor.fleet.offers(job)
         work_ms = self.left_milli_ms // (job.gpus * job.milli)
         start_ms = self._floor.start_ms
         ask = Ask(
             agent=job.agent,
-            package=_package(job.gpus, job.milli, job.term_ms, fewest),
+            packages=packages,
             value_micros=job.value_micros,
             work_ms=work_ms,
             submitted_ms=start_ms + job.arrival_ms,
@@ -61,6 +62,7 @@ class JobRun:
             job_class=job.job_class,
             restart_cost_micros=self.restart_cost_micros,
             priority=job.priority,
+            speeds=speeds,
         )
         self._floor.bid(ask, self)
 
@@ -69,23 +71,27 @@ class JobRun:
         self.holding = holding
         self.first_ms = now_ms if self.first_ms is None else self.first_ms
         self._since_ms = now_ms + (self.job.restart_ms if resumes else 0)
-        self._floor.finish_at(self._since_ms - (-self.left_milli_ms // holding.milli), self)
+        rate = self._floor.fleet.rate_milli(self.job, holding.lease.shares, holding.milli)
+        self._rate_milli = rate
+        self._floor.finish_at(self._since_ms - (-self.left_milli_ms // rate), self)
 
     def warned(self, holding: Holding, now_ms: int) -> None:
         """It works on: what it loses is settled at the end."""
 
     def ended(self, holding: Holding, now_ms: int) -> None:
         """Count what was done; bid again when that is not all."""
-        milli, ran_ms = holding.milli, max(0, now_ms - self._since_ms)
+        rate, ran_ms = self._rate_milli, max(0, now_ms - self._since_ms)
         running, self.holding = self.holding is holding, None
         if running:
-            done = min(self.left_milli_ms, ran_ms * milli)
+            done = min(self.left_milli_ms, ran_ms * rate)
             if done < self.left_milli_ms and self.job.checkpoint_ms:
-                lost = ran_ms % self.job.checkpoint_ms * milli
+                lost = ran_ms % self.job.checkpoint_ms * rate
                 self.lost_milli_ms += lost
                 done -= lost
             self.left_milli_ms -= done
-            self.stretches.append((self._since_ms, done, milli))
+            fleet = self._floor.fleet
+            parts = () if fleet.alike else fleet.parts(holding.lease.shares)
+            self.stretches.append((self._since_ms, done, rate, parts))
         if self.left_milli_ms == 0:
             self.done_ms = now_ms
             self._over(self)
@@ -109,14 +115,16 @@ class JobRun:
         if self.holding is None:
             return False
         ran_ms = now_ms - self._since_ms
-        return ran_ms * self.holding.milli >= self.left_milli_ms
+        return ran_ms * self._rate_milli >= self.left_milli_ms
 
     def useful_milli_ms(self, until_ms: int) -> int:
         """What was done by then, of work that was kept."""
-        return sum(min(done, max(0, until_ms - since_ms) * milli) for since_ms, done, milli in self.stretches)
+        return sum(
+            min(done, max(0, until_ms - since_ms) * rate) for since_ms, done, rate, _ in self.stretches
+        )
 
-
-@lru_cache(maxsize=256)
-def _package(gpus: int, milli: int, term_ms: int, fewest: int) -> Package:
-    """Many jobs ask for the same."""
-    return Package(gpus, milli, 0, term_ms, 0, devices_min=fewest)
+    def kept_milli_ms(self, until_ms: int) -> Iterator[tuple[str, int]]:
+        """By model, milli-GPU ms in which work was done by then that was kept; of devices that are unlike."""
+        for since_ms, done, rate, parts in self.stretches:
+            worked_ms = min(done // rate, max(0, until_ms - since_ms))
+            yield from ((model, worked_ms * milli) for model, milli in parts)

@@ -16,6 +16,9 @@ from walras.market.types import JobClass
 
 Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
 
+# By model of device, how much work it does in a given time, 1000 for the reference device.
+Speeds = tuple[tuple[str, int], ...]
+
 SLO_MS: Final = 2_000
 
 
@@ -41,6 +44,7 @@ class Job:
 
     checkpoint_ms: a lease that ends takes the work since the last multiple of it along; 0 saves on notice.
     restart_ms: how long it computes nothing when it begins again. A deadline is a time of the run.
+    speeds: how fast it is on which model, and it runs on no other; () for as fast as the pool says of each.
     """
 
     name: str
@@ -57,6 +61,7 @@ class Job:
     priority: int = 0
     milli: int = 1000
     term_ms: int = 60_000
+    speeds: Speeds = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

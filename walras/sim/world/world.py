@@ -9,10 +9,12 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any, Final
 
+from walras.core.errors import Invalid
 from walras.market.types import Device, Rules
 from walras.sim.world.auditor import Auditor
 from walras.sim.world.bank import Bank
 from walras.sim.world.bidding import Ask, Bidding, Finishing
+from walras.sim.world.fleet import ASKING, Fleet
 from walras.sim.world.leases import Claim, Holding
 from walras.sim.world.market import Market
 from walras.sim.world.serving import CONTROL_MS, Service
@@ -22,7 +24,7 @@ from walras.sim.world.workload import Job, Workload
 
 # The market's clock shows this when the run begins.
 START_MS: Final = 1_700_000_000_000
-PAY_MS: Final = 5_000
+PAY_MS: Final = 5_000  # or every tick, where those are longer
 
 Event = Callable[[Any], None]
 
@@ -64,12 +66,22 @@ class World:
         until_ms: int | None = None,
         rebates: bool = True,
         kept: bool | None = None,
+        asking: str = ASKING[0],
     ) -> None:
-        """kept: whether the compiled engine keeps the pool, if it can; None for large ones."""
+        """kept: whether the compiled engine keeps the pool, if it can; None for large ones. asking: how jobs
+        ask for devices that are unlike, one of `fleet.ASKING`.
+
+        Raises Invalid for requests on devices that are not all alike.
+        """
         self.workload, self.start_ms, self.now_ms, self.skew_ms = workload, START_MS, 0, 0
         self.until_ms = 2 * workload.span_ms if until_ms is None else until_ms
         self.events = 0
         self.pool_milli = sum(device.milli for device in pool)
+        self.fleet = Fleet(pool, asking)
+        if workload.streams and not self.fleet.alike:
+            raise Invalid(
+                "requests are played on devices of one model and speed 1000 alone; leave requests out"
+            )
         self.noted: Callable[[], None] = lambda: None
         self.arrived: Callable[[JobRun], None] = lambda _: None
         self._at_ms = START_MS
@@ -82,7 +94,7 @@ class World:
         self.market.at_drain = lambda when_ms: self.at(when_ms, self._drain, None)
         self.auditor = Auditor(self.market, self.bank)
         self.running: dict[JobRun, None] = {}
-        self.tally = Tally(workload, self.pool_milli)
+        self.tally = Tally(workload, self.pool_milli, self.fleet)
         self.services = self._services(len(pool))
         self._jobs: Iterator[Job] = iter(workload.jobs)
         self._next_job()
@@ -199,4 +211,4 @@ class World:
     def _pay(self, _: None) -> None:
         self.bank.pay(self.at_ms)
         self.market.funds_changed()
-        self.at(self.now_ms + PAY_MS, self._pay, None)
+        self.at(self.now_ms + max(PAY_MS, self.market.rules.tick_ms), self._pay, None)
