@@ -28,7 +28,7 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.written = bytearray()
         self.reads = True
-        self.closed = False
+        self.closed = self.aborted = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return ("192.0.2.1", 1234) if name == "peername" else default
@@ -52,7 +52,8 @@ class Wire(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
 
-    abort = close
+    def abort(self) -> None:
+        self.closed = self.aborted = True
 
 
 @dataclass

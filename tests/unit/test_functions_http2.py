@@ -22,6 +22,7 @@ from hyperframe.frame import GoAwayFrame, HeadersFrame
 from support.http2 import GET, POST, Peer, Wire
 
 from walras.functions import http2, listener
+from walras.functions.guard import FRAMES_MAX
 from walras.functions.http2 import RESETS_MAX, STREAMS_MAX, Session
 from walras.functions.listener import Listener
 from walras.kube.serve.fair import Fair
@@ -377,6 +378,33 @@ def test_what_is_read_is_paid_for_by_whose_function_is_asked_and_waits_its_turn(
     run(story())
 
 
+def test_a_flood_of_small_frames_is_read_a_few_at_a_time() -> None:
+    async def story() -> None:
+        peer = Peer(polite)
+        await peer.exchange()
+        steps = list[int]()
+        plain = peer.session._h2.receive_data
+
+        def counted(data: bytes) -> Any:
+            steps.append(len(data))
+            return plain(data)
+
+        peer.session._h2.receive_data = counted  # type: ignore[method-assign, assignment]
+        for _ in range(1000):
+            peer.h2.ping(b"12345678")
+        number = peer.ask()
+        peer.give(peer.h2.data_to_send())
+        # A ping has 17 bytes; all but a few are left, and nothing more is taken from the socket.
+        assert sum(steps) <= 17 * (FRAMES_MAX + 1) and not peer.wire.is_reading()
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert max(steps) <= 17 * (FRAMES_MAX + 1) and peer.wire.is_reading()
+        await peer.exchange()
+        assert [each.stream_id for each in peer.heard(StreamEnded)] == [number]
+
+    run(story())
+
+
 def test_there_are_only_so_many_connections_and_idle_ones_are_told_to_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -385,10 +413,15 @@ def test_there_are_only_so_many_connections_and_idle_ones_are_told_to_go(
         wires = [Wire() for _ in range(3)]
         for wire in wires:
             Session(sessions).connection_made(wire)
-        assert [wire.closed for wire in wires] == [False, False, True]
+        # The one that has been idle for longest makes room.
+        assert [wire.closed for wire in wires] == [True, False, False]
         monkeypatch.setattr(listener, "IDLE_S", -1.0)
         sessions._sweep()
         assert all(wire.closed for wire in wires)
+        # Whose client takes nothing of the end is broken off.
+        monkeypatch.setattr(listener, "_CLOSED_S", -1.0)
+        sessions._sweep()
+        assert [wire.aborted for wire in wires] == [True, True, True]
 
     monkeypatch.setattr(listener, "SESSIONS_MAX", 2)
     run(story())

@@ -98,7 +98,7 @@ class Call:
     async def _ask(self, link: H2C, backend: Backend) -> tuple[int, Headers]:
         """Begins to send; the head of the answer, which may come before the body is there to be sent."""
         is_empty = self._client.is_empty and not self._kept
-        await link.begin(self._headers, ends=is_empty)
+        await link.begin(self._headers, self._share, ends=is_empty)
         if not is_empty:
             self._pump = asyncio.create_task(self._share.run(self._pass_on(link)))
         start_ms = backend.limits.start_ms

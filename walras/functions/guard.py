@@ -1,6 +1,7 @@
 """Frames of HTTP/2 as they come in, before anybody keeps them: none is longer than agreed (RFC 9113).
 
-The library takes in a whole frame, 16 MiB of it, before it looks at its length, and heads in any parts.
+The library takes in a whole frame, 16 MiB of it, before it looks at its length, and heads in any parts; and
+it reads all frames that it is given in one go, of which there may be thousands in what a socket holds.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 FRAME_BYTES_MAX: Final = 16_384
+# Frames that are read in one step.
+FRAMES_MAX: Final = 32
 _HEADER_BYTES: Final = 9
 _HEADERS, _CONTINUATION = 1, 9
 
@@ -25,10 +28,10 @@ class Guard:
         self._header = bytearray()
         self._head_bytes = 0
 
-    def look(self, data: bytes) -> None:
-        """Takes note of the next bytes. Raises TooLong."""
-        at = 0
-        while at < len(data):
+    def look(self, data: bytes) -> int:
+        """How many of the next bytes may be read in this step. Raises TooLong."""
+        at = frames = 0
+        while at < len(data) and frames <= FRAMES_MAX:
             if self._skips:
                 step = min(self._skips, len(data) - at)
                 self._skips -= step
@@ -40,6 +43,8 @@ class Guard:
             if len(self._header) == _HEADER_BYTES:
                 self._begin(int.from_bytes(self._header[:3]), self._header[3])
                 self._header.clear()
+                frames += 1
+        return at
 
     def _begin(self, length: int, kind: int) -> None:
         if length > FRAME_BYTES_MAX:

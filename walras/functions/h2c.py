@@ -24,6 +24,7 @@ from hyperframe.frame import Frame, GoAwayFrame
 
 from walras.functions.connections import HEAD_BYTES_MAX, BadAnswer, Headers, Link, is_plain
 from walras.functions.guard import Guard, TooLong
+from walras.functions.shares import Share
 
 _READ_BYTES: Final = 64 * 1024
 _HEADERS_MAX: Final = 200
@@ -64,6 +65,8 @@ class H2C(Link):
         )
         self._guard = Guard(HEAD_BYTES_MAX)
         self._events = deque[Event]()
+        self._unread = b""
+        self._share: Share | None = None
         self._room = asyncio.Event()
         self._stream = 0
         self._requests = 0
@@ -79,8 +82,9 @@ class H2C(Link):
         is_usable = not self._is_going and self._requests < _REQUESTS_MAX
         return super().is_open and is_usable and self._is_sent and self._is_over
 
-    async def begin(self, headers: Headers, *, ends: bool) -> None:
-        """Sends the head of a request. Raises OSError, BadAnswer."""
+    async def begin(self, headers: Headers, share: Share, *, ends: bool) -> None:
+        """Sends the head of a request, whose share reading takes. Raises OSError, BadAnswer."""
+        self._share = share
         self._is_sent, self._is_over, self.heard, self.trailers = ends, False, False, []
         self._empty_reads = 0
         try:
@@ -157,11 +161,16 @@ class H2C(Link):
             await self._read()
 
     async def _read(self) -> None:
-        data = await self._reader.read(_READ_BYTES)
-        if not data:
-            raise EOFError("it closed the connection")
+        if not self._unread:
+            self._unread = await self._reader.read(_READ_BYTES)
+            if not self._unread:
+                raise EOFError("it closed the connection")
+        elif self._share is not None:
+            await self._share.again()
+            await asyncio.sleep(0)
         try:
-            self._guard.look(data)
+            size = self._guard.look(self._unread)
+            data, self._unread = self._unread[:size], self._unread[size:]
             events = self._h2.receive_data(data)
         except (ProtocolError, TooLong) as error:
             raise BadAnswer(_said(error)) from None

@@ -65,7 +65,8 @@ class Sessions(Protocol):
 
 
 class Session(asyncio.Protocol):
-    """`used_s`: since when it has had no stream; None while it has some."""
+    """`used_s`: since when it has had no stream; None while it has some. `closed_s`: since when nothing but
+    what is to be sent keeps it."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
@@ -81,9 +82,11 @@ class Session(asyncio.Protocol):
         self._guard = Guard(HEAD_BYTES_MAX, len(PREFACE))
         self.streams: dict[int, Stream] = {}
         self.used_s: float | None = asyncio.get_running_loop().time()
+        self.closed_s: float | None = None
         self._share = Share(sessions.fair, _STRANGERS)
         self._had_ns = self._resets = 0
-        self._first = b""
+        # What has come and is not read yet, and what came before the client had said what it speaks.
+        self._unread = self._first = b""
         self._is_greeted = self._is_going = False
         self._pacing: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
@@ -146,18 +149,26 @@ class Session(asyncio.Protocol):
     # What comes
 
     def data_received(self, data: bytes) -> None:
+        if not self._is_greeted:
+            self._first += data
+            if not self._greet():
+                return
+            data, self._first = self._first, b""
+        self._unread += data
+        if self._pacing is None:
+            self._step()
+
+    def _step(self) -> None:
+        """Reads some frames; the rest waits for another turn."""
         timer = self._sessions.fair.timer
         began_ns = timer()
         try:
-            if self._is_greeted or self._greet(data):
-                self._receive(data if not self._first else self._first)
-                self._first = b""
+            self._receive()
         finally:
             self._pay(timer() - began_ns)
 
-    def _greet(self, data: bytes) -> bool:
+    def _greet(self) -> bool:
         """Whether the client has shown that it speaks HTTP/2."""
-        self._first += data
         if PREFACE.startswith(self._first[: len(PREFACE)]):
             if len(self._first) < len(PREFACE):
                 return False
@@ -167,27 +178,36 @@ class Session(asyncio.Protocol):
             return True
         assert self._transport is not None
         self._transport.write(_WRONG_VERSION)
-        self._transport.close()
+        self._close()
         return False
 
-    def _receive(self, data: bytes) -> None:
+    def _receive(self) -> None:
         if self._transport is None or self._transport.is_closing():
             return
         try:
-            self._guard.look(data)
+            size = self._guard.look(self._unread)
+            data, self._unread = self._unread[:size], self._unread[size:]
             for event in self._h2.receive_data(data):
                 self._handle(event)
         except (ProtocolError, TooLong):
             # The library has written why into what is to be sent.
-            self.flush()
-            self._transport.close()
+            self._close()
             return
         if self._resets > RESETS_MAX or len(self.streams) > 2 * STREAMS_MAX:
             self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
-            self.flush()
-            self._transport.close()
+            self._close()
             return
         self.flush()
+
+    def _close(self) -> None:
+        """Sends what there is, to a client that takes it soon, and no more."""
+        assert self._transport is not None
+        self.flush()
+        self._transport.close()
+        self.closed_s = asyncio.get_running_loop().time()
+        self._unread = b""
+        for stream in list(self.streams.values()):
+            stream.lose()
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, RequestReceived):
@@ -255,7 +275,8 @@ class Session(asyncio.Protocol):
     def _pay(self, cost_ns: int) -> None:
         self._share.charge(cost_ns)
         self._had_ns += cost_ns
-        if self._had_ns >= STEP_NS and self._pacing is None and not self._is_going:
+        is_spent = self._had_ns >= STEP_NS or bool(self._unread)
+        if is_spent and self._pacing is None and self.closed_s is None:
             self._had_ns = 0
             self._pacing = asyncio.get_running_loop().create_task(self._pace())
             self._listen()
@@ -264,9 +285,13 @@ class Session(asyncio.Protocol):
         """Nothing more is read before its turn."""
         try:
             await self._share.again()
+            # Others are before it even where nobody waits for a turn.
+            await asyncio.sleep(0)
         finally:
             self._pacing = None
-            self._listen()
+        if self._unread:
+            self._step()
+        self._listen()
 
     # What goes
 
@@ -293,5 +318,5 @@ class Session(asyncio.Protocol):
         if self.streams:
             return
         self.used_s = asyncio.get_running_loop().time()
-        if self._is_going and self._transport is not None:
-            self._transport.close()
+        if self._is_going and self._transport is not None and self.closed_s is None:
+            self._close()

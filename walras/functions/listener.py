@@ -11,6 +11,8 @@ from walras.kube.serve.fair import Fair
 from walras.kube.serve.relay import Application
 
 SESSIONS_MAX: Final = 2_000
+# A session that is over, and whose client does not take the last of it, is broken off.
+_CLOSED_S: Final = 10.0
 # A client that asks for nothing for so long is told to go.
 IDLE_S: Final = 300.0
 # What a session that is told to go has to end its streams.
@@ -58,9 +60,11 @@ class Listener:
             self._sweeper.cancel()
 
     def opened(self, session: Session) -> None:
+        if len(self._sessions) >= SESSIONS_MAX:
+            # The one that has asked for nothing for longest makes room, where there is one.
+            idle = (each for each in self._sessions if each.used_s is not None)
+            min(idle, key=lambda each: each.used_s or 0.0, default=session).abort()
         self._sessions.add(session)
-        if len(self._sessions) > SESSIONS_MAX:
-            session.abort()
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
 
@@ -71,9 +75,11 @@ class Listener:
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
-        self._sweeper = None
+        self._sweeper, now_s = None, loop.time()
         for session in list(self._sessions):
-            if session.used_s is not None and loop.time() - session.used_s > IDLE_S:
+            if session.closed_s is not None and now_s - session.closed_s > _CLOSED_S:
+                session.abort()
+            elif session.used_s is not None and now_s - session.used_s > IDLE_S:
                 session.goes()
         if self._sessions:
             self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
