@@ -155,3 +155,16 @@ def test_a_log_that_is_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
 def test_names_cannot_lead_out_of_the_directory(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadRequest):
         LogStore(tmp_path, VirtualClock()).path("acme", "u1", name, 0)
+
+
+def test_a_tail_is_no_longer_than_asked_though_more_is_said_while_it_is_read(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        world.writer.write("stdout", b"one\ntwo\n")
+        reading = asyncio.create_task(world.read(tail_lines=1))
+        while not reading.done():
+            world.writer.write("stdout", b"more\n")
+            await asyncio.sleep(0)
+        assert reading.result().count(b"\n") == 1
+        assert await world.read(tail_lines=2) == b"more\nmore\n"
+
+    told(tmp_path, story)

@@ -185,16 +185,14 @@ class LogStore:
 
     async def _lines(self, path: Path, query: Query) -> AsyncGenerator[bytes, None]:
         files = [each for each in (older(path), path) if each.exists()]
-        skip = 0
+        cut = _Cut(query)
         if query.tail_lines is not None:
-            total = sum([await asyncio.to_thread(_full_lines, each) for each in files])
-            skip = max(0, total - query.tail_lines)
+            cut.at_end(sum([await asyncio.to_thread(_full_lines, each) for each in files]))
         batch: list[bytes] = []
         with suppress(FileNotFoundError):
             for each in files[:-1]:
                 for entry in _entries_of(each):
-                    skip, text = _skip(skip, entry, query)
-                    batch.append(text)
+                    batch.append(cut.shown(entry))
                     if len(batch) >= _BATCH:
                         yield b"".join(batch)
                         batch.clear()
@@ -204,8 +202,7 @@ class LogStore:
             while True:
                 writer = self._open.get(path) if query.follow else None
                 for entry in reader.entries():
-                    skip, text = _skip(skip, entry, query)
-                    batch.append(text)
+                    batch.append(cut.shown(entry))
                     if len(batch) >= _BATCH:
                         yield b"".join(batch)
                         batch.clear()
@@ -283,12 +280,32 @@ def _full_lines(path: Path) -> int:
     return sum(map(_is_full, _entries_of(path)))
 
 
-def _skip(skip: int, entry: bytes, query: Query) -> tuple[int, bytes]:
-    """What the entry shows as, "" while lines are to be skipped; and how many still are."""
-    time, _, tag, line = (*entry.split(b" ", 3), b"", b"", b"", b"")[:4]
-    if skip:
-        return (skip - 1 if tag == b"F" else skip), b""
-    if query.since_ms is not None and time < _timestamp(query.since_ms):
-        return 0, b""
-    end = b"\n" if tag == b"F" else b""
-    return 0, (time + b" " + line + end if query.timestamps else line + end)
+class _Cut:
+    """What of a log a query asks for, entry by entry."""
+
+    def __init__(self, query: Query) -> None:
+        self._query, self._skip = query, 0
+        # Full lines that are still shown; None for all that come.
+        self._left: int | None = None
+
+    def at_end(self, total: int) -> None:
+        """Only the tail is asked for, of so many full lines; what is said meanwhile is not of it."""
+        tail = self._query.tail_lines or 0
+        self._skip = max(0, total - tail)
+        self._left = None if self._query.follow else min(tail, total)
+
+    def shown(self, entry: bytes) -> bytes:
+        """What the entry shows as, "" for nothing."""
+        time, _, tag, line = (*entry.split(b" ", 3), b"", b"", b"", b"")[:4]
+        full = tag == b"F"
+        if self._skip:
+            self._skip -= full
+            return b""
+        if self._left is not None:
+            if self._left <= 0:
+                return b""
+            self._left -= full
+        if self._query.since_ms is not None and time < _timestamp(self._query.since_ms):
+            return b""
+        end = b"\n" if full else b""
+        return time + b" " + line + end if self._query.timestamps else line + end
