@@ -114,7 +114,7 @@ def _run(kubeconfig: Path, work: Path, names: Sequence[str], workers: int) -> li
         if not share:
             continue
         focus = "|".join(re.escape(name) for name in share)
-        words = (f"--ginkgo.focus={focus}", f"--ginkgo.json-report={work / f'{number}.json'}")
+        words = (f"--ginkgo.focus={focus}", f"--ginkgo.json-report={work / f'{workers}-{number}.json'}")
         with (work / f"{workers}-{number}.log").open("w") as log:
             process = subprocess.Popen([*_command(kubeconfig), *words], stdout=log, stderr=log, cwd=work)
         processes.append((number, process))
