@@ -17,7 +17,7 @@ from walras.runtimes.network.networks import API_ADDRESS
 from walras.runtimes.network.nftables import rules
 
 Object = dict[str, Any]
-A, CNAME, AAAA, SRV = 1, 5, 28, 33
+A, CNAME, PTR, AAAA, SRV = 1, 5, 12, 28, 33
 
 
 def service(name: str, address: str, **spec: Any) -> Object:
@@ -55,6 +55,7 @@ NAMES = Names(
     lambda namespace, name: SERVICES.get(name) if namespace == "shop" else None,
     lambda namespace, name: SLICES.get(name, []) if namespace == "shop" else [],
     "10.0.0.1",
+    SERVICES.values,
 )
 
 
@@ -78,6 +79,8 @@ def decoded(data: bytes) -> tuple[int, list[str]]:
             found.append(f"{name} {ipaddress.ip_address(data[at : at + size])}")
         elif kind == CNAME:
             found.append(f"is {_name(data, at)[0]}")
+        elif kind == PTR:
+            found.append(f"called {_name(data, at)[0]}")
         elif kind == SRV:
             found.append(f"{struct.unpack_from('>H', data, at + 4)[0]} of {_name(data, at + 6)[0]}")
         at += size
@@ -101,6 +104,21 @@ def asked(name: str, kind: int = A) -> tuple[int, list[str]]:
 
 
 CLUSTER = "svc.cluster.local"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("4.3.0.10.in-addr.arpa", PTR, (0, ["called web.shop.svc.cluster.local"])),
+        ("1.0.0.10.IN-ADDR.arpa", PTR, (0, ["called kubernetes.default.svc.cluster.local"])),
+        ("4.3.0.10.in-addr.arpa", A, (0, [])),
+        ("5.3.0.10.in-addr.arpa", PTR, (3, [])),
+        ("None.in-addr.arpa", PTR, (3, [])),
+        ("in-addr.arpa", PTR, (3, [])),
+    ],
+)
+def test_an_address_of_a_service_has_its_name(name: str, kind: int, expected: tuple[int, list[str]]) -> None:
+    assert asked(name, kind) == expected
 
 
 @pytest.mark.parametrize(

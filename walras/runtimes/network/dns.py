@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
 
-A, CNAME, AAAA, SRV, ANY = 1, 5, 28, 33, 255
+A, CNAME, PTR, AAAA, SRV, ANY = 1, 5, 12, 28, 33, 255
 NO_ERROR, FORMAT_ERROR, NO_SUCH_NAME, NOT_IMPLEMENTED, REFUSED = 0, 1, 3, 4, 5
 UDP_BYTES_MAX: Final = 512
 TTL_S: Final = 5

@@ -5,7 +5,7 @@ As the specification of DNS-based service discovery of Kubernetes has them (vers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address
 from typing import Any, Final
@@ -15,6 +15,7 @@ from walras.runtimes.network.forwards import chosen, ports_of
 
 Object = Mapping[str, Any]
 DOMAIN: Final = ("cluster", "local")
+_REVERSE: Final = ("in-addr", "arpa")
 _API: Final = ("kubernetes", "default")
 API_PORT: Final = 443
 
@@ -30,15 +31,20 @@ class Found:
 
 
 class Names:
-    """`service` finds one by namespace and name, `slices` those of a Service, `api` is the API server's."""
+    """`service` finds one by namespace and name, `slices` those of a Service, `api` is the API server's.
+
+    `services`: all there are.
+    """
 
     def __init__(
         self,
         service: Callable[[str, str], Object | None],
         slices: Callable[[str, str], Sequence[Object]],
         api: str,
+        services: Callable[[], Iterable[Object]] = tuple,
     ) -> None:
         self._service, self._slices, self._api = service, slices, api
+        self._services = services
 
     def answer(self, query: bytes, *, bytes_max: int) -> bytes:
         """The whole answer to a query; nothing to what deserves none."""
@@ -48,6 +54,8 @@ class Names:
             return dns.malformed(query)
         if not dns.understood(question):
             return dns.answer(question, dns.NOT_IMPLEMENTED)
+        if question.name[-len(_REVERSE) :] == _REVERSE:
+            return self._reverse(question)
         if question.name[-len(DOMAIN) :] != DOMAIN:
             return dns.answer(question, dns.REFUSED)
         found = self._find(question.name[: -len(DOMAIN)])
@@ -59,6 +67,20 @@ class Names:
         except ValueError:
             return dns.answer(question, dns.NO_SUCH_NAME)
         return dns.answer(question, dns.NO_ERROR, records, extra, bytes_max=bytes_max)
+
+    def _reverse(self, question: dns.Question) -> bytes:
+        """The name of the Service that an address is of."""
+        address = ".".join(reversed(question.name[: -len(_REVERSE)]))
+        name = _API if address == self._api else next(self._called(address), None)
+        if name is None:
+            return dns.answer(question, dns.NO_SUCH_NAME)
+        record = dns.Record(dns.PTR, dns.name_of((*name, "svc", *DOMAIN)))
+        return dns.answer(question, dns.NO_ERROR, [record] if question.kind in (dns.PTR, dns.ANY) else [])
+
+    def _called(self, address: str) -> Iterator[tuple[str, str]]:
+        for service in self._services():
+            if address and service["spec"].get("clusterIP") == address:
+                yield str(service["metadata"]["name"]), str(service["metadata"]["namespace"])
 
     def _followed(self, alias: Found, kind: int) -> list[dns.Record]:
         """The addresses behind an alias of a name of the cluster: no pod's resolver asks for them itself."""

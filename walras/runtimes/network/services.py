@@ -66,4 +66,4 @@ class Directory:
                 if (each["metadata"].get("labels") or {}).get(SERVICE_NAME) == name
             ]
 
-        return Names(service, slices, api_address)
+        return Names(service, slices, api_address, lambda: self._api.list(cluster, SERVICES))
