@@ -16,6 +16,12 @@ ACCEPTS: Final = (
     "application/json;as=Bogus;v=v1;g=meta.k8s.io,application/json",
 )  # fmt: skip
 
+# What events are watched as.
+WATCHED: Final = (
+    "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+    "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io,application/json",
+    "application/json;stream=watch", "application/yaml", "text/html",
+)  # fmt: skip
 _SELECTORS: Final = (
     "app=a", "app!=a", "app", "!app", "app in (a,b)", "app notin (a)", "app=a,tier=b", "x==", "x=",
     "app in ()", "app>1", "app=a b", "a/b/c=d", "=x", "app in (a", ",", "app,", "app in(a, b),!x",
@@ -53,6 +59,25 @@ def write_query(rng: Random, *, apply: bool = False) -> tuple[tuple[str, str], .
     if rng.random() < 0.03:
         query.append(rng.choice([("pretty", "true"), ("bogus", "1"), ("force", "true"), ("timeout", "5s")]))
     return tuple(query)
+
+
+def watch_query(rng: Random, last: int) -> dict[str, str]:
+    """From a state on, mostly one that an answer told; or from what there is now."""
+    query = {"watch": rng.choice(["true", "1"]), "timeoutSeconds": "1"}
+    query["resourceVersion"] = rng.choice([f"$rv:{rng.randint(1, last)}$"] * 8 + ["0", "abc"])
+    if rng.random() < 0.4:
+        query["labelSelector"] = rng.choice(["app=a", "app!=a", "x", "!x", "app in (a,web)"])
+    if query["resourceVersion"][0] != "$":
+        # The real server asks etcd for more than an older one has where bookmarks begin nowhere.
+        if rng.random() < 0.5:
+            del query["resourceVersion"]
+        return query
+    if rng.random() < 0.15:
+        query["sendInitialEvents"] = rng.choice(["true", "true", "false"])
+        query["resourceVersionMatch"] = rng.choice(["NotOlderThan", "NotOlderThan", "Exact"])
+    if rng.random() < 0.2:
+        query["allowWatchBookmarks"] = "true"
+    return query
 
 
 def list_query(rng: Random, name: str, steps: int) -> Query:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
+from differential.sides import Answer
 from differential.steps import Step
 
 ABSENT: Final = "<absent>"
@@ -46,6 +47,15 @@ def differences(step: Step, real: Any, embedded: Any) -> list[Difference]:
         Difference(f"{step.what}: {real['status']} {generalised(path)}", path, left, right)
         for path, left, right in found
     ]
+
+
+def is_late(step: Step, answer: Answer) -> bool:
+    """Whether a watch is told that there is no cache of what it watches yet: a busy machine."""
+    return (
+        step.watch
+        and isinstance(answer.body, list)
+        and any(each["object"].get("reason") == "Timeout" for each in answer.body)
+    )
 
 
 def _told(answer: Any) -> Any:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
-from differential.asking import ACCEPTS, list_query, write_query
-from differential.kinds import KINDS, Kind, Object
+from differential.asking import ACCEPTS, WATCHED, list_query, watch_query, write_query
+from differential.kinds import ACTS, KINDS, Kind, Object
 from differential.mutations import BROKEN, CHANGES, HARMLESS, doubled, mutated
 from differential.patches import apply_patch, json_patch, merge_patch, strategic_patch
-from differential.steps import JSON, SELF, Scenario, Step
+from differential.steps import JSON, SELF, TURN, Scenario, Step
 
 STEPS_MAX: Final = 14
 _NAMES: Final = ("a", "b", "c")
@@ -66,9 +66,9 @@ class _Maker:
 
     def pick(self) -> Callable[[Kind], None]:
         ways = {
-            self.create: 10, self.get: 6, self.list: 12, self.watch: 1.5, self.update: 12, self.patch: 26,
-            self.apply: 14, self.sub: 12, self.delete: 9, self.delete_collection: 2, self.broken: 5,
-            self.wrong: 3, self.race: 2,
+            self.create: 10, self.get: 6, self.list: 12, self.watch: 4, self.update: 12, self.patch: 26,
+            self.apply: 14, self.sub: 12, self.delete: 9, self.delete_collection: 4, self.broken: 5,
+            self.wrong: 3, self.race: 5, self.act: 2,
         }  # fmt: skip
         return self.rng.choices([*ways], [*ways.values()])[0]
 
@@ -121,16 +121,16 @@ class _Maker:
         rng = self.rng
         if not self.steps:
             return
-        since = f"$rv:{rng.choice(self.steps).id}$"
-        query = [("watch", rng.choice(["true", "1"])), ("timeoutSeconds", "1"), ("resourceVersion", since)]
-        if rng.random() < 0.4:
-            query.append(("labelSelector", rng.choice(["app=a", "app!=a", "x", "!x", "app in (a,web)"])))
+        everywhere = not kind.namespaced or rng.random() < 0.2
+        path, query = kind.everywhere if everywhere else kind.collection, watch_query(rng, self.steps[-1].id)
         if rng.random() < 0.2:
-            query.append(("fieldSelector", f"metadata.name={kind.name(rng.choice(_NAMES))}"))
-        if not kind.namespaced:
-            query = [pair for pair in query if pair[0] != "labelSelector"]
-            query.append(("labelSelector", f"scenario={SELF}"))
-        self.add(kind, "watch", "GET", kind.collection, query=tuple(query), watch=True)
+            query["fieldSelector"] = f"metadata.name={kind.name(rng.choice(_NAMES))}"
+        elif rng.random() < 0.3 and kind.plural == "gadgets":
+            query["fieldSelector"] = rng.choice(["spec.colour=red", "spec.colour!=red"])
+        if everywhere:
+            query["labelSelector"] = f"scenario={SELF}"
+        accept = rng.choice(WATCHED) if rng.random() < 0.3 else JSON
+        self.add(kind, "watch", "GET", path, query=tuple(query.items()), accept=accept, watch=True)
 
     def update(self, kind: Kind) -> None:
         rng, name = self.rng, self.name(kind)
@@ -211,6 +211,10 @@ class _Maker:
         query = [("labelSelector", rng.choice(["app=a", "app notin (b)", "x", f"scenario={SELF}"]))]
         if not kind.namespaced:
             query = [("labelSelector", f"scenario={SELF}")]
+        elif rng.random() < 0.3:
+            query = [("fieldSelector", f"metadata.name={rng.choice(_NAMES)}")]
+        elif rng.random() < 0.2:
+            query = []
         body = rng.choice([None, None, *_DELETE[:8]])
         if rng.random() < 0.2:
             query.append(("dryRun", "All"))
@@ -269,5 +273,33 @@ class _Maker:
         elif rng.random() < 0.5:
             label = {"metadata": {"labels": {"raced": "yes", "scenario": SELF}}}
             self.add(kind, "race-update", "PUT", self.path(kind, name), body=label, read=read, times=4)
-        else:
+        elif rng.random() < 0.3:
             self.add(kind, "race-delete", "DELETE", self.path(kind, name), times=4)
+        else:
+            self.writers(kind, name)
+
+    def writers(self, kind: Kind, name: str) -> None:
+        """Several who change parts of their own at once: all of them get through, and all of it is there."""
+        label = {"metadata": {"labels": {f"writer-{TURN}": "yes"}}}
+        merge, media = {"content_type": "application/merge-patch+json"}, _PATCHES[3]
+        path, query = self.path(kind, name), (("fieldManager", f"writer-{TURN}"),)
+        # Whose the map of the labels is, is settled before.
+        raced = {"metadata": {"labels": {"raced": "yes"}}}
+        self.add(kind, "merge-patch", "PATCH", path, body=raced, **merge)
+        if self.rng.random() < 0.5:
+            self.add(kind, "race-patch", "PATCH", path, body=label, query=query, times=4, **merge)
+        else:
+            whole = {"apiVersion": kind.api_version, "kind": kind.kind, **label}
+            self.add(kind, "race-apply", "PATCH", path, body=whole, query=query, times=4, content_type=media)
+        self.add(kind, "get", "GET", path)
+
+    def act(self, kind: Kind) -> None:
+        """What is done with an object by way of a subresource that is posted to."""
+        if not kind.acts:
+            self.sub(kind)
+            return
+        rng, name = self.rng, self.name(kind)
+        act = rng.choice(kind.acts)
+        path = f"{self.path(kind, name)}/{act}"
+        step = self.add(kind, "act", "POST", path, body=ACTS[act](rng, kind.name(name)))
+        self.steps[-1] = step.changed(what=f"act {kind.plural}/{act}")

@@ -25,6 +25,8 @@ class Kind:
     subresources: tuple[str, ...] = ()
     builtin: bool = True
     weight: int = 2
+    # Subresources that are posted to.
+    acts: tuple[str, ...] = ()
 
     @property
     def prefix(self) -> str:
@@ -178,9 +180,11 @@ def _gadget(rng: Random) -> Object:
 KINDS: Final[tuple[Kind, ...]] = (
     Kind("v1", "ConfigMap", "configmaps", _config_map, weight=6),
     Kind("v1", "Secret", "secrets", _secret),
-    Kind("v1", "Pod", "pods", _pod, subresources=("status", "ephemeralcontainers", "resize"), weight=4),
+    Kind("v1", "Pod", "pods", _pod, subresources=("status", "ephemeralcontainers", "resize"), weight=4,
+         acts=("binding", "eviction")),
     Kind("v1", "Service", "services", _service, subresources=("status",)),
-    Kind("v1", "ServiceAccount", "serviceaccounts", lambda rng: _some(rng, secrets=[{"name": "s"}])),
+    Kind("v1", "ServiceAccount", "serviceaccounts", lambda rng: _some(rng, secrets=[{"name": "s"}]),
+         acts=("token",)),
     Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims", _claim, subresources=("status",)),
     Kind("v1", "Namespace", "namespaces", lambda _: {}, namespaced=False, subresources=("status", "finalize"),
          weight=1),
@@ -195,6 +199,29 @@ KINDS: Final[tuple[Kind, ...]] = (
     Kind(f"{GROUP}/v1", "Bauble", "baubles", lambda rng: {"spec": {"size": rng.randint(0, 3)}},
          namespaced=False, builtin=False, weight=1),
 )  # fmt: skip
+
+
+def _binding(rng: Random, name: str) -> Object:
+    target = rng.choice([{"kind": "Node", "name": "n"}, {"name": "n"}, {"kind": "Pod", "name": "n"}, {}])
+    return {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
+
+
+def _eviction(rng: Random, name: str) -> Object:
+    options: Object = rng.choice(
+        [{}, {"deleteOptions": {"gracePeriodSeconds": 0}}, {"deleteOptions": {"dryRun": ["All"]}}]
+    )
+    return {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}, **options}
+
+
+def _token(rng: Random, _name: str) -> Object:
+    spec = _some(rng, audiences=["a"], expirationSeconds=rng.choice([600, 900, 1, -1, 2**33]))
+    return {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+
+
+# What is posted to the subresources that act.
+ACTS: Final[dict[str, Callable[[Random, str], Object]]] = {
+    "binding": _binding, "eviction": _eviction, "token": _token,
+}  # fmt: skip
 
 
 def _definition(kind: str, scope: str, schema: Object, **version: Any) -> Object:

@@ -20,6 +20,8 @@ _VERSION: Final = re.compile(
 _TOO_OLD: Final = re.compile(r"(too old resource version: )\d+ \(\d+\)")
 # A value that is quoted in a message: an object as JSON, whose fields have no order.
 _QUOTED: Final = re.compile(r'"(\{(?:[^"\\]|\\.)*\})"')
+_ENDS: Final = "k8s.io/initial-events-end"
+_TOKEN: Final = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+")
 _AGE: Final = re.compile(r"\d{1,3}s|\d{1,2}m(?:\d{1,2}s)?")
 _NEAR_S: Final = 3600
 
@@ -33,7 +35,7 @@ class Normaliser:
 
     def __call__(self, answer: Answer) -> Any:
         media = answer.headers.get("content-type", "").partition(";")[0]
-        body = self._value(answer.body, "")
+        body = self._value(_events(answer.body), "")
         headers = {k: self._text(v) for k, v in answer.headers.items() if k != "content-type"}
         return {"status": answer.status, "type": media, "headers": headers, "body": body}
 
@@ -80,6 +82,7 @@ class Normaliser:
             return text
         text = _QUOTED.sub(self._object, text)
         text = _UID.sub(lambda found: self._named("uid", found[0]), text)
+        text = _TOKEN.sub("<token>", text)
         text = _TIME.sub(_time, text)
         text = _ADDRESS.sub(lambda found: self._named("address", found[0]), text)
         text = _TOO_OLD.sub(r"\1<n>", text)
@@ -92,6 +95,13 @@ class Normaliser:
         except ValueError:
             return found[0]
         return json.dumps(json.dumps(self._value(value, ""), sort_keys=True))
+
+
+def _events(body: Any) -> Any:
+    """A watch without the bookmarks that come when the server likes."""
+    if not isinstance(body, list):
+        return body
+    return [each for each in body if each.get("type") != "BOOKMARK" or _ENDS in str(each.get("object"))]
 
 
 def _who(entry: Any) -> str:

@@ -61,19 +61,14 @@ class Side:
 
     async def ask(self, step: Step, own: str, answers: Mapping[int, Any]) -> list[Answer]:
         """The answers to a step: as many as it says, sorted where they raced."""
-        sent = filled(step, own, answers)
-        request = self._client.build_request(
-            sent.method, self.base + sent.target, headers=dict(sent.headers), content=sent.content
-        )
-        if step.times == 1:
-            return [await self._send(request)]
-        copies = [
+        sent = [filled(step, own, answers, turn) for turn in range(step.times)]
+        requests = [
             self._client.build_request(
-                sent.method, self.base + sent.target, headers=dict(sent.headers), content=sent.content
+                each.method, self.base + each.target, headers=dict(each.headers), content=each.content
             )
-            for _ in range(step.times)
+            for each in sent
         ]
-        raced = await asyncio.gather(*(self._send(each) for each in copies))
+        raced = await asyncio.gather(*map(self._send, requests))
         return sorted(raced, key=lambda answer: answer.status)
 
     async def _send(self, request: httpx.Request) -> Answer:

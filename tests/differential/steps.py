@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 # $rv:3$ is the resourceVersion of what step 3 answered, $uid:3$, $name:3$ and $continue:3$ the like.
 _PLACE: Final = re.compile(r"\$(rv|uid|name|continue):(\d+)\$")
+# Which of the requests that a step sends at once this one is.
+TURN: Final = "$turn$"
 # Stands for the scenario's own namespace and, in names without one, for itself.
 SELF: Final = "$self$"
 JSON: Final = "application/json"
@@ -70,11 +72,12 @@ class Sent:
     content: bytes | None
 
 
-def filled(step: Step, own: str, answers: Mapping[int, Any]) -> Sent:
+def filled(step: Step, own: str, answers: Mapping[int, Any], turn: int = 0) -> Sent:
     """The request of a step, given what the same server answered to earlier ones."""
 
     def fill(text: str) -> str:
-        return _PLACE.sub(lambda found: _said(answers.get(int(found[2])), found[1]), text.replace(SELF, own))
+        text = text.replace(SELF, own).replace(TURN, str(turn))
+        return _PLACE.sub(lambda found: _said(answers.get(int(found[2])), found[1]), text)
 
     pairs = [f"{quote(name)}={quote(fill(value), safe='')}" for name, value in step.query]
     target = fill(step.path) + ("?" + "&".join(pairs) if pairs else "")

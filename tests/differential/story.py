@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Final
 
-from differential.compare import differences
+from differential.compare import differences, is_late
 from differential.known import NONE, Table
 from differential.normal import Normaliser
 from differential.sides import Answer, Side
@@ -29,16 +29,11 @@ async def _settled(side: Side, step: Step) -> Answer:
     """The answer; to a watch once the real server has made the cache that it watches."""
     (answer,) = await side.ask(step, "own", {})
     for _ in range(_TRIES):
-        if not _is_late(step, answer):
+        if not is_late(step, answer):
             break
         await asyncio.sleep(0.5)
         (answer,) = await side.ask(step, "own", {})
     return answer
-
-
-def _is_late(step: Step, answer: Answer) -> bool:
-    """Whether a watch is told that there is no cache of what it watches yet."""
-    return step.watch and bool(answer.body) and answer.body[0]["object"].get("reason") == "Timeout"
 
 
 def _resource(path: str) -> str:
@@ -56,8 +51,7 @@ async def compared(sides: tuple[Side, Side], steps: Iterable[Step], known: Table
     found: list[str] = []
     for step in steps:
         theirs, ours = [await _settled(side, step) for side in sides]
-        if _is_late(step, theirs):
-            # A busy machine: then there is nothing to compare with.
+        if is_late(step, theirs):
             continue
         told = differences(step, normal[0](theirs), normal[1](ours))
         found += [

@@ -249,10 +249,6 @@ SHAPE = {
             {"size": "2"},
             'spec.size: Invalid value: "string": spec.size in body must be of type integer: "string"',
         ),
-        (
-            {"size": None},
-            'spec.size: Invalid value: "null": spec.size in body must be of type integer: "null"',
-        ),
         ({"size": 0}, "spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1"),
         ({"size": 12}, "spec.size: Invalid value: 12: spec.size in body should be less than or equal to 10"),
         ({"size": 3}, "spec.size: Invalid value: 3: spec.size in body should be a multiple of 2"),

@@ -13,7 +13,7 @@ import pytest
 from support.closed import Closed
 from support.webhook import certificate
 
-from walras.core.errors import BadRequest, Conflict, NotFound, ServiceUnavailable
+from walras.core.errors import BadRequest, Conflict, NotFound, ServiceUnavailable, Unclassified
 from walras.kube.context import Identity
 from walras.kube.serve import pods, proxy
 from walras.kube.serve.answers import Answer, Stream
@@ -148,21 +148,24 @@ def test_the_container_is_the_only_one_or_the_default_one_or_must_be_named() -> 
 
 def test_a_binding_puts_a_pod_on_its_node_once() -> None:
     target = pod("c", node="")
-    wanted = {"target": {"kind": "Node", "name": "base"}}
-    pods.bind(target, pods.binding(wanted, target), {"by": "hand"}, "2023-11-14T22:13:20Z")
+    wanted = {"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "base"}}
+    pods.check_unbound(target)
+    pods.bind(target, pods.target(wanted, "p"), {"by": "hand"}, "2023-11-14T22:13:20Z")
     assert target["spec"]["nodeName"] == "base"
     assert target["metadata"]["annotations"] == {"by": "hand"}
     assert target["status"]["conditions"][0]["status"] == "True"
     with pytest.raises(Conflict, match='already assigned to node "base"'):
-        pods.binding(wanted, target)
+        pods.check_unbound(target)
 
 
 @pytest.mark.parametrize(
     "body", [{}, {"target": {}}, {"target": {"kind": "Moon", "name": "x"}}, {"target": "base"}]
 )
 def test_a_binding_without_a_node_is_refused(body: dict[str, Any]) -> None:
-    with pytest.raises(BadRequest, match="target"):
-        pods.binding(body, pod("c", node=""))
+    with pytest.raises(Unclassified, match="target"):
+        pods.target({"metadata": {"name": "p"}, **body}, "p")
+    with pytest.raises(BadRequest, match="name in URL does not match name in Binding object"):
+        pods.target(body, "p")
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,7 @@ def within(resource: Resource, old: Object, given: Object, subresource: str) -> 
         case "ephemeralcontainers" | "resize":
             spec = _partly(resource, old, given, subresource)
             new = {**old, "metadata": dict(old["metadata"]), "spec": spec}
+            take(new["metadata"], given["metadata"], "managedFields")
         case _:
             new = {**given, "metadata": dict(given["metadata"])}
             if resource.has_status:

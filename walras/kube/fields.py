@@ -43,12 +43,13 @@ class Undecodable(BadRequest):
         self.why = why
 
 
-def decode(schema: Schema, obj: Object) -> tuple[Object, list[str]]:
+def decode(schema: Schema, obj: Object, applied: bool = False) -> tuple[Object, list[str]]:
     """A new object as the server holds it, and the paths of the fields that its type does not know.
 
-    Raises BadRequest, in Kubernetes' words, for a value that the type cannot hold.
+    Nulls that stand for nothing are left out of a custom resource, unless it is `applied`. Raises BadRequest,
+    in Kubernetes' words, for a value that the type cannot hold.
     """
-    walk = _Walk()
+    walk = _Walk(keeps_nulls=applied)
     try:
         if schema.ref:
             found = walk.struct(schema, obj, None)
@@ -83,9 +84,10 @@ class _Mismatch(_CannotDecode):
 
 
 class _Walk:
-    __slots__ = ("mismatch", "unknown")
+    __slots__ = ("keeps_nulls", "mismatch", "unknown")
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_nulls: bool = False) -> None:
+        self.keeps_nulls = keeps_nulls
         self.unknown = Told()
         self.mismatch: _Mismatch | None = None
 
@@ -177,6 +179,8 @@ class _Walk:
             below: Path = (path, key)
             node = schema.child(key)
             if node is not None and not (embedded and key == "metadata"):
+                if item is None and not self.keeps_nulls and schema.declares(key) and _is_dropped(node):
+                    continue
                 result[key] = self.structural(node, item, below)
             elif embedded and key in _ALWAYS:
                 if key != "metadata":
@@ -186,6 +190,11 @@ class _Walk:
             else:
                 self.unknown.note(below)
         return result
+
+
+def _is_dropped(schema: Schema) -> bool:
+    """Whether null stands for nothing: of what may not be null, and has no default in its place."""
+    return not schema.raw.get("nullable") and "default" not in schema.raw
 
 
 def object_meta() -> Schema:

@@ -22,6 +22,7 @@ _ANCIENT: Final = "ancient-changes"
 
 _METADATA: Final = ("labels", "annotations", "finalizers", "ownerReferences")
 # The server completes what is asked for, and then nobody may change it.
+_PODS: Final = "pods"
 _REQUESTS: Final = "certificatesigningrequests.certificates.k8s.io"
 
 
@@ -39,6 +40,8 @@ def filtered(resource: Resource, subresource: str, fields: Iterable[Path]) -> Fi
             return frozenset(path for path in fields if path[0] == "f:status")
         kept = strategies.metadata_of_status(resource)
         reset = [("f:metadata", f"f:{name}") for name in _METADATA if name not in kept]
+        if resource.key == _PODS:
+            reset.append(("f:metadata", "f:deletionTimestamp"))
         return fieldsets.without(frozenset(fields), [("f:spec",), *reset])
     if not subresource and resource.has_status:
         return fieldsets.without(frozenset(fields), [("f:status",)])
@@ -81,7 +84,7 @@ def record(
     managers = held_in(old)
     given: Managers = {}
     if not subresource:
-        if sent in ([], [{}]):
+        if sent == [{}] or (sent == [] and resource.builtin):
             managers = {}
         elif sent:
             if not resource.builtin and not all(is_of(resource, each) for each in held_in(new).values()):

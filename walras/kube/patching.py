@@ -133,7 +133,10 @@ class _Made:
             return
         if not kind:
             raise self.invalid(f"Object 'Kind' is missing in '{self.text()}'")
-        if not version:
+        metadata = new.get("metadata")
+        # Of which version it is comes first, and is looked at later.
+        same = isinstance(metadata, dict) and metadata.get("resourceVersion") == present["resourceVersion"]
+        if not version and same:
             why = "Object 'apiVersion' is missing in 'object has no apiVersion field'"
             raise InternalError(f"Internal error occurred: {why}", causes=(Cause("", why),))
         wanted = {"kind": (kind, resource.kind), "apiVersion": (version, resource.api_version)}
@@ -142,9 +145,6 @@ class _Made:
             for field, (given, right) in wanted.items()
             if given != right
         ]
-        metadata = new.get("metadata")
-        # Of which version it is comes first, and is looked at later.
-        same = isinstance(metadata, dict) and metadata.get("resourceVersion") == present["resourceVersion"]
         if causes and not status and same:
             taken_for = replace(resource, kind=kind, group=version.rpartition("/")[0])
             raise validation.invalid(taken_for, str(present["name"]), causes)
@@ -207,13 +207,22 @@ def _applied(ctx: Context, resource: Resource, change: Any, media: str, old: Obj
         and not isinstance(change, dict)
     ):
         raise BadRequest(_NO_PATCH)
-    if media == STRATEGIC and change is None:
-        change = {}
+    if media == STRATEGIC:
+        change = _whole_numbers(change) if change is not None else {}
     if not isinstance(change, dict):
         raise BadRequest(f"{_where(ctx, media)}{patch.cannot_decode(change, 'map[string]interface {}')}")
     if media == MERGE:
         return patch.merge_patch(old, change)
     return strategic.strategic_merge(resource.schema, old, change)
+
+
+def _whole_numbers(value: Any) -> Any:
+    """The value with integers for floats that are whole: a Go struct's field takes either."""
+    if isinstance(value, dict):
+        return {key: _whole_numbers(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(child) for child in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _check_operations(ctx: Context, change: Any) -> None:

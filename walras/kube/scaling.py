@@ -9,7 +9,8 @@ from walras.kube import covering, objects, validation
 from walras.kube.patch import copied
 from walras.kube.record import Object
 from walras.kube.registry import Resource
-from walras.kube.validation.metadata import check_annotations, check_labels
+from walras.kube.validation.metadata import metadata
+from walras.kube.validation.names import dns_subdomain
 
 # What the subresource is, whatever it belongs to.
 SCALE: Final = Resource(
@@ -133,8 +134,7 @@ def scaled(resource: Resource, obj: Object, scale: Object) -> Object:
 
 def _validate(scale: Object, name: str, replicas: int) -> None:
     faults = validation.Faults()
-    check_labels(faults, "metadata.labels", scale["metadata"].get("labels"))
-    check_annotations(faults, "metadata.annotations", scale["metadata"].get("annotations"))
+    metadata(faults, SCALE, scale, None, dns_subdomain)
     faults.nonnegative("spec.replicas", replicas)
     if faults:
         raise validation.invalid(SCALE, name, faults)

@@ -148,6 +148,10 @@ class Schema:
         """A free-form map such as labels: keys are data, not fields."""
         return not self.properties and isinstance(self.raw.get("additionalProperties"), Mapping)
 
+    def declares(self, name: str) -> bool:
+        """Whether the schema says what the field is, by its name or as it says of all."""
+        return name in self.properties or isinstance(self.raw.get("additionalProperties"), Mapping)
+
     @property
     def preserves_unknown(self) -> bool:
         return bool(self.raw.get("x-kubernetes-preserve-unknown-fields"))

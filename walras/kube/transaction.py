@@ -248,7 +248,7 @@ class Transaction:
         if resource == objects.CRDS and not self._clear(cluster, name):
             definitions.hold(new, now_ms)
             gone = False
-        if gone and "deletionTimestamp" not in old["metadata"]:
+        if gone and (resource != objects.PODS or "deletionTimestamp" not in old["metadata"]):
             # What goes at once goes as it was: there was no time in which it was being deleted.
             new = self._private(key, old)
         if gone or new != old:

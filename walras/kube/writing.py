@@ -247,7 +247,7 @@ class Writer:
                 ctx, resource, old, applied, now, subresource, force=force, elsewhere=elsewhere
             )
             try:
-                shaped, _ = steps.taken(ctx, fields.decode, resource.schema, result)
+                shaped, _ = steps.taken(ctx, fields.decode, resource.schema, result, True)
             except fields.Undecodable as error:
                 raise Unclassified(applying.unconverted(resource, applied, error.why)) from None
             decoding.tell_repeats(ctx)

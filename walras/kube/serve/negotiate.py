@@ -103,6 +103,12 @@ def unavailable(*, listed: bool = False) -> NotAcceptable:
     return NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {_SERVED}{watched}")
 
 
+def unwatched() -> NotAcceptable:
+    """What upstream says of media types that no event is told in."""
+    watched = f"application/json;stream=watch, {_PROTOBUF};stream=watch"
+    return NotAcceptable(f"only the following media types are accepted: {watched}")
+
+
 def one(
     resource: Resource, obj: Object, shape: Representation, include_object: str, now: Callable[[], int]
 ) -> bytes:

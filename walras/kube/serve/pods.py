@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import Any, Final
 
 from walras.core.clock import parse_rfc3339
-from walras.core.errors import BadRequest, Conflict
+from walras.core.errors import BadRequest, Conflict, Unclassified
+from walras.kube.options import quoted
 from walras.kube.serve.answers import TEXT, Answer, Stream
 from walras.kube.serve.ports import PodAccess
 from walras.kube.serve.requests import flag
@@ -107,14 +108,27 @@ async def _log_chunks(
             await lines.aclose()
 
 
-def binding(obj: Object, pod: Object) -> str:
-    """The node that a Binding names. Raises BadRequest, or Conflict for a pod that has its node."""
-    target = obj.get("target")
-    node = target.get("name") if isinstance(target, dict) else None
-    if not isinstance(target, dict) or not isinstance(node, str) or not node:
-        raise BadRequest("target.name: Required value")
-    if target.get("kind") not in (None, "", "Node"):
-        raise BadRequest('target.kind: Unsupported value: supported values: "Node", "<empty>"')
+def target(binding: Object, name: str) -> str:
+    """The node that a Binding of the pod `name` names. Raises BadRequest, Unclassified."""
+    metadata, wanted = binding.get("metadata"), binding.get("target")
+    if not isinstance(metadata, dict) or metadata.get("name") != name:
+        raise BadRequest("name in URL does not match name in Binding object")
+    wanted = wanted if isinstance(wanted, dict) else {}
+    kind, node = wanted.get("kind") or "", wanted.get("name")
+    faults = []
+    if kind not in ("", "Node"):
+        faults.append(
+            f'target.kind: Unsupported value: {quoted(str(kind)[:64])}: supported values: "Node", "<empty>"'
+        )
+    if not isinstance(node, str) or not node:
+        faults.append("target.name: Required value")
+    if faults:
+        raise Unclassified(faults[0] if len(faults) == 1 else f"[{', '.join(faults)}]")
+    return str(node)
+
+
+def check_unbound(pod: Object) -> None:
+    """Raises Conflict for a pod that has its node, or is going."""
     name, present = pod["metadata"]["name"], pod["spec"].get("nodeName")
     refused = f'Operation cannot be fulfilled on pods/binding "{name}": '
     details = {"name": name, "kind": "pods/binding"}
@@ -122,7 +136,6 @@ def binding(obj: Object, pod: Object) -> str:
         raise Conflict(f'{refused}pod {name} is already assigned to node "{present}"', details=details)
     if pod["metadata"].get("deletionTimestamp"):
         raise Conflict(f"{refused}pod {name} is being deleted, cannot be assigned to a host", details=details)
-    return node
 
 
 def bind(pod: Object, node: str, annotations: Mapping[str, str], now: str) -> None:

@@ -175,14 +175,15 @@ class Resources:
 
     def _watch(self, request: Request, resource: Resource, shape: negotiate.Representation) -> Following:
         route, query, context = request.route, request.query, request.context()
-        if shape.content_type is not negotiate.PLAIN.content_type:
-            shape = negotiate.Representation(as_=shape.as_)
         if route.subresource:
             raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
         fields = query.get("fieldSelector", "")
         if route.name:
             fields = ",".join(filter(None, (fields, f"metadata.name={route.name}")))
         _check_initial_events(query)
+        parse_revision(query.get("resourceVersion", ""))
+        if shape.content_type is not negotiate.PLAIN.content_type:
+            raise negotiate.unwatched()
 
         include, timeout_s = query.get("includeObject", ""), whole_number(query, "timeoutSeconds")
         timeout_s = min(timeout_s or watching.DEFAULT_TIMEOUT_S, watching.TIMEOUT_S_MAX)
@@ -396,13 +397,14 @@ class Resources:
     ) -> Answer:
         route, context = request.route, request.context("CreateOptions")
         body = (await request.decoded()).value if body is None else body
-        annotations = (body.get("metadata") or {}).get("annotations") or {}
-        now = rfc3339(self._clock.now_ms())
+        node, now = pods.target(body, name), rfc3339(self._clock.now_ms())
+        annotations = body["metadata"].get("annotations") or {}
 
         def change(pod: Object) -> None:
-            pods.bind(pod, pods.binding(body, pod), annotations, now)
+            pods.check_unbound(pod)
+            pods.bind(pod, node, annotations, now)
 
-        pods.binding(body, self._pod(request, resource, name))
+        pods.check_unbound(self._pod(request, resource, name))
         if not context.dry_run:
             await self._verbs.api.edit(route.cluster, resource.key, route.namespace, name, change)
         return Answer(negotiate.PLAIN.encode(status.success(201)), 201)

@@ -154,9 +154,10 @@ class _Shaper:
         if kind == "BOOKMARK":
             return self._bookmark(obj)
         headers, self._columns_told = not self._columns_told, True
-        return tables.table(
+        table = tables.table(
             self._resource, [obj], now_ms=self._now(), include_object=self._include, headers=headers
         )
+        return {**table, "metadata": {"resourceVersion": obj["metadata"]["resourceVersion"]}}
 
     def _bookmark(self, obj: Object) -> Object:
         row = {"cells": [], "object": tables.partial(obj)}

@@ -49,6 +49,8 @@ def _looked_up(obj: Any, path: str, kind: type, called: str) -> tuple[Any, str]:
     """What is at the path, None for nothing, and what is wrong with it."""
     names = path.removeprefix(".").split(".")
     for index, name in enumerate(names):
+        if obj is None:
+            return None, ""
         if not isinstance(obj, dict):
             where = ".".join(("", *names[: index + 1]))
             what = f"{printed(obj)} is of the type {type_of(obj)}"
