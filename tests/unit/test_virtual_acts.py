@@ -129,6 +129,25 @@ def test_a_machine_that_keeps_its_strategy_stays_stopped_until_it_is_started(how
     tell(story)
 
 
+@pytest.mark.parametrize("how", ["Manual", "RerunOnFailure"])
+def test_a_machine_that_ended_by_itself_is_started_anew(how: str) -> None:
+    async def story(stage: Stage) -> None:
+        await stage.machine(runStrategy=how)
+        if how == "Manual":
+            await stage.act("start")
+        pod = await stage.runs()
+        first = stage.instance
+        await stage.world.end_pod(pod)
+        await stage.world.later(3600)
+        assert stage.instance == first and stage.shown == "Stopped"
+        assert await stage.act("start") == 202
+        await stage.goes()
+        await stage.runs()
+        assert stage.instance not in ("", first) and stage.shown == "Running"
+
+    tell(story)
+
+
 @pytest.mark.parametrize("how", ["Always", "Manual", "RerunOnFailure"])
 def test_a_restart_makes_another_instance_once(how: str) -> None:
     async def story(stage: Stage) -> None:
