@@ -372,6 +372,33 @@ except urllib.error.HTTPError as error:
     assert said[3] == "404"
 
 
+def test_a_domain_leads_to_the_function_of_the_agent_that_asked_for_it_first(live: Live, agent: Path) -> None:
+    caller = applied(live, agent, function(min_scale="1", milli=0))
+    mapping = {
+        "apiVersion": "serving.knative.dev/v1beta1",
+        "kind": "DomainMapping",
+        "metadata": {"name": "www.shop.example"},
+        "spec": {"ref": {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": "hello"}},
+    }
+    live.apply(agent, mapping)
+    live.kubectl(agent, "wait", "dm/www.shop.example", "--for=condition=Ready", "--timeout=20s")
+    assert caller.get(host="www.shop.example").text.startswith("one hello-00001")
+    other = live.agent("other", "--balance", "10")
+    try:
+        live.apply(other, function(says="stolen", min_scale="1", milli=0))
+        live.kubectl(other, "wait", "ksvc/hello", "--for=condition=Ready", "--timeout=20s")
+        live.apply(other, mapping)
+        claimed = "--for=condition=DomainClaimed=False"
+        live.kubectl(other, "wait", "dm/www.shop.example", claimed, "--timeout=20s")
+        assert caller.get(host="www.shop.example").text.startswith("one ")
+        live.kubectl(agent, "delete", "dm", "www.shop.example")
+        live.kubectl(other, "wait", "dm/www.shop.example", "--for=condition=Ready", "--timeout=20s")
+        assert caller.get(host="www.shop.example").text.startswith("stolen ")
+    finally:
+        live.walras("agent", "delete", "other", "--yes")
+    eventually(lambda: caller.get(host="www.shop.example").status_code == 404, "the domain to be free")
+
+
 def test_functions_are_there_after_a_restart_of_the_server(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         agent = server.agent("acme", "--balance", "10")
