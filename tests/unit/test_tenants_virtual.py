@@ -202,6 +202,23 @@ def test_a_disk_without_a_volume_and_a_volume_that_nothing_attaches_are_told() -
 # Instances
 
 
+def test_a_container_that_cannot_be_made_is_told_on_the_instance_and_on_the_machine() -> None:
+    async def story(world: World) -> None:
+        await world.create(MACHINES, machine(running=True))
+        await world.settle()
+        (pod,) = world.pods()
+        waiting = {"reason": "CreateContainerError", "message": "the vm runtime hands no devices to a guest"}
+        await world.set_status(pod, containerStatuses=[{"name": "compute", "state": {"waiting": waiting}}])
+        await world.settle()
+        for resource, kind in ((INSTANCES, "Synchronized"), (MACHINES, "Failure")):
+            (told,) = [each for each in the(world, resource)["status"]["conditions"] if each["type"] == kind]
+            assert (told["reason"], told["message"]) == (waiting["reason"], waiting["message"])
+        await running(world)
+        assert condition(the(world, MACHINES), "Failure") == ""
+
+    tell(story)
+
+
 def test_an_instance_goes_through_its_phases_with_its_pod() -> None:
     async def story(world: World) -> None:
         await world.create(INSTANCES, instance())

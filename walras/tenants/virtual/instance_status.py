@@ -23,6 +23,7 @@ SYNCHRONIZED: Final = "Synchronized"
 PAUSED: Final = "Paused"
 MIGRATABLE: Final = "LiveMigratable"
 _NOT_THERE: Final = ("PodNotExists", "virt-launcher pod has not yet been scheduled")
+_STUCK: Final = frozenset(("CreateContainerConfigError", "CreateContainerError"))
 _CAPACITY: Final = 10
 
 
@@ -72,7 +73,26 @@ def report(instance: Object, pod: Object | None, failure: str, now: str) -> None
         status["activePods"], status["interfaces"] = {}, []
     if not status.get("interfaces"):
         status.pop("interfaces", None)
-    _conditions(instance, pod, failure, now)
+    reason, message = ("FailedCreate", failure) if failure else _stuck(pod)
+    _conditions(instance, pod, now)
+    if message:
+        set_condition(instance, SYNCHRONIZED, "False", now, reason=reason, message=message)
+    else:
+        _drop(instance, SYNCHRONIZED)
+
+
+def _stuck(pod: Object | None) -> tuple[str, str]:
+    """Why the pod's container cannot be made, and a message: of a device that no guest gets, for one."""
+    for each in _statuses(pod) if pod is not None else ():
+        waiting = (each.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") in _STUCK:
+            return str(waiting["reason"]), str(waiting.get("message") or "")
+    return "", ""
+
+
+def _drop(instance: Object, kind: str) -> None:
+    conditions = instance["status"]["conditions"]
+    instance["status"]["conditions"] = [each for each in conditions if each.get("type") != kind]
 
 
 def _interfaces(instance: Object, pod: Object) -> list[Object]:
@@ -89,7 +109,7 @@ def _interfaces(instance: Object, pod: Object) -> list[Object]:
     ]  # fmt: skip
 
 
-def _conditions(instance: Object, pod: Object | None, failure: str, now: str) -> None:
+def _conditions(instance: Object, pod: Object | None, now: str) -> None:
     if pod is not None and instance["status"]["phase"] == "Running" and is_true(pod, "Ready"):
         set_condition(instance, READY, "True", now)
     else:
@@ -105,13 +125,7 @@ def _conditions(instance: Object, pod: Object | None, failure: str, now: str) ->
         reason="DisksNotLiveMigratable", message="a guest ends with its node; nothing moves it while it runs",
     )  # fmt: skip
     if instance["status"]["phase"] != "Running":
-        conditions = instance["status"]["conditions"]
-        instance["status"]["conditions"] = [each for each in conditions if each.get("type") != PAUSED]
-    if failure:
-        set_condition(instance, SYNCHRONIZED, "False", now, reason="FailedCreate", message=failure)
-    else:
-        conditions = instance["status"]["conditions"]
-        instance["status"]["conditions"] = [each for each in conditions if each.get("type") != SYNCHRONIZED]
+        _drop(instance, PAUSED)
 
 
 def is_over(instance: Object) -> bool:
