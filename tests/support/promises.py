@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from support.exchange import World
+from support.live_clusters import Clusters
 from walras.core.quantity import parse_duration_ms
 from walras.devices.mig import state_of
 from walras.exchange.book import is_pending
@@ -23,7 +24,7 @@ class Promises:
         # Leases that were looked at before.
         self._seen: set[str] = set()
 
-    def check(self, world: World) -> None:
+    def check(self, world: World | Clusters) -> None:
         """After each event."""
         self.world = world
         self._check_leases()
