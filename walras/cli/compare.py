@@ -118,6 +118,49 @@ def sharing(
 
 
 @compare.command()
+@_data
+@_policy
+@click.option(
+    "--gpus",
+    default="36:V100,36:P100,36:K80",
+    show_default=True,
+    metavar="N:MODEL,...",
+    help="Of the pool; of models that Gavel measured.",
+)
+@click.option("--hours", default=72, show_default=True, type=click.IntRange(1, 2400), help="Jobs come.")
+@click.option("--load", default=1.0, show_default=True, help="How much; 1 is all that the pool can do.")
+@click.option("--seeds", default=1, show_default=True, type=click.IntRange(1), help="Runs of each.")
+@_json
+def mixed(
+    data: Path,
+    policies: Sequence[str],
+    gpus: str,
+    hours: int,
+    load: float,
+    seeds: int,
+    as_json: bool,
+) -> None:
+    """Train on unlike GPUs: jobs of Microsoft's Philly, as fast on each model as Gavel (OSDI 2020) measured.
+
+    Reads gavel/.
+    """
+    from walras.cli.studies import models_of  # noqa: PLC0415 - it loads numba
+    from walras.sim.mixed import table  # noqa: PLC0415
+
+    models, found = models_of(gpus), []
+    if not as_json:
+        click.echo(table.header(models))
+    for row in table.rows(data, policies=policies, models=models, hours=hours, load=load, seeds=seeds):
+        found.append(row)
+        if not as_json:
+            click.echo(row.line(models))
+    if as_json:
+        asked = {"gpus": models, "hours": hours, "load": load, "seeds": seeds}
+        told = {**asked, "policies": {row.policy: row.metrics for row in found}}
+        click.echo(msgspec.json.encode(told).decode())
+
+
+@compare.command()
 @click.option("--seeds", default=8, show_default=True, type=click.IntRange(1), help="Runs of each.")
 @_json
 def budgets(seeds: int, as_json: bool) -> None:

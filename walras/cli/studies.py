@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from walras.core.errors import Invalid
-from walras.devices.classes import SPEED_UNIT
+from walras.devices.classes import SLOWEST_MILLI, SPEED_MILLI, SPEED_UNIT
 from walras.market.types import Device
 from walras.sim.study import Study
 from walras.sim.traces import own, requests, source, synthetic
@@ -54,6 +54,7 @@ def study_of(trace: str, gpus: str | None, tick_ms: int | None) -> Study:
     if scheme in _OF_FILES:
         return _of_files(scheme, rest, gpus, tick_ms)
     pool, tick_ms = _pool(gpus), TICK_MS if tick_ms is None else tick_ms
+    notes = _notes(pool)
     if scheme == "synthetic":
         spec = synthetic.parse(rest)
         speed = Fleet(pool).mean_speed_milli
@@ -61,6 +62,7 @@ def study_of(trace: str, gpus: str | None, tick_ms: int | None) -> Study:
             lambda n, load, chance: synthetic.source(spec, n, load * speed / SPEED_UNIT, chance),
             pool,
             tick_ms=tick_ms,
+            notes=notes,
         )
     path = Path(rest)
     readers: dict[str, Callable[[], source.Source]] = {
@@ -69,7 +71,9 @@ def study_of(trace: str, gpus: str | None, tick_ms: int | None) -> Study:
         "csv": lambda: own.source(path),
     }
     read = readers[scheme]()
-    return WorldStudy(lambda n, load, chance: source.scaled(read, n, load, chance), pool, tick_ms=tick_ms)
+    return WorldStudy(
+        lambda n, load, chance: source.scaled(read, n, load, chance), pool, tick_ms=tick_ms, notes=notes
+    )
 
 
 def models_of(gpus: str) -> dict[str, int]:
@@ -92,6 +96,15 @@ def models_of(gpus: str) -> dict[str, int]:
 def _pool(gpus: str | None) -> tuple[Device, ...]:
     models = {"": GPUS} if gpus is None else models_of(gpus)
     return devices(models[""]) if "" in models else mixed(models)
+
+
+def _notes(pool: tuple[Device, ...]) -> tuple[str, ...]:
+    unknown = sorted({device.model for device in pool} - SPEED_MILLI.keys())
+    if not unknown:
+        return ()
+    return (
+        f"how fast {', '.join(unknown)} is is not known; it counts as {SLOWEST_MILLI}, as the slowest does",
+    )
 
 
 def _of_files(scheme: str, files: str, gpus: str | None, tick_ms: int | None) -> Study:
