@@ -202,10 +202,12 @@ def noted(**annotations: str) -> Object:
     ("made", "words"),
     [
         (noted(**{"autoscaling.knative.dev_min-scale": "1"}), 'under "spec.template.metadata.annotations"'),
-        (noted(**{"serving.knative.dev_rollout-duration": "60s"}), "move to a new revision at once"),
+        (noted(**{"serving.knative.dev_rollout-duration": "soon"}), "a duration of whole seconds"),
+        (noted(**{"serving.knative.dev_rollout-duration": "0.5s"}), "a duration of whole seconds"),
+        (noted(**{"serving.knative.dev_rollout-duration": "25h"}), "at most 24h"),
     ],
 )
-def test_annotations_that_would_have_no_effect_are_refused_and_not_ignored(made: Object, words: str) -> None:
+def test_annotations_of_a_service_that_it_cannot_mean_are_refused(made: Object, words: str) -> None:
     (fault,) = faults(made)
     assert words in fault and fault.startswith("metadata.annotations[")
 

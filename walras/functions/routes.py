@@ -9,6 +9,7 @@ from walras.core.clock import Clock, rfc3339
 from walras.core.errors import AlreadyExists, NotFound
 from walras.functions.hosts import Domain
 from walras.functions.placeholders import FULL, Placeholders
+from walras.functions.rollouts import Plan, write
 from walras.functions.template import is_http2
 from walras.functions.words import (
     CONFIGURATIONS,
@@ -30,6 +31,7 @@ from walras.tenants.workloads import takes_pods
 ASSIGNED: Final = "AllTrafficAssigned"
 _INGRESS: Final = "IngressReady"
 _CERTIFICATE: Final = "CertificateProvisioned"
+_ROLLING: Final = "A gradual rollout of the latest revision(s) is in progress."
 # (status, reason, message) of a target that leads nowhere yet.
 _Trouble = tuple[str, str, str]
 
@@ -55,7 +57,9 @@ class RouteController:
             return
         field = "configurationName" if change.resource == CONFIGURATIONS else "revisionName"
         for route in self._api.list(change.cluster, ROUTES, change.namespace):
-            if any(target.get(field) == change.name for target in route["spec"]["traffic"]):
+            # A rollout leads to revisions that nobody names.
+            more = status(route).get("traffic") or () if change.type == "DELETED" else ()
+            if any(target.get(field) == change.name for target in (*route["spec"]["traffic"], *more)):
                 self._manager.add(self, Key(change.cluster, change.namespace, route["metadata"]["name"]))
 
     def _placeholder_changed(self, change: Change) -> None:
@@ -68,11 +72,11 @@ class RouteController:
 
     async def reconcile(self, cluster: str, namespace: str, name: str) -> int | None:
         route = self._api.find(cluster, ROUTES, namespace, name)
-        transaction = self._api.transaction()
+        transaction, next_ms = self._api.transaction(), None
         try:
             if route is not None and not deleting(route) and takes_pods(self._api, cluster, namespace):
                 before = _names(status(route).get("traffic") or ())
-                route = self._report(transaction, cluster, route)
+                route, next_ms = self._report(transaction, cluster, route)
                 concerned = before | _names(status(route).get("traffic") or ())
             else:
                 revisions = self._api.list(cluster, REVISIONS, namespace)
@@ -82,14 +86,17 @@ class RouteController:
             return 1
         await transaction.commit()
         ingress = condition(route, _INGRESS) if route is not None else None
-        return RETRY_MS if ingress is not None and ingress.get("reason") == FULL else None
+        return RETRY_MS if ingress is not None and ingress.get("reason") == FULL else next_ms
 
-    def _report(self, transaction: Transaction, cluster: str, route: Object) -> Object:
+    def _report(self, transaction: Transaction, cluster: str, route: Object) -> tuple[Object, int | None]:
+        """The route as its status is staged, and milliseconds until its requests are split anew."""
         metadata, now = route["metadata"], rfc3339(self._clock.now_ms())
         where = Where(cluster, metadata["namespace"], metadata["name"])
         resolved = [self._resolve(where, target) for target in route["spec"]["traffic"]]
         troubles = [each for each in resolved if isinstance(each, tuple)]
-        traffic = [each for each in resolved if not isinstance(each, tuple)]
+        plan = Plan(route, self._clock.now_ms(), lambda name: self._trouble(where, name) is None)
+        whole = [each for each in resolved if not isinstance(each, tuple)]
+        traffic = whole if troubles else [part for each in whole for part in plan.targets(each)]
 
         def report(latest: Object) -> None:
             said = latest.setdefault("status", {})
@@ -102,10 +109,13 @@ class RouteController:
                 set_condition(latest, ASSIGNED, value, now, reason=reason, message=message)
             else:
                 said["traffic"] = traffic
+                write(said, plan.rollouts)
                 set_condition(latest, ASSIGNED, "True", now)
             trouble = self._placeholders.keep(transaction, cluster, latest)
             if trouble is not None:
                 set_condition(latest, _INGRESS, "False", now, reason=trouble[0], message=trouble[1])
+            elif plan.rollouts:
+                set_condition(latest, _INGRESS, "Unknown", now, reason="RolloutInProgress", message=_ROLLING)
             else:
                 set_condition(latest, _INGRESS, "True", now)
             set_condition(
@@ -114,7 +124,8 @@ class RouteController:
             )  # fmt: skip
             sum_up(latest, (ASSIGNED, _INGRESS, _CERTIFICATE), now)
 
-        return transaction.edit(cluster, ROUTES, where.namespace, where.name, report)
+        edited = transaction.edit(cluster, ROUTES, where.namespace, where.name, report)
+        return edited, plan.next_ms
 
     def _resolve(self, where: Where, target: Object) -> Object | _Trouble:
         """The target as the status has it, or what is the matter with it."""

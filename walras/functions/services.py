@@ -7,7 +7,16 @@ from typing import Final
 
 from walras.core.clock import Clock, rfc3339
 from walras.core.errors import NotFound
-from walras.functions.words import CONFIGURATIONS, ROUTES, SERVICE, SERVICE_UID, SERVICES, VISIBILITY, sum_up
+from walras.functions.words import (
+    CONFIGURATIONS,
+    ROLLOUT_DURATIONS,
+    ROUTES,
+    SERVICE,
+    SERVICE_UID,
+    SERVICES,
+    VISIBILITY,
+    sum_up,
+)
 from walras.kube.api import API, Change
 from walras.kube.record import copy
 from walras.kube.transaction import Transaction
@@ -102,6 +111,10 @@ class ServiceController:
             if VISIBILITY not in child_labels:
                 # Who sees it is said anew each time, by nothing too.
                 latest["metadata"]["labels"].pop(VISIBILITY, None)
+            had = latest["metadata"].get("annotations") or {}
+            for key in ROLLOUT_DURATIONS:
+                if key in had and key not in annotations:
+                    del had[key]
             if annotations:
                 latest["metadata"]["annotations"] = {
                     **(latest["metadata"].get("annotations") or {}), **annotations

@@ -28,6 +28,9 @@ REVISION_UID: Final = f"{GROUP}/revisionUID"
 ROUTING_STATE: Final = f"{GROUP}/routingState"
 # Since when it does.
 ROUTING_STATE_MODIFIED: Final = f"{GROUP}/routingStateModified"
+# How long requests take to move to a new revision, and where a route's status has those that do.
+ROLLOUT_DURATIONS: Final = (f"{GROUP}/rollout-duration", f"{GROUP}/rolloutDuration")
+ROLLOUT: Final = f"{GROUP}/rollout"
 NO_GC: Final = f"{GROUP}/no-gc"
 PROGRESS_DEADLINE: Final = f"{GROUP}/progress-deadline"
 VISIBILITY: Final = "networking.knative.dev/visibility"

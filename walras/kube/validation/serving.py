@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from walras.core.errors import Invalid
+from walras.core.quantity import parse_duration_ms
 from walras.kube.validation.faults import Faults
 
 Object = Mapping[str, Any]
@@ -12,6 +14,7 @@ Object = Mapping[str, Any]
 _AUTOSCALING: Final = "autoscaling.knative.dev/"
 _ROLLOUT: Final = ("serving.knative.dev/rollout-duration", "serving.knative.dev/rolloutDuration")
 _NONE: Final = ("", "0", "0s", "0m", "0h")
+_ROLLOUT_MS_MAX: Final = 24 * 3_600_000
 
 
 def of_template(faults: Faults, obj: Object, old: Object | None) -> None:
@@ -39,8 +42,15 @@ def route(faults: Faults, obj: Object, old: Object | None) -> None:
                 'autoscaling annotations must be put under "spec.template.metadata.annotations" to work',
             )
     for key in _ROLLOUT:
-        if annotations.get(key, "") not in _NONE:
-            faults.forbidden(
-                f"metadata.annotations[{key}]",
-                "requests move to a new revision at once; split them by percents in spec.traffic instead",
-            )
+        said = annotations.get(key, "")
+        if said not in _NONE and not _is_duration(said):
+            detail = 'must be a duration of whole seconds of at most 24h, such as "10m"'
+            faults.invalid(f"metadata.annotations[{key}]", said, detail)
+
+
+def _is_duration(text: str) -> bool:
+    try:
+        ms = parse_duration_ms(text)
+    except Invalid:
+        return False
+    return ms % 1000 == 0 and 0 <= ms <= _ROLLOUT_MS_MAX
