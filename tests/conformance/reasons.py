@@ -6,13 +6,19 @@ import re
 from typing import Final
 
 _WHY: Final = (
-    (r"KubeletManagedEtcHosts|pod failure policy", "mounts a hostPath, which agents do not get"),
+    (r"KubeletManagedEtcHosts|[Pp]od failure policy", "mounts a hostPath, which agents do not get"),
     (r"recreate evicted statefulset", "wants two pods with one host port to collide: every pod has its own"),
     (r"InPlace Resize", "containers are not resized in place"),
     (r"ImageVolume", "volumes of type image are not there"),
-    (r"DRA.*ResourceSlice|Node Lifecycle", "an agent makes no nodes and no ResourceSlices: leases do"),
+    (r"ResourceSlice|Node Lifecycle", "an agent makes no nodes and no ResourceSlices: leases do"),
     (r"Variable Expansion.*subpath", "a subPath of a volume that pods can write to is not offered"),
     (r"sysctls", "sysctls are not set"),
+    (r"node-pod communication", "runs a pod on the node's own network, which agents do not get"),
+    (r"NodePort", "ports of nodes are not opened"),
+    (r"HostPort|hostPort", "host ports are not opened: every pod has its own"),
+    (r"pointing to API Server", "the server of this run is on loopback, which no endpoint may name"),
+    (r"compacted away", "history is kept by the number of changes: within ten minutes no token expires"),
+    (r"tmpfs|medium", "an emptyDir of medium Memory is on disk"),
 )
 
 
