@@ -255,6 +255,27 @@ def test_a_get_gives_the_stored_bytes(store: SqliteStore) -> None:
     assert "secret: of-one" in text
 
 
+def test_a_long_table_has_the_rows_that_its_pages_have(store: SqliteStore) -> None:
+    async def ask(http: Client) -> tuple[Any, list[Any]]:
+        path = "/clusters/one/api/v1/namespaces/default/configmaps"
+        for number in range(40):
+            made = {"metadata": {"name": f"c-{number}"}, "data": {"k": "x" * 1024}}
+            assert (await http.post(path, json=made)).status_code == 201
+        headers = {"accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+        whole = (await http.get(path, headers=headers)).json()
+        token, pages = "", list[Any]()
+        while not pages or token:
+            page = await http.get(path, headers=headers, params={"limit": "10", "continue": token})
+            pages.append(page.json())
+            token = pages[-1]["metadata"].get("continue", "")
+        return whole, pages
+
+    whole, pages = asking(store, "one", ask)
+    assert len(pages) == 5 and len(whole["rows"]) == 41
+    assert whole["rows"] == [row for page in pages for row in page["rows"]]
+    assert whole["columnDefinitions"] == pages[0]["columnDefinitions"]
+
+
 @pytest.mark.parametrize(
     ("accepts", "coding"),
     [("gzip", "gzip"), ("br, gzip;q=0.5", "gzip"), ("*", "gzip"), ("gzip;q=0", None), ("identity", None)],

@@ -57,6 +57,7 @@ class Verbs:
         self._admission = api.admission
         self._writer = writing.Writer(api, quota)
         self._stager = Stager(api)
+        self.aside = self._stager.aside
         self._deleter = Deleter(api, self._stager, self._lister)
         self.delete = self._deleter.delete
         self.delete_collection = self._deleter.delete_collection
@@ -213,7 +214,7 @@ class Verbs:
             try:
                 return decoding.decoded(ctx, resource, obj)
             except Untaken as untaken:
-                await self._stager.aside.learn(ctx, untaken)
+                await self.aside.learn(ctx, untaken)
 
     def makes(self, cluster: str, resource: Resource, namespace: str, name: str) -> bool:
         """Whether a PUT would make the object: it is not there, and of a type that is made so."""

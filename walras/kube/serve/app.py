@@ -105,11 +105,11 @@ class Application:
 
     @property
     def pods(self) -> PodAccess | None:
-        return self._resources.pods
+        return self._resources.actor.pods
 
     @pods.setter
     def pods(self, pods: PodAccess | None) -> None:
-        self._resources.pods = pods
+        self._resources.actor.pods = pods
 
     async def close(self) -> None:
         """Ends every stream, each with a proper last chunk; new streams are refused."""

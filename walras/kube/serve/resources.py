@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
-from walras.core.clock import Clock, rfc3339
-from walras.core.errors import (
-    BadRequest,
-    Cause,
-    Expired,
-    MethodNotAllowed,
-    NotAcceptable,
-    NotFound,
-    ServiceUnavailable,
-    WalrasError,
-)
-from walras.kube import machines, objects, patching, policy
+from walras.core.clock import Clock
+from walras.core.errors import BadRequest, MethodNotAllowed, NotFound, WalrasError
+from walras.kube import machines, patching
 from walras.kube.access.authoriser import Authoriser
 from walras.kube.context import Context
-from walras.kube.listing import matcher, not_yet, parse_revision
-from walras.kube.options import deleting, invalid, is_dry_run
-from walras.kube.record import Key
+from walras.kube.options import deleting, is_dry_run
 from walras.kube.registry import Registry, Resource
-from walras.kube.serve import discovery, negotiate, pods, proxy, reviews, status, tokens, watching
+from walras.kube.serve import discovery, negotiate, reviews, status
 from walras.kube.serve import machines as machine_acts
+from walras.kube.serve.acting import ACTING, Actor, no_such_subresource
 from walras.kube.serve.answers import Answer, Stream
-from walras.kube.serve.converting import Converting
 from walras.kube.serve.credentials import Credentials
 from walras.kube.serve.interactive import Interactive
-from walras.kube.serve.ports import PodAccess
-from walras.kube.serve.requests import Request, delete_options, flag, whole_number
+from walras.kube.serve.reading import Reader, shown
+from walras.kube.serve.requests import Request, delete_options, flag
 from walras.kube.serve.watching import Following
 from walras.kube.verbs import Verbs
 
 Object = dict[str, Any]
 Outcome = Answer | Stream | Following
 Writer = Callable[[Request, Resource], Awaitable[Answer]]
-
-_ACTING: Final = ("attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "token")
 
 
 class Resources:
@@ -54,10 +41,9 @@ class Resources:
     ) -> None:
         self._verbs = verbs
         self._clock = clock
-        self._credentials = credentials
-        self._access = access
-        self.pods: PodAccess | None = None
         self._interactive = interactive
+        self._reader = Reader(verbs, clock)
+        self.actor = Actor(verbs, clock, credentials, access, interactive)
         # By method, and whether an object and a subresource are named.
         self._writers: Mapping[tuple[str, bool, bool], Writer] = {
             ("POST", False, False): self._create,
@@ -79,134 +65,22 @@ class Resources:
         if resource.group == machines.GROUP:
             return await machine_acts.answer(request, self._interactive.machines)
         if resource.group in reviews.GROUPS:
-            return await self._review(request, resource, registry)
+            return await self.actor.review(request, resource, registry)
         if resource.key == "bindings":
-            return await self._bindings(request, registry)
-        if route.subresource in _ACTING and route.subresource in resource.subresources:
-            return await self._act(request, resource)
+            return await self.actor.bindings(request, registry)
+        if route.subresource in ACTING and route.subresource in resource.subresources:
+            return await self.actor.act(request, resource)
         if route.subresource and route.subresource not in resource.subresources:
-            raise _no_such_subresource(resource, route.name)
+            raise no_such_subresource(resource, route.name)
         if route.subresource == "finalize" and request.method != "PUT":
             raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
         if request.method == "GET" or (request.method == "HEAD" and not resource.builtin):
-            return await self._read(request, resource)
+            return await self._reader.read(request, resource)
         write = self._writers.get((request.method, bool(route.name), bool(route.subresource)))
         # Writes without a namespace would concern all of them; only reads do.
         if write is None or (resource.namespaced and not route.namespace):
             raise _not_allowed(request, resource)
         return await write(request, resource)
-
-    # Reads
-
-    async def _read(self, request: Request, resource: Resource) -> Outcome:
-        shape = negotiate.wanted(resource, request.header(b"accept"), listed=not request.route.name)
-        if flag(request.query, "watch"):
-            return self._watch(request, resource, shape)
-        route, context = request.route, request.context()
-        if not route.name:
-            return await self._list(request, resource, shape, context)
-        if resource.namespaced and not route.namespace:
-            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
-        if "resourceVersion" in request.query:
-            self._check_reached(request)
-        if shape == negotiate.PLAIN and not route.subresource and resource.is_as_stored:
-            # As it lies in the store: neither decoded nor encoded.
-            record = self._verbs.api.state.visible(
-                Key(route.cluster, resource.key, route.namespace, route.name)
-            )
-            if record is not None:
-                return Answer(record.raw)
-        obj = await self._verbs.api.converter.known(
-            context,
-            lambda: self._verbs.get(context, resource, route.namespace, route.name, route.subresource),
-        )
-        return self._one(request, resource, shape, obj)
-
-    def _check_reached(self, request: Request) -> None:
-        """Raises Timeout for a read of a later state than there is, Unclassified for nonsense."""
-        wanted = parse_revision(request.query["resourceVersion"])
-        current = self._verbs.api.revision(request.route.cluster)
-        if wanted > current:
-            raise not_yet(wanted, current)
-
-    def _one(
-        self,
-        request: Request,
-        resource: Resource,
-        shape: negotiate.Representation,
-        obj: Object,
-        code: int = 200,
-    ) -> Answer:
-        include = request.query.get("includeObject", "")
-        body = negotiate.one(resource, obj, shape, include, self._clock.now_ms)
-        return Answer(body, code, shape.content_type)
-
-    async def _list(
-        self, request: Request, resource: Resource, shape: negotiate.Representation, context: Context
-    ) -> Answer:
-        query = request.query
-        whole_number(query, "timeoutSeconds")
-        page = await self._verbs.api.converter.known(
-            context,
-            lambda: self._verbs.list(
-                context,
-                resource,
-                request.route.namespace,
-                label_selector=query.get("labelSelector", ""),
-                field_selector=query.get("fieldSelector", ""),
-                limit=max(0, whole_number(query, "limit")),
-                continue_=query.get("continue", ""),
-                resource_version=query.get("resourceVersion", ""),
-                resource_version_match=query.get("resourceVersionMatch", ""),
-                send_initial_events="sendInitialEvents" in query,
-            ),
-        )
-        metadata: Object = {"resourceVersion": page.resource_version}
-        if page.continue_ or not (resource.builtin or shape.as_):
-            metadata["continue"] = page.continue_
-        if page.remaining is not None:
-            metadata["remainingItemCount"] = page.remaining
-        if shape == negotiate.PLAIN and page.converted is None:
-            # As they lie in the store: neither decoded nor encoded.
-            return Answer(negotiate.joined(resource, [record.raw for record in page.records], metadata))
-        include = query.get("includeObject", "")
-        body = negotiate.many(resource, page.items, metadata, shape, include, self._clock.now_ms)
-        return Answer(body, 200, shape.content_type)
-
-    def _watch(self, request: Request, resource: Resource, shape: negotiate.Representation) -> Following:
-        route, query, context = request.route, request.query, request.context()
-        if route.subresource:
-            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
-        fields = query.get("fieldSelector", "")
-        if route.name:
-            fields = ",".join(filter(None, (fields, f"metadata.name={route.name}")))
-        _check_initial_events(query)
-        parse_revision(query.get("resourceVersion", ""))
-        if shape.content_type is not negotiate.PLAIN.content_type:
-            raise negotiate.unwatched()
-
-        include, timeout_s = query.get("includeObject", ""), whole_number(query, "timeoutSeconds")
-        timeout_s = min(timeout_s or watching.DEFAULT_TIMEOUT_S, watching.TIMEOUT_S_MAX)
-        try:
-            watch = self._verbs.watch(
-                context,
-                resource,
-                route.namespace,
-                label_selector=query.get("labelSelector", ""),
-                field_selector=fields,
-                resource_version=query.get("resourceVersion", ""),
-                send_initial_events=flag(query, "sendInitialEvents"),
-                bookmarks=flag(query, "allowWatchBookmarks"),
-            )
-        except Expired as error:
-            # Clients expect this one as an event in a stream of status 200.
-            return Following.failed(error)
-        shaper = watching.shaper(resource, shape, include, self._clock.now_ms)
-        if resource.converter is not None and shaper is not None:
-            matches = matcher(resource, query.get("labelSelector", ""), query.get("fieldSelector", ""))
-            where, converter = (route.cluster, resource), self._verbs.api.converter
-            return Converting(watch, shaper, timeout_s, converter, where, matches)
-        return Following(watch, shaper, timeout_s)
 
     # Writes
 
@@ -216,7 +90,7 @@ class Resources:
         context, body = request.context("CreateOptions"), await request.decoded(resource.kind)
         context.duplicates, context.repeats = body.duplicates, body.repeats
         created = await self._verbs.create(context, resource, request.route.namespace, body.value)
-        return self._one(request, resource, shape, created, 201)
+        return shown(request, resource, shape, created, self._clock.now_ms, 201)
 
     async def _update(self, request: Request, resource: Resource) -> Answer:
         shape, route = negotiate.wanted(resource, request.header(b"accept")), request.route
@@ -228,7 +102,7 @@ class Resources:
         updated = await self._verbs.update(
             context, resource, route.namespace, route.name, body.value, subresource=route.subresource
         )
-        return self._one(request, resource, shape, updated, 201 if is_new else 200)
+        return shown(request, resource, shape, updated, self._clock.now_ms, 201 if is_new else 200)
 
     def _is_new(self, request: Request, resource: Resource) -> bool:
         """Whether there is nothing of the name yet."""
@@ -255,7 +129,7 @@ class Resources:
             subresource=route.subresource,
             force=flag(request.query, "force"),
         )
-        return self._one(request, resource, shape, patched, 201 if is_new else 200)
+        return shown(request, resource, shape, patched, self._clock.now_ms, 201 if is_new else 200)
 
     async def _delete(self, request: Request, resource: Resource) -> Answer:
         shape, route = negotiate.wanted(resource, request.header(b"accept")), request.route
@@ -263,7 +137,7 @@ class Resources:
         outcome = await self._verbs.delete(context, resource, route.namespace, route.name, options)
         # Who says it in the old way is told when something keeps the object.
         lingers = options.get("orphanDependents") is False and self._is_going(request, resource)
-        return self._one(request, resource, shape, outcome, 202 if lingers else 200)
+        return shown(request, resource, shape, outcome, self._clock.now_ms, 202 if lingers else 200)
 
     def _is_going(self, request: Request, resource: Resource) -> bool:
         """Whether the object is still there, being deleted."""
@@ -283,7 +157,7 @@ class Resources:
             label_selector=request.query.get("labelSelector", ""),
             field_selector=request.query.get("fieldSelector", ""),
         )
-        return self._one(request, resource, negotiate.PLAIN, outcome)
+        return shown(request, resource, negotiate.PLAIN, outcome, self._clock.now_ms)
 
     async def _deletion(self, request: Request) -> tuple[Context, Object]:
         """The options of a deletion: its body's, else those of the query. Raises BadRequest, Invalid."""
@@ -294,126 +168,6 @@ class Resources:
             found = delete_options(request.query)
         context.dry_run = is_dry_run(found)
         return context, found
-
-    # What is done rather than stored
-
-    async def _review(self, request: Request, resource: Resource, registry: Registry) -> Answer:
-        if request.method != "POST" or request.route.name:
-            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
-        shape = negotiate.wanted(resource, request.header(b"accept"))
-        if shape.as_:
-            raise NotAcceptable(f"a {resource.kind} is no object that could be shown as a {shape.as_}")
-        route, cluster = request.route, request.route.cluster
-        if resource.namespaced and not route.namespace:
-            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
-
-        def refusal(verb: str, key: str, subresource: str) -> str:
-            return policy.refusal(cluster, verb, key, subresource)
-
-        body = (await request.decoded()).value
-        reviewer = reviews.Reviewer(
-            request.identity, cluster, registry, refusal, self._access, self._credentials
-        )
-        answered = reviewer.review(resource, body, route.namespace)
-        return self._one(request, resource, shape, answered, 201)
-
-    async def _act(self, request: Request, resource: Resource) -> Outcome:
-        if resource.key == objects.ACCOUNTS:
-            return await self._token(request)
-        if (resource.key, request.route.subresource) == ("services", "proxy"):
-            return await self._to_service(request, resource)
-        if resource.key != "pods":
-            raise _no_such_subresource(resource, request.route.name)
-        match request.route.subresource, request.method:
-            case "attach" | "exec" | "portforward", "GET" | "POST":
-                raise await self._interactive.refusal(request, resource)
-            case "log", "GET":
-                access, pod = self._pod_access(), self._pod(request, resource, request.route.name)
-                now_ms = self._clock.now_ms()
-                return await pods.log(access, request.route.cluster, pod, request.query, now_ms)
-            case "proxy", _:
-                access = self._pod_access()
-                scheme, name, port = proxy.target(request.route.name)
-                pod = self._pod(request, resource, name)
-                number = proxy.port_of(pod, port)
-                options = {"kind": "PodProxyOptions", "apiVersion": "v1", "path": request.route.rest}
-                await self._verbs.connect(
-                    request.context(), resource, request.route.namespace, name, "proxy", options
-                )
-                return await proxy.forward(
-                    access, request.route.cluster, pod, number, request, secure=scheme == "https"
-                )
-            case "binding", "POST":
-                return await self._bind(request, resource, request.route.name)
-            case "eviction", "POST":
-                return await self._evict(request, resource)
-        raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
-
-    async def _to_service(self, request: Request, resource: Resource) -> Outcome:
-        """What a pod behind a Service answers."""
-        access, cluster, namespace = self._pod_access(), request.route.cluster, request.route.namespace
-        scheme, name, port = proxy.target(request.route.name)
-        service, api = self._pod(request, resource, name), self._verbs.api
-        found = api.find(cluster, "endpoints", namespace, name)
-        pod, number = proxy.behind(
-            service, found, port, lambda each: api.find(cluster, objects.PODS, namespace, each)
-        )
-        options = {"kind": "ServiceProxyOptions", "apiVersion": "v1", "path": request.route.rest}
-        await self._verbs.connect(request.context(), resource, namespace, name, "proxy", options)
-        return await proxy.forward(access, cluster, pod, number, request, secure=scheme == "https")
-
-    async def _token(self, request: Request) -> Answer:
-        if request.method != "POST":
-            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
-        route, context = request.route, request.context("CreateOptions")
-        body = (await request.decoded(limit=tokens.BODY_BYTES_MAX)).value
-        made = tokens.request(
-            self._verbs.api, self._credentials.accounts, context.cluster, route.namespace, route.name, body
-        )
-        if context.dry_run:
-            made["status"] = {}
-        return Answer(negotiate.PLAIN.encode(made), 201)
-
-    def _pod_access(self) -> PodAccess:
-        if self.pods is None:
-            raise ServiceUnavailable("no runtime is connected to this server yet", retry_after_s=1)
-        return self.pods
-
-    def _pod(self, request: Request, resource: Resource, name: str) -> Object:
-        return self._verbs.get(request.context(), resource, request.route.namespace, name)
-
-    async def _bindings(self, request: Request, registry: Registry) -> Answer:
-        """`bindings`, the older way to pods/NAME/binding: the body's name is the pod's."""
-        if request.method != "POST" or request.route.name:
-            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
-        body = (await request.decoded()).value
-        name = (body.get("metadata") or {}).get("name")
-        if not isinstance(name, str) or not name:
-            raise BadRequest("metadata.name: Required value")
-        return await self._bind(request, registry[objects.PODS], name, body)
-
-    async def _bind(
-        self, request: Request, resource: Resource, name: str, body: Object | None = None
-    ) -> Answer:
-        route, context = request.route, request.context("CreateOptions")
-        body = (await request.decoded()).value if body is None else body
-        node, now = pods.target(body, name), rfc3339(self._clock.now_ms())
-        annotations = body["metadata"].get("annotations") or {}
-
-        def change(pod: Object) -> None:
-            pods.check_unbound(pod)
-            pods.bind(pod, node, annotations, now)
-
-        pods.check_unbound(self._pod(request, resource, name))
-        if not context.dry_run:
-            await self._verbs.api.edit(route.cluster, resource.key, route.namespace, name, change)
-        return Answer(negotiate.PLAIN.encode(status.success(201)), 201)
-
-    async def _evict(self, request: Request, resource: Resource) -> Answer:
-        route, context = request.route, request.context("CreateOptions")
-        body = (await request.decoded()).value
-        await self._verbs.evict(context, resource, route.namespace, route.name, body)
-        return Answer(negotiate.PLAIN.encode(status.success(201)), 201)
 
 
 async def _has_body(request: Request) -> bool:
@@ -436,30 +190,3 @@ def _not_allowed(request: Request, resource: Resource) -> WalrasError:
     details = {"group": resource.group, "kind": resource.plural}
     said = f'{verb} is not supported on resources of kind "{resource.key}"'
     return MethodNotAllowed(said, details=details)
-
-
-def _no_such_subresource(resource: Resource, name: str) -> NotFound:
-    if not resource.builtin:
-        return objects.not_found(resource.key, name)
-    return NotFound(status.NOT_SERVED)
-
-
-def _check_initial_events(query: Mapping[str, str]) -> None:
-    """Raises Invalid for parameters that no watch takes together."""
-    match, field = query.get("resourceVersionMatch", ""), "resourceVersionMatch"
-    asked, forbidden = "sendInitialEvents" in query, "FieldValueForbidden"
-    causes: list[Cause] = []
-    if asked and match != "NotOlderThan":
-        said = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-        causes.append(Cause(forbidden, said, field))
-    if match and not asked:
-        said = "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
-        causes.append(Cause(forbidden, said, field))
-    if match and match != "NotOlderThan":
-        said = f'Unsupported value: "{match[:64]}": supported values: "NotOlderThan"'
-        causes.append(Cause("FieldValueNotSupported", said, field))
-    if match and query.get("continue"):
-        said = "Forbidden: resourceVersionMatch is forbidden when continue is provided"
-        causes.append(Cause(forbidden, said, field))
-    if causes:
-        raise invalid("ListOptions", *causes)

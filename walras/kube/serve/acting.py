@@ -1,0 +1,169 @@
+"""Requests by which something is done, not stored: reviews, bindings, evictions, logs, proxies, tokens."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from walras.core.clock import Clock, rfc3339
+from walras.core.errors import BadRequest, MethodNotAllowed, NotAcceptable, NotFound, ServiceUnavailable
+from walras.kube import objects, policy
+from walras.kube.access.authoriser import Authoriser
+from walras.kube.registry import Registry, Resource
+from walras.kube.serve import negotiate, pods, proxy, reviews, status, tokens
+from walras.kube.serve.answers import Answer, Stream
+from walras.kube.serve.credentials import Credentials
+from walras.kube.serve.interactive import Interactive
+from walras.kube.serve.ports import PodAccess
+from walras.kube.serve.reading import shown
+from walras.kube.serve.requests import Request
+from walras.kube.verbs import Verbs
+
+Object = dict[str, Any]
+
+# The subresources of this kind.
+ACTING: Final = ("attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "token")
+
+
+class Actor:
+    """What is done in every cluster. Without `pods` their logs and proxies are 503."""
+
+    def __init__(
+        self,
+        verbs: Verbs,
+        clock: Clock,
+        credentials: Credentials,
+        access: Authoriser,
+        interactive: Interactive,
+    ) -> None:
+        self._verbs = verbs
+        self._clock = clock
+        self._credentials = credentials
+        self._access = access
+        self._interactive = interactive
+        self.pods: PodAccess | None = None
+
+    async def review(self, request: Request, resource: Resource, registry: Registry) -> Answer:
+        """What is asked of access control. Raises MethodNotAllowed, NotAcceptable."""
+        if request.method != "POST" or request.route.name:
+            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
+        shape = negotiate.wanted(resource, request.header(b"accept"))
+        if shape.as_:
+            raise NotAcceptable(f"a {resource.kind} is no object that could be shown as a {shape.as_}")
+        route, cluster = request.route, request.route.cluster
+        if resource.namespaced and not route.namespace:
+            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
+
+        def refusal(verb: str, key: str, subresource: str) -> str:
+            return policy.refusal(cluster, verb, key, subresource)
+
+        body = (await request.decoded()).value
+        reviewer = reviews.Reviewer(
+            request.identity, cluster, registry, refusal, self._access, self._credentials
+        )
+        answered = reviewer.review(resource, body, route.namespace)
+        return shown(request, resource, shape, answered, self._clock.now_ms, 201)
+
+    async def act(self, request: Request, resource: Resource) -> Answer | Stream:
+        """What comes of a subresource by which something is done."""
+        if resource.key == objects.ACCOUNTS:
+            return await self._token(request)
+        if (resource.key, request.route.subresource) == ("services", "proxy"):
+            return await self._to_service(request, resource)
+        if resource.key != "pods":
+            raise no_such_subresource(resource, request.route.name)
+        match request.route.subresource, request.method:
+            case "attach" | "exec" | "portforward", "GET" | "POST":
+                raise await self._interactive.refusal(request, resource)
+            case "log", "GET":
+                access, pod = self._pod_access(), self._pod(request, resource, request.route.name)
+                now_ms = self._clock.now_ms()
+                return await pods.log(access, request.route.cluster, pod, request.query, now_ms)
+            case "proxy", _:
+                access = self._pod_access()
+                scheme, name, port = proxy.target(request.route.name)
+                pod = self._pod(request, resource, name)
+                number = proxy.port_of(pod, port)
+                options = {"kind": "PodProxyOptions", "apiVersion": "v1", "path": request.route.rest}
+                await self._verbs.connect(
+                    request.context(), resource, request.route.namespace, name, "proxy", options
+                )
+                return await proxy.forward(
+                    access, request.route.cluster, pod, number, request, secure=scheme == "https"
+                )
+            case "binding", "POST":
+                return await self._bind(request, resource, request.route.name)
+            case "eviction", "POST":
+                return await self._evict(request, resource)
+        raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
+
+    async def _to_service(self, request: Request, resource: Resource) -> Answer | Stream:
+        """What a pod behind a Service answers."""
+        access, cluster, namespace = self._pod_access(), request.route.cluster, request.route.namespace
+        scheme, name, port = proxy.target(request.route.name)
+        service, api = self._pod(request, resource, name), self._verbs.api
+        found = api.find(cluster, "endpoints", namespace, name)
+        pod, number = proxy.behind(
+            service, found, port, lambda each: api.find(cluster, objects.PODS, namespace, each)
+        )
+        options = {"kind": "ServiceProxyOptions", "apiVersion": "v1", "path": request.route.rest}
+        await self._verbs.connect(request.context(), resource, namespace, name, "proxy", options)
+        return await proxy.forward(access, cluster, pod, number, request, secure=scheme == "https")
+
+    async def _token(self, request: Request) -> Answer:
+        if request.method != "POST":
+            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
+        route, context = request.route, request.context("CreateOptions")
+        body = (await request.decoded(limit=tokens.BODY_BYTES_MAX)).value
+        made = tokens.request(
+            self._verbs.api, self._credentials.accounts, context.cluster, route.namespace, route.name, body
+        )
+        if context.dry_run:
+            made["status"] = {}
+        return Answer(negotiate.PLAIN.encode(made), 201)
+
+    def _pod_access(self) -> PodAccess:
+        if self.pods is None:
+            raise ServiceUnavailable("no runtime is connected to this server yet", retry_after_s=1)
+        return self.pods
+
+    def _pod(self, request: Request, resource: Resource, name: str) -> Object:
+        return self._verbs.get(request.context(), resource, request.route.namespace, name)
+
+    async def bindings(self, request: Request, registry: Registry) -> Answer:
+        """`bindings`, the older way to pods/NAME/binding: the body's name is the pod's."""
+        if request.method != "POST" or request.route.name:
+            raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
+        body = (await request.decoded()).value
+        name = (body.get("metadata") or {}).get("name")
+        if not isinstance(name, str) or not name:
+            raise BadRequest("metadata.name: Required value")
+        return await self._bind(request, registry[objects.PODS], name, body)
+
+    async def _bind(
+        self, request: Request, resource: Resource, name: str, body: Object | None = None
+    ) -> Answer:
+        route, context = request.route, request.context("CreateOptions")
+        body = (await request.decoded()).value if body is None else body
+        node, now = pods.target(body, name), rfc3339(self._clock.now_ms())
+        annotations = body["metadata"].get("annotations") or {}
+
+        def change(pod: Object) -> None:
+            pods.check_unbound(pod)
+            pods.bind(pod, node, annotations, now)
+
+        pods.check_unbound(self._pod(request, resource, name))
+        if not context.dry_run:
+            await self._verbs.api.edit(route.cluster, resource.key, route.namespace, name, change)
+        return Answer(negotiate.PLAIN.encode(status.success(201)), 201)
+
+    async def _evict(self, request: Request, resource: Resource) -> Answer:
+        route, context = request.route, request.context("CreateOptions")
+        body = (await request.decoded()).value
+        await self._verbs.evict(context, resource, route.namespace, route.name, body)
+        return Answer(negotiate.PLAIN.encode(status.success(201)), 201)
+
+
+def no_such_subresource(resource: Resource, name: str) -> NotFound:
+    if not resource.builtin:
+        return objects.not_found(resource.key, name)
+    return NotFound(status.NOT_SERVED)
