@@ -192,6 +192,8 @@ def _keys(value: Object | list[Any]) -> int:
         level = []
         for node in inner:
             kind = type(node)
+            if kind is str:
+                continue
             if kind is dict or kind is list:
                 level.append(node)
             elif kind is int and not -(2**63) <= node < 2**64:

@@ -50,7 +50,10 @@ def completed(schema: Schema, value: Any) -> Any:
     """
     form = schema.form
     if form == "struct" and isinstance(value, dict):
-        plan, result = _plan(schema.ref), dict(value)
+        plan = _plan(schema.ref)
+        if not plan.always and plan.names.isdisjoint(value):
+            return value
+        result = dict(value)
         for name in plan.structs:
             if result.get(name) is None:
                 result[name] = {}
@@ -75,6 +78,9 @@ class _Plan(NamedTuple):
     structs: tuple[str, ...] = ()
     zeros: tuple[tuple[str, Any], ...] = ()
     ways: tuple[tuple[str, Schema], ...] = ()
+    # Whether there may be something to add to the struct itself; else only below these fields.
+    always: bool = False
+    names: frozenset[str] = frozenset()
 
 
 @cache
@@ -83,7 +89,8 @@ def _plan(name: str) -> _Plan:
         return _Plan()
     struct, schema = of(name), Schema.named(name)
     structs = tuple(field for field in struct.structs if schema.child(field) is not None)
-    return _Plan(structs, struct.zeros, _find_ways(name, frozenset()))
+    ways = _find_ways(name, frozenset())
+    return _Plan(structs, struct.zeros, ways, bool(structs or struct.zeros), frozenset(dict(ways)))
 
 
 def _find_ways(name: str, above: frozenset[str]) -> tuple[tuple[str, Schema], ...]:

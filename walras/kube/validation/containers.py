@@ -235,11 +235,13 @@ def key_files(faults: Faults, path: str, spec: Object) -> None:
         for index, container in enumerate(spec.get(kind) or ()):
             for number, variable in enumerate(container.get("env") or ()):
                 reference = (variable.get("valueFrom") or {}).get("fileKeyRef")
-                name = (reference or {}).get("volumeName", "")
+                if reference is None:
+                    continue
+                name = reference.get("volumeName", "")
                 at = f"{path}.{kind}[{index}].env[{number}].valueFrom.fileKeyRef.volumeName"
-                if reference is not None and name not in known:
+                if name not in known:
                     faults.not_found(at, name)
-                elif reference is not None and known[name].get("emptyDir") is None:
+                elif known[name].get("emptyDir") is None:
                     faults.invalid(at, name, "referenced volume must be of type emptyDir")
 
 

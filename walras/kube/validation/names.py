@@ -163,7 +163,7 @@ def env_name(text: str) -> list[str]:
     """An environment variable's name: printable ASCII without "="."""
     if not text:
         return ["environment variable name must be non-empty"]
-    if not all(" " <= char <= "~" and char != "=" for char in text):
+    if not text.isascii() or not text.isprintable() or "=" in text:
         return [
             "a valid environment variable name must consist only of printable ASCII characters other than '='"
         ]
