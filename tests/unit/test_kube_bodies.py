@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from walras.core.errors import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 from walras.kube import bodies
 from walras.kube.bodies import BODY_BYTES_MAX, Body, ClientGone
+
+
+@dataclass
+class Pairs:
+    """Members of an object, of which some may have the same key."""
+
+    members: list[tuple[str, Any]]
 
 
 def decode(text: str | bytes, media: str = "application/json") -> Body:
@@ -140,3 +151,41 @@ def test_a_client_that_leaves_in_the_middle_is_noticed() -> None:
 )
 def test_a_key_given_twice_is_told_however_the_json_is_written(text: str, told: tuple[str, ...]) -> None:
     assert decode(text).duplicates == told
+
+
+@given(
+    st.recursive(
+        st.one_of(
+            st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.text('":\\ ,{}a0', max_size=6)
+        ),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=3),
+            st.lists(st.tuples(st.text('":\\ ak', max_size=2), inner), max_size=3).map(Pairs),
+        ),
+        max_leaves=12,
+    ),
+    st.booleans(),
+    st.sampled_from([(",", ":"), (", ", ": "), (" , ", " : ")]),
+)
+def test_keys_are_told_just_when_they_are_given_twice(
+    inner: Any, escaped: bool, marks: tuple[str, str]
+) -> None:
+    twice: list[str] = []
+    text = written(Pairs([("a", inner)]), marks, twice, escaped)
+    assert bool(decode(text).duplicates) == bool(twice)
+
+
+def written(value: Any, marks: tuple[str, str], twice: list[str], escaped: bool) -> str:
+    """JSON, with members in the order in which they are given; notes the keys that are given twice."""
+    if isinstance(value, Pairs):
+        keys = [key for key, _ in value.members]
+        twice += [key for key in keys if keys.count(key) > 1]
+        members = (
+            f"{written(key, marks, twice, escaped)}{marks[1]}{written(each, marks, twice, escaped)}"
+            for key, each in value.members
+        )
+        return "{" + marks[0].join(members) + "}"
+    if isinstance(value, list):
+        return "[" + marks[0].join(written(each, marks, twice, escaped) for each in value) + "]"
+    text = json.dumps(value)
+    return text.replace('\\"', "\\u0022") if escaped and "\\\\" not in text else text

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -109,7 +109,7 @@ class Interactive:
             raise NotFound(status.NOT_SERVED)
         if route.subresource != "log":
             # As with a POST: to be allowed to look at a pod is not enough.
-            wanted = replace(attributes(request), verb="create")
+            wanted = attributes(request)._replace(verb="create")
             self._authoriser.require(request.identity, route.cluster, wanted)
         return resource
 
