@@ -10,6 +10,7 @@ from walras.core.errors import BadRequest
 from walras.kube import fieldsets, shapes, strategies, structs
 from walras.kube.fieldsets import FieldSet, Path
 from walras.kube.owners import BOOKKEEPING, Managers, Owned, held_in, is_of, who_is, write
+from walras.kube.policy import GROUP
 from walras.kube.registry import Resource
 from walras.kube.typed import Comparison, compare, object_type
 
@@ -99,7 +100,9 @@ def record(
         write(new, {})
         return
     try:
-        if old is None and not managers and resource.builtin and not subresource:
+        # Types that are the same in every cluster, for as long as the process runs.
+        is_fixed = resource.builtin or resource.group == GROUP
+        if old is None and not managers and is_fixed and not subresource:
             _write_first(resource, new, manager, now)
         else:
             changes = Changes(resource, subresource, old or {}, new, elsewhere)
