@@ -277,11 +277,13 @@ def test_an_image_that_is_larger_unpacked_than_it_may_be_is_refused_and_leaves_n
                 await runtime.images.pull(THEIRS, f"{where}/bomb:1", ())
             assert await runtime.images.find(THEIRS, f"{where}/bomb:1", ()) == ""
             # Others are as before, and so is whoever tried.
-            await runtime.images.look()
             for each in (MINE, THEIRS):
                 await runtime.images.pull(each, f"{where}/app:1", ())
-            left = disk_bytes(runtime.service.storage)
-            assert left is not None and left < 32 << 20
+            async with asyncio.timeout(60):
+                # The engine may be at work, and what is marked goes with the next that it does.
+                while (disk_bytes(runtime.service.storage) or 0) >= 32 << 20:
+                    await runtime.images.look()
+                    await runtime.images.pull(MINE, f"{where}/app:1", ())
             assert not list((tmp_path / "engine" / "scratch").iterdir())
 
         with_registry(tmp_path, registry, story)
@@ -319,19 +321,22 @@ def test_unused_images_are_collected_and_those_in_use_or_without_a_registry_stay
             registry.add(
                 f"team/app{number}:1", file_system(), {**CONFIG, "Env": [f"N={number}", "PATH=/bin"]}
             )
+        registry.add("team/again:1", file_system(), {**CONFIG, "Env": ["N=2", "PATH=/bin"]})
         one, two = (f"127.0.0.1:{registry.port}/team/app{number}:1" for number in (1, 2))
 
         async def story(runtime: ContainerRuntime) -> None:
             await asyncio.to_thread(import_image, runtime, "localhost/busybox:1")
             image_id, _ = await runtime.images.pull(MINE, one, ())
-            await runtime.images.pull(MINE, two, ())
+            for other in (two, two.replace("app2", "again")):
+                await runtime.images.pull(MINE, other, ())
             spec = ContainerSpec(
                 MINE, "main", 0, ("sleep", "1000"), {}, image=one, image_id=image_id, working_dir=""
             )
             process = await runtime.start(spec, hearing(bytearray()), Limits())
             await runtime.images.collect(1 << 40)
             assert await runtime.images.find(MINE, one, ()) == image_id
-            assert await runtime.images.find(MINE, two, ()) == ""
+            for other in (two, two.replace("app2", "again")):
+                assert await runtime.images.find(MINE, other, ()) == ""
             assert await runtime.images.find(MINE, "localhost/busybox:1", ()) != ""
             engine = await runtime.engine()
             with pytest.raises(EngineError, match="in use"):

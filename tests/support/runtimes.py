@@ -30,6 +30,7 @@ from walras.runtimes.base import (
 )
 from walras.runtimes.dispatch import Runtimes
 from walras.runtimes.engine.runtime import ContainerRuntime
+from walras.runtimes.engine.service import Service
 from walras.runtimes.handlers import CONTAINER, Offer, offers
 from walras.runtimes.network.networks import Networks
 from walras.runtimes.process import ProcessRuntime
@@ -40,6 +41,8 @@ from walras.runtimes.vm.runtime import VmRuntime
 
 UNLIMITED: Final = Limits()
 IMAGE: Final = "localhost/busybox:1"
+# The socket of a Docker or Podman that was started for tests, as `walras up --engine` takes one.
+ENGINE: Final = os.environ.get("WALRAS_TEST_ENGINE", "").removeprefix("unix://")
 # All that the images of tests have: one that needs no libraries.
 BUSYBOX: Final = next((each for each in ("/bin/busybox", "/usr/bin/busybox") if is_static(each)), "")
 
@@ -79,6 +82,12 @@ def kinds() -> list[Kind]:
             lambda data, shares: ContainerRuntime(data, program="runc", shares=shares),
             image,
         ),
+        Kind(
+            "engine",
+            "" if ENGINE and not (busybox or root) else f"no engine in WALRAS_TEST_ENGINE {busybox} {root}",
+            lambda data, shares: ContainerRuntime(data, socket=Path(ENGINE), shares=shares),
+            image,
+        ),
         vm(),
     ]
 
@@ -102,13 +111,17 @@ def container_offer() -> Offer:
 async def image(runtime: PodRuntime) -> str:
     """An image with nothing in it but busybox."""
     assert isinstance(runtime, ContainerRuntime)
-    await asyncio.to_thread(import_image, runtime, IMAGE)
+    if runtime.service.own:
+        await asyncio.to_thread(import_image, runtime, IMAGE)
+    else:
+        await (await runtime.engine()).load(file_system(), IMAGE)
     found = await runtime.images.find(PodRef("any", "any", "any", "any"), IMAGE, ())
     assert found, "it was imported"
     return found
 
 
 def import_image(runtime: ContainerRuntime, name: str) -> None:
+    assert isinstance(runtime.service, Service)
     subprocess.run(
         ["podman", "import", "--change", "ENV PATH=/bin", "--change", 'CMD ["sh", "-c", "echo by itself"]',
          "--change", 'ENTRYPOINT ["env"]', "-", name],

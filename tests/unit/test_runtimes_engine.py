@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from walras.core.errors import Invalid
 from walras.runtimes.base import ContainerSpec, Limits, Mount, PodRef, Security, Stream
 from walras.runtimes.engine.body import body, user
 from walras.runtimes.engine.client import Engine, EngineError
+from walras.runtimes.engine.outside import Outside, is_podman, unfit
 from walras.runtimes.engine.sessions import spoken
 from walras.runtimes.engine.streams import Queues, frames
 from walras.runtimes.security import CAPABILITIES, capabilities, refused, security_of
@@ -20,7 +22,7 @@ POD = PodRef("acme", "base", "uid", "p")
 
 def made(**more: Any) -> dict[str, Any]:
     spec = ContainerSpec(POD, "main", 0, **{"command": (), "image_id": "sha256:1", "working_dir": "", **more})
-    return body(spec, mark="m", network="/net", parent="/walras-m/pod", devices=spec.devices)
+    return body(spec, mark="m", network="ns:/net", parent="/walras-m/pod", devices=spec.devices)
 
 
 def test_an_images_own_entrypoint_gets_the_arguments_of_a_container_without_command() -> None:
@@ -90,6 +92,11 @@ def test_a_containers_words_on_security_go_before_its_pods() -> None:
         (
             "Error: runc: exec failed: unable to start container process: exec: no: OCI permission denied",
             "exec: no",
+        ),
+        (
+            'OCI runtime exec failed: exec failed: unable to start container process: exec: "x": executable '
+            "file not found in $PATH: unknown",
+            'exec: "x": executable file not found in $PATH',
         ),
         ("no space left on device", "no space left on device"),
     ],
@@ -207,3 +214,58 @@ def test_a_streams_first_bytes_may_come_with_the_answers_head(tmp_path: Path) ->
             return b"".join(said)
 
     assert asyncio.run(run()) == b"early"
+
+
+VERSION = {"ApiVersion": "1.41", "Components": [{"Name": "Engine"}]}
+INFO: dict[str, Any] = {
+    "OSType": "linux",
+    "SecurityOptions": ["name=seccomp,profile=default"],
+    "CgroupDriver": "cgroupfs",
+    "Driver": "overlay2",
+    "DockerRootDir": "/tmp",
+}
+
+
+def test_an_engine_that_holds_what_agents_are_held_by_will_do() -> None:
+    assert unfit(VERSION, INFO) == ""
+    assert not is_podman(VERSION) and is_podman({"Components": [{"Name": "Podman Engine"}]})
+
+
+@pytest.mark.parametrize(
+    ("version", "info", "why"),
+    [
+        ({"ApiVersion": "1.40"}, {}, "take one that speaks 1.41"),
+        ({"ApiVersion": None}, {}, "take one that speaks 1.41"),
+        ({}, {"OSType": "windows"}, "one of Linux"),
+        ({}, {"SecurityOptions": ["name=rootless"]}, "does not run as root"),
+        ({}, {"Rootless": True}, "does not run as root"),
+        ({}, {"SecurityOptions": ["name=userns"]}, "remaps users"),
+        ({}, {"CgroupDriver": "systemd"}, "cgroupfs"),
+        ({}, {"Driver": "vfs"}, "overlay"),
+        ({}, {"DockerRootDir": "/nowhere"}, "not on this machine"),
+    ],
+)
+def test_an_engine_that_cannot_hold_agents_is_refused_for_a_reason(
+    version: dict[str, Any], info: dict[str, Any], why: str
+) -> None:
+    assert why in unfit({**VERSION, **version}, {**INFO, **info})
+
+
+def test_a_server_does_not_start_with_an_engine_that_is_not_there(tmp_path: Path) -> None:
+    async def run() -> None:
+        outside = Outside(tmp_path / "none", tmp_path / "engine", tmp_path / "run")
+        with pytest.raises(Invalid, match=r"--engine .*/none: the container engine does not answer"):
+            await outside.probe()
+        async with await answering(tmp_path / "s", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"):
+            outside = Outside(tmp_path / "s", tmp_path / "engine", tmp_path / "run")
+            with pytest.raises(Invalid, match=r"take one that speaks 1\.41"):
+                await outside.probe()
+
+    asyncio.run(run())
+
+
+def test_who_joins_a_container_has_its_name_and_network() -> None:
+    spec = ContainerSpec(POD, "main", 0, (), image_id="sha256:1", working_dir="")
+    told = body(spec, mark="m", network="container:abc", parent="", devices=())
+    assert told["HostConfig"]["NetworkMode"] == "container:abc" and "Hostname" not in told
+    assert made()["Hostname"] == "p"

@@ -61,6 +61,15 @@ def _domain(_: click.Context, __: click.Parameter, value: str) -> str:
     return value
 
 
+def _socket(_: click.Context, __: click.Parameter, value: str | None) -> Path | None:
+    if value is None:
+        return None
+    path = Path(value.removeprefix("unix://"))
+    if not value.startswith("unix:///"):
+        raise click.BadParameter(f'"{value[:100]}" is no local socket such as unix:///run/podman/podman.sock')
+    return path
+
+
 @click.command()
 @data_option
 @click.option(
@@ -115,6 +124,12 @@ def _domain(_: click.Context, __: click.Parameter, value: str) -> str:
     help="What runs the pods that name no RuntimeClass; `walras doctor` says which there are.",
 )
 @click.option(
+    "--engine",
+    metavar="unix:///SOCKET",
+    callback=_socket,
+    help="The Docker or Podman that runs containers; by default the server starts a Podman for itself.",
+)
+@click.option(
     "--functions-port",
     type=click.IntRange(0, 65535),
     metavar="PORT",
@@ -144,6 +159,7 @@ def up(
     audit_log: Path | None,
     webhook_networks: tuple[Network, ...],
     runtime: str,
+    engine: Path | None,
     functions_port: int | None,
     functions_http2_port: int | None,
     functions_domain: str,
@@ -170,6 +186,7 @@ def up(
         functions_port=functions_port,
         functions_http2_port=functions_http2_port,
         functions_domain=functions_domain,
+        engine=engine,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(options, as_json))

@@ -36,16 +36,27 @@ class Offer:
     overhead: Mapping[str, str] = field(default_factory=dict)
 
 
-def offers(data_dir: Path) -> list[Offer]:
-    """What there is for each handler. Looks at what is installed, starts nothing."""
+def offers(data_dir: Path, engine: Path | None = None) -> list[Offer]:
+    """What there is for each handler. Looks at what is installed, starts nothing.
+
+    `engine`: the socket of one that runs containers; without it the server starts its own.
+    """
     return [
         Offer(PROCESS, lambda shares: ProcessRuntime(data_dir, shares=shares), "programs of this machine"),
-        _container(data_dir),
+        _container(data_dir, engine),
         _vm(data_dir),
     ]
 
 
-def _container(data_dir: Path) -> Offer:
+def _container(data_dir: Path, engine: Path | None) -> Offer:
+    if engine is not None and os.geteuid() == 0:
+
+        def given(shares: Shares) -> PodRuntime:
+            from walras.runtimes.engine.runtime import ContainerRuntime  # noqa: PLC0415
+
+            return ContainerRuntime(data_dir, socket=engine, shares=shares)
+
+        return Offer(CONTAINER, given, f"images, run by the engine at {engine}")
     # Where there are both, the one that runs on all versions of control groups.
     programs = [name for name in ("runc", "crun") if shutil.which(name)]
     missing = [name for name, there in (("podman", shutil.which("podman")), ("runc", programs)) if not there]

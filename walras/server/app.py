@@ -72,6 +72,8 @@ class Options:
     # Where they are asked in HTTP/2, as gRPC is; None as above.
     functions_http2_port: int | None = None
     functions_domain: str = "functions.localhost"
+    # The socket of the engine that runs containers; None has the server start one.
+    engine: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         ) from error
     url = f"https://{_address(options.host)}:{port}"
 
-    offered = offers(options.data)
+    offered = offers(options.data, options.engine)
     runtime = runtimes(options.data, options.runtime, offered)
     handlers = {each.handler: each.overhead for each in offered if each.make is not None}
     api = API(store, clock, ids, handlers=handlers, server=(options.host, port))

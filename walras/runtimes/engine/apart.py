@@ -15,14 +15,16 @@ _WRITTEN: Final = "write_bytes: "
 
 @dataclass(frozen=True, eq=False)
 class Apart:
-    """It lives for as long as the work does. `directory`: where it puts what it fetches."""
+    """It lives for as long as the work does. `directory`: where it puts what it fetches; `pid` 0: unknown."""
 
     engine: Engine
     pid: int
     directory: Path
 
     def written(self) -> int:
-        """Bytes that it, and what it started, have written to disks so far."""
+        """Bytes that it, and what it started, have written to disks so far; 0 where it is unknown."""
+        if not self.pid:
+            return 0
         return sum(_written(each) for each in (self.pid, *procfs.descendants(self.pid)))
 
 

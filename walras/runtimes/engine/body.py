@@ -8,6 +8,7 @@ from walras.runtimes.base import ContainerSpec, Security
 from walras.runtimes.security import capabilities
 
 MARK: Final = "dev.walras.server"
+CONTAINER: Final = "container:"
 SHM_BYTES: Final = 64 << 20
 
 
@@ -16,11 +17,11 @@ def body(
 ) -> dict[str, Any]:
     """The body of a create call.
 
-    `network`: the path of the pod's network namespace; `parent`: the control group to be in, "" for the
-    engine's own.
+    `network`: the mode in which it joins the pod's; `parent`: the control group to be in, "" for the engine's
+    own.
     """
     host: dict[str, Any] = {
-        "NetworkMode": f"ns:{network}",
+        "NetworkMode": network,
         "Mounts": [
             {
                 "Type": "bind",
@@ -49,7 +50,6 @@ def body(
         host["PidsLimit"] = spec.limits.pids
     made: dict[str, Any] = {
         "Image": spec.image_id,
-        "Hostname": spec.pod.name[:63],
         "Env": [f"{name}={value}" for name, value in spec.env.items()],
         "Cmd": list(spec.args),
         "WorkingDir": spec.working_dir,
@@ -63,6 +63,9 @@ def body(
         "Labels": {MARK: mark},
         "HostConfig": host,
     }
+    if not network.startswith(CONTAINER):
+        # Who joins a container has its name.
+        made["Hostname"] = spec.pod.name[:63]
     if spec.command:
         made["Entrypoint"] = list(spec.command)
     return made

@@ -18,12 +18,13 @@ Found = Mapping[str, Any]
 class Note(msgspec.Struct, omit_defaults=True):
     """An image that was pulled. `agents`: those that could pull it, None for everybody.
 
-    `payer`: the agent whose images it counts among, with so many bytes.
+    `payer`: the agent whose images it counts among, with so many bytes; `names`: what it was pulled by.
     """
 
     agents: list[str] | None = None
     payer: str = ""
     size_bytes: int = 0
+    names: list[str] = []
 
 
 class Intent(msgspec.Struct, omit_defaults=True):
@@ -51,8 +52,8 @@ class Book:
         self._pages = _Pages()
         if path.exists():
             self._pages = msgspec.json.decode(path.read_bytes(), type=_Pages)
-        # Intents that nobody is at work on any more.
-        self.left = set(self._pages.pulling)
+        # Intents that nobody is at work on any more, and since when, by the loop's time.
+        self.left = dict.fromkeys(self._pages.pulling, 0.0)
         self._numbers = count(1 + max((int(each) for each in self.left), default=0))
 
     def allows(self, found: Found, cluster: str) -> bool:
@@ -74,10 +75,10 @@ class Book:
         self._write()
         return number
 
-    def leave(self, number: str) -> None:
+    def leave(self, number: str, now_s: float) -> None:
         """The pull was cut off, nobody knows where."""
         if number in self._pages.pulling:
-            self.left.add(number)
+            self.left[number] = now_s
 
     def name(self, number: str) -> str:
         """What the pull was of."""
@@ -89,10 +90,12 @@ class Book:
         That is nobody's if there was a key, and counts among the agent's until it is gone.
         """
         intent = self._pages.pulling.pop(number)
-        self.left.discard(number)
+        self.left.pop(number, None)
         brought = found is not None and _id(found) not in (intent.before, *self._pages.images)
         if found is not None and brought:
-            self._pages.images[_id(found)] = Note([] if intent.keyed else None, intent.cluster, _size(found))
+            self._pages.images[_id(found)] = Note(
+                [] if intent.keyed else None, intent.cluster, _size(found), [intent.name]
+            )
         self._write()
         return _id(found) if found is not None and brought else ""
 
@@ -104,6 +107,7 @@ class Book:
         free = not intent.keyed or (known is None and intent.before == _id(found))
         if known is None:
             known = self._pages.images[_id(found)] = Note([], intent.cluster, _size(found))
+        known.names = sorted({*known.names, intent.name})
         if free:
             known.agents = None
         elif known.agents is not None:
@@ -114,6 +118,11 @@ class Book:
         """The image is gone."""
         if self._pages.images.pop(engine_id, None) is not None:
             self._write()
+
+    def names(self, engine_id: str) -> list[str]:
+        """What pods pulled the image by."""
+        note = self._pages.images.get(engine_id)
+        return note.names if note is not None else []
 
     def knows(self, engine_id: str) -> bool:
         """Whether it is noted of the image whose it is."""

@@ -57,6 +57,16 @@ class Engine:
             raise EngineError(_message(answer.content), answer.status_code)
         return msgspec.json.decode(answer.content) if answer.content.strip() else None
 
+    async def load(self, archive: bytes, name: str) -> None:
+        """Makes an image of a file system, under a name with a tag. Raises EngineError."""
+        params = {"fromSrc": "-", "repo": name}
+        try:
+            answer = await self._http.post(_VERSION + "/images/create", content=archive, params=params)
+        except (httpx.HTTPError, RuntimeError) as error:
+            raise EngineError(f"the container engine does not answer: {_why(error)}") from error
+        if answer.status_code >= 400:
+            raise EngineError(_message(answer.content), answer.status_code)
+
     async def lines(
         self, path: str, params: Params, headers: Mapping[str, str]
     ) -> AsyncIterator[dict[str, Any]]:

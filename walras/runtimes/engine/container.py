@@ -17,6 +17,7 @@ from walras.runtimes.attaching import Attached, AttachedInput, Fan
 from walras.runtimes.base import ContainerSpec, ExitStatus, Session, StartError, Stream, Wish
 from walras.runtimes.cgroups import GroupPath, Groups, clear, read
 from walras.runtimes.engine.client import Engine, EngineError, Streams
+from walras.runtimes.engine.service import Source
 from walras.runtimes.engine.sessions import Entered, Typing, enter
 from walras.runtimes.engine.streams import frames
 from walras.runtimes.spawn import Handle, open_handle
@@ -47,7 +48,7 @@ class Host(Protocol):
     turns: asyncio.Semaphore
 
     @property
-    def exits(self) -> Path: ...
+    def service(self) -> Source: ...
 
     async def engine(self) -> Engine: ...
 
@@ -85,6 +86,7 @@ class Container:
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.init_pid = pid
         self._cpu_ns = 0
+        self._told_oom = False
         self._in_a_breath = 0
         self._entered: set[Entered] = set()
         # Programs that are on their way in.
@@ -148,7 +150,7 @@ class Container:
 
     def _own_group(self) -> GroupPath:
         """Where the engine puts the container's processes, in the group that the server made for it."""
-        return (*self.path, f"libpod-{self.id}")
+        return (*self.path, self._host.service.group(self.id))
 
     async def enter(self, argv: tuple[str, ...], wish: Wish) -> Session:
         if self._end.done() or len(self._entered) + self._entering >= ENTERED_MAX:
@@ -207,7 +209,7 @@ class Container:
         self._writer.close()
         await remove(self._host, self.id)
         self._host.forget(self, used_ns)
-        return ExitStatus(code, oom_killed and code == _KILLED)
+        return ExitStatus(code, (oom_killed or self._told_oom) and code == _KILLED)
 
     def _was_oom(self) -> bool:
         groups = self._host.groups
@@ -224,7 +226,7 @@ class Container:
         deadline_s, pause_s = loop.time() + _TELL_S, 0.001
         while loop.time() < deadline_s:
             watched = self._is_watched()
-            if said := read(self._host.exits / self.id).strip():
+            if said := read(self._host.service.exits / self.id).strip():
                 return int(said)
             if not watched:
                 break
@@ -233,9 +235,16 @@ class Container:
         # It may have been cleaned up before anybody looked.
         with suppress(WalrasError):
             engine = await self._host.engine()
-            state = (await engine.call("GET", f"/containers/{self.id}/json"))["State"]
-            if state.get("Status") == "exited":
-                return int(state["ExitCode"])
+            while True:
+                state = (await engine.call("GET", f"/containers/{self.id}/json"))["State"]
+                if state.get("Status") == "exited":
+                    # Docker's groups of containers end with them, and what was counted there.
+                    self._told_oom = bool(state.get("OOMKilled"))
+                    return int(state["ExitCode"])
+                # An engine without a monitor that was killed hears of it by itself.
+                if self._host.service.joins_paths or loop.time() > deadline_s:
+                    break
+                await asyncio.sleep(pause_s)
         return _KILLED
 
 

@@ -19,7 +19,7 @@ from walras.runtimes.engine.book import Book
 from walras.runtimes.engine.client import Engine, EngineError
 from walras.runtimes.engine.collecting import Stored, stored, to_free, victims
 from walras.runtimes.engine.pull import Pulls, pull
-from walras.runtimes.engine.service import Service
+from walras.runtimes.engine.service import Source
 from walras.runtimes.image_names import HUB, repository
 from walras.runtimes.slots import Slots
 
@@ -48,7 +48,7 @@ class Images:
     `book`: the file that remembers whose such images are.
     """
 
-    def __init__(self, service: Service, book: Path) -> None:
+    def __init__(self, service: Source, book: Path) -> None:
         self._service, self._path = service, book
         self._slots, self._pulls = Slots(PULLS_MAX), Pulls()
         # Each takes a thread of those that everybody shares.
@@ -109,12 +109,12 @@ class Images:
                     self._debts.append(_Debt(cluster, apart.written(), _now_s()))
                     raise
             found = await inspect(engine, name)
-            if found is None or not str(found["Id"]).removeprefix("sha256:").startswith(brought):
+            if found is None or not _is(found, brought):
                 # Somebody else's pull of the name came in between, perhaps with a key.
                 raise EngineError(f"{name} was changed while it was pulled")
             self._book.note(found, number)
         except BaseException:
-            self._book.leave(number)
+            self._book.leave(number, _now_s())
             raise
         self._used_s[str(found["Id"])] = _now_s()
         taken_bytes = self._taken(cluster)
@@ -127,7 +127,8 @@ class Images:
         engine = await self._service.engine()
         if self._book.left:
             async with self._settling:
-                for number in sorted(self._book.left):
+                until_s = _now_s() - self._service.settles_s
+                for number in [each for each, since_s in self._book.left.items() if since_s <= until_s]:
                     found = await inspect(engine, self._book.name(number))
                     if brought := self._book.end(number, found):
                         await self._remove(engine, brought)
@@ -178,7 +179,7 @@ class Images:
 
     async def _clear(self, engine: Engine) -> None:
         """Deletes what pulls that were cut off left, while nobody pulls. Raises EngineError."""
-        if not self._debts or self._pulls.running:
+        if not self._debts or self._pulls.running or not self._service.own:
             return
         for each in await self._stored(engine):
             if not each.named and not each.kept and not self._book.knows(each.id):
@@ -231,7 +232,10 @@ class Images:
         """Removes images that nobody uses, longest unused first, until so much is free."""
         with suppress(WalrasError):
             engine = await self._settled()
-            for each in victims(await self._stored(engine), self._used_s, _now_s(), wanted_bytes):
+            found = await self._stored(engine)
+            if not self._service.own:
+                found = [each for each in found if self._book.knows(each.id)]
+            for each in victims(found, self._used_s, _now_s(), wanted_bytes):
                 log.info("unused image removed", image=each)
                 await self._remove(engine, each)
 
@@ -249,9 +253,21 @@ class Images:
     async def _remove(self, engine: Engine, engine_id: str) -> None:
         """Unless somebody uses it by now, which the engine sees to."""
         with suppress(EngineError):
-            await engine.call("DELETE", f"/images/{engine_id}")
-            self._book.forget(engine_id)
+            found = await inspect(engine, engine_id) or {}
+            # By its names: with several of them an engine takes it for a mistake to remove it by its id.
+            own = found.get("RepoTags") or found.get("RepoDigests") or [engine_id]
+            for name in own if self._service.own else self._book.names(engine_id):
+                await engine.call("DELETE", f"/images/{name}")
+            if self._service.own or await inspect(engine, engine_id) is None:
+                self._book.forget(engine_id)
             self._configs = {name: each for name, each in self._configs.items() if each[0] != engine_id}
+
+
+def _is(found: Mapping[str, Any], brought: str) -> bool:
+    """Whether it is what a pull said that it brought: how its id begins, or its digest."""
+    if brought.startswith("sha256:"):
+        return any(each.endswith(f"@{brought}") for each in found.get("RepoDigests") or ())
+    return str(found["Id"]).removeprefix("sha256:").startswith(brought)
 
 
 def _now_s() -> float:

@@ -22,6 +22,8 @@ SPARE: Final = 5
 PULL_S: Final = 3600.0
 _LOOK_S: Final = 0.25
 _DOWNLOADED: Final = "Download complete"
+# In Docker's words, where Podman ends with the id.
+_DIGEST: Final = "Digest: "
 _THERE: Final = "Already exists"
 
 
@@ -36,7 +38,10 @@ class Pulls:
 
 
 async def pull(apart: Apart, pulls: Pulls, name: str, key: Mapping[str, str], room_bytes: int) -> str:
-    """Pulls the image: how its id begins. Raises EngineError, also when it takes more than `room_bytes`."""
+    """Pulls the image: how its id begins, or its digest.
+
+    Raises EngineError, also when it takes more than `room_bytes`.
+    """
     pulls.running.add(apart)
     getting = asyncio.ensure_future(asyncio.wait_for(_get(apart, name, key), PULL_S))
     try:
@@ -69,17 +74,19 @@ async def _get(apart: Apart, name: str, key: Mapping[str, str]) -> str:
         headers["X-Registry-Auth"] = base64.urlsafe_b64encode(msgspec.json.encode(told)).decode()
     lines = apart.engine.lines("/images/create", {"fromImage": name}, headers)
     under_way: set[str] = set()
-    last, done = "", False
+    last, digest, done = "", "", False
     while True:
         patience_s = UNPACK_S if done and not under_way else SILENCE_S
         said = await _next(lines, patience_s)
         if said is None:
-            return last
+            return digest or last
         if error := said.get("error") or (said.get("errorDetail") or {}).get("message"):
             raise EngineError(str(error))
-        if said.get("id"):
+        if str(said.get("status")).startswith(_DIGEST):
+            digest = str(said["status"]).removeprefix(_DIGEST)
+        elif said.get("id"):
             last = str(said["id"])
-            if said.get("status") in (_DOWNLOADED, _THERE):
+            if said.get("status") in (_DOWNLOADED, _THERE, "Pull complete"):
                 under_way.discard(last)
                 done = True
             else:

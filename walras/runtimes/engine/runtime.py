@@ -29,8 +29,10 @@ from walras.runtimes.dial import OpenSocket, connect
 from walras.runtimes.engine import body
 from walras.runtimes.engine.client import Engine, EngineError
 from walras.runtimes.engine.container import Container, Started, remove, watch_start
+from walras.runtimes.engine.holding import hold, let_go
 from walras.runtimes.engine.images import Images
-from walras.runtimes.engine.service import Service
+from walras.runtimes.engine.outside import Outside
+from walras.runtimes.engine.service import Service, Source
 from walras.runtimes.engine.sessions import spoken
 from walras.runtimes.network.networks import PodNetwork
 from walras.runtimes.shares import Shares, Sharing
@@ -43,6 +45,8 @@ log = structlog.get_logger(__name__)
 _TURNS_A_CORE: Final = 2
 # Somewhat oftener than the kubelet looks at its images' disk.
 _COLLECT_S: Final = 60.0
+# The control group of what holds a pod's network.
+_HOLDER: Final = "holder"
 _CONFIG: Final = "CreateContainerConfigError"
 
 
@@ -54,6 +58,9 @@ class _Pod:
     ready: asyncio.Lock = field(default_factory=asyncio.Lock)
     own: int = -1
     joined: PodNetwork | None = None
+    # The container that is in the network for others to join, and the file by which it came there.
+    holder: str = ""
+    place: Path | None = None
     containers: set[Container] = field(default_factory=set)
 
     @property
@@ -68,17 +75,23 @@ class _Pod:
 
 
 class ContainerRuntime(Sharing):
-    """See base.Runtime. `program` is the OCI runtime under Podman."""
+    """See base.Runtime. `program`: the OCI runtime under Podman; `socket`: of an operator's engine."""
 
     name = "container"
     separates_users = False
     warnings: tuple[str, ...] = ()
 
-    def __init__(self, data_dir: Path, *, program: str, shares: Shares | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, *, program: str = "", socket: Path | None = None, shares: Shares | None = None
+    ) -> None:
         super().__init__(shares or Shares(data_dir, one_path=True))
         directory = data_dir.resolve() / "engine"
         self._mark = self.shares.mark
-        self.service = Service(directory, self._mark, program)
+        # Below a short path: what listens on Unix sockets has some hundred characters.
+        run = Path(f"/run/walras-{self._mark}")
+        self.service: Source = (
+            Outside(socket, directory, run) if socket else Service(directory, run, self._mark, program)
+        )
         self.images = Images(self.service, directory / "images.json")
         self._collecting: asyncio.Task[None] | None = None
         self._spawner = Spawner()
@@ -88,19 +101,21 @@ class ContainerRuntime(Sharing):
     def traits(self, pod: PodRef) -> Traits:
         networks = self.shares.networks
         networked = networks is not None and networks.available
-        return Traits("podman", {"HOSTNAME": pod.name[:63]}, self.images, networked)
+        return Traits(
+            "podman" if self.service.joins_paths else "docker",
+            {"HOSTNAME": pod.name[:63]},
+            self.images,
+            networked,
+        )
 
     async def engine(self) -> Engine:
         return await self.service.engine()
 
-    @property
-    def exits(self) -> Path:
-        return self.service.exits
-
     async def open(self) -> None:
         await self.shares.open()
         # So that `podman` finds the server's images before any pod needs them.
-        self.service.environment()
+        self.service.prepare()
+        await self.service.probe()
         # An engine that was never needed has nothing to end, and is not started before it is.
         if self.service.used:
             self.service.end_earlier()
@@ -131,6 +146,7 @@ class ContainerRuntime(Sharing):
         containers = [each for pod in self._pods.values() for each in pod.containers]
         await asyncio.gather(*(each.kill() for each in containers))
         for pod in self._pods.values():
+            await self._let_go(pod)
             pod.close()
         self._pods.clear()
         await self.service.close()
@@ -157,20 +173,37 @@ class ContainerRuntime(Sharing):
                 found.joined = networks.of(ref) if networks is not None else None
                 if found.joined is None:
                     found.own = await self._spawner.make_network()
+            if not self.service.joins_paths and not found.holder:
+                await self._hold(ref, found)
         return found
+
+    async def _hold(self, ref: PodRef, pod: _Pod) -> None:
+        path = (*pod.path, _HOLDER)
+        self.shares.enforce(path, Limits())
+        engine, pod.place = await self.engine(), self.service.run / "networks" / group_name("pod", ref.uid)
+        pod.holder = await hold(
+            engine,
+            pod.network,
+            pod.place,
+            hostname=ref.name[:63],
+            parent=self._parent(path),
+            labels={body.MARK: self._mark},
+        )
 
     async def start(self, spec: ContainerSpec, output: Output, pod_limits: Limits) -> Container:
         self._check_user(spec)
         try:
             pod = await self._prepare(spec.pod, pod_limits)
-        except OSError as error:
+        except (OSError, WalrasError) as error:
             raise StartError(f"the pod's network cannot be made: {error}") from error
         path = (*pod.path, group_name("container", f"{spec.name}-{spec.attempt}"))
         self.shares.enforce(path, spec.limits)
         made = body.body(
             spec,
             mark=self._mark,
-            network=f"/proc/{os.getpid()}/fd/{pod.network}",
+            network=f"{body.CONTAINER}{pod.holder}"
+            if pod.holder
+            else f"ns:/proc/{os.getpid()}/fd/{pod.network}",
             parent=self._parent(path),
             devices=_there(spec.devices),
         )
@@ -230,11 +263,18 @@ class ContainerRuntime(Sharing):
         if found is None:
             return
         await asyncio.gather(*(each.kill() for each in list(found.containers)))
+        await self._let_go(found)
         if self.groups is not None:
             await clear(self.groups, found.path)
         self._sweep(found.path)
         found.close()
         self._pods.pop(pod.uid, None)
+
+    async def _let_go(self, pod: _Pod) -> None:
+        if pod.holder:
+            await remove(self, pod.holder)
+        if pod.place is not None:
+            await let_go(pod.place)
 
     async def dial(self, pod: PodRef, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         found = self._pods.get(pod.uid)

@@ -8,10 +8,10 @@ import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -32,13 +32,65 @@ _ENGINE: Final = "WALRAS_ENGINE"
 _MINIMAL_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class Service:
-    """`podman system service` on `directory`, started when it is first needed and again when it has died."""
+class Source(Protocol):
+    """Where the engine comes from."""
 
-    def __init__(self, directory: Path, mark: str, runtime: str) -> None:
+    # Whether images and containers in it are the server's alone; its writes are counted, its files known.
+    own: bool
+    # How long the engine may go on with a pull that was cut off.
+    settles_s: float
+    # Whether containers join a network namespace by its path; else by a container that is in it.
+    joins_paths: bool
+    # Where the images are, once there is an engine.
+    storage: Path
+    # A folder for sockets and the like, gone with the next start of the machine.
+    run: Path
+
+    @property
+    def used(self) -> bool:
+        """Whether it may have something of an earlier run."""
+
+    @property
+    def running(self) -> bool: ...
+
+    @property
+    def registries(self) -> Path:
+        """The operator's own words on registries."""
+
+    @property
+    def exits(self) -> Path:
+        """Where Podman's monitors write the exit codes of containers, in files of their ids."""
+
+    def group(self, engine_id: str) -> str:
+        """What it calls a container's control group."""
+
+    async def engine(self) -> Engine:
+        """A client of it. Raises EngineError, StorageError, Invalid."""
+
+    def apart(self) -> AbstractAsyncContextManager[Apart]:
+        """An engine on the same images for one piece of work. Raises EngineError."""
+
+    async def probe(self) -> None:
+        """Raises Invalid when it is known that it will not do."""
+
+    def prepare(self) -> None:
+        """Makes its folder and what is configured there. Raises OSError."""
+
+    def end_earlier(self) -> None:
+        """Ends an engine that outlived the server which started it."""
+
+    async def close(self) -> None:
+        """Containers are the caller's to remove before."""
+
+
+class Service:
+    """See Source. `podman system service`, started when it is first needed and again when it has died."""
+
+    own, joins_paths, settles_s = True, True, 0.0
+
+    def __init__(self, directory: Path, run: Path, mark: str, runtime: str) -> None:
         self._directory, self._runtime = directory, runtime
-        # Below a short path: what listens on Unix sockets has some hundred characters.
-        self._run = Path(f"/run/walras-{mark}")
+        self.run, self.storage = run, directory / "storage"
         self._mark = mark
         self._child: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
@@ -46,7 +98,6 @@ class Service:
 
     @property
     def used(self) -> bool:
-        """Whether it was ever started on this directory."""
         return self.storage.is_dir()
 
     @property
@@ -54,22 +105,14 @@ class Service:
         return self._child is not None and self._child.returncode is None
 
     @property
-    def storage(self) -> Path:
-        """Where the images are."""
-        return self._directory / "storage"
-
-    @property
     def registries(self) -> Path:
-        """The operator's own words on registries."""
         return self._directory / "registries.conf"
 
     @property
     def exits(self) -> Path:
-        """Where Podman's monitors write the exit codes of containers, in files of their ids."""
-        return self._run / "libpod" / "exits"
+        return self.run / "libpod" / "exits"
 
     async def engine(self) -> Engine:
-        """A client of the running service. Raises EngineError and StorageError."""
         async with self._starting:
             if self._engine is not None and (self._child is None or self._child.returncode is None):
                 return self._engine
@@ -77,19 +120,27 @@ class Service:
             self._engine = await self._start()
             return self._engine
 
+    def group(self, engine_id: str) -> str:
+        return f"libpod-{engine_id}"
+
+    async def probe(self) -> None:
+        """It is not started before it is needed."""
+
+    def prepare(self) -> None:
+        self.environment()
+
     def end_earlier(self) -> None:
-        """Ends a service that outlived the server which started it."""
         for pid in procfs.marked(_ENGINE, self._mark):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 
     @asynccontextmanager
     async def apart(self) -> AsyncIterator[Apart]:
-        """Another service on the same images, which ends with all that it began. Raises EngineError."""
+        """Another service, which ends with all that it began."""
         # The first one makes ready what they share.
         await self.engine()
         name = f"apart-{next(_NUMBERS)}"
-        socket, scratch = self._run / f"{name}.sock", self._directory / _SCRATCH / name
+        socket, scratch = self.run / f"{name}.sock", self._directory / _SCRATCH / name
         try:
             child, engine = await self._spawn(socket, scratch)
             try:
@@ -104,7 +155,7 @@ class Service:
 
     async def _start(self) -> Engine:
         await asyncio.to_thread(shutil.rmtree, self._directory / _SCRATCH, ignore_errors=True)
-        self._child, engine = await self._spawn(self._run / "api.sock", self._directory / _SCRATCH)
+        self._child, engine = await self._spawn(self.run / "api.sock", self._directory / _SCRATCH)
         log.info("container engine ready", directory=str(self._directory))
         return engine
 
@@ -119,7 +170,7 @@ class Service:
                 *_with_its_parent(), podman, "system", "service", "--time=0", f"unix://{socket}",
                 env={**env, _ENGINE: self._mark, "TMPDIR": str(scratch)},
                 stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
-                cwd=self._run,  # where what it starts may leave files
+                cwd=self.run,  # where what it starts may leave files
             )  # fmt: skip
         try:
             return child, await self._ready(child, socket)
@@ -131,7 +182,7 @@ class Service:
         """Makes its places: the environment to start it in. Raises StorageError."""
         try:
             env = self.environment()
-            self._run.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.run.mkdir(mode=0o700, parents=True, exist_ok=True)
             scratch.mkdir(parents=True, exist_ok=True)
             socket.unlink(missing_ok=True)
         except OSError as error:
@@ -186,27 +237,26 @@ cgroup_manager = "cgroupfs"
 compat_api_enforce_docker_hub = false
 events_logger = "none"
 runtime = "{self._runtime}"
-tmp_dir = "{self._run}/libpod"
+tmp_dir = "{self.run}/libpod"
 """,
             "storage.conf": f"""\
 # Written by the server at every start.
 [storage]
 driver = "overlay"
 graphroot = "{self._directory}/storage"
-runroot = "{self._run}/storage"
+runroot = "{self.run}/storage"
 """,
         }
 
     async def close(self) -> None:
-        """Ends the service. Containers are the caller's to remove before."""
         async with self._starting:
             await self._let_go()
         await asyncio.to_thread(self.clear)
 
     def clear(self) -> None:
         """Takes away what Podman mounted, and all that it would not keep over a start of the machine."""
-        _unmount((self._directory, self._run))
-        shutil.rmtree(self._run, ignore_errors=True)
+        unmount((self._directory, self.run))
+        shutil.rmtree(self.run, ignore_errors=True)
 
     async def _let_go(self) -> None:
         engine, child, self._engine, self._child = self._engine, self._child, None, None
@@ -233,8 +283,8 @@ def _with_its_parent() -> tuple[str, ...]:
     return (setpriv, "--pdeathsig", "TERM", "--") if setpriv else ()
 
 
-def _unmount(directories: Sequence[Path]) -> None:
-    """Takes away what Podman mounted below them and left."""
+def unmount(directories: Sequence[Path]) -> None:
+    """Takes away what was mounted below them and left."""
     points = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for point in reversed(points):
         if any(Path(point.replace("\\040", " ")).is_relative_to(each) for each in directories):

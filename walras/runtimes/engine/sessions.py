@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -19,6 +19,8 @@ _UNKNOWN_CODE: Final = 255
 # What the engine says of a program that is not there, or is none.
 _NOT_STARTED: Final = (126, 127)
 _LINGER_S: Final = 2.0
+# How Podman and Docker begin to say so.
+_COMPLAINTS: Final = ("Error: ", "OCI runtime exec failed: ")
 
 
 class Entered:
@@ -54,7 +56,7 @@ class Entered:
 
     async def _code(self) -> int | None:
         found = await self._engine.call("GET", f"/exec/{self._name}/json")
-        return None if found.get("Running") else int(found.get("ExitCode") or 0)
+        return None if _is_on_its_way(found) else int(found.get("ExitCode") or 0)
 
     @property
     def over(self) -> bool:
@@ -130,7 +132,7 @@ async def enter(
         made = await engine.call("POST", f"/containers/{container}/exec", body=body)
         name = str(made["Id"])
         streams = await engine.hijack(f"/exec/{name}/start", body={"Detach": False, "Tty": wish.tty})
-        state = await engine.call("GET", f"/exec/{name}/json")
+        state = await _begun(engine, name)
         if not state.get("Running") and state.get("ExitCode") in _NOT_STARTED:
             early = await _complaint(streams, wish.tty)
     except EngineError as error:
@@ -139,6 +141,23 @@ async def enter(
     for stream, data in early:
         await session.hear(stream, data)
     return session
+
+
+def _is_on_its_way(state: Mapping[str, Any]) -> bool:
+    """Docker shows a program that does not run yet by an exit code that is null."""
+    return bool(state.get("Running")) or state.get("ExitCode", 0) is None
+
+
+async def _begun(engine: Engine, name: str) -> dict[str, Any]:
+    """The program's state once it runs or has ended, or what there is after a while."""
+    deadline_s = asyncio.get_running_loop().time() + _LINGER_S
+    while True:
+        state = dict(await engine.call("GET", f"/exec/{name}/json"))
+        # Docker says so before there is a process.
+        runs = state.get("Running") and state.get("Pid")
+        if runs or not _is_on_its_way(state) or asyncio.get_running_loop().time() > deadline_s:
+            return state
+        await asyncio.sleep(_ASK_AGAIN_S)
 
 
 async def _complaint(streams: Streams, tty: bool) -> list[tuple[Stream, bytes]]:
@@ -150,7 +169,7 @@ async def _complaint(streams: Streams, tty: bool) -> list[tuple[Stream, bytes]]:
             frames(reader, tty, lambda stream, data: said.append((stream, data))), _LINGER_S
         )
     text = b"".join(data for _, data in said).decode(errors="replace")
-    if text.startswith("Error: ") and "exec failed: " in text:
+    if text.startswith(_COMPLAINTS) and "exec failed: " in text:
         writer.close()
         raise StartError(spoken(text.partition("\n")[0]))
     return said[:BEHIND_MAX]
@@ -187,4 +206,4 @@ def spoken(message: str) -> str:
         if found:
             message = rest
             break
-    return message.partition(": OCI ")[0].strip()
+    return message.partition(": OCI ")[0].strip().removesuffix(": unknown")
