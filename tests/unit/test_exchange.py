@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 from support.exchange import World, container, play
 
 from walras.core.money import MICROS, charge
-from walras.exchange.demand import BIDS, FLEET, PODS, POOLS
+from walras.exchange import effects
+from walras.exchange.demand import BIDS, FLEET, PODS, POOLS, pods_with_nodes
 from walras.exchange.health import publish
+from walras.kube.api import API
 from walras.kube.policy import SLICES
 from walras.kube.record import Object
 
@@ -427,23 +432,38 @@ def test_a_lost_lease_whose_node_cannot_be_stopped_is_told_once_and_tried_again_
     play(story)
 
 
-def test_a_step_looks_at_an_agents_pods_once_however_many_leases_it_has() -> None:
+def test_a_step_looks_at_an_agents_pods_once_however_many_leases_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[str] = []
+
+    def count(api: API, cluster: str) -> Iterator[Object]:
+        looked.append(cluster)
+        return pods_with_nodes(api, cluster)
+
     async def story(world: World) -> None:
         await world.agent("a")
         for at in range(5):
             await world.pod("a", f"p{at}", 100, "2.00")
         await world.step(1000)
         assert len(world.nodes("a")) == 5
-        asked, plain = 0, world.api.list
-
-        def count(cluster: str, resource: str, namespace: str = "") -> list[Object]:
-            nonlocal asked
-            asked += resource == PODS
-            return plain(cluster, resource, namespace)
-
-        world.api.list = count  # type: ignore[method-assign]
+        looked.clear()
         world.clock.advance(1000)
         await world.exchange.step()
-        assert asked == 1
+        assert looked == ["a"]
+
+    monkeypatch.setattr(effects, "pods_with_nodes", count)
+    play(story)
+
+
+def test_pods_that_wait_are_passed_over_whatever_their_texts_say() -> None:
+    async def story(world: World) -> None:
+        await world.agent("a")
+        for name in ("waits", "placed"):
+            await world.pod("a", name, 100, "2.00")
+        said = {"note": '"nodeName":"lease-x"'}
+        await world.api.edit("a", PODS, "default", "waits", lambda pod: pod["metadata"].update(labels=said))
+        await world.bind("a", "placed", "lease-y")
+        assert [pod["metadata"]["name"] for pod in pods_with_nodes(world.api, "a")] == ["placed"]
 
     play(story)

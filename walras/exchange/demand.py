@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from walras.core.errors import Invalid, NotFound, WalrasError
@@ -33,6 +33,10 @@ FINISHED: Final = ("Succeeded", "Failed")
 REPRICE_MS: Final = 5_000
 # Said of a pod whose claims are not there yet: when they are, existing nodes are looked at first.
 _NO_CLAIM: Final = 'resourceclaim "'
+
+
+# In the JSON of a pod with a node, and perhaps of others.
+_HAS_NODE: Final = b'"nodeName":"'
 
 
 class Bidder:
@@ -159,8 +163,8 @@ class Bidder:
     def _kept_away(self, cluster: str, demand: Demand, node: Node) -> list[str]:
         """Why other pods of the agent would keep this one from a node of its own."""
         nodes = {each["metadata"]["name"]: node_of(each) for each in self._api.list(cluster, NODES)}
-        placed = ((taken_by(pod), pod["spec"].get("nodeName")) for pod in self._api.list(cluster, PODS))
-        peers = [(other, nodes[where]) for other, where in placed if where in nodes]
+        placed = ((pod, pod["spec"]["nodeName"]) for pod in pods_with_nodes(self._api, cluster))
+        peers = [(taken_by(pod), nodes[where]) for pod, where in placed if where in nodes]
 
         def labels_of(namespace: str) -> Mapping[str, str]:
             found = self._api.find(cluster, NAMESPACES, "", namespace)
@@ -185,6 +189,14 @@ class Bidder:
             await self._api.delete(cluster, BIDS, metadata["namespace"], metadata["name"])
         except NotFound:
             return
+
+
+def pods_with_nodes(api: API, cluster: str) -> Iterator[Object]:
+    """The cluster's pods that are on nodes; what waits, perhaps thousands, is not even decoded."""
+    collection = api.state.collection(cluster, PODS)
+    for record in collection.listed() if collection else ():
+        if _HAS_NODE in record.raw and record.object["spec"].get("nodeName"):
+            yield record.object
 
 
 def _bid(pod: Object, spec: Object) -> Object:

@@ -10,7 +10,7 @@ import msgspec
 
 from walras.core.errors import NotFound
 from walras.cost import usage
-from walras.exchange.demand import BIDS, PODS
+from walras.exchange.demand import BIDS, PODS, pods_with_nodes
 from walras.exchange.holding import LEASES, Holding
 from walras.exchange.nodes import NODES
 from walras.exchange.treasury import Treasury
@@ -158,10 +158,9 @@ class Effects:
 
     def _by_node(self, cluster: str) -> dict[str, list[Object]]:
         found: dict[str, list[Object]] = {}
-        for pod in self.api.list(cluster, PODS) if self.api.has_cluster(cluster) else ():
-            node = pod["spec"].get("nodeName")
-            if node and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
-                found.setdefault(node, []).append(pod)
+        for pod in pods_with_nodes(self.api, cluster) if self.api.has_cluster(cluster) else ():
+            if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+                found.setdefault(pod["spec"]["nodeName"], []).append(pod)
         return found
 
     def had_node(self, holding: Holding, bid: Object) -> bool:
