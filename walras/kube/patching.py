@@ -85,8 +85,8 @@ def patcher(
 
     def patched(old: Object) -> Object:
         change = decode(ctx, body, media)
-        faults = _faults(ctx, body, media, change)
         made = _Made(ctx, resource, _applied(ctx, resource, change, media, old), change, media)
+        faults = _faults(ctx, body, media, change)
         made.settle_type(of or resource, old["metadata"], status=status)
         return made.decoded(faults)
 

@@ -134,7 +134,9 @@ def scaled(resource: Resource, obj: Object, scale: Object) -> Object:
 
 def _validate(scale: Object, name: str, replicas: int) -> None:
     faults = validation.Faults()
-    metadata(faults, SCALE, scale, None, dns_subdomain)
+    # Its managers are those of its object.
+    said = {key: value for key, value in scale["metadata"].items() if key != "managedFields"}
+    metadata(faults, SCALE, {**scale, "metadata": said}, None, dns_subdomain)
     faults.nonnegative("spec.replicas", replicas)
     if faults:
         raise validation.invalid(SCALE, name, faults)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from walras.core.errors import BadRequest
+from walras.core.errors import BadRequest, Invalid
 from walras.kube import (
     applying_scale,
     bodies,
@@ -192,7 +192,12 @@ class Verbs:
             covering.place(scale["metadata"], namespace)
             covering.call(scale["metadata"], name)
             return await self._scale(ctx, resource, namespace, name, lambda _: scale)
-        shaped = await self._decoded(ctx, resource, obj)
+        try:
+            shaped = await self._decoded(ctx, resource, obj)
+        except Invalid:
+            # Of which kind it is matters where there is something.
+            self.api.get(ctx.cluster, resource.storage.key, namespace, name)
+            raise
         covering.place(shaped["metadata"], namespace)
         covering.call(shaped["metadata"], name)
         # Before anybody looks whether there is something to update, as upstream.
@@ -241,9 +246,10 @@ class Verbs:
         if media == patching.APPLY:
             document = await bodies.decode(body, "application/yaml")
             ctx.repeats = document.repeats
-            if subresource == "scale":
-                # There must be something to scale before anybody looks at what it is scaled with.
+            if subresource:
+                # There must be something before anybody looks at what is said of a part of it.
                 self.api.get(ctx.cluster, resource.storage.key, namespace, name)
+            if subresource == "scale":
                 scale = self._applied(scaling.SCALE, document.value)
                 return await self._apply_scale(ctx, resource, namespace, name, scale, force=force)
             applied = self._applied(resource, document.value)
