@@ -113,7 +113,9 @@ class _Maker:
     def list(self, kind: Kind) -> None:
         rng, path, query = self.rng, kind.collection, list_query(self.rng, self.name(kind), len(self.steps))
         if rng.random() < 0.3 or not kind.namespaced:
-            path, query = kind.everywhere, [*query, ("labelSelector", f"scenario={SELF}")]
+            # How many there are behind a page depends on what else goes on.
+            kept = [pair for pair in query if pair[0] not in ("limit", "continue")]
+            path, query = kind.everywhere, [*kept, ("labelSelector", f"scenario={SELF}")]
         accept = rng.choice(ACCEPTS) if rng.random() < 0.25 else JSON
         self.add(kind, "list", "GET", path, query=tuple(dict(query).items()), accept=accept)
 

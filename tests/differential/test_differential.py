@@ -14,8 +14,9 @@ from differential.__main__ import told
 from differential.running import pair, sides
 
 CASES = int(os.environ.get("WALRAS_DIFFERENTIAL_CASES", "1000"))
-# How many scenarios of a hundred may show a difference that is not listed yet: it goes down only.
-TOLERATED_PERCENT = 3.0
+# How many scenarios in a thousand requests may show a difference that is not listed: there are rare ones yet,
+# and what races comes out otherwise now and then. It goes down only.
+TOLERATED_PERMILLE = 1.0
 
 _WHY = reference.missing("etcd", "kube-apiserver")
 
@@ -29,7 +30,7 @@ def test_requests_of_a_seed_are_answered_as_the_real_server_answers_them(tmp_pat
         shown = "\n".join(f"== {found.group}\n{told(found)}" for found in outcome.found[:20])
         assert outcome.cases >= CASES
         assert {200, 201, 400, 404, 409, 422} <= outcome.by_status.keys()
-        assert len(outcome.found) * 100 <= TOLERATED_PERCENT * outcome.cases, shown
+        assert len(outcome.found) * 1000 <= TOLERATED_PERMILLE * outcome.cases, shown
 
     asyncio.run(story())
 

@@ -192,6 +192,24 @@ def test_nulls_of_an_applied_map_are_empty_texts_that_somebody_owns() -> None:
     run(story)
 
 
+def test_an_applied_null_where_the_metadata_belongs_is_no_name() -> None:
+    async def story(agent: Caller) -> None:
+        applied = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": None, "data": {"a": "1"}}
+        with pytest.raises(BadRequest, match=r"the name of the object \(x based on URL\) was undeterminable"):
+            await agent.patch("configmaps", "x", applied, "apply-patch+yaml")
+        last = {
+            "metadata": {
+                "name": "x",
+                "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}"},
+            }
+        }
+        await agent.create("configmaps", last)
+        made = await agent.patch("configmaps", "x", applied, "apply-patch+yaml", field_manager="kubectl")
+        assert made["data"] == {"a": "1"} and made["metadata"]["name"] == "x"
+
+    run(story)
+
+
 def test_the_creation_of_an_applied_custom_resource_is_nobodys_to_say() -> None:
     async def story(agent: Caller) -> None:
         await with_widget(agent)

@@ -400,10 +400,13 @@ def test_a_collection_is_deleted_by_selector() -> None:
     async def story(agent: Caller) -> None:
         for name, label in (("x", "1"), ("y", "2"), ("z", "1")):
             await agent.create("configmaps", {"metadata": {"name": name, "labels": {"l": label}}})
+        before = str(agent.api.revision("a"))
         deleted = await agent.verbs.delete_collection(
             agent.context(), agent.resource("configmaps"), "default", {}, label_selector="l=1"
         )
         assert deleted["kind"] == "ConfigMapList"
+        # Who watches from there sees them go.
+        assert deleted["metadata"]["resourceVersion"] == before
         assert [item["metadata"]["name"] for item in deleted["items"]] == ["x", "z"]
         assert [o["metadata"]["name"] for o in agent.api.list("a", "configmaps")] == ["y"]
 

@@ -227,7 +227,7 @@ def _note_last_applied(result: Object, applied: Object) -> None:
     if not annotations.get(LAST_APPLIED):
         return
     config = copied(applied)
-    (config["metadata"].get("annotations") or {}).pop(LAST_APPLIED, None)
+    ((config.get("metadata") or {}).get("annotations") or {}).pop(LAST_APPLIED, None)
     annotations[LAST_APPLIED] = msgspec.json.encode(config, order="sorted").decode() + "\n"
     if sum(len(key) + len(value.encode()) for key, value in annotations.items()) > _ANNOTATIONS_BYTES_MAX:
         del annotations[LAST_APPLIED]

@@ -10,7 +10,7 @@ from walras.kube.admission.call import Call
 from walras.kube.api import API
 from walras.kube.context import Context
 from walras.kube.eviction import spend
-from walras.kube.listing import Lister
+from walras.kube.listing import Lister, Page
 from walras.kube.options import check_delete, check_preconditions, grace_s, is_dry_run, propagation
 from walras.kube.patch import copied
 from walras.kube.record import Object
@@ -107,16 +107,17 @@ class Deleter:
         ctx = _with_dry_run(ctx, options)
         selectors = (label_selector, field_selector)
 
-        def look() -> list[Object]:
+        def look() -> Page:
             page = self._lister.page(
                 ctx.cluster, resource, namespace, selectors, limit=0, continue_="", resource_version="",
                 match="", conversions=ctx.conversions,
             )  # fmt: skip
             if resource.converter is not None:
                 versions.all_served(resource, page.items, ctx.conversions)
-            return page.items
+            return page
 
-        found = await self._api.converter.known(ctx, look)
+        page = await self._api.converter.known(ctx, look)
+        found = page.items
         strategies.warn_of_orphans(ctx, resource, propagation(options))
 
         def stage(tx: Transaction) -> list[Object]:
@@ -135,7 +136,8 @@ class Deleter:
             "kind": resource.list_kind,
             "metadata": {
                 **({} if resource.builtin else {"continue": ""}),
-                "resourceVersion": str(self._api.revision(ctx.cluster)),
+                # Who watches from here on sees them go.
+                "resourceVersion": page.resource_version,
             },
             "items": [_item(ctx, resource, each) for each in deleted],
         }

@@ -104,7 +104,9 @@ def is_of(resource: Resource, owned: Owned) -> bool:
 
 def write(obj: Object, managers: Managers) -> None:
     """Writes the entries into the object's metadata, in place, in upstream's order."""
-    metadata = obj.setdefault("metadata", {})
+    if obj.get("metadata") is None:
+        obj["metadata"] = {}
+    metadata = obj["metadata"]
     metadata.pop("managedFields", None)
     order = sorted(
         managers.items(),

@@ -57,12 +57,12 @@ def table(
     """A Table of the items, wide columns too, ages as of `now_ms`; list metadata is the caller's to fill.
 
     `include_object` is "Metadata" (or ""), "Object" or "None"; BadRequest for another. Without `headers` the
-    column definitions are left out, as in all but the first event of a watch.
+    column definitions are null, as in all but the first event of a watch.
     """
     if include_object not in ("", "Metadata", "Object", "None"):
         raise BadRequest(f'unrecognized includeObject value: "{include_object}"')
     printer = _printer(resource, items)
-    definitions = [column.definition() for column in printer.columns] if headers else []
+    definitions = [column.definition() for column in printer.columns] if headers else None
     return {
         "kind": "Table",
         "apiVersion": META_VERSION,
