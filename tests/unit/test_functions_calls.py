@@ -279,10 +279,34 @@ def test_an_answer_that_is_broken_off_is_no_whole_one() -> None:
 
         await on.ready(speaking())
         on.program = program
-        call = on.call(method="POST", headers=CALL, trailers=True)
+        call = on.call(trailers=True)
         with pytest.raises(ConnectionResetError):
             await call.task
         assert not call.answer.whole
+        # Who speaks gRPC is told by the trailers.
+        answer = await asked(on)
+        said = dict(answer.trailers)
+        assert answer.body == b"half" and said[b"grpc-status"] == b"14"
+        assert b"the instance broke its answer off" in said[b"grpc-message"]
+
+    stage(story)
+
+
+def test_a_call_that_takes_longer_than_the_revision_gives_it_ends_as_deadline_exceeded() -> None:
+    async def story(on: Stage) -> None:
+        async def program(pod: Object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            speaker = Speaker(reader, writer)
+            number, _ = await speaker.request()
+            speaker.h2.send_headers(number, [(b":status", b"200")])
+            speaker.flush()
+            await reader.read()
+
+        made = speaking()
+        made["spec"]["template"]["spec"] |= {"timeoutSeconds": 300, "idleTimeoutSeconds": 1}
+        await on.ready(made)
+        on.program = program
+        answer = await asked(on)
+        assert answer.status == 200 and dict(answer.trailers)[b"grpc-status"] == b"4"
 
     stage(story)
 

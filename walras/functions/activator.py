@@ -114,10 +114,11 @@ class Activator:
             if not client.left and not client.has_begun:
                 await client.refuse(ServiceUnavailable("the server is shutting down", retry_after_s=1))
         except WalrasError as error:
-            if client.has_begun:
+            if not client.has_begun:
+                await client.refuse(error)
+            elif not await client.fail(error):
                 # What is broken off must not pass for a whole answer.
                 raise ConnectionResetError(error.message) from None
-            await client.refuse(error)
         except Exception:
             log.exception("request failed")
             await client.refuse(InternalError("the request could not be passed on"))

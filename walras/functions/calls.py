@@ -78,7 +78,8 @@ class Call:
                 undone = isinstance(error, Refused) or (is_reused and self._method in IDEMPOTENT)
                 if number + 1 < _TRIES_MAX and undone and not link.heard and self._is_repeatable:
                     continue
-                raise self._refusal or BadGateway(f"the instance did not answer: {said(error)}") from None
+                what = "broke its answer off" if self._client.has_begun else "did not answer"
+                raise self._refusal or BadGateway(f"the instance {what}: {said(error)}") from None
             finally:
                 await self._stop()
                 if not is_kept:

@@ -42,6 +42,8 @@ class Client:
         self.left = False
         # The last of the answer is on its way: the end of the request is no departure.
         self._is_answered = False
+        # Whether the end of the answer is what comes after its body.
+        self._trails = False
         self._listen()
 
     def _listen(self) -> None:
@@ -93,7 +95,7 @@ class Client:
 
     async def begin(self, code: int, headers: Headers, *, trailers: bool = False) -> None:
         """`trailers`: they come after the body, by `trail`."""
-        self.has_begun = True
+        self.has_begun, self._trails = True, trailers
         start = {"type": "http.response.start", "status": code, "headers": headers, "trailers": trailers}
         await self._send(start)
 
@@ -106,6 +108,14 @@ class Client:
         self._is_answered = True
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         await self._send({"type": TRAILERS, "headers": trailers, "more_trailers": False})
+
+    async def fail(self, error: WalrasError) -> bool:
+        """Tells who speaks gRPC that what has begun goes no further; False where it cannot be told."""
+        if not (self.is_grpc and self._trails) or self._is_answered:
+            return False
+        with suppress(Exception):
+            await self.trail(grpc.failure(status.answer(error).status, error.message))
+        return True
 
     async def refuse(self, error: WalrasError) -> None:
         """Answers with an error, as a Status of Kubernetes says it, or gRPC."""

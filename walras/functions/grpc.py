@@ -37,10 +37,11 @@ def is_call(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 def refusal(http_status: int, message: str) -> Headers:
     """The headers of an answer that has nothing else."""
+    return [(b"content-type", _TYPE), *failure(http_status, message)]
+
+
+def failure(http_status: int, message: str) -> Headers:
+    """The trailers of an answer that went wrong on its way."""
     code = _CODES.get(http_status, _UNKNOWN)
     text = quote(message[:_MESSAGE_CHARACTERS_MAX], safe=_PLAIN)
-    return [
-        (b"content-type", _TYPE),
-        (b"grpc-status", b"%d" % code),
-        (b"grpc-message", text.encode()),
-    ]
+    return [(b"grpc-status", b"%d" % code), (b"grpc-message", text.encode())]
