@@ -16,7 +16,7 @@ from walras.functions.h2c import H2C, Refused
 from walras.functions.shares import Share
 
 # So much of a body is kept, to be sent again to whoever says that nothing was done about it; so often.
-_KEPT_BYTES_MAX: Final = 64 * 1024
+_KEPT_BYTES_MAX: Final = 16 * 1024
 _TRIES_MAX: Final = 3
 _PASSED_ON: Final = (b"te", b"trailers")
 
