@@ -197,6 +197,19 @@ def test_the_operator_may_say_before_whose_a_domain_is_and_it_stays_so() -> None
     stage(story, agents=("one", "two"))
 
 
+def test_the_operator_may_keep_a_domain_from_all_agents() -> None:
+    async def story(on: Stage) -> None:
+        spec = {"agent": FLEET, "namespace": "default"}
+        await on.world.api.create(FLEET, CLAIMS, {"metadata": {"name": SHOP}, "spec": spec})
+        await on.ready(service())
+        await mapped(on, mapping())
+        assert conditions(on)["DomainClaimed"] == ("False", "DomainAlreadyClaimed")
+        assert (await on.get(SHOP)).status == 404
+        assert claims(on) == {SHOP: (FLEET, "default")}
+
+    stage(story)
+
+
 def test_a_domain_whose_agent_is_gone_is_free() -> None:
     async def story(on: Stage) -> None:
         for agent in ("one", "two"):
