@@ -34,14 +34,12 @@ deployment = some(
     replicas=number, paused=flag, template=some(metadata=metadata, spec=pod), strategy=some(type=text)
 )
 package = some(pool=text, devices=number, memory=text)
-bid = some(**{"class": text, "packages": st.lists(package, max_size=2)})
+bid = some(latency=labels, packages=st.lists(package, max_size=2))
 KINDS = {
     "configmaps": some(metadata=metadata, data=labels, immutable=flag),
     "pods": some(metadata=metadata, spec=pod),
     "deployments.apps": some(metadata=metadata, spec=deployment),
     "bids.walras.dev": some(metadata=metadata, spec=bid),
-        metadata=metadata, spec=some(price=text, count=number, package=some(gpus=number))
-    ),
 }
 
 
