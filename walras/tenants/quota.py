@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -21,12 +22,8 @@ def object_quota(api: API) -> Callable[[str], int]:
 
     def quota(cluster: str) -> int:
         record = api.record(FLEET, AGENTS, "", cluster)
-        # Asked with every object that is made: of an agent only this is decoded.
-        spec = _read(record.raw).spec if record is not None else None
-        declared = spec.controlPlane.quota if spec and spec.controlPlane else None
-        if declared is None or declared.objects is None:
-            return default_quota(cluster)
-        return int(declared.objects)
+        declared = _declared(record.raw) if record is not None else None
+        return default_quota(cluster) if declared is None else declared
 
     return quota
 
@@ -48,6 +45,14 @@ class _Agent(msgspec.Struct):
 
 
 _read: Final = msgspec.json.Decoder(_Agent).decode
+
+
+# Asked with every object that is made, mostly by the same few; of an agent only this is decoded.
+@lru_cache(maxsize=256)
+def _declared(agent: bytes) -> int | None:
+    spec = _read(agent).spec
+    declared = spec.controlPlane.quota if spec and spec.controlPlane else None
+    return None if declared is None or declared.objects is None else int(declared.objects)
 
 
 class Room:
