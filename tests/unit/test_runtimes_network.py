@@ -249,12 +249,14 @@ def test_nothing_of_a_network_is_left_when_the_server_is_killed(tmp_path: Path) 
     code = CRASH.format(path=sys.path, data=str(tmp_path))
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
-        # Lines of the log come before.
-        for line in server.stdout:
-            if line == b"up\n":
-                break
-        assert len(spaces() - before) == 1
-        server.kill()
+        try:
+            # Lines of the log come before.
+            for line in server.stdout:
+                if line == b"up\n":
+                    break
+            assert len(spaces() - before) == 1
+        finally:
+            server.kill()
     for _ in range(200):
         if not spaces() - before:
             break

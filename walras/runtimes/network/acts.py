@@ -22,6 +22,7 @@ _TUN: Final = "/dev/net/tun"
 _SET_DEVICE, _SET_INDEX = 0x400454CA, 0x400454DA
 # Ethernet without a head of the kernel's own but that for checksums and segments left to the receiver.
 _TAP: Final = 0x0002 | 0x1000 | 0x4000
+_IPV6: Final = Path("/proc/sys/net/ipv6/conf")
 _LOW_PORTS: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
@@ -39,6 +40,12 @@ def _check(result: int) -> None:
 def _quiet(index: int) -> None:
     with suppress(OSError):
         netlink.tell(netlink.ROUTE, [links.quiet(index)])
+
+
+def _only_ipv4(device: str) -> None:
+    """Who may write any packet there would have routes and addresses made without end. Raises OSError."""
+    if _IPV6.exists():
+        Path(_IPV6, device, "disable_ipv6").write_text("1")
 
 
 class Acts:
@@ -81,6 +88,8 @@ class Acts:
             with self._within(agent):
                 netlink.tell(netlink.ROUTE, [links.pair(index, namespace)])
                 _quiet(index)
+                with suppress(OSError):
+                    _only_ipv4(links.name(index))
                 netlink.tell(netlink.ROUTE, links.near(index, own))
             with self._within(namespace):
                 _quiet(links.POD_DEVICE)
@@ -105,7 +114,7 @@ class Acts:
             try:
                 fcntl.ioctl(tap, _SET_INDEX, struct.pack("=I", index))
                 fcntl.ioctl(tap, _SET_DEVICE, struct.pack("=16sH22x", links.name(index).encode(), _TAP))
-                _quiet(index)
+                _only_ipv4(links.name(index))
                 netlink.tell(netlink.ROUTE, links.near(index, IPv4Address(address)))
             except BaseException:
                 os.close(tap)
