@@ -1,5 +1,6 @@
 """Claims of devices in a cluster: made from templates, allocated, reserved and given back."""
 
+import asyncio
 from random import Random
 from typing import Any
 
@@ -15,6 +16,11 @@ from support.devices import (
     template,
 )
 from support.world import AGENT, World, scheduled
+
+from walras.tenants.claims.placing import Placing
+from walras.tenants.claims.pod import is_allocated
+from walras.tenants.fit import Usage, node_of
+from walras.tenants.view import ClusterView
 
 CLAIMS = "resourceclaims.resource.k8s.io"
 CLASSES = "deviceclasses.resource.k8s.io"
@@ -317,6 +323,35 @@ def test_a_claim_has_nothing_of_a_device_that_pods_have_by_their_limits() -> Non
             assert "cannot allocate all claims" in scheduled(pod_of(it, name))["message"]
         await it.end_pod(pod_of(it, "by-limits"))
         assert on(it, "a") == "lease-1"
+
+    world.tell(story)
+
+
+def test_what_a_claim_is_on_its_way_to_hold_is_nobody_elses_already() -> None:
+    async def story(it: World) -> None:
+        await lease(it)
+        await it.create(CLAIMS, part("mine", 700))
+        store, waiting = it.api.store, list[Any]()
+        submit = store.submit
+        store.submit = lambda group, done: waiting.append((group, done))  # type: ignore[method-assign]
+        result = {
+            "request": "gpu", "driver": NVIDIA, "pool": "lease-1", "device": "gpu-0", "shareID": "s",
+            "consumedCapacity": {"milliGPU": "700", "memory": "1Gi"},
+        }  # fmt: skip
+
+        def allocate(found: dict[str, Any]) -> None:
+            found["status"] = {"allocation": {"devices": {"results": [result]}}}
+
+        staged = asyncio.ensure_future(it.api.edit(AGENT, CLAIMS, "default", "mine", allocate))
+        await asyncio.sleep(0)
+        assert not is_allocated(claim_of(it, "mine")) and not staged.done()
+        place, usage = node_of(it.api.get(AGENT, "nodes", "", "lease-1")), Usage()
+        Placing(it.api, AGENT, it.api.transaction(), ClusterView()).look([(place, usage)])
+        assert usage.claimed == (700, 1024, "")
+        store.submit = submit  # type: ignore[method-assign]
+        for group, done in waiting:
+            submit(group, done)
+        await staged
 
     world.tell(story)
 

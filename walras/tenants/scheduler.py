@@ -101,11 +101,9 @@ class Scheduler:
     def _devices_changed(self, change: Change) -> None:
         view = self._views.get(change.cluster)
         if view is not None:
-            if change.resource == RESOURCE_CLAIMS:
-                view.claims.pop((change.namespace, change.name), None)
-                if _gave_back(change):
-                    # Limits may have what it held.
-                    view.wake()
+            if change.resource == RESOURCE_CLAIMS and _gave_back(change):
+                # Limits may have what it held.
+                view.wake()
             elif change.resource == SLICES:
                 view.pools = None
             view.wake_claiming()
@@ -170,8 +168,6 @@ class Scheduler:
         except WalrasError as error:
             # Nothing of it happened: what the API says counts again, after a while.
             view.paused = True
-            for claim in placing.written:
-                view.claims.pop(claim, None)
             for key in tried:
                 self._look_again(cluster, view, key)
             self._manager.retry(self, Key(cluster, "", ""), error)

@@ -64,8 +64,6 @@ class ClusterView:
     # Waiting pods to whom others matter, and nodes where room is being made for waiting pods.
     relating: set[PodKey] = field(default_factory=set)
     nominated: dict[PodKey, str] = field(default_factory=dict)
-    # ResourceClaims as we wrote them, not yet committed.
-    claims: dict[PodKey, Object] = field(default_factory=dict)
     # The devices of the nodes; None where that has to be looked up.
     pools: Pools | None = None
     # Between a commit that failed and its next try.

@@ -47,7 +47,6 @@ class Placing:
         self._taken: Taken | None = None
         self._claimed: Claimed | None = None
         self._spent = 0
-        self.written: list[ClaimKey] = []
 
     @property
     def is_spent(self) -> bool:
@@ -88,18 +87,24 @@ class Placing:
             self._spent += effort.spent - before
 
     def _held(self) -> Taken:
-        """What all claims of the cluster hold, as they are and as they are on their way to be."""
+        """What all claims of the cluster hold, as they are or are on their way to.
+
+        What one gives back is free when that is on the disk.
+        """
         if self._taken is None:
-            committed = {_key(claim): claim for claim in self._api.list(self._cluster, RESOURCE_CLAIMS)}
-            self._taken = taken_by({**committed, **self._view.claims}.values())
+            found = {_key(claim): claim for claim in self._api.list(self._cluster, RESOURCE_CLAIMS)}
+            for record in self._api.state.latest_of(self._cluster, RESOURCE_CLAIMS):
+                if is_allocated(record.object):
+                    found[_key(record.object)] = record.object
+            self._taken = taken_by(found.values())
         return self._taken
 
     def look(self, nodes: Iterable[tuple[Node, Usage]]) -> None:
         """Notes what claims hold of the leases among the nodes, for pods that ask by limits."""
-        if self._claimed is None:
-            self._claimed = Claimed(self._held())
         for node, usage in nodes:
             if node.is_lease:
+                if self._claimed is None:
+                    self._claimed = Claimed(self._held())
                 usage.claimed = self._claimed.on(node)
 
     def write(self, pod: Object, claims: Iterable[ClaimKey], allocated: Mapping[ClaimKey, Object]) -> None:
@@ -116,9 +121,7 @@ class Placing:
                         latest["metadata"]["finalizers"] = [*finalizers(latest), FINALIZER]
                 reserve(latest, pod)
 
-            edited = self._transaction.edit(self._cluster, RESOURCE_CLAIMS, *key, change)
-            self._view.claims[key] = edited
-            self.written.append(key)
+            self._transaction.edit(self._cluster, RESOURCE_CLAIMS, *key, change)
         for given in allocated.values():
             self._hold(given)
 
@@ -139,8 +142,6 @@ class Placing:
         claim = {"metadata": metadata, "spec": extended.claim["spec"], "status": status_}
         made = self._transaction.create(self._cluster, RESOURCE_CLAIMS, claim)
         self._hold(allocated)
-        self._view.claims[_key(made)] = made
-        self.written.append(_key(made))
         said = {
             "resourceClaimName": made["metadata"]["name"],
             "requestMappings": [dict(each) for each in extended.mappings],
