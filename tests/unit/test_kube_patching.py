@@ -316,3 +316,15 @@ def test_the_phase_of_a_namespace_says_whether_it_is_being_deleted() -> None:
         assert await agent.delete("namespaces", "n", propagationPolicy="Orphan") == marked
 
     run(story)
+
+
+def test_who_finalises_a_namespace_may_say_the_rest_of_its_metadata() -> None:
+    async def story(agent: Caller) -> None:
+        made = await agent.create("namespaces", {"metadata": {"name": "n", "labels": {"a": "b"}}})
+        said = {**made, "metadata": {**made["metadata"], "annotations": {"c": "d"}}}
+        shown = await agent.update("namespaces", said, "finalize")
+        assert shown["metadata"]["annotations"] == {"c": "d"}
+        marked = await agent.delete("namespaces", "n", orphanDependents=False)
+        assert marked["metadata"]["finalizers"] == ["foregroundDeletion"]
+
+    run(story)

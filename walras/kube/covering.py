@@ -99,7 +99,7 @@ def within(resource: Resource, old: Object, given: Object, subresource: str) -> 
                 **(old.get("spec") or {}),
                 "finalizers": (given.get("spec") or {}).get("finalizers") or [],
             }
-            new = {**old, "metadata": dict(old["metadata"]), "spec": spec}
+            new = {**old, "metadata": dict(given["metadata"]), "spec": spec}
         case "ephemeralcontainers" | "resize":
             spec = _partly(resource, old, given, subresource)
             new = {**old, "metadata": dict(old["metadata"]), "spec": spec}

@@ -163,13 +163,20 @@ class Deleter:
             namespace,
             name,
             grace_seconds=grace_s(options),
-            propagation=strategies.propagation(resource, obj, propagation(options)),
+            propagation=strategies.propagation(resource, obj, _asked(resource, options)),
         )
         default = self._api.state.defaults.get(resource.key, {}).get((namespace, name))
         if default and transaction.peek(ctx.cluster, resource.key, namespace, name) is None:
             # What every cluster has comes back as it was at first, and is the cluster's own from then on.
             transaction.create(ctx.cluster, resource.key, default.fresh())
         return deleted
+
+
+def _asked(resource: Resource, options: Object) -> str:
+    """What is to become of dependents. Who says of a namespace not to leave them waits for them to go."""
+    if resource.key == objects.NAMESPACES and options.get("orphanDependents") is False:
+        return "Foreground"
+    return propagation(options)
 
 
 def _item(ctx: Context, resource: Resource, obj: Object) -> Object:
