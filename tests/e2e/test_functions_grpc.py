@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -206,6 +208,25 @@ def test_http_that_is_no_grpc_passes_too_and_old_http_is_told_so(live: Live, age
     said = curl("--http2-prior-knowledge", "--include", *host, f"http://127.0.0.1:{port}/")
     assert said.startswith("HTTP/2 502") and "it reset the stream" in said
     assert "HTTP/2 is spoken here" in curl(f"http://127.0.0.1:{port}/")
+
+
+def test_clients_that_flood_or_say_nothing_do_not_hurt_others(live: Live, channel: grpc.Channel) -> None:
+    port = int(str(live.ready["functions_http2"]).rpartition(":")[2])
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+    ping = bytes((0, 0, 8, 6, 0, 0, 0, 0, 0)) + bytes(8)
+    enemies = (preface[:5], preface, preface + ping * 20_000, preface + b"\xff" * 9, b"nonsense" * 1000)
+    made = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
+    try:
+        for number, each in enumerate(made):
+            each.setblocking(False)
+            # What does not fit stays unsaid: nobody reads what is answered.
+            with suppress(OSError):
+                each.sendall(enemies[number % len(enemies)])
+        for _ in range(20):
+            assert channel.unary_unary("/demo/Echo")(b"hello", timeout=DEADLINE_S).startswith(b"hello")
+    finally:
+        for each in made:
+            each.close()
 
 
 def test_pods_speak_grpc_to_functions_of_their_own_cluster_by_name(live: Live, agent: Path) -> None:
