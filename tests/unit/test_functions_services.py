@@ -38,6 +38,26 @@ def test_a_service_becomes_a_configuration_a_revision_and_a_route_and_is_ready_w
     stage(story)
 
 
+def test_what_is_made_for_a_service_is_told_in_events() -> None:
+    async def story(on: Stage) -> None:
+        await on.ready(service())
+        await on.ready(service(says="two"))
+        events = on.world.api.list(AGENT, "events")
+        told = {
+            (each["involvedObject"]["kind"], each["message"])
+            for each in events
+            if each["reason"] == "Created"
+        }
+        assert told == {
+            ("Service", 'Created Configuration "hello"'),
+            ("Service", 'Created Route "hello"'),
+            ("Configuration", 'Created Revision "hello-00001"'),
+            ("Configuration", 'Created Revision "hello-00002"'),
+        }
+
+    stage(story)
+
+
 def test_instances_know_their_service_and_bid_as_latency_class() -> None:
     async def story(on: Stage) -> None:
         made = service()

@@ -25,6 +25,7 @@ from walras.kube.record import copy
 from walras.kube.transaction import Transaction
 from walras.tenants.controller import Key, Manager
 from walras.tenants.dependents import Dependents
+from walras.tenants.events import Recorder
 from walras.tenants.objects import (
     Object,
     condition,
@@ -41,6 +42,7 @@ from walras.tenants.objects import (
 from walras.tenants.quota import RETRY_MS, Room
 from walras.tenants.workloads import takes_pods
 
+COMPONENT: Final = "configuration-controller"
 # Revisions that are kept though no route leads to them, and more while they are young or were asked lately:
 # Knative's min-non-active-revisions, max-non-active-revisions, retain-since-create-time and
 # retain-since-last-active-time.
@@ -53,8 +55,11 @@ _OURS: Final = (ROUTING_STATE_MODIFIED,)
 
 
 class ConfigurationController:
-    def __init__(self, api: API, clock: Clock, manager: Manager, dependents: Dependents) -> None:
+    def __init__(
+        self, api: API, clock: Clock, manager: Manager, recorder: Recorder, dependents: Dependents
+    ) -> None:
         self._api, self._clock, self._manager, self._dependents = api, clock, manager, dependents
+        self._recorder = recorder
         self._room = Room(api)
 
     def watch(self) -> list[Callable[[], None]]:
@@ -104,6 +109,8 @@ class ConfigurationController:
         if taken is None and not self._room.left(cluster):
             return None, self._room.refusal(cluster)
         if taken is None:
+            notes = self._recorder.about(transaction, cluster, configuration, COMPONENT)
+            notes.normal("Created", f'Created Revision "{metadata["name"]}"')
             return transaction.create(cluster, REVISIONS, wanted), ""
         if controlled_by(taken, configuration) and _is_same(taken, wanted):
             # Back at a template that was named before: its revision is the newest again.

@@ -53,8 +53,8 @@ class Functions:
         revisions = RevisionController(api, clock, manager, recorder, dependents, self.backends)
         # Backends last: they tell the controller of revisions of the pods that are there.
         self._watchers = (
-            ServiceController(api, clock, manager),
-            ConfigurationController(api, clock, manager, dependents),
+            ServiceController(api, clock, manager, recorder),
+            ConfigurationController(api, clock, manager, recorder, dependents),
             RouteController(api, clock, manager, domain),
             domains,
             routing,

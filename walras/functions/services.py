@@ -21,6 +21,7 @@ from walras.kube.api import API, Change
 from walras.kube.record import copy
 from walras.kube.transaction import Transaction
 from walras.tenants.controller import Key, Manager
+from walras.tenants.events import Recorder
 from walras.tenants.objects import (
     Object,
     condition,
@@ -35,6 +36,7 @@ from walras.tenants.objects import (
 )
 from walras.tenants.workloads import takes_pods
 
+COMPONENT: Final = "service-controller"
 _CONFIGURATIONS: Final = "ConfigurationsReady"
 _ROUTES: Final = "RoutesReady"
 _FIELDS: Final = {
@@ -46,8 +48,8 @@ _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 class ServiceController:
-    def __init__(self, api: API, clock: Clock, manager: Manager) -> None:
-        self._api, self._clock, self._manager = api, clock, manager
+    def __init__(self, api: API, clock: Clock, manager: Manager, recorder: Recorder) -> None:
+        self._api, self._clock, self._manager, self._recorder = api, clock, manager, recorder
 
     def watch(self) -> list[Callable[[], None]]:
         return [
@@ -100,6 +102,8 @@ class ServiceController:
                 },
                 "spec": copy(spec),
             }
+            notes = self._recorder.about(transaction, cluster, service, COMPONENT)
+            notes.normal("Created", f'Created {_KINDS[resource]} "{name}"')
             return transaction.create(cluster, resource, made)
         if not controlled_by(found, service):
             return None
