@@ -28,6 +28,7 @@ from bench.first import Server, agents, delete_pod, pod, sandbox_ms, start_pod, 
 from bench.wire import percentile, request
 from walras.runtimes.base import ContainerSpec, Limits, PodRef
 from walras.runtimes.dispatch import Runtimes
+from walras.runtimes.engine.runtime import ContainerRuntime
 from walras.runtimes.engine.service import Service
 from walras.runtimes.handlers import CONTAINER, PROCESS, VM, Offer, offers
 from walras.runtimes.shares import Shares
@@ -41,7 +42,14 @@ SLEEP: Final = ["/bin/sh", "-c", "trap 'exit 0' TERM; sleep 600 & wait"]
 
 def environment(data: Path) -> dict[str, str]:
     """With which `podman` finds the images of a server on `data`."""
-    return Service(data.resolve() / "engine", Shares(data).mark, "runc").environment()
+    return service(data).environment()
+
+
+def service(data: Path) -> Service:
+    """The engine of a server on `data`."""
+    found = ContainerRuntime(data, program="runc").service
+    assert isinstance(found, Service), "it is the server's own"
+    return found
 
 
 def import_image(data: Path) -> None:
@@ -267,7 +275,7 @@ async def measure(folder: Path, told: argparse.Namespace) -> dict[str, float]:
         found["limit_sandbox_ms"] = sandbox_ms(20)
     if CONTAINER in errors:
         found |= limits(data, 10)
-        Service(data.resolve() / "engine", Shares(data).mark, "runc").clear()
+        service(data).clear()
     return {name: round(value, 3 if "share" in name else 1) for name, value in found.items()}
 
 

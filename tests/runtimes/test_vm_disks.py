@@ -15,6 +15,7 @@ from support.runtimes import Kind, kinds, vm
 
 from walras.runtimes.base import ImageError, Images, PodRef
 from walras.runtimes.engine.runtime import ContainerRuntime
+from walras.runtimes.engine.service import Service
 from walras.tenants.virtual.words import DISKS, DISKS_VARIABLE
 
 CONTAINER: Kind = next(each for each in kinds() if each.name == "container")
@@ -27,7 +28,7 @@ WORDS = b"words on a disk\n"
 def imported(world: World, name: str, files: Mapping[str, bytes]) -> Images:
     """Where the engine's images are, with one that has these files and nothing else."""
     runtime = world.runtimes["container"]
-    assert isinstance(runtime, ContainerRuntime)
+    assert isinstance(runtime, ContainerRuntime) and isinstance(runtime.service, Service)
     text = BytesIO()
     with tarfile.open(fileobj=text, mode="w") as archive:
         for path, data in files.items():
@@ -71,7 +72,7 @@ def test_the_one_file_of_a_folder_is_copied_whole_and_no_larger_than_may_be(tmp_
 async def left(world: World) -> bytes:
     """Containers that the engine still has."""
     runtime = world.runtimes["container"]
-    assert isinstance(runtime, ContainerRuntime)
+    assert isinstance(runtime, ContainerRuntime) and isinstance(runtime.service, Service)
     said = await asyncio.to_thread(
         subprocess.run, ["podman", "ps", "-aq"], env=runtime.service.environment(), check=True,
         capture_output=True,
