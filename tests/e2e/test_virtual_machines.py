@@ -165,8 +165,8 @@ def stream(live: Live, agent: Path, path: str) -> Iterator[websocket.WebSocket]:
 def hears(made: websocket.WebSocket, what: bytes) -> bytes:
     said = b""
     while what not in said:
-        piece = made.recv()
-        said += piece if isinstance(piece, bytes) else piece.encode()
+        data = made.recv()
+        said += data if isinstance(data, bytes) else data.encode()
     return said
 
 

@@ -13,7 +13,7 @@ import pytest
 from support.networked import ACME, World, networked
 from support.runtimes import Kind, kinds, vm
 
-from walras.runtimes.base import ImageError, Images, PodRef
+from walras.runtimes.base import DiskImages, ImageError, PodRef
 from walras.runtimes.engine.runtime import ContainerRuntime
 from walras.runtimes.engine.service import Service
 from walras.tenants.virtual.words import DISKS, DISKS_VARIABLE
@@ -25,7 +25,7 @@ ANY = PodRef(ACME, "base", "u", "p")
 WORDS = b"words on a disk\n"
 
 
-def imported(world: World, name: str, files: Mapping[str, bytes]) -> Images:
+def imported(world: World, name: str, files: Mapping[str, bytes]) -> DiskImages:
     """Where the engine's images are, with one that has these files and nothing else."""
     runtime = world.runtimes["container"]
     assert isinstance(runtime, ContainerRuntime) and isinstance(runtime.service, Service)

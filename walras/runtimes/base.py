@@ -12,9 +12,9 @@ from walras.core.errors import InternalError
 from walras.kube.serve.ports import Session, Stream, Wish
 
 __all__ = [
-    "ContainerSpec", "CreateError", "ExitStatus", "ImageError", "Images", "Limits", "Mount", "NoRuntime",
-    "Output", "Pausable", "PodRef", "PodRuntime", "Process", "Runtime", "Security", "Session", "StartError",
-    "Stream", "Traits", "Wish", "no_runtime",
+    "ContainerSpec", "CreateError", "DiskImages", "ExitStatus", "ImageError", "Images", "Limits", "Mount",
+    "NoRuntime", "Output", "Pausable", "PodRef", "PodRuntime", "Process", "Runtime", "Security", "Session",
+    "StartError", "Stream", "Traits", "Wish", "no_runtime",
 ]  # fmt: skip
 
 # Called in the loop's thread with raw bytes as they come, in any pieces.
@@ -159,6 +159,11 @@ class Images(Protocol):
 
         `keys`: {"username", "password"} of the registry, tried in turn; none is anonymous. Raises ImageError.
         """
+
+
+@runtime_checkable
+class DiskImages(Images, Protocol):
+    """Images that files can be had from."""
 
     async def copy_out(self, pod: PodRef, image_id: str, directory: str, into: Path, bytes_max: int) -> None:
         """The one file in a directory of a known image, as `into`. Raises ImageError, OSError."""

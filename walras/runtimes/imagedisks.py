@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from walras.core.errors import BadRequest
-from walras.runtimes.base import Images, NoRuntime
+from walras.runtimes.base import DiskImages, NoRuntime
 from walras.runtimes.logs import path_part
 from walras.runtimes.pulling import Puller
 from walras.runtimes.records import Record
@@ -75,11 +75,11 @@ async def _one(worker: PodWorker, volume: Object, directory: Path) -> bool:
     return True
 
 
-def _images(worker: PodWorker) -> Images:
+def _images(worker: PodWorker) -> DiskImages:
     try:
         found = worker.services.runtime.traits(replace(worker.ref, handler=_CONTAINER)).images
     except NoRuntime:
         found = None
-    if found is None:
+    if not isinstance(found, DiskImages):
         raise BadRequest("disks of images need the container runtime, which this server does not have")
     return found
