@@ -61,10 +61,10 @@ def write_query(rng: Random, *, apply: bool = False) -> tuple[tuple[str, str], .
     return tuple(query)
 
 
-def watch_query(rng: Random, last: int) -> dict[str, str]:
-    """From a state on, mostly one that an answer told."""
+def watch_query(rng: Random, first: int, last: int) -> dict[str, str]:
+    """From a state on, mostly one that an answer from the `first` to the `last` step told."""
     query = {"watch": rng.choice(["true", "1"]), "timeoutSeconds": "1"}
-    query["resourceVersion"] = rng.choice([f"$rv:{rng.randint(1, last)}$"] * 8 + ["0", "abc"])
+    query["resourceVersion"] = rng.choice([f"$rv:{rng.randint(first, last)}$"] * 8 + ["0", "abc"])
     if rng.random() < 0.4:
         query["labelSelector"] = rng.choice(["app=a", "app!=a", "x", "!x", "app in (a,web)"])
     if query["resourceVersion"][0] != "$":

@@ -51,6 +51,8 @@ class _Maker:
         weights = [kind.weight for kind in KINDS]
         self.kinds = rng.choices(KINDS, weights, k=2 if rng.random() < 0.2 else 1)
         self.steps: list[Step] = []
+        # From here on nobody races: what several write at once they write in any order.
+        self.settled = 1
         # The last steps that wrote an object, by kind and short name.
         self.wrote: dict[tuple[str, str], list[int]] = {}
 
@@ -124,7 +126,10 @@ class _Maker:
         if not self.steps:
             return
         everywhere = not kind.namespaced or rng.random() < 0.2
-        path, query = kind.everywhere if everywhere else kind.collection, watch_query(rng, self.steps[-1].id)
+        path, query = (
+            kind.everywhere if everywhere else kind.collection,
+            watch_query(rng, self.settled, self.steps[-1].id),
+        )
         if rng.random() < 0.2:
             query["fieldSelector"] = f"metadata.name={kind.name(rng.choice(_NAMES))}"
         elif rng.random() < 0.3 and kind.plural == "gadgets":
@@ -293,7 +298,7 @@ class _Maker:
         else:
             whole = {"apiVersion": kind.api_version, "kind": kind.kind, **label}
             self.add(kind, "race-apply", "PATCH", path, body=whole, query=query, times=4, content_type=media)
-        self.add(kind, "get", "GET", path)
+        self.settled = self.add(kind, "get", "GET", path).id
 
     def act(self, kind: Kind) -> None:
         """What is done with an object by way of a subresource that is posted to."""
