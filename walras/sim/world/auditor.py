@@ -294,10 +294,13 @@ class Auditor:
 
 def _is_of(award: Award, package: Package) -> bool:
     """Whether the shares are as many as the package asks for, each of another device that it takes."""
-    names = {share.device for share in award.shares}
+    milli, names = package.milli_gpu, set()
+    for share in award.shares:
+        if share.milli != milli:
+            return False
+        names.add(share.device)
     within = package.fewest <= len(names) == len(award.shares) <= package.devices
-    milli = all(share.milli == package.milli_gpu for share in award.shares)
-    return within and milli and (package.eligible is None or names <= package.eligible)
+    return within and (package.eligible is None or names <= package.eligible)
 
 
 def _fail(what: str) -> NoReturn:

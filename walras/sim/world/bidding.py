@@ -18,6 +18,7 @@ from walras.sim.world.workload import Agent
 
 # A bid is named anew when its price has moved by a fiftieth, as the live proxy does.
 MOVES_BY: Final = 50
+_ALIKE: Final = (SPEED_UNIT,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Ask:
     priority: int = 0
     curve: Curve | None = None
     latencies_ms: tuple[int, int] | None = None
-    speeds: tuple[int, ...] = (SPEED_UNIT,)
+    speeds: tuple[int, ...] = _ALIKE
 
     @property
     def package(self) -> Package:
@@ -48,6 +49,8 @@ class Ask:
 
     def priced(self, price_micros: int) -> tuple[Package, ...]:
         """The packages where a GPU-hour at speed 1000 is paid so much."""
+        if self.speeds == _ALIKE:
+            return (_priced(self.packages[0], price_micros),)
         return tuple(
             _priced(package, at_speed(price_micros, speed))
             for package, speed in zip(self.packages, self.speeds, strict=True)

@@ -49,8 +49,9 @@ class Tally:
         for column, value in zip(self._columns, row, strict=True):
             column.append(value)
         self.useful_milli_ms[job.agent] += run.useful_milli_ms(self._span_ms)
-        for model, kept in run.kept_milli_ms(self._span_ms):
-            self.kept_milli_ms[model] += kept
+        if not self._fleet.alike:
+            for model, kept in run.kept_milli_ms(self._span_ms):
+                self.kept_milli_ms[model] += kept
         self.lost_milli_ms += run.lost_milli_ms
         self.evictions += run.evictions
 
