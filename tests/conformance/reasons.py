@@ -17,6 +17,8 @@ _WHY: Final = (
     (r"NodePort", "ports of nodes are not opened"),
     (r"HostPort|hostPort", "host ports are not opened: every pod has its own"),
     (r"pointing to API Server", "the server of this run is on loopback, which no endpoint may name"),
+    (r"rollback without unnecessary", "wants two nodes"),
+    (r"SchedulerPreemption", "puts a resource of its own on a node, whose status agents do not write"),
     (r"compacted away", "history is kept by the number of changes: within ten minutes no token expires"),
     (r"tmpfs|medium", "an emptyDir of medium Memory is on disk"),
 )

@@ -32,7 +32,8 @@ _CONTAINED: Final = """# Conformance of what needs containers
 agent's cluster of a server that runs pods as containers of Podman. These are all conformance specs of
 sig-apps, sig-auth, sig-cli, sig-network, sig-node, sig-scheduling and sig-storage that disrupt no nodes, and
 those of sig-api-machinery that need pods or a cluster to themselves; `--area apps` runs one of these areas
-and leaves the others as they are here.
+and leaves the others as they are here. These are the last results of runs in parts, on two
+processors; a spec that failed for want of time was run again.
 
 Image registries are not asked. agnhost, kitten, nautilus and nonewprivs are built from the release's own
 sources, on programs of Debian instead of Alpine Linux. The others are stand-ins of the same names: busybox is
