@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from walras.functions.guard import FRAME_BYTES_MAX, FRAMES_MAX, Guard, TooLong
@@ -53,6 +53,7 @@ def begun(data: bytes, at: int) -> int:
     return count
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(FRAMES, st.lists(st.integers(1, 70_000), max_size=20), st.integers(0, 24))
 def test_frames_pass_or_not_by_what_they_are_and_a_few_in_a_step(
     frames: list[Frame], cuts: list[int], preface: int

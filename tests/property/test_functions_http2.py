@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.http2 import GET, POST, Peer
 
@@ -53,7 +53,7 @@ async def echo(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
             return
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(frames(HEAD, 1, 3, 5), st.lists(st.integers(1, 60), max_size=10))
 def test_a_session_takes_whatever_comes_and_leaves_nothing_behind(said: bytes, cuts: list[int]) -> None:
     async def story() -> None:
@@ -75,7 +75,7 @@ def test_a_session_takes_whatever_comes_and_leaves_nothing_behind(said: bytes, c
     asyncio.run(story())
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(frames(ANSWER, 1), st.booleans())
 def test_an_instance_may_say_what_it_wants_and_is_heard_or_lost(said: bytes, ends: bool) -> None:
     async def story() -> None:
