@@ -51,8 +51,8 @@ class _Maker:
         weights = [kind.weight for kind in KINDS]
         self.kinds = rng.choices(KINDS, weights, k=2 if rng.random() < 0.2 else 1)
         self.steps: list[Step] = []
-        # From here on nobody races: what several write at once they write in any order.
-        self.settled = 1
+        # Who read last what several wrote at once, in any order; 0 for nobody.
+        self.settled = 0
         # The last steps that wrote an object, by kind and short name.
         self.wrote: dict[tuple[str, str], list[int]] = {}
 
@@ -128,7 +128,7 @@ class _Maker:
         everywhere = not kind.namespaced or rng.random() < 0.2
         path, query = (
             kind.everywhere if everywhere else kind.collection,
-            watch_query(rng, self.settled, self.steps[-1].id),
+            watch_query(rng, self.settled or 1, self.settled or self.steps[-1].id),
         )
         if rng.random() < 0.2:
             query["fieldSelector"] = f"metadata.name={kind.name(rng.choice(_NAMES))}"
