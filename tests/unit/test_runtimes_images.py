@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from walras.runtimes.engine import orphans
 from walras.runtimes.engine.book import Book
 from walras.runtimes.engine.collecting import AGE_MIN_S, HIGH, LOW, Stored, stored, to_free, victims
 
@@ -102,3 +106,64 @@ def test_the_longest_unused_go_first_and_no_more_than_it_takes(
         assert sum(sizes[each] for each in found) >= wanted
     if found:
         assert sum(sizes[each] for each in found[:-1]) < wanted
+
+
+def stored_at(storage: Path, layers: list[dict[str, Any]], directories: list[str]) -> None:
+    """Files as the engine's storage has them: an image of the layer "top", and one that was cut off."""
+    for name in ("overlay", "overlay-layers", "overlay-images", "overlay-containers"):
+        (storage / name).mkdir(parents=True)
+    (storage / "overlay-layers" / "layers.lock").write_bytes(bytes(64))
+    (storage / "overlay-layers" / "layers.json").write_text(json.dumps(layers))
+    (storage / "overlay-images" / "images.lock").write_bytes(bytes(64))
+    images = [
+        {"id": "i", "layer": "top", "names": ["app:1"], "created": "2020-01-01T00:00:00Z"},
+        {"id": "new", "layer": "fresh"},
+        {"id": "half", "layer": "over", "big-data-names": ["sha256:1"], "created": "2999-01-01T00:00:00Z"},
+    ]
+    (storage / "overlay-images" / "new").mkdir()
+    (storage / "overlay-images" / "images.json").write_text(json.dumps(images))
+    (storage / "overlay-containers" / "containers.json").write_text(json.dumps([{"layer": "writes"}]))
+    for each in directories:
+        (storage / "overlay" / each).mkdir()
+
+
+def layer(
+    name: str, parent: str = "", created: str = "2020-01-01T00:00:00.25Z", **more: Any
+) -> dict[str, Any]:
+    return {"id": name, "parent": parent, "created": created, "kept": 1, **more}
+
+
+def test_layers_that_belong_to_nothing_are_marked_and_all_others_stay_as_they_are(tmp_path: Path) -> None:
+    layers = [
+        layer("base"), layer("top", "base"), layer("writes", "top"), layer("left"), layer("over", "left"),
+        layer("young", "under", "2999-01-01T00:00:00.123456789Z"), layer("under"), layer("fresh"),
+        layer("begun", flags={"incomplete": True}),
+    ]  # fmt: skip
+    lost, known = "a" * 64, "b" * 64
+    stored_at(tmp_path / "s", [*layers, layer(known, flags={"incomplete": True})], [lost, known, "l"])
+    assert orphans.condemn(tmp_path / "s", tmp_path / "gone") == ["left", "over"]
+    found = {each["id"]: each for each in json.loads((tmp_path / "s/overlay-layers/layers.json").read_text())}
+    marked = {name for name, each in found.items() if each.get("flags") == {"incomplete": True}}
+    assert marked == {"left", "over", "begun", known} and all(each["kept"] for each in found.values())
+    images = json.loads((tmp_path / "s/overlay-images/images.json").read_text())
+    assert [each["id"] for each in images] == ["i", "new"]
+    for lock in ("overlay-layers/layers.lock", "overlay-images/images.lock"):
+        assert (tmp_path / "s" / lock).read_bytes() != bytes(64)
+    assert [each.name for each in (tmp_path / "gone").iterdir()] == [lost]
+    assert {each.name for each in (tmp_path / "s/overlay").iterdir()} == {known, "l"}
+    assert orphans.condemn(tmp_path / "s", tmp_path / "gone") == []
+
+
+def test_nothing_is_marked_while_the_engine_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored_at(tmp_path / "s", [layer("left")], ["a" * 64])
+
+    def held(*_: object) -> None:
+        raise BlockingIOError
+
+    # A lock of one's own process does not hold oneself up.
+    monkeypatch.setattr(fcntl, "lockf", held)
+    assert orphans.condemn(tmp_path / "s", tmp_path / "gone") is None
+    assert "incomplete" not in (tmp_path / "s/overlay-layers/layers.json").read_text()
+    assert not (tmp_path / "gone").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -185,10 +186,11 @@ class Images:
             if not each.named and not each.kept and not self._book.knows(each.id):
                 await self._remove(engine, each.id)
         try:
-            found = orphans.condemn(self._service.storage)
+            found = orphans.condemn(self._service.storage, self._service.storage.parent / "gone")
         except (OSError, ValueError, LookupError) as error:
             log.warning("what pulls left is not cleared away", error=repr(error))
             return
+        await asyncio.to_thread(shutil.rmtree, self._service.storage.parent / "gone", ignore_errors=True)
         if found is not None:
             since_s = _now_s() - orphans.AGE_MIN_S
             self._debts = [each for each in self._debts if each.at_s >= since_s]

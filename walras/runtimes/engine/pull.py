@@ -12,6 +12,7 @@ import msgspec
 
 from walras.runtimes.engine.apart import Apart
 from walras.runtimes.engine.client import EngineError
+from walras.runtimes.waiting import cancelled
 
 # As long as a registry may say nothing; and as long as the engine may unpack what it has.
 SILENCE_S: Final = 60.0
@@ -53,8 +54,9 @@ async def pull(apart: Apart, pulls: Pulls, name: str, key: Mapping[str, str], ro
     except TimeoutError as error:
         raise EngineError(f"the pull takes more than {PULL_S:.0f} seconds") from error
     finally:
-        getting.cancel()
-        await asyncio.wait((getting,))
+        if not getting.done():
+            apart.kill()
+        await cancelled(getting)
         pulls.running.discard(apart)
 
 
