@@ -99,7 +99,7 @@ def _frozen(faults: Faults, obj: Object, old: Object | None, fields: tuple[str, 
 
 def namespace(faults: Faults, obj: Object, old: Object | None) -> None:
     if old is not None:
-        _phase(faults, obj)
+        _phase(faults, obj, old)
         return
     for name in (obj.get("spec") or {}).get("finalizers") or ():
         faults.each("spec.finalizers", name, names.qualified_name(name))
@@ -108,9 +108,9 @@ def namespace(faults: Faults, obj: Object, old: Object | None) -> None:
             faults.invalid("spec.finalizers", name, detail)
 
 
-def _phase(faults: Faults, obj: Object) -> None:
+def _phase(faults: Faults, obj: Object, old: Object) -> None:
     phase = (obj.get("status") or {}).get("phase", "")
-    going = "deletionTimestamp" in obj["metadata"]
+    going = "deletionTimestamp" in old["metadata"]
     right = "Terminating" if going else "Active"
     if phase != right:
         when = "is not empty" if going else "is empty"
