@@ -241,7 +241,8 @@ def test_what_stands_behind_the_listener_answers_nobody_who_comes_by_another_way
     assert certified.process is not None
     certificate(certified, "one", "dave")
     ports = listening(certified.process.pid) - {
-        int(certified.ready[key].rpartition(":")[2]) for key in ("url", "certificates", "functions")
+        int(certified.ready[key].rpartition(":")[2])
+        for key in ("url", "certificates", "functions", "functions_http2")
     }
     assert ports
     for port in ports:

@@ -201,16 +201,19 @@ def test_what_clusters_begin_with_is_stored_in_none_but_what_tells_them_apart() 
 def test_what_clusters_share_comes_back_when_it_is_deleted_and_watches_hear_of_both() -> None:
     async def story(world: World) -> None:
         watch = world.api.watch(View(AGENT, "serviceaccounts"))
+        uids = set()
         for _ in range(2):
             await world.api.delete(AGENT, "serviceaccounts", "default", "default")
             await world.settle()
-            assert world.api.get(AGENT, "serviceaccounts", "default", "default")
+            uids.add(world.api.get(AGENT, "serviceaccounts", "default", "default")["metadata"]["uid"])
         told = [event.type for event in iter(watch.ready, None)]
         assert told == ["DELETED", "ADDED"] * 2
         watch.close()
         # What one does with its own is nothing to the others.
         other = world.api.record("zoo", "serviceaccounts", "default", "default")
         assert other is not None and not other.key.cluster
+        # Each of them is another one.
+        assert len(uids | {other.object["metadata"]["uid"]}) == 3
 
     tell(story, agents=TWO)
 

@@ -96,8 +96,11 @@ class Transaction:
         self._staged[key] = None if deleted else obj
         shared = self._engine.state.default(key) if deleted else None
         if shared is not None:
-            # What every cluster has comes back at once, and who watches hears of it.
-            self._put(key, shared.fresh())
+            # What every cluster has comes back at once. It is another one: whoever waits for the end of the
+            # first sees that, and tokens of an account end with it.
+            again = shared.fresh()
+            again["metadata"]["uid"] = self._ids.uid()
+            self._put(key, again)
 
     def put(self, key: Key, obj: Object) -> bool:
         """Stages the whole object, uid and all, in place of whatever is there; whether that is a change."""
