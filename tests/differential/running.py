@@ -130,7 +130,9 @@ def _differing(
 
 
 def _changed(step: Step, left: Sequence[Answer], right: Sequence[Answer]) -> bool:
-    return step.method not in ("GET", "HEAD") and any(each.status < 400 for each in (*left, *right))
+    """Whether what follows may differ for it: by what was written, or by versions that one side alone has told."""
+    written = step.method not in ("GET", "HEAD") and any(each.status < 400 for each in (*left, *right))
+    return step.watch or written
 
 
 def _smaller(best: list[Found]) -> Iterator[Scenario]:
