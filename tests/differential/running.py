@@ -130,7 +130,7 @@ def _differing(
 
 
 def _changed(step: Step, left: Sequence[Answer], right: Sequence[Answer]) -> bool:
-    """Whether what follows may differ for it: what was written does, and versions that one side alone told."""
+    """Whether what follows may differ for it: for what was written, or versions that one side alone told."""
     written = step.method not in ("GET", "HEAD") and any(each.status < 400 for each in (*left, *right))
     return step.watch or written
 
