@@ -90,6 +90,25 @@ def test_what_is_wrong_is_told_in_the_same_words(obj: Object, error: type[Walras
     run(story)
 
 
+@pytest.mark.parametrize("media", ["merge-patch+json", "apply-patch+yaml"])
+def test_a_patch_that_makes_no_object_is_refused_in_the_same_words(media: str) -> None:
+    container = {"name": "c", "image": "i", "resources": {"limits": {"cpu": "much"}}}
+    change = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {"containers": [container]},
+    }  # fmt: skip
+
+    async def story(caller: Caller) -> None:
+        await caller.create("pods", pod(1))
+        said = []
+        for steps in (None, Steps()):
+            with pytest.raises(WalrasError) as refused:
+                await caller.patch("pods", "x", change, media, force=True, steps=steps)
+            said.append((refused.type, str(refused.value)))
+        assert said[0] == said[1]
+
+    run(story)
+
+
 def test_a_write_that_was_overtaken_builds_on_what_overtook_it() -> None:
     async def story(caller: Caller) -> None:
         await caller.create("configmaps", config(MANY), steps=Steps())

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from walras.core.errors import WalrasError
+
 if TYPE_CHECKING:
     from walras.kube.context import Context
 
@@ -40,19 +42,21 @@ class Steps:
     __slots__ = ("_taken",)
 
     def __init__(self) -> None:
-        self._taken: list[tuple[Callable[..., Any], tuple[Any, ...], Any]] = []
+        self._taken: list[tuple[Callable[..., Any], tuple[Any, ...], Any, WalrasError | None]] = []
 
     def take(self, step: Callable[..., T], *given: Any) -> T:
-        """What it comes to; to be read only. Raises Untaken the first time, and what the step raises."""
-        for known, before, came_to in self._taken:
+        """What it comes to; to be read only. Raises Untaken the first time, then what the step raises."""
+        for known, before, came_to, refusal in self._taken:
             if known is step and before == given:
+                if refusal is not None:
+                    raise refusal
                 return came_to  # type: ignore[no-any-return]
         if len(self._taken) >= STEPS_MAX:
             return step(*given)
         raise Untaken(step, given)
 
-    def learn(self, untaken: Untaken, came_to: Any) -> None:
-        self._taken.append((untaken.step, untaken.given, came_to))
+    def learn(self, untaken: Untaken, came_to: Any, refusal: WalrasError | None = None) -> None:
+        self._taken.append((untaken.step, untaken.given, came_to, refusal))
 
 
 def taken(ctx: Context | None, step: Callable[..., T], *given: Any) -> T:
@@ -81,9 +85,16 @@ class Aside:
                 del self._waiting[cluster], self._mine[cluster]
 
     async def learn(self, ctx: Context, untaken: Untaken) -> None:
-        """Takes the step that a write waits for. Raises what the step raises."""
-        if ctx.steps is not None:
-            ctx.steps.learn(untaken, await self.take(ctx, untaken.step, *untaken.given))
+        """Takes the step that a write waits for; why it refuses is told where the write comes to it."""
+        if ctx.steps is None:
+            return
+        came_to: Any = None
+        refusal: WalrasError | None = None
+        try:
+            came_to = await self.take(ctx, untaken.step, *untaken.given)
+        except WalrasError as error:
+            refusal = error
+        ctx.steps.learn(untaken, came_to, refusal)
 
 
 async def _taken(ctx: Context, step: Callable[..., T], given: tuple[Any, ...]) -> T:
