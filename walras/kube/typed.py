@@ -38,6 +38,9 @@ _KEY_DEFAULTS: Final = {
 }
 
 
+_UNSEEN: Final = object()
+
+
 class Type:
     """A schema node as merging sees it. Children are made when they are first asked for."""
 
@@ -84,12 +87,14 @@ class Type:
         if self.kind is Kind.MAP:
             # Of one type, however many there are.
             name = ""
-        if name not in self._fields:
+        # In one look: a step in another thread may clear them at any time.
+        known = self._fields.get(name, _UNSEEN)
+        if known is _UNSEEN:
             if len(self._fields) > 4096:
                 self._fields.clear()
             child = self.schema.child(name)
-            self._fields[name] = None if child is None else Type(child)
-        return self._fields[name]
+            known = self._fields[name] = None if child is None else Type(child)
+        return known  # type: ignore[return-value]
 
     @property
     def element(self) -> Type:
