@@ -348,6 +348,21 @@ def test_a_binding_of_every_cluster_that_a_cluster_changes_holds_there() -> None
     tell(story)
 
 
+def test_a_binding_of_every_cluster_that_is_deleted_takes_none_of_the_clusters_own_along() -> None:
+    async def story(place: Place) -> None:
+        token = await robot_token(place)
+        await place.role("reader", rule("get list", "configmaps"))
+        await place.bind("reader", robot())
+        configs = "/api/v1/namespaces/default/configmaps"
+        assert await place.get(token, configs) == 200
+        gone = await place.must("one", "DELETE", f"{RBAC}/clusterrolebindings/system:discovery")
+        assert gone["status"] == "Success"
+        assert await place.get(token, configs) == 200
+        assert await place.get(token, "/apis") == 200
+
+    tell(story)
+
+
 # Acting for somebody
 
 

@@ -218,6 +218,29 @@ def test_what_clusters_share_comes_back_when_it_is_deleted_and_watches_hear_of_b
     tell(story, agents=TWO)
 
 
+def test_a_token_of_a_default_account_ends_with_the_account_and_with_its_cluster() -> None:
+    async def story(world: World) -> None:
+        accounts = world.planes.accounts
+
+        def token() -> str:
+            return accounts.issue(AGENT, world.api.get(AGENT, "serviceaccounts", "default", "default"))
+
+        first = token()
+        assert accounts.identify(first) is not None
+        await world.api.delete("fleet", AGENTS, "", AGENT)
+        await world.settle()
+        await world.agent()
+        # Another cluster of the name, whose account is alike.
+        assert accounts.identify(first) is None
+        second = token()
+        assert accounts.identify(second) is not None
+        await world.api.delete(AGENT, "serviceaccounts", "default", "default")
+        assert accounts.identify(second) is None
+        assert accounts.identify(token()) is not None
+
+    tell(story)
+
+
 def test_a_cluster_that_is_emptied_of_leases_loses_their_namespace_for_good() -> None:
     async def story(world: World) -> None:
         await world.api.delete(AGENT, "namespaces", "", "kube-node-lease")

@@ -157,7 +157,7 @@ class Deleter:
         asked = Call(self._api, transaction, ctx, "DELETE", kind, "", namespace, name, None, old, options)
         self._admission.mutate(asked)
         self._admission.validate(asked)
-        deleted = transaction.delete(
+        return transaction.delete(
             ctx.cluster,
             resource.storage.key,
             namespace,
@@ -165,11 +165,6 @@ class Deleter:
             grace_seconds=grace_s(options),
             propagation=strategies.propagation(resource, obj, _asked(resource, options)),
         )
-        default = self._api.state.defaults.get(resource.key, {}).get((namespace, name))
-        if default and transaction.peek(ctx.cluster, resource.key, namespace, name) is None:
-            # What every cluster has comes back as it was at first, and is the cluster's own from then on.
-            transaction.create(ctx.cluster, resource.key, default.fresh())
-        return deleted
 
 
 def _asked(resource: Resource, options: Object) -> str:

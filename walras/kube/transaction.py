@@ -96,10 +96,10 @@ class Transaction:
         self._staged[key] = None if deleted else obj
         shared = self._engine.state.default(key) if deleted else None
         if shared is not None:
-            # What every cluster has comes back at once. It is another one: whoever waits for the end of the
-            # first sees that, and tokens of an account end with it.
+            # What every cluster has comes back at once, as another object, and who watches hears of it.
             again = shared.fresh()
-            again["metadata"]["uid"] = self._ids.uid()
+            kind = self._resource(key.cluster, key.resource)
+            objects.initialise(kind, again, self._clock.now_ms(), self._ids)
             self._put(key, again)
 
     def put(self, key: Key, obj: Object) -> bool:

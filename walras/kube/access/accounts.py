@@ -9,11 +9,13 @@ from typing import Final
 import msgspec
 
 from walras.core.clock import parse_rfc3339
+from walras.kube.access.certificates import cluster_id
 from walras.kube.access.keys import SigningKey
 from walras.kube.access.words import Object, account_groups, account_name
 from walras.kube.api import API
 from walras.kube.context import Identity
 from walras.kube.objects import ACCOUNTS
+from walras.kube.record import Key
 
 LIFETIME_S: Final = 3600
 # Where pods find the discovery documents of their own cluster; see serve/inside.py.
@@ -41,8 +43,14 @@ class Private(msgspec.Struct, frozen=True, omit_defaults=True):
     node: Reference | None = None
 
 
-class Claims(msgspec.Struct, frozen=True, omit_defaults=True, rename={"kubernetes": "kubernetes.io"}):
-    """Times are seconds since the epoch; `exp` 0 never ends."""
+_NAMES: Final = {"kubernetes": "kubernetes.io", "cluster": "walras.dev/cluster"}
+
+
+class Claims(msgspec.Struct, frozen=True, omit_defaults=True, rename=_NAMES):
+    """Times are seconds since the epoch; `exp` 0 never ends.
+
+    `cluster` tells the cluster from others that had its name, where the account's uid does not.
+    """
 
     iss: str
     sub: str
@@ -52,6 +60,7 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True, rename={"kubernete
     jti: str
     kubernetes: Private
     exp: int = 0
+    cluster: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,7 @@ class Accounts:
         A lifetime of 0 seconds does not end.
         """
         metadata, now_s = account["metadata"], self._api.clock.now_ms() // 1000
+        whose = Reference(metadata["name"], metadata["uid"])
         found = {"node": node}
         if bound is not None:
             found[str(bound["kind"]).lower()] = Reference(bound["metadata"]["name"], bound["metadata"]["uid"])
@@ -117,7 +127,8 @@ class Accounts:
             nbf=now_s,
             exp=now_s + lifetime_s if lifetime_s else 0,
             jti=self._api.ids.uid(),
-            kubernetes=Private(metadata["namespace"], Reference(metadata["name"], metadata["uid"]), **found),
+            kubernetes=Private(metadata["namespace"], whose, **found),
+            cluster=self._told_apart(cluster, metadata["namespace"], whose),
         )
         return self._key.sign(msgspec.to_builtins(claims))
 
@@ -168,6 +179,8 @@ class Accounts:
         """Whether the account, and what the token is bound to, are still the same objects."""
         private = claims.kubernetes
         namespace = private.namespace
+        if claims.cluster != self._told_apart(cluster, namespace, private.serviceaccount):
+            return False
         needed = [(ACCOUNTS, namespace, private.serviceaccount)]
         if private.secret is not None:
             needed.append(("secrets", namespace, private.secret))
@@ -176,6 +189,13 @@ class Accounts:
         elif private.node is not None:
             needed.append(("nodes", "", private.node))
         return all(self._is_there(cluster, *each, now_ms) for each in needed)
+
+    def _told_apart(self, cluster: str, namespace: str, account: Reference) -> str:
+        """By what the cluster is told from others, where the account is alike in all; else ""."""
+        shared = self._api.state.default(Key(cluster, ACCOUNTS, namespace, account.name))
+        if shared is None or shared.object["metadata"]["uid"] != account.uid:
+            return ""
+        return cluster_id(self._api, cluster)
 
     def _is_there(
         self, cluster: str, resource: str, namespace: str, reference: Reference, now_ms: int

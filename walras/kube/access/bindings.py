@@ -106,7 +106,7 @@ class Bindings:
         where = _where(change.object)
         default = self._defaults.get(change.resource, {}).get(where)
         if change.type == "DELETED":
-            index.own -= 1
+            index.own -= change.old is not default
             index.remove(where)
             if default is not None:
                 index.put(default)
