@@ -327,6 +327,18 @@ def test_new_rules_hold_at_once_however_long_the_old_tick_was() -> None:
     play(story)
 
 
+def test_a_clock_that_is_set_back_does_not_stop_the_market() -> None:
+    async def story(world: World) -> None:
+        await world.agent("search")
+        await world.step(1000)
+        world.clock.at_ms -= 3_600_000
+        await world.pod("search", "query", 250, "2.00")
+        await world.step(1000)
+        assert world.leases("search")[0]["status"]["phase"] == "Active"
+
+    play(story)
+
+
 def test_a_lease_is_there_to_be_seen_for_as_long_as_it_lasts() -> None:
     async def story(world: World) -> None:
         await world.agent("search")

@@ -92,6 +92,7 @@ class Exchange:
         # Leases that the last step looked at and that had not begun.
         self._waiting: set[str] = set()
         self._tick_at_ms = self._income_at_ms = self._status_at_ms = self._prune_at_ms = 0
+        self._stepped_ms = 0
         self.treasury: Treasury
         self.holdings: dict[str, Holding]
         self._shelf: Shelf
@@ -358,6 +359,10 @@ class Exchange:
 
     async def _step(self) -> None:
         now = self._clock.now_ms()
+        if now < self._stepped_ms:
+            # A clock that was set back is no reason to wait until it is as late again.
+            self._tick_at_ms = self._income_at_ms = self._status_at_ms = self._prune_at_ms = 0
+        self._stepped_ms = now
         fx = self._effects()
         pool = current_pool(self._api, self.equipment.offered())
         self._take_in_agents(fx, now)
