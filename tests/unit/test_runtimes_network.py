@@ -315,3 +315,14 @@ def test_an_answer_of_the_helper_is_waited_for_however_long_it_takes(monkeypatch
     finally:
         helper.close()
     assert waits_s[0] is not None and waits_s[1:] == [None, None]
+
+
+def test_descriptors_that_are_handed_over_are_inherited_by_no_program() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        entrance.send(theirs, ("said", 1), (ours.fileno(), theirs.fileno()))
+        said, found = entrance.receive(ours)
+    assert said == ("said", 1) and len(found) == 2
+    assert not any(map(os.get_inheritable, found))
+    for each in found:
+        os.close(each)

@@ -11,6 +11,7 @@ from typing import Final
 
 from walras.core.errors import ServiceUnavailable
 from walras.runtimes import procfs
+from walras.runtimes.network.entrance import take
 from walras.runtimes.sandbox import Mode
 
 _CONNECT_S: Final = 10.0
@@ -88,7 +89,7 @@ async def _through_helper(pids: Sequence[int], port: int) -> Streams:
             await helper.wait()
             ours.setblocking(False)
             try:
-                said, fds, _, _ = socket.recv_fds(ours, 512, 1)
+                said, fds = take(ours, 512)
             except BlockingIOError:
                 said, fds = b"", []
         if said.startswith(b"+") and fds:

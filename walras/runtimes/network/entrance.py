@@ -17,6 +17,8 @@ from typing import Any, Final, Protocol
 from walras.runtimes.network.acts import Acts
 
 _LENGTH: Final = struct.Struct("=I")
+_DESCRIPTOR: Final = struct.Struct("=i")
+_DESCRIPTORS_MAX: Final = 4
 _FIRST_S: Final = 10.0
 
 
@@ -147,9 +149,24 @@ def send(to: socket.socket, what: Any, descriptors: Sequence[int]) -> None:
     to.sendall(data)
 
 
+def take(from_: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """Data and descriptors that no program inherits. Raises OSError.
+
+    Those of `socket.recv_fds` are inherited by what another thread starts before they can be told not to be.
+    """
+    room = socket.CMSG_SPACE(_DESCRIPTORS_MAX * _DESCRIPTOR.size)
+    data, brought, _, _ = from_.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
+    return data, [
+        number
+        for level, kind, packed in brought
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+        for (number,) in _DESCRIPTOR.iter_unpack(packed)
+    ]
+
+
 def receive(from_: socket.socket) -> tuple[Any, list[int]]:
     """What was sent. Raises OSError when the other end is gone."""
-    head, descriptors, _, _ = socket.recv_fds(from_, _LENGTH.size, 4)
+    head, descriptors = take(from_, _LENGTH.size)
     if len(head) < _LENGTH.size:
         raise OSError("the helper for networks has ended")
     (left,) = _LENGTH.unpack(head)
@@ -167,6 +184,4 @@ def answered(said: Any, descriptors: list[int]) -> int:
     number, why = said
     if number:
         raise OSError(number, why)
-    for each in descriptors:
-        os.set_inheritable(each, False)
     return descriptors[0] if descriptors else -1
