@@ -254,6 +254,36 @@ def test_a_program_that_comes_into_a_container_as_that_ends_is_closed() -> None:
     with_guest(story)
 
 
+def test_a_connection_into_a_guest_has_two_halves_and_ends_when_its_client_hangs_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "_LEFT_S", 0.05)
+
+    async def story(channel: Channel, guest: Guest) -> None:
+        vms = runtime.VmRuntime(tmp_path, PARTS)
+        pod: Any = SimpleNamespace(machine=SimpleNamespace(channel=channel, over=False))
+        vms._pods[POD.uid] = pod
+        dialing = asyncio.ensure_future(vms.dial(POD, 80))
+        _, number, _ = await guest.hears()
+        await guest.say(wire.STARTED, number)
+        reader, writer = await dialing
+        writer.write(b"asked")
+        writer.write_eof()
+        assert await guest.hears() == (wire.DATA, number, b"\x00asked")
+        assert (await guest.hears())[:2] == (wire.END, number)
+        await guest.say(wire.DATA, number, b"\x01said")
+        assert await reader.readexactly(4) == b"said"
+        # The guest never ends its half.
+        writer.close()
+        kind, number, _ = await guest.hears()
+        assert kind == wire.TAKEN
+        async with asyncio.timeout(5):
+            assert (await guest.hears())[:2] == (wire.CLOSE, number)
+        await writer.wait_closed()
+
+    with_guest(story)
+
+
 def test_why_a_guest_was_ended_is_told_with_its_last_words(tmp_path: Path) -> None:
     class Program:
         def __init__(self) -> None:

@@ -6,9 +6,9 @@ import asyncio
 import os
 import shutil
 import socket
-from contextlib import suppress
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -20,6 +20,7 @@ from walras.runtimes.base import (
     Mount,
     Output,
     PodRef,
+    Session,
     StartError,
     Stream,
     Traits,
@@ -28,7 +29,6 @@ from walras.runtimes.base import (
 from walras.runtimes.process import ProcessRuntime
 from walras.runtimes.shares import Shares, Sharing
 from walras.runtimes.vm import acceleration, container, initramfs
-from walras.runtimes.vm.channel import Remote
 from walras.runtimes.vm.container import VmContainer
 from walras.runtimes.vm.disks import disks_of
 from walras.runtimes.vm.guest import wire
@@ -47,6 +47,8 @@ NO_DEVICES: Final = (
     "the vm runtime hands no devices of this machine to a guest: run the pod without runtimeClassName vm"
 )
 _DIAL_S: Final = 10.0
+# How long a connection in the guest may go on when whoever made it has hung up.
+_LEFT_S: Final = 2.0
 
 
 class _Pod:
@@ -178,11 +180,18 @@ class VmRuntime(Sharing):
         except (StartError, TimeoutError) as error:
             why = str(error) or "no answer"
             raise ServiceUnavailable(f'pod "{pod.name}" does not answer on port {port}: {why}') from error
+        session = Entered(streams, remote, Wish(stdin=True), lambda _: None)
         ours, theirs = socket.socketpair()
-        task = asyncio.ensure_future(_carry(theirs, streams, remote))
+        try:
+            reader, writer = await asyncio.open_connection(sock=ours)
+        except BaseException:
+            theirs.close()
+            await session.close()
+            raise
+        task = asyncio.ensure_future(_carry(theirs, session, writer.wait_closed()))
         self._carrying.add(task)
         task.add_done_callback(self._carrying.discard)
-        return await asyncio.open_connection(sock=ours)
+        return reader, writer
 
 
 def _sources(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
@@ -190,10 +199,12 @@ def _sources(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
     return tuple({each.source: Mount(each.source, each.target, each.read_only) for each in mounts}.values())
 
 
-async def _carry(end: socket.socket, streams: Streams, remote: Remote) -> None:
-    """Carries bytes between a socket and a connection in the guest until both directions have ended."""
+async def _carry(end: socket.socket, session: Session, hung_up: Coroutine[Any, Any, None]) -> None:
+    """Carries bytes between a socket and a connection in the guest until that has ended.
+
+    A guest need not end it; so it ends soon after the other end of the socket has `hung_up`.
+    """
     reader, writer = await asyncio.open_connection(sock=end)
-    session = Entered(streams, remote, Wish(stdin=True), lambda _: None)
     output: Stream = "stdout"
 
     async def inward() -> None:
@@ -207,12 +218,15 @@ async def _carry(end: socket.socket, streams: Streams, remote: Remote) -> None:
             await writer.drain()
         writer.write_eof()
 
-    going = asyncio.ensure_future(inward())
+    going, coming = asyncio.ensure_future(inward()), asyncio.ensure_future(outward())
+    # Whoever hangs up may wait for that too.
+    leaving = asyncio.shield(hung_up)
     try:
-        with suppress(OSError):
-            await outward()
+        await asyncio.wait((coming, leaving), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((coming,), timeout=_LEFT_S)
     finally:
-        going.cancel()
-        await asyncio.gather(going, return_exceptions=True)
+        for each in (going, coming, leaving):
+            each.cancel()
+        await asyncio.gather(going, coming, leaving, return_exceptions=True)
         await session.close()
         writer.close()
