@@ -198,6 +198,19 @@ def test_a_shorter_grace_period_holds_for_the_pod_and_a_dry_run_for_nothing() ->
     tell(story)
 
 
+def test_a_machine_that_is_being_stopped_is_given_less_time_and_never_more() -> None:
+    async def story(stage: Stage) -> None:
+        await stage.machine(runStrategy="Always", template={"terminationGracePeriodSeconds": 300})
+        await stage.runs()
+        assert await stage.act("stop") == 202
+        assert "shorter graceperiod" in await refusal(stage.act("stop", gracePeriod=300))
+        assert await stage.act("stop", gracePeriod=2) == 202
+        (pod,) = stage.world.pods()
+        assert pod["metadata"]["deletionGracePeriodSeconds"] == 2
+
+    tell(story)
+
+
 def test_a_paused_machine_is_held_shown_and_not_ready_until_it_goes_on() -> None:
     async def story(stage: Stage) -> None:
         await stage.machine(running=True)

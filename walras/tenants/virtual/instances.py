@@ -87,10 +87,10 @@ class InstanceController:
         again_ms, failure = None, ""
         try:
             if deleting(instance):
+                # Of the instance, which may have been given less since, also while it ends.
+                grace_s = instance["spec"].get("terminationGracePeriodSeconds")
                 for pod in pods:
-                    if not deleting(pod):
-                        # Of the instance, which may have been given less since.
-                        grace_s = instance["spec"].get("terminationGracePeriodSeconds")
+                    if not deleting(pod) or _shorter(grace_s, pod):
                         transaction.delete(
                             cluster, PODS, namespace, pod["metadata"]["name"], grace_seconds=grace_s
                         )
@@ -157,6 +157,12 @@ class InstanceController:
             return int(parse_quantity(str(held.get("storage", "0")))) or None
         except WalrasError:
             return None
+
+
+def _shorter(grace_s: int | None, pod: Object) -> bool:
+    """Whether it is less than what a pod that ends was given."""
+    given_s = pod["metadata"].get("deletionGracePeriodSeconds")
+    return grace_s is not None and given_s is not None and grace_s < given_s
 
 
 def _gate(transaction: Transaction, cluster: str, instance: Object, pod: Object, now: str) -> None:
