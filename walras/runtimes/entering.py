@@ -48,8 +48,11 @@ class Files:
     def _terminal(self) -> None:
         ours, theirs = pty.openpty()
         self.terminal = ours
-        self.theirs = [theirs, os.dup(theirs), os.dup(theirs)]
-        self.output["stdout"], self.input = os.dup(ours), os.dup(ours)
+        self.theirs.append(theirs)
+        for _ in range(2):
+            self.theirs.append(os.dup(theirs))
+        self.output["stdout"] = os.dup(ours)
+        self.input = os.dup(ours)
 
     def _pipes(self, wish: Wish) -> None:
         if wish.stdin:
@@ -110,6 +113,16 @@ class Files:
             if fd >= 0:
                 os.close(fd)
         self.output, self.input, self.terminal = {}, -1, -1
+
+
+def opened(wish: Wish) -> tuple[Files, int, int]:
+    """Streams for a program, and both ends of a pipe on which its start is told of. Raises OSError."""
+    files = Files(wish)
+    try:
+        return files, *os.pipe2(os.O_CLOEXEC)
+    except OSError:
+        files.close()
+        raise
 
 
 async def _ready(fd: int, add: _Add, remove: _Remove, over: asyncio.Future[Any], linger_s: float) -> bool:
@@ -211,10 +224,9 @@ async def enter(
     `more`: descriptors for it beyond `TELL_FD`. Raises StartError.
     """
     try:
-        files = Files(wish)
+        files, progress, tell = opened(wish)
     except OSError as error:
         raise StartError(f"no streams for it: {error}") from error
-    progress, tell = os.pipe2(os.O_CLOEXEC)
     try:
         pid = await spawner.spawn(argv, env, (*files.theirs, tell, *more), network)
     except BaseException as error:

@@ -10,7 +10,7 @@ from typing import Final
 
 from walras.runtimes import procfs
 from walras.runtimes.base import ContainerSpec, Limits, Output, StartError, Stream, Wish
-from walras.runtimes.entering import Files
+from walras.runtimes.entering import Files, opened
 from walras.runtimes.plain import end_session, mark_of
 from walras.runtimes.sandbox import (
     FAILED,
@@ -104,9 +104,8 @@ async def launch(
 ) -> Launched:
     """Returns when the program has been found and takes over. Raises StartError and OSError."""
     plain = sandbox.mode == "plain"
-    files = Files(Wish(stdin=spec.stdin, stdout=True, stderr=True, tty=spec.tty))
+    files, progress, tell = opened(Wish(stdin=spec.stdin, stdout=True, stderr=True, tty=spec.tty))
     environment: list[int] = []
-    progress, tell = os.pipe2(os.O_CLOEXEC)
     try:
         if sandbox.mode == "root":
             files.give(uid_of(spec.pod.cluster))
