@@ -422,7 +422,9 @@ def test_disks_are_what_is_mounted_where_disks_are_in_the_order_of_their_names()
     assert not is_disk(other)
 
 
-@pytest.mark.parametrize("sizes", ["{}", "[]", '{"x": -1}', '{"x": "1"}', "nonsense"])
+@pytest.mark.parametrize(
+    "sizes", ["{}", "[]", '{"x": -1}', '{"x": "1"}', '{"x": true}', "nonsense", "[" * 60_000]
+)
 def test_a_disk_without_a_size_is_none(sizes: str) -> None:
     with pytest.raises(StartError, match="WALRAS_DISKS"):
         disks_of(spec(Mount("/v", "/var/run/kubevirt-private/vmi-disks/x"), sizes=sizes))

@@ -67,6 +67,7 @@ def test_a_machine_is_held_and_let_go_on_whatever_else_is_told_meanwhile(tmp_pat
         (b"nonsense\n", "does not obey"),
         (b"[1]\n", "no QMP"),
         (b"x" * 200_000, "does not obey"),
+        (b"[" * 60_000 + b"\n", "does not obey"),
         (b"", "no answer"),
     ],
 )

@@ -26,13 +26,13 @@ def disks_of(spec: ContainerSpec) -> tuple[Disk, ...]:
         return ()
     try:
         sizes: Any = msgspec.json.decode(spec.env.get(DISKS_VARIABLE, "{}").encode())
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise StartError(f"{DISKS_VARIABLE} is no JSON: {error}") from error
     found = []
     for mount in sorted(mounts, key=lambda each: each.target):
         name = mount.target.removeprefix(f"{DISKS}/")
         size = sizes.get(name) if isinstance(sizes, dict) else None
-        if not _NAME.fullmatch(name) or not isinstance(size, int) or size < 0:
+        if not _NAME.fullmatch(name) or type(size) is not int or size < 0:
             raise StartError(f"{mount.target}: {DISKS_VARIABLE} gives no size of a disk {name}")
         is_qcow2 = size == 0 and os.path.lexists(f"{mount.source}/{DISK_QCOW2}")
         found.append(Disk(name, mount.source, size, "qcow2" if is_qcow2 else "raw"))

@@ -33,7 +33,7 @@ class Monitor:
         try:
             async with asyncio.timeout(_ANSWER_S), self._turn:
                 await self._do("stop" if paused else "cont")
-        except (OSError, ValueError, TimeoutError, msgspec.DecodeError) as error:
+        except (OSError, ValueError, TimeoutError, RecursionError) as error:
             why = str(error) or "no answer"
             raise ServiceUnavailable(f"the virtual machine does not obey: {why}") from error
 
