@@ -8,7 +8,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -120,9 +120,6 @@ def _end_of(console: bytearray) -> str:
 async def boot(runtime: ProcessRuntime, plan: Plan, pod: PodRef, runs: Path, timeout_s: float) -> Machine:
     """Starts the machine in a sandbox of the process runtime; returns when it is ready. Raises StartError."""
     owner = uid_of(pod.cluster) if runtime.separates_users else -1
-    run = _make_run(runs, owner)
-    listener, controlling = _listen(run, AGENT_SOCKET, owner), _listen(run, MONITOR_SOCKET, owner)
-    monitor = Monitor(controlling)
     console = bytearray()
 
     def hear(_: Stream, data: bytes) -> None:
@@ -130,35 +127,33 @@ async def boot(runtime: ProcessRuntime, plan: Plan, pod: PodRef, runs: Path, tim
         del console[:-_CONSOLE_BYTES]
 
     limits = Limits(memory_bytes=plan.shape.limit_bytes)
-    spec = ContainerSpec(
-        pod=pod,
-        name=CONTAINER,
-        attempt=0,
-        command=command(plan.parts, plan.accelerator, plan.shape, plan.disks, plan.nic),
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-        mounts=sandbox_mounts(plan.parts, plan.initramfs, run, plan.volumes, plan.disks),
-        devices=("/dev/kvm",) if plan.accelerator == "kvm" else (),
-        inherited=(plan.nic.descriptor,) if plan.nic is not None else (),
-        limits=limits,
-    )
-    try:
-        process = await runtime.start(spec, hear, limits)
-    except BaseException:
-        listener.close()
-        monitor.close()
-        shutil.rmtree(run, ignore_errors=True)
-        raise
-    try:
-        channel = await _accept(listener, process)
-    except BaseException as error:
-        await process.kill()
-        monitor.close()
-        shutil.rmtree(run, ignore_errors=True)
-        if isinstance(error, (OSError, TimeoutError)):
-            raise StartError(f"the virtual machine does not start: {_end_of(console) or error}") from error
-        raise
-    finally:
-        listener.close()
+    with ExitStack() as undone:
+        run = _make_run(runs, owner)
+        undone.callback(shutil.rmtree, run, ignore_errors=True)
+        spec = ContainerSpec(
+            pod=pod,
+            name=CONTAINER,
+            attempt=0,
+            command=command(plan.parts, plan.accelerator, plan.shape, plan.disks, plan.nic),
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            mounts=sandbox_mounts(plan.parts, plan.initramfs, run, plan.volumes, plan.disks),
+            devices=("/dev/kvm",) if plan.accelerator == "kvm" else (),
+            inherited=(plan.nic.descriptor,) if plan.nic is not None else (),
+            limits=limits,
+        )
+        with _listen(run, AGENT_SOCKET, owner) as listener:
+            monitor = Monitor(_listen(run, MONITOR_SOCKET, owner))
+            undone.callback(monitor.close)
+            process = await runtime.start(spec, hear, limits)
+            try:
+                channel = await _accept(listener, process)
+            except BaseException as error:
+                await process.kill()
+                if isinstance(error, (OSError, TimeoutError)):
+                    why = _end_of(console) or error
+                    raise StartError(f"the virtual machine does not start: {why}") from error
+                raise
+        undone.pop_all()
     machine = Machine(plan, process, channel, monitor, run, console)
     try:
         await machine.ready(timeout_s)
