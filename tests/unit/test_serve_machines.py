@@ -227,6 +227,22 @@ def test_whoever_may_view_looks_at_machines_and_whoever_may_edit_starts_and_ente
     tell(story)
 
 
+@pytest.mark.parametrize("act", ["virtualmachineinstances/pause", "virtualmachines/start"])
+def test_whoever_may_get_what_is_no_stream_gets_no_console_by_it(act: str) -> None:
+    async def story(place: Place) -> None:
+        noted, entered = staged(place)
+        await place.account()
+        token = await place.token()
+        await place.role("looks", rule("get", act, "subresources.kubevirt.io"))
+        await place.bind("looks", robot())
+        plural, _, name = act.partition("/")
+        async with talking(place, f"{GROUP}/v1/namespaces/default/{plural}/box/{name}", token) as talk:
+            assert (await talk.hears())["status"] == 405
+        assert not noted.said and not entered.asked
+
+    tell(story)
+
+
 @pytest.mark.parametrize("protocols", [(PROTOCOL,), ("v4.channel.k8s.io",)])
 def test_a_console_is_a_plain_stream_to_a_terminal_until_either_end_goes(protocols: tuple[str, ...]) -> None:
     async def story(place: Place) -> None:

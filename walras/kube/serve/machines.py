@@ -81,6 +81,8 @@ async def hold(
     request: Request, acting: Machines, access: PodAccess, socket: Socket, offered: Sequence[str]
 ) -> None:
     """Serves the connection to its end. Raises WalrasError while it can be refused."""
+    if request.route.subresource not in machines.STREAMS:
+        raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
     found, cluster = _entrance(request, acting), request.route.cluster
     protocol = PROTOCOL if PROTOCOL in offered else None
     if request.route.subresource == "portforward":
