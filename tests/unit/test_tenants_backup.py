@@ -75,6 +75,30 @@ def test_what_was_changed_deleted_and_made_since_is_undone_uids_and_all() -> Non
     tell(story)
 
 
+def test_what_every_cluster_has_is_put_back_to_what_it_was_at_first_uids_and_all() -> None:
+    async def story(world: World) -> None:
+        def shared() -> list[Object]:
+            found = [world.api.get(AGENT, "serviceaccounts", "default", "default"),
+                     world.api.get(AGENT, "namespaces", "", "default")]  # fmt: skip
+            return [
+                {**each, "metadata": {**each["metadata"], "resourceVersion": ""}}
+                for each in copy.deepcopy(found)
+            ]
+
+        document, before = taken(world), shared()
+        await world.api.delete(AGENT, "serviceaccounts", "default", "default")
+        await world.api.edit(
+            AGENT, "namespaces", "", "default", lambda it: it["metadata"]["labels"].update(a="b")
+        )
+        assert shared()[0] != before[0] and shared()[1] != before[1]
+        done = await backup.restored(world.api, AGENT, document)
+        assert shared() == before and done["deleted"] == 2
+        again = await backup.restored(world.api, AGENT, document)
+        assert (again["written"], again["deleted"]) == (0, 0)
+
+    tell(story)
+
+
 def test_a_pod_that_runs_goes_on_and_one_that_is_gone_is_placed_anew() -> None:
     async def story(world: World) -> None:
         running, gone = await world.create("pods", pod("running")), await world.create("pods", pod("gone"))

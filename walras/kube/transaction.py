@@ -115,9 +115,16 @@ class Transaction:
         self._put(key, new)
         return True
 
-    def drop(self, key: Key) -> None:
-        """Stages the end of an object, whatever would keep it. Raises NotFound."""
+    def drop(self, key: Key) -> bool:
+        """Stages the end of an object, whatever would keep it; whether that is a change. Raises NotFound.
+
+        What every cluster has is what it was at first, uid and all.
+        """
+        shared = self._engine.state.default(key)
+        if shared is not None:
+            return self.put(key, shared.object)
         self._put(key, self._private(key, self._latest(key)), deleted=True)
+        return True
 
     def create(
         self,

@@ -71,8 +71,7 @@ async def restored(api: API, cluster: str, document: Mapping[str, Any]) -> Objec
     transaction, written, deleted = api.transaction(), 0, 0
     for key, live in _present(api, cluster):
         if key not in wanted:
-            transaction.drop(key)
-            deleted += 1
+            deleted += transaction.drop(key)
         elif key.resource == PODS and not finished(live) and uid(live) == uid(wanted[key]):
             # It runs, or is about to, and goes on.
             del wanted[key]
