@@ -170,10 +170,10 @@ class Lister:
         if wanted > counters.revision:
             # Upstream waits for it in its cache, of which it makes no pages.
             raise not_yet(wanted, counters.revision, soon=not limit and match != "Exact")
-        # A page of a revision that is named is of that one, from before there was a word for it.
         if resource_version == "0":
             # Upstream answers out of its cache, of which it makes no pages.
             limit = 0
+        # A page of a revision that is named is of that one, from before there was a word for it.
         paged = limit > 0 and wanted > 0 and not match
         exact = token is not None or match == "Exact" or paged
         at = wanted if exact else counters.revision

@@ -9,6 +9,7 @@ from typing import Any, Final
 from walras.core.errors import BadRequest
 from walras.kube import fieldsets, shapes, strategies, structs
 from walras.kube.fieldsets import FieldSet, Path
+from walras.kube.objects import PODS
 from walras.kube.owners import BOOKKEEPING, Managers, Owned, held_in, is_of, who_is, write
 from walras.kube.policy import GROUP
 from walras.kube.registry import Resource
@@ -23,7 +24,6 @@ _ANCIENT: Final = "ancient-changes"
 
 _METADATA: Final = ("labels", "annotations", "finalizers", "ownerReferences")
 # The server completes what is asked for, and then nobody may change it.
-_PODS: Final = "pods"
 _REQUESTS: Final = "certificatesigningrequests.certificates.k8s.io"
 
 
@@ -41,7 +41,7 @@ def filtered(resource: Resource, subresource: str, fields: Iterable[Path]) -> Fi
             return frozenset(path for path in fields if path[0] == "f:status")
         kept = strategies.metadata_of_status(resource)
         reset = [("f:metadata", f"f:{name}") for name in _METADATA if name not in kept]
-        if resource.key == _PODS:
+        if resource.key == PODS:
             reset.append(("f:metadata", "f:deletionTimestamp"))
         return fieldsets.without(frozenset(fields), [("f:spec",), *reset])
     if not subresource and resource.has_status:
@@ -88,14 +88,15 @@ def record(
         if sent == [{}] or (sent == [] and resource.builtin):
             managers = {}
         elif sent:
-            if not resource.builtin and not all(is_of(resource, each) for each in held_in(new).values()):
+            given = held_in(new)
+            known = {who: owned for who, owned in given.items() if is_of(resource, owned)}
+            if not resource.builtin and len(known) < len(given):
                 # Upstream cannot convert to what they are about, and then tells nobody to own anything.
                 write(new, {})
                 return
-            given = held_in(new)
-            # What is of another group is nobody's, but the object stays one whose fields are owned.
-            managers = {who: owned for who, owned in given.items() if is_of(resource, owned)}
-            managers = managers if given else held_in(old)
+            if given:
+                # What is of another group is nobody's, but the object stays one whose fields are owned.
+                managers = known
     if old is not None and not managers and not given:
         write(new, {})
         return

@@ -102,12 +102,13 @@ def base_node(agent_uid: str, now: str) -> Object:
 
 def furniture(ca_pem: str) -> Iterator[tuple[str, Object]]:
     """(resource, object) of what every cluster begins with, for all of them to share."""
+    namespaces = for_agents()[NAMESPACES]
+    for name in _SHARED_NAMESPACES:
+        namespace: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        defaults.apply(namespaces, namespace)
+        preparing.prepare(namespaces, namespace)
+        yield NAMESPACES, namespace
     for name in (*_SHARED_NAMESPACES, SYSTEM):
-        if name != SYSTEM:
-            namespace: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-            defaults.apply(for_agents()[NAMESPACES], namespace)
-            preparing.prepare(for_agents()[NAMESPACES], namespace)
-            yield NAMESPACES, namespace
         yield SERVICE_ACCOUNTS, {"apiVersion": "v1", "kind": "ServiceAccount", **account(name)}
         yield CONFIG_MAPS, {"apiVersion": "v1", "kind": "ConfigMap", **root_ca(name, ca_pem)}
     for each in device_classes():

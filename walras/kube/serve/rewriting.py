@@ -25,7 +25,7 @@ _ADDRESSES: Final = {
 _TEXT: Final = (b"script", b"style", b"textarea", b"title", b"xmp", b"iframe", b"noembed", b"noframes")
 _NAME: Final = re.compile(rb"[a-zA-Z][^\s/>]*")
 _SPACE: Final = re.compile(rb"[\s/]*")
-_ATTRIBUTE: Final = re.compile(rb"[^\s/>=][^\s/>=]*")
+_ATTRIBUTE: Final = re.compile(rb"[^\s/>=]+")
 _EQUALS: Final = re.compile(rb"\s*=\s*")
 _BARE: Final = re.compile(rb"[^\s>]*")
 
