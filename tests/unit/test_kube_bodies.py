@@ -147,6 +147,8 @@ def test_a_client_that_leaves_in_the_middle_is_noticed() -> None:
         ('{"b":"x\\":1, \\"y\\":2","c":{"d":"\\" :"}}', ()),
         ('{"a":{"k":1},"b":{"k":1},"c":[{"k":1},{"k":1}]}', ()),
         ('{"a":{"k":1,"\\u006b":2}}', ("a.k",)),
+        ('{"a":1,"a":2,"b":"\\"\\u003a"}', ("a",)),
+        ('{"a":1,"a":2,"b":"\\"\\u003A"}', ("a",)),
     ],
 )
 def test_a_key_given_twice_is_told_however_the_json_is_written(text: str, told: tuple[str, ...]) -> None:
@@ -188,4 +190,6 @@ def written(value: Any, marks: tuple[str, str], twice: list[str], escaped: bool)
     if isinstance(value, list):
         return "[" + marks[0].join(written(each, marks, twice, escaped) for each in value) + "]"
     text = json.dumps(value)
-    return text.replace('\\"', "\\u0022") if escaped and "\\\\" not in text else text
+    if not escaped or "\\\\" in text:
+        return text
+    return text.replace(":", "\\u003a") if len(text) % 2 else text.replace('\\"', "\\u0022")

@@ -33,6 +33,8 @@ _TYPE_META: Final = (
 _PROTOBUF: Final = "application/vnd.kubernetes.protobuf"
 _MEDIA: Final = ("application/json", "application/yaml", _PROTOBUF, "application/x-www-form-urlencoded")
 PROTOBUF_MAGIC: Final = b"k8s\x00"
+# A quotation mark or a colon that does not look like one.
+_ESCAPED: Final = re.compile(rb"\\u00(?:22|3[aA])")
 _LONG_NUMBER: Final = re.compile(rb"\d{19}")
 # What ends the key of every member of an object, and also stands in some texts.
 _KEY_END: Final = re.compile(rb'"[ \t\r\n]*:')
@@ -182,7 +184,8 @@ def checked(value: Any) -> Object:
 
 def _key_ends(body: bytes, value: Object | list[Any]) -> int:
     """How often a key would seem to end in the body if it gave each once, or less. Raises as `_keys`."""
-    if body.count(b"{") + body.count(b"[") > DEPTH_MAX or b"\\u0022" in body or _LONG_NUMBER.search(body):
+    is_deep = body.count(b"{") + body.count(b"[") > DEPTH_MAX
+    if is_deep or _ESCAPED.search(body) or _LONG_NUMBER.search(body):
         return _keys(value)
     # Written anew it has the same texts, in which a quotation mark and a colon are what they were.
     return encode(value).count(b'":')
