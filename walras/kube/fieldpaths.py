@@ -1,4 +1,4 @@
-"""Paths of fields that a client is told of: put in words only where they are told, and within a bound"""
+"""Paths of fields that a client is told of: put in words only where they are told, and within a bound."""
 
 from __future__ import annotations
 
