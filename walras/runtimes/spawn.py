@@ -44,6 +44,23 @@ def _is_inheritable(fd: int) -> bool:
         return False
 
 
+def _copies(files: Sequence[int]) -> list[int]:
+    """Beyond every number that a child shall have, so that none overwrites another."""
+    made: list[int] = []
+    try:
+        for fd in files:
+            made.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD))
+    except OSError:
+        _close(made)
+        raise
+    return made
+
+
+def _close(files: Sequence[int]) -> None:
+    for fd in files:
+        os.close(fd)
+
+
 class Spawner:
     """Starts children from one thread that lives as long as they do.
 
@@ -70,20 +87,14 @@ class Spawner:
         Whoever starts it waits for it, as `exit_code` does. Raises OSError.
         """
 
-        def fork() -> int:
-            # Beyond every number that the child shall have, so that none overwrites another.
-            high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH_FD) for fd in files]
-            try:
-                actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_CLOSE, fd) for fd in self._foreign]
-                actions += [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(high)]
-                return os.posix_spawn(
-                    argv[0], list(argv), env, file_actions=actions, setsid=True, setsigdef=_IGNORED
-                )
-            finally:
-                for fd in high:
-                    os.close(fd)
+        def fork(given: Sequence[int]) -> int:
+            actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_CLOSE, fd) for fd in self._foreign]
+            actions += [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(given)]
+            return os.posix_spawn(
+                argv[0], list(argv), env, file_actions=actions, setsid=True, setsigdef=_IGNORED
+            )
 
-        return await self._within(network, fork)
+        return await self._within(network, fork, files)
 
     async def make_network(self) -> int:
         """A descriptor of a fresh network namespace with its loopback up. Raises OSError."""
@@ -103,25 +114,27 @@ class Spawner:
 
     async def socket_in(self, network: int, family: socket.AddressFamily) -> socket.socket:
         """A TCP socket that belongs to the namespace for good. Raises OSError."""
-        return await self._within(network, lambda: socket.socket(family, socket.SOCK_STREAM))
+        return await self._within(network, lambda _: socket.socket(family, socket.SOCK_STREAM))
 
-    async def _within(self, network: int | None, do: Callable[[], T]) -> T:
-        # The namespace stays what it is, though whoever gave it may close it before it is this thread's turn.
-        held = os.dup(network) if network is not None else -1
+    async def _within(
+        self, network: int | None, do: Callable[[Sequence[int]], T], files: Sequence[int] = ()
+    ) -> T:
+        # Copies stay what they are, though whoever gave the descriptors may close them before it is this
+        # thread's turn: their numbers could be another agent's by then.
+        held = _copies(files if network is None else (*files, network))
 
         def enter() -> T:
-            if held < 0:
-                return do()
+            if network is None:
+                return do(held)
             self._remember_home()
-            _check(self._libc.setns(held, _CLONE_NEWNET))
+            _check(self._libc.setns(held[-1], _CLONE_NEWNET))
             try:
-                return do()
+                return do(held[:-1])
             finally:
                 _check(self._libc.setns(self._home, _CLONE_NEWNET))
 
         future = self._pool.submit(enter)
-        if held >= 0:
-            future.add_done_callback(lambda _: os.close(held))
+        future.add_done_callback(lambda _: _close(held))
         return await asyncio.wrap_future(future)
 
     async def _run(self, do: Callable[[], T]) -> T:
