@@ -18,6 +18,7 @@ from h2.events import (
     StreamReset,
     TrailersReceived,
 )
+from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame, HeadersFrame
 from support.http2 import GET, POST, Peer, Wire
 
@@ -25,6 +26,7 @@ from walras.functions import http2, listener
 from walras.functions.guard import FRAMES_MAX
 from walras.functions.http2 import RESETS_MAX, STREAMS_MAX, Session
 from walras.functions.listener import Listener
+from walras.functions.protocol import H2
 from walras.kube.serve.fair import Fair
 
 Scope = Mapping[str, Any]
@@ -229,6 +231,29 @@ def test_whoever_takes_requests_back_again_and_again_is_sent_away() -> None:
     run(story())
 
 
+def test_whoever_has_requests_reset_again_and_again_is_sent_away_too() -> None:
+    async def story() -> None:
+        begun = count()
+
+        async def app(scope: Scope, receive: Any, send: Any) -> None:
+            next(begun)
+            await receive()
+
+        peer = Peer(app)
+        await peer.exchange()
+        peer.h2.remote_settings.update({3: 10_000})
+        peer.h2.remote_settings.acknowledge()
+        for _ in range(1000):
+            number = peer.ask(POST, ends=False)
+            # More room for the answer than there can be is an error of the stream alone.
+            overflow = bytes((0, 0, 4, 8, 0)) + number.to_bytes(4) + (2**31 - 1).to_bytes(4)
+            peer.give(peer.h2.data_to_send() + overflow)
+            await asyncio.sleep(0)
+        assert peer.wire.closed and next(begun) <= RESETS_MAX + 1
+
+    run(story())
+
+
 def test_whoever_lets_requests_end_may_take_some_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http2, "RESETS_MAX", 10)
 
@@ -401,6 +426,77 @@ def test_a_flood_of_small_frames_is_read_a_few_at_a_time() -> None:
         assert max(steps) <= 17 * (FRAMES_MAX + 1) and peer.wire.is_reading()
         await peer.exchange()
         assert [each.stream_id for each in peer.heard(StreamEnded)] == [number]
+
+    run(story())
+
+
+def test_no_more_of_answers_is_remembered_than_is_usual_whatever_the_client_asks_for() -> None:
+    async def story() -> None:
+        number = count()
+
+        async def app(scope: Scope, receive: Any, send: Any) -> None:
+            headers = [(b"x-%d" % next(number), b"y" * 1000) for _ in range(10)]
+            await send({**START, "headers": headers, "trailers": False})
+            await send(body(b""))
+
+        peer = Peer(app)
+        for round_ in range(5):
+            for size in (1 << 30, 0, 4096 >> round_, 1 << 20, 1 << 30):
+                peer.h2.update_settings({SettingCodes.HEADER_TABLE_SIZE: size})
+                await peer.exchange()
+            encoder = peer.session.h2.encoder
+            assert len(encoder.table_size_changes) <= 2
+            peer.ask()
+            await peer.exchange()
+            table = encoder.header_table
+            assert 0 < sum(len(name) + len(value) + 32 for name, value in table.dynamic_entries) <= 4096
+        heads = peer.heard(ResponseReceived)
+        assert [head.headers[-1] for head in heads] == [
+            (b"x-%d" % each, b"y" * 1000) for each in range(9, 50, 10)
+        ]
+
+    run(story())
+
+
+def test_what_comes_late_for_a_stream_that_is_long_over_is_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        peer = Peer(polite)
+        for _ in range(10):
+            peer.ask()
+            await peer.exchange()
+        assert len(peer.session.h2._closed_streams) <= 2
+        peer.give(
+            bytes((0, 0, 4, 8, 0, 0, 0, 0, 1, 0, 0, 0, 9)) + bytes((0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8))
+        )
+        number = peer.ask()
+        await peer.exchange()
+        assert not peer.wire.closed and peer.heard(StreamEnded, number)
+
+    monkeypatch.setattr(H2, "MAX_CLOSED_STREAMS", 2)
+    run(story())
+
+
+def test_a_client_that_says_it_goes_hears_what_it_has_asked_for() -> None:
+    async def story() -> None:
+        gate = asyncio.Event()
+
+        async def app(scope: Scope, receive: Any, send: Any) -> None:
+            await gate.wait()
+            await polite(scope, receive, send)
+
+        peer = Peer(app)
+        number = peer.ask()
+        await peer.exchange()
+        peer.give(GoAwayFrame(0).serialize())
+        assert not peer.wire.is_closing()
+        gate.set()
+        await asyncio.sleep(0.01)
+        assert peer.wire.is_closing() and not peer.session.streams
+        said = h2.frame_buffer.FrameBuffer()
+        said.max_frame_size = 1 << 20
+        said.add_data(bytes(peer.wire.written))
+        last: Any = list(said)[-1]
+        assert last.stream_id == number and "END_STREAM" in last.flags
 
     run(story())
 

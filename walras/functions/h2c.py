@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final
 
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.events import (
     ConnectionTerminated,
     DataReceived,
@@ -19,11 +17,10 @@ from h2.events import (
     TrailersReceived,
 )
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes, Settings
-from hyperframe.frame import Frame, GoAwayFrame
 
 from walras.functions.connections import HEAD_BYTES_MAX, BadAnswer, Headers, Link, is_plain
 from walras.functions.guard import Guard, TooLong
+from walras.functions.protocol import H2
 from walras.functions.shares import Share
 
 _READ_BYTES: Final = 64 * 1024
@@ -32,22 +29,10 @@ _HEADERS_MAX: Final = 200
 _EMPTY_READS_MAX: Final = 10_000
 # A connection is made anew after so many requests.
 _REQUESTS_MAX: Final = 1000
-_CONFIG: Final = H2Configuration(
-    client_side=True, validate_outbound_headers=False, normalize_outbound_headers=False
-)
 
 
 class Refused(BadAnswer):
     """The instance says that it has done nothing about the request."""
-
-
-class _Patient(H2Connection):
-    """H2Connection takes a GOAWAY for the end, where RFC 9113 (section 6.8) has streams end first."""
-
-    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
-        event = ConnectionTerminated()
-        event.error_code, event.last_stream_id = frame.error_code, frame.last_stream_id
-        return [], [event]
 
 
 class H2C(Link):
@@ -55,14 +40,7 @@ class H2C(Link):
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         super().__init__(reader, writer)
-        self._h2 = _Patient(_CONFIG)
-        self._h2.local_settings = Settings(
-            client=True,
-            initial_values={
-                SettingCodes.ENABLE_PUSH: 0,
-                SettingCodes.MAX_HEADER_LIST_SIZE: HEAD_BYTES_MAX,
-            },
-        )
+        self._h2 = H2(is_client=True)
         self._guard = Guard(HEAD_BYTES_MAX)
         self._events = deque[Event]()
         self._unread = b""
@@ -129,7 +107,7 @@ class H2C(Link):
                 self.has_body = event.stream_ended is None
                 return _head(event.headers or [])
 
-    async def body(self) -> AsyncIterator[bytes]:
+    async def body(self) -> AsyncGenerator[bytes, None]:
         """The answer's body as it comes, `trailers` after it. Raises OSError, EOFError, BadAnswer."""
         while not self._is_over:
             event = await self._next()

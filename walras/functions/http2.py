@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Final, Protocol, cast
 
-from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
+    ConnectionTerminated,
     DataReceived,
     Event,
     RemoteSettingsChanged,
@@ -24,13 +24,14 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes, Settings
+from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame
 
 from walras.functions.activator import PAYS
 from walras.functions.client import TRAILERS
 from walras.functions.connections import HEAD_BYTES_MAX
 from walras.functions.guard import Guard, TooLong
+from walras.functions.protocol import H2
 from walras.functions.shares import STEP_NS, Share
 from walras.functions.streams import Stream
 from walras.kube.serve.fair import Fair
@@ -40,14 +41,12 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 STREAMS_MAX: Final = 250
 # Bytes that wait for their functions, of all streams of a connection. RFC 9113 gives each one 64 KiB.
 WINDOW_BYTES: Final = 512 * 1024
-# Requests that a client may take back beyond those that it lets end (CVE-2023-44487).
+# Requests that a client may take back, or have us reset, beyond those that it lets end (CVE-2023-44487 and
+# CVE-2025-8671).
 RESETS_MAX: Final = 200
 _HEADERS_MAX: Final = 200
 # As whom a connection pays before it asked for anybody's function.
 _STRANGERS: Final = " "
-_CONFIG: Final = H2Configuration(
-    client_side=False, validate_outbound_headers=False, normalize_outbound_headers=False
-)
 _WRONG_VERSION: Final = (
     b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-type: text/plain\r\nconnection: close\r\n"
     b"content-length: 52\r\n\r\nHTTP/2 is spoken here; HTTP/1.1 is at another port.\n"
@@ -70,15 +69,7 @@ class Session(asyncio.Protocol):
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._h2 = H2Connection(_CONFIG)
-        self._h2.local_settings = Settings(
-            client=False,
-            initial_values={
-                SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS_MAX,
-                SettingCodes.MAX_HEADER_LIST_SIZE: HEAD_BYTES_MAX,
-                SettingCodes.ENABLE_PUSH: 0,
-            },
-        )
+        self._h2 = H2(is_client=False, settings={SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS_MAX})
         self._guard = Guard(HEAD_BYTES_MAX, len(PREFACE))
         self.streams: dict[int, Stream] = {}
         self.used_s: float | None = asyncio.get_running_loop().time()
@@ -223,9 +214,12 @@ class Session(asyncio.Protocol):
             if stream := self.streams.get(event.stream_id or 0):
                 stream.heard_all()
         elif isinstance(event, StreamReset):
-            self._resets += event.remote_reset
-            if stream := self.streams.get(event.stream_id or 0):
+            stream = self.streams.get(event.stream_id or 0)
+            self._resets += event.remote_reset or stream is not None
+            if stream is not None:
                 stream.lose()
+        elif isinstance(event, ConnectionTerminated):
+            self.goes()
         elif isinstance(event, (WindowUpdated, RemoteSettingsChanged)):
             number = event.stream_id if isinstance(event, WindowUpdated) else 0
             for stream in [self.streams[number]] if number in self.streams else self.streams.values():
