@@ -321,6 +321,19 @@ def test_the_body_of_a_call_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     stage(story)
 
 
+@pytest.mark.parametrize("pieces", [(b"",), (b"x",), (b"x", b"y")])
+def test_a_body_that_is_not_as_long_as_it_says_is_refused(pieces: tuple[bytes, ...]) -> None:
+    async def story(on: Stage) -> None:
+        await on.ready(speaking())
+        on.program = echo
+        length = (b"content-length", b"10")
+        code, message = refused(await asked(on, headers=(*CALL, length), body=pieces))
+        assert code == 13 and "not as long" in message
+        assert (await asked(on, headers=(*CALL, length), body=(b"x" * 10,))).body == b"x" * 10
+
+    stage(story)
+
+
 # Who cannot be served
 
 

@@ -6,12 +6,20 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
-from walras.core.errors import BadRequest, RequestEntityTooLarge, Timeout, WalrasError
+from walras.core.errors import BadRequest, Timeout, WalrasError
 from walras.functions.backend import Backend, Instance
 from walras.functions.backends import Backends
 from walras.functions.client import Client
-from walras.functions.connections import LOST, Headers, end_to_end, listed
-from walras.functions.forwarding import IDEMPOTENT, METHOD, BadGateway, forwarded, said, target_of
+from walras.functions.connections import LOST, Headers, end_to_end
+from walras.functions.forwarding import (
+    IDEMPOTENT,
+    METHOD,
+    BadGateway,
+    forwarded,
+    pass_back,
+    said,
+    target_of,
+)
 from walras.functions.h2c import H2C, Refused
 from walras.functions.shares import Share
 
@@ -38,9 +46,8 @@ class Call:
         if not METHOD.fullmatch(self._method):
             raise BadRequest("the request cannot be forwarded")
         _, *headers = forwarded(scope, host, hides)
-        lengths = listed(scope["headers"], b"content-length")
-        if len(lengths) == 1 and lengths[0].isdigit():
-            headers.append((b"content-length", lengths[0]))
+        if client.length is not None:
+            headers.append((b"content-length", b"%d" % client.length))
         self._headers: Headers = [
             (b":method", self._method.encode()),
             (b":scheme", b"http"),
@@ -54,7 +61,7 @@ class Call:
         self._kept_bytes = 0
         self._more = True
         self._pump: asyncio.Task[None] | None = None
-        self._refusal: RequestEntityTooLarge | None = None
+        self._refusal: WalrasError | None = None
 
     async def run(self, backends: Backends, backend: Backend, instance: Instance) -> bool:
         """Passes the request on and the answer back; False when nothing could be sent, so that another
@@ -123,7 +130,7 @@ class Call:
                 await self._share.again()
                 await link.send(data, ends=False)
             await link.send(b"", ends=True)
-        except RequestEntityTooLarge as refusal:
+        except WalrasError as refusal:
             self._refusal = refusal
             link.abort()
 
@@ -138,23 +145,8 @@ class Call:
         await self._client.begin(code, given, trailers=self._client.takes_trailers)
         # A caller may wait for the head before it says more.
         await self._client.answer(b"", more=True)
-        await self._pass_back(link, backend.limits.idle_ms)
+        await pass_back(link.body(), self._client, self._share, backend.limits.idle_ms)
         if self._client.takes_trailers:
             await self._client.trail(end_to_end(link.trailers))
         else:
             await self._client.answer(b"", more=False)
-
-    async def _pass_back(self, link: H2C, idle_ms: int | None) -> None:
-        pieces = link.body()
-        try:
-            while True:
-                async with asyncio.timeout(None if idle_ms is None else idle_ms / 1000):
-                    data = await anext(pieces, b"")
-                if not data:
-                    return
-                await self._share.again()
-                await self._client.answer(data, more=True)
-        except TimeoutError:
-            raise Timeout("the instance paused its answer for too long") from None
-        finally:
-            await pieces.aclose()  # type: ignore[attr-defined]

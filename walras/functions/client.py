@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from walras.core.errors import RequestEntityTooLarge, WalrasError
+from walras.core.errors import BadRequest, RequestEntityTooLarge, WalrasError
 from walras.functions import grpc
-from walras.functions.connections import Headers
+from walras.functions.connections import Headers, listed
 from walras.kube.bodies import Receive
 from walras.kube.serve import status
 from walras.kube.serve.streams import Send
@@ -18,6 +19,7 @@ from walras.kube.serve.streams import Send
 BODY_BYTES_MAX: Final = 1 << 30
 # An extension of ASGI, and the message of it.
 TRAILERS: Final = "http.response.trailers"
+_LENGTH: Final = re.compile(rb"[0-9]{1,15}")
 
 
 class Client:
@@ -35,6 +37,8 @@ class Client:
         self.is_grpc = grpc.is_call(scope["headers"])
         self._pieces: deque[Mapping[str, Any]] = deque()
         self._arrived = asyncio.Event()
+        # How long the body is said to be, where it is, and how much of it was read.
+        self.length = _length(scope)
         self._size = 0
         # Whether all of the body was read here, and whether the head of the answer is out.
         self.is_read = False
@@ -77,17 +81,20 @@ class Client:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it is known already that there is no body."""
-        first = self._pieces[0] if self._pieces else None
+        """Whether it is known already that there is no body, and none was said to be."""
+        first = self._pieces[0] if self._pieces and not self.length else None
         return first is not None and not first.get("body") and not first.get("more_body")
 
     async def piece(self) -> tuple[bytes, bool]:
-        """The next piece of the body, and whether there is more. Raises RequestEntityTooLarge."""
+        """The next piece of the body, and whether there is more. Raises RequestEntityTooLarge, and BadRequest
+        where it is not as long as it was said to be: what comes after it would pass for the rest of it."""
         message = await self._next()
         data, more = bytes(message.get("body") or b""), bool(message.get("more_body"))
         self._size += len(data)
         if self._size > BODY_BYTES_MAX:
             raise RequestEntityTooLarge(f"a body may have {BODY_BYTES_MAX} bytes")
+        if not more and self.length not in (None, self._size):
+            raise BadRequest("the body is not as long as the request says")
         self.is_read = not more
         if more:
             self._listen()
@@ -132,3 +139,8 @@ class Client:
 
     def close(self) -> None:
         self._future.cancel()
+
+
+def _length(scope: Mapping[str, Any]) -> int | None:
+    said = listed(scope["headers"], b"content-length")
+    return int(said[0]) if len(said) == 1 and _LENGTH.fullmatch(said[0]) else None

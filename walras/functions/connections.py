@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -108,7 +108,7 @@ class Connection(Link):
             with suppress(OSError):
                 made.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
-    async def body(self, head: Head) -> AsyncIterator[bytes]:
+    async def body(self, head: Head) -> AsyncGenerator[bytes, None]:
         """The answer's body as it comes. Raises OSError, EOFError, BadAnswer."""
         if head.framing == "length":
             left = head.length

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 
-from walras.core.errors import BadRequest, RequestEntityTooLarge, Timeout, Unclassified, WalrasError
+from walras.core.errors import BadRequest, Timeout, Unclassified, WalrasError
 from walras.functions.backend import Backend, Instance
 from walras.functions.backends import Backends
 from walras.functions.client import Client
@@ -18,7 +18,6 @@ from walras.functions.connections import (
     Headers,
     end_to_end,
     is_plain,
-    listed,
 )
 from walras.functions.shares import Share
 
@@ -58,12 +57,10 @@ class Exchange:
             raise BadRequest("the request cannot be forwarded")
         self._line = b"%b %b HTTP/1.1" % (self._method.encode(), target_of(scope))
         self._headers = forwarded(scope, host, hides)
-        lengths = listed(scope["headers"], b"content-length")
-        self._length = lengths[0] if len(lengths) == 1 and lengths[0].isdigit() else None
         # The first piece of the body, and whether there is more of it.
         self._first: tuple[bytes, bool] | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._refusal: RequestEntityTooLarge | None = None
+        self._refusal: WalrasError | None = None
 
     async def run(self, backends: Backends, backend: Backend, instance: Instance) -> bool:
         """Passes the request on and the answer back; False when nothing could be sent, so that another
@@ -124,8 +121,8 @@ class Exchange:
 
     def _framing(self, data: bytes, *, more: bool) -> Headers:
         """How the instance knows where the body ends."""
-        if self._length is not None:
-            return [(b"content-length", self._length)]
+        if self._client.length is not None:
+            return [(b"content-length", b"%d" % self._client.length)]
         if more:
             return [(b"transfer-encoding", b"chunked")]
         if data or self._method in ("POST", "PUT", "PATCH"):
@@ -139,7 +136,7 @@ class Exchange:
                 data, more = await self._client.piece()
                 await self._share.again()
                 await connection.send(_piece(data, more=more, is_chunked=is_chunked))
-        except RequestEntityTooLarge as refusal:
+        except WalrasError as refusal:
             self._refusal = refusal
             connection.abort()
 
@@ -153,7 +150,8 @@ class Exchange:
             if head.framing == "chunked":
                 headers = [each for each in headers if each[0] != b"content-length"]
             await self._client.begin(head.status, headers)
-            await self._pass_back(connection, head, backend.limits.idle_ms)
+            pieces = connection.body(head)
+            await pass_back(pieces, self._client, self._share, backend.limits.idle_ms)
             await self._client.answer(b"", more=False)
             is_done = self._pump is None or (self._pump.done() and self._pump.exception() is None)
             # Programs that send a body to HEAD all the same would have it read as the next answer.
@@ -165,20 +163,23 @@ class Exchange:
             if not is_kept:
                 connection.abort()
 
-    async def _pass_back(self, connection: Connection, head: Head, idle_ms: int | None) -> None:
-        pieces = connection.body(head)
-        try:
-            while True:
-                async with asyncio.timeout(None if idle_ms is None else idle_ms / 1000):
-                    data = await anext(pieces, b"")
-                if not data:
-                    return
-                await self._share.again()
-                await self._client.answer(data, more=True)
-        except TimeoutError:
-            raise Timeout("the instance paused its answer for too long") from None
-        finally:
-            await pieces.aclose()  # type: ignore[attr-defined]
+
+async def pass_back(
+    pieces: AsyncGenerator[bytes, None], client: Client, share: Share, idle_ms: int | None
+) -> None:
+    """Passes the body of an answer on as it comes. Raises Timeout where it pauses for too long."""
+    try:
+        while True:
+            async with asyncio.timeout(None if idle_ms is None else idle_ms / 1000):
+                data = await anext(pieces, b"")
+            if not data:
+                return
+            await share.again()
+            await client.answer(data, more=True)
+    except TimeoutError:
+        raise Timeout("the instance paused its answer for too long") from None
+    finally:
+        await pieces.aclose()
 
 
 def target_of(scope: Mapping[str, Any]) -> bytes:
