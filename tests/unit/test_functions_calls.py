@@ -343,7 +343,9 @@ def test_who_cannot_be_told_trailers_hears_where_grpc_is_spoken() -> None:
         await on.ready(speaking())
         code, message = refused(await asked(on, trailers=False))
         assert code == 12 and "port 81" in message
-        # What is no gRPC does without.
+        # What is no gRPC does without, and so does gRPC-Web.
+        web = ((b"content-type", b"application/grpc-web+proto"),)
+        assert (await on.get(method="POST", headers=web, body=(b"hi",))).body == b"hi"
         assert (await on.get(method="POST", body=(b"hi",))).body == b"hi"
         talk = on.talk()
         await talk.task

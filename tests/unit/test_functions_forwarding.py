@@ -153,6 +153,15 @@ def test_what_comes_after_a_body_of_the_wrong_length_does_not_pass_for_the_rest_
     stage(story)
 
 
+@pytest.mark.parametrize("method", ["CONNECT", "get", "G T", ""])
+def test_what_is_no_request_for_a_function_is_refused(method: str) -> None:
+    async def story(on: Stage) -> None:
+        await on.ready(service())
+        assert (await on.get(method=method)).status == 400
+
+    stage(story)
+
+
 # Connections
 
 

@@ -27,7 +27,8 @@ _SAID_ANEW: Final = frozenset(
      b"x-forwarded-proto", b"knative-serving-namespace", b"knative-serving-revision", b"knative-serving-tag")
 )  # fmt: skip
 _TARGET: Final = re.compile(rb"/[!-~\x80-\xff]*")
-METHOD: Final = re.compile(r"[A-Z]{1,32}")
+# CONNECT asks for a tunnel, which is none of a function's.
+METHOD: Final = re.compile(r"(?!CONNECT$)[A-Z]{1,32}")
 # Asked twice, they do what they do once (RFC 9110, section 9.2.2).
 IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"))
 

@@ -25,10 +25,9 @@ from walras.tenants.events import Recorder
 
 
 class Functions:
-    """`dial` connects to a port of a pod; `identify` knows the tokens of callers; `own_host`
-    is where the server is. `app` is what the listener
-    at the domain's port serves, and `listener` the one at its port for HTTP/2, in turns with what else `fair`
-    shares the server's time between."""
+    """`dial` connects to a port of a pod; `identify` knows the tokens of callers; `own_host` is where the
+    server is. `app` is what the listener at the domain's port serves, and `listener` the one at its port for
+    HTTP/2, in turns with what else `fair` shares the server's time between."""
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import quote
@@ -9,6 +10,8 @@ from urllib.parse import quote
 Headers = list[tuple[bytes, bytes]]
 
 _TYPE: Final = b"application/grpc"
+# gRPC-Web, of which this is the beginning too, has its trailers in the body.
+_CALL: Final = re.compile(re.escape(_TYPE) + rb"([+;].*)?")
 # What gRPC calls a status of HTTP (grpc/doc/http-grpc-status-mapping.md); UNKNOWN without one.
 _CODES: Final = {
     400: 13,
@@ -32,7 +35,7 @@ _PLAIN: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 def is_call(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether a request is a call of gRPC."""
-    return any(name == b"content-type" and value.startswith(_TYPE) for name, value in headers)
+    return any(name == b"content-type" and _CALL.fullmatch(value) for name, value in headers)
 
 
 def refusal(http_status: int, message: str) -> Headers:
