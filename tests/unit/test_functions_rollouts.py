@@ -103,7 +103,13 @@ def test_the_rest_of_the_traffic_and_tags_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "forged", ["{", '{"":{"to":1}}', '{"":{"to":"hello-00002","shares":[["x",900]],"since_ms":0}}']
+    "forged",
+    [
+        "{",
+        '{"":{"to":1}}',
+        '{"":{"to":"hello-00002","shares":[["x",900]],"since_ms":0}}',
+        '{"":{"to":"hello-00001","shares":[["hello-00001",99]],"since_ms":1%s}}' % ("0" * 400),
+    ],
 )
 def test_a_status_that_says_something_else_changes_nothing(forged: str) -> None:
     async def story(on: Stage) -> None:

@@ -17,6 +17,8 @@ from walras.tenants.objects import Object, status
 Shares = tuple[tuple[str, int], ...]
 _SHARES_MAX: Final = 100
 _STEP_MS_MIN: Final = 1000
+# No time is later, and a timer takes none that is much later.
+_SINCE_MS_MAX: Final = 1 << 53
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,8 @@ def write(said: Object, rollouts: Mapping[str, Rollout]) -> None:
 
 def _is_sound(rollout: Rollout) -> bool:
     shares = rollout.shares
-    return len(shares) <= _SHARES_MAX and all(0 < percent <= 100 for _, percent in shares)
+    are_sound = len(shares) <= _SHARES_MAX and all(0 < percent <= 100 for _, percent in shares)
+    return are_sound and 0 <= rollout.since_ms <= _SINCE_MS_MAX
 
 
 class Plan:
