@@ -20,7 +20,6 @@ _WHY: Final = (
     (r"rollback without unnecessary", "wants two nodes"),
     (r"SchedulerPreemption", "puts a resource of its own on a node, whose status agents do not write"),
     (r"compacted away", "history is kept by the number of changes: within ten minutes no token expires"),
-    (r"tmpfs|medium", "an emptyDir of medium Memory is on disk"),
 )
 
 

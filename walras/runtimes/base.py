@@ -177,7 +177,7 @@ class Traits:
     `images` a container needs a command, and the runtime's own file system stands at the system's places.
     `networked`: its pods are put into the network namespace that `network.networks` has for them, or each
     has a device in its agent's as a `machine`. `slow`: what whoever waits for them should know, told when
-    they start.
+    they start. `counts_memory`: what they write to a volume in memory is charged to their pod.
     """
 
     scheme: str
@@ -186,6 +186,7 @@ class Traits:
     networked: bool = False
     machine: bool = False
     slow: str = ""
+    counts_memory: bool = False
 
 
 class Process(Protocol):

@@ -75,7 +75,7 @@ async def _exceeded(worker: PodWorker, volumes: Mapping[str, Volume]) -> str:
     for volume in pod["spec"].get("volumes") or ():
         name = str(volume["name"])
         found = volumes.get(name)
-        if found is None or not found.writable:
+        if found is None or not found.writable or found.in_memory:
             continue
         used = await asyncio.to_thread(disk_bytes, found.path)
         if (empty := volume.get("emptyDir")) is not None:

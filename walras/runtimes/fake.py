@@ -102,6 +102,7 @@ class FakeRuntime:
         images: Images | None = None,
         handlers: Collection[str] = ("",),
         answer: Answer | None = None,
+        counts_memory: bool = False,
     ) -> None:
         self.processes: list[FakeProcess] = []
         self.nodes: dict[tuple[str, str], Limits] = {}
@@ -109,13 +110,13 @@ class FakeRuntime:
         self.used_ms: dict[tuple[str, str], int] = {}
         self.ports: dict[int, Server] = {}
         self._refuse, self._stubborn, self._images, self._handlers = refuse, stubborn, images, handlers
-        self._answer = answer
+        self._answer, self._counts_memory = answer, counts_memory
         self._serving: set[asyncio.Task[None]] = set()
 
     def traits(self, pod: PodRef) -> Traits:
         if pod.handler not in self._handlers:
             raise no_runtime(pod.handler)
-        return Traits("fake", {"HOSTNAME": pod.name}, self._images)
+        return Traits("fake", {"HOSTNAME": pod.name}, self._images, counts_memory=self._counts_memory)
 
     async def open(self) -> None:
         pass

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from walras.core.errors import WalrasError
 from walras.runtimes import imagedisks, podfiles
-from walras.runtimes.admission import host_asked
+from walras.runtimes.admission import host_asked, node_limits, pod_limits
 from walras.runtimes.base import NoRuntime
 from walras.runtimes.environment import ConfigError, EnvSource
 from walras.runtimes.network.networks import NAME_SERVER
@@ -23,6 +24,10 @@ _RETRY_S: Final = 5.0
 _RENEW_AT: Final = 0.8
 # Changes that come together are written together.
 _SETTLE_S: Final = 1.0
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 class Preparing:
@@ -94,7 +99,7 @@ class Preparing:
             try:
                 if not await imagedisks.fetch(worker):
                     return None
-                return prepare(worker.services.places, worker.cluster, self._source())
+                return prepare(worker.services.places, worker.cluster, self._source(), self._memory_bytes())
             except (WalrasError, OSError) as error:
                 message = f"MountVolume.SetUp failed: {error}"
                 if message != said:
@@ -109,6 +114,14 @@ class Preparing:
                 else:
                     await worker.ending()
         return None
+
+    def _memory_bytes(self) -> int:
+        """What a volume in memory has at most, as the kubelet has it; 0 where it is on disk."""
+        worker = self._worker
+        if not worker.services.runtime.traits(worker.ref).counts_memory:
+            return 0
+        known = (node_limits(worker.node).memory_bytes, pod_limits(worker.pod).memory_bytes)
+        return min(filter(None, known), default=_machine_bytes() // 2)
 
     def _source(self) -> EnvSource:
         worker = self._worker

@@ -240,7 +240,8 @@ class ProcessRuntime(Sharing):
         env = {"PATH": search_path(), "HOSTNAME": pod.name[:63], "HOME": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108
         networks, sandbox = self.shares.networks, self._sandbox
         shut_in = sandbox is not None and sandbox.mode != "plain"
-        return Traits("process", env, networked=shut_in and networks is not None and networks.available)
+        networked = shut_in and networks is not None and networks.available
+        return Traits("process", env, networked=networked, counts_memory=self.counts_memory)
 
     async def open(self) -> None:
         await self.shares.open()

@@ -202,6 +202,11 @@ class Sharing:
     def groups(self) -> Groups | None:
         return self.shares.groups
 
+    @property
+    def counts_memory(self) -> bool:
+        """Whether what a pod's processes write to memory is charged to the pod."""
+        return self.groups is not None and "memory" in self.groups.controllers
+
     def set_node(self, cluster: str, node: str, limits: Limits) -> None:
         self.shares.set_node(cluster, node, limits)
 

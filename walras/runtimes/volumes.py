@@ -6,11 +6,16 @@ import os
 import posixpath
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any, Final
 
+from walras.core.errors import WalrasError
+from walras.core.quantity import parse_quantity
 from walras.kube.access import mounting
+from walras.runtimes import tmpfs
 from walras.runtimes.base import Mount
 from walras.runtimes.environment import (
     ConfigError,
@@ -28,15 +33,21 @@ _DIRECTORY: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CLAIMS: Final = "persistentvolumeclaims"
 TOKEN_S: Final = 3600
 _FRESH: Final = ".walras-fresh"
+_VOLUMES: Final = "volumes"
+_MEMORY: Final = "Memory"
 _TAKEN: Final = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr", OWN_DIRECTORY)
 
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A prepared volume. `writable` ones may hold anything, symbolic links to anywhere too."""
+    """A prepared volume. `writable` ones may hold anything, symbolic links to anywhere too.
+
+    `in_memory`: none of it is on disk, and the kernel bounds it.
+    """
 
     path: Path
     writable: bool
+    in_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,8 @@ class Places:
         return volumes / path_part(namespace) / path_part(name)
 
     def remove_pod(self, cluster: str, uid: str) -> None:
-        """Deletes the pod's own volumes; claims stay."""
+        """Deletes the pod's own volumes; claims stay. Raises OSError when one in memory stays mounted."""
+        tmpfs.release(self.pod(cluster, uid) / _VOLUMES)
         shutil.rmtree(self.pod(cluster, uid), ignore_errors=True)
 
     def remove_claim(self, cluster: str, namespace: str, name: str) -> None:
@@ -68,8 +80,14 @@ class Places:
         shutil.rmtree(self.claim(cluster, namespace, name), ignore_errors=True)
 
     def remove_cluster(self, cluster: str) -> None:
-        """Deletes everything of an agent that is gone."""
+        """Deletes everything of an agent that is gone. Raises OSError when a volume stays mounted."""
+        self.release_memory(escape(path_part(cluster)))
         shutil.rmtree(self.data_dir / "agents" / path_part(cluster), ignore_errors=True)
+
+    def release_memory(self, clusters: str = "*") -> None:
+        """Ends the volumes in memory of pods, of which none runs. Raises OSError when one stays mounted."""
+        for volumes in self.data_dir.glob(f"agents/{clusters}/pods/*/{_VOLUMES}"):
+            tmpfs.release(volumes)
 
     def keep_only(self, known: set[tuple[str, str]]) -> None:
         """Deletes the directories of pods that are not among `known` (cluster, uid)."""
@@ -84,22 +102,43 @@ def claims_of(pod: Object) -> list[str]:
     return [str(claim.get("claimName", "")) for claim in found if claim]
 
 
-def prepare(places: Places, cluster: str, source: EnvSource) -> dict[str, Volume]:
-    """Every volume of the pod by name. Raises ConfigError for what is missing or not offered, OSError."""
+def prepare(places: Places, cluster: str, source: EnvSource, memory_bytes: int = 0) -> dict[str, Volume]:
+    """Every volume of the pod by name. Raises ConfigError for what is missing or not offered, OSError.
+
+    `memory_bytes`: what one in memory has at most, 0 where those are on disk.
+    """
     pod = source.pod
-    base = places.pod(cluster, str(pod["metadata"]["uid"])) / "volumes"
+    base = places.pod(cluster, str(pod["metadata"]["uid"])) / _VOLUMES
     owner = places.owner_of(cluster)
     found = {}
     for volume in pod["spec"].get("volumes") or ():
         name = path_part(str(volume["name"]))
         if (claim := volume.get("persistentVolumeClaim")) is not None:
             found[name] = _claimed(places, cluster, source, claim, owner)
-        elif volume.get("emptyDir") is not None or (volume.get("image") and (base / name).is_dir()):
+        elif (empty := volume.get("emptyDir")) is not None:
+            path = _writable(base / name, owner)
+            in_memory = empty.get("medium") == _MEMORY and _in_memory(path, empty, memory_bytes, owner)
+            found[name] = Volume(path, True, in_memory)
+        elif volume.get("image") and (base / name).is_dir():
             # A disk of an image is there already, and its machine's to write.
             found[name] = Volume(_writable(base / name, owner), True)
         else:
             found[name] = Volume(_written(base / name, files_of(source, volume), owner), False)
     return found
+
+
+def _in_memory(path: Path, empty: Object, bytes_max: int, owner: int) -> bool:
+    """Puts the volume into memory; False where that is not to be had. Raises OSError."""
+    if not bytes_max:
+        return False
+    with suppress(WalrasError):
+        # As for the kubelet, no room is no word.
+        bytes_max = min(bytes_max, parse_quantity(str(empty.get("sizeLimit") or "0")) or bytes_max)
+    try:
+        tmpfs.mount(path, bytes_max, owner)
+    except PermissionError:
+        return False
+    return True
 
 
 def _claimed(places: Places, cluster: str, source: EnvSource, claim: Object, owner: int) -> Volume:
@@ -195,7 +234,7 @@ def token_lifetime_s(pod: Object) -> int:
 def renew(places: Places, cluster: str, source: EnvSource) -> None:
     """Writes the volumes that have tokens in them anew, each file at once. Raises ConfigError, OSError."""
     pod = source.pod
-    base = places.pod(cluster, str(pod["metadata"]["uid"])) / "volumes"
+    base = places.pod(cluster, str(pod["metadata"]["uid"])) / _VOLUMES
     owner = places.owner_of(cluster)
     for volume in pod["spec"].get("volumes") or ():
         sources = (volume.get("projected") or {}).get("sources") or ()

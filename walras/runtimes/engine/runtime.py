@@ -106,6 +106,8 @@ class ContainerRuntime(Sharing):
             {"HOSTNAME": pod.name[:63]},
             self.images,
             networked,
+            # Another's engine may see none of the mounts that are made here.
+            counts_memory=self.counts_memory and self.service.own,
         )
 
     async def engine(self) -> Engine:
