@@ -375,6 +375,22 @@ def test_a_lease_of_several_devices_serves_limits_or_claims_whoever_comes_first(
     world.tell(story)
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_pod_whose_limits_and_extended_resources_are_of_one_lease_has_no_part_twice(devices: int) -> None:
+    async def story(it: World) -> None:
+        await lease(it, devices)
+        fast = device_class("fast", f"device.driver == '{NVIDIA}'", extendedResourceName="example.com/fast")
+        await it.create(CLASSES, fast)
+        pod = limits("both", 500)
+        pod["spec"]["containers"][0]["resources"]["limits"]["example.com/fast"] = "1"
+        await it.create("pods", pod)
+        await it.settle()
+        assert "cannot allocate all claims" in scheduled(pod_of(it, "both"))["message"]
+        assert it.api.list(AGENT, CLAIMS) == []
+
+    world.tell(story)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_whoever_comes_and_goes_a_device_is_never_given_twice(seed: int) -> None:
     rng = Random(seed)

@@ -197,7 +197,7 @@ class Scheduler:
                 if plan is not None:
                     plan.stage(choice.node)
                 view.assumed[key] = waiting.uid
-                demand = waiting.demand if plan is None else plan.demand(waiting.demand)
+                demand = waiting.demand if plan is None else plan.demand
                 view.place(key, choice.node, demand, waiting.uid)
                 view.leave(key)
             return ()
@@ -298,7 +298,7 @@ class Scheduler:
         if pod is None:
             return Choice(None, "the pod is gone"), None
         try:
-            plan = placing.plan(pod, among)
+            plan = placing.plan(pod, demand, among)
         except NotMade:
             # As a gated pod: nothing is said of it before its claims are there.
             return Choice(None), None
@@ -306,7 +306,7 @@ class Scheduler:
             return Choice(None, f"0/{len(nodes)} nodes are available: {error.message}."), None
         if plan is None:
             return choose(demand, nodes, view.held, among), None
-        return choose(plan.demand(demand), nodes, view.held, plan), plan
+        return choose(plan.demand, nodes, view.held, plan), plan
 
     def _unmounted(self, cluster: str, key: PodKey, waiting: Waiting) -> str:
         """Why a volume of the pod is not to be had; "" where all are."""

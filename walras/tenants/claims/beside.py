@@ -7,18 +7,21 @@ several serves one side at a time.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from typing import Final
 
 from walras.devices.models import DOMAIN
+from walras.devices.request import GpuRequest
 from walras.tenants.claims.capacity import Amounts
 from walras.tenants.claims.pools import DeviceId, Pool
 from walras.tenants.claims.search import Taken
-from walras.tenants.fit import DeviceShare, Node, Usage, needed
+from walras.tenants.fit import DeviceShare, Node, needed
 
-MILLI = "milliGPU"
-MEMORY = "memory"
-_MIB = 2**20
+# What a lease's devices have, as their slices say it.
+MILLI: Final = "milliGPU"
+MEMORY: Final = "memory"
+_MIB: Final = 2**20
 
 
 class Claimed:
@@ -53,11 +56,11 @@ class Claimed:
         return DeviceShare(milli + whole * largest.milli, memory_mib + whole * largest.memory_mib)
 
 
-def beside_limits(taken: Taken, node: Node, usage: Usage, pools: Iterable[Pool]) -> Taken:
-    """What is taken on a node, with what pods there have of its lease's only device by their limits."""
-    if len(node.devices) != 1 or not usage.gpus:
+def beside_limits(taken: Taken, node: Node, limits: Sequence[GpuRequest], pools: Iterable[Pool]) -> Taken:
+    """What is taken on a node, with what limits have of its lease's only device; of several they have all."""
+    if not limits:
         return taken
-    has = needed(usage.gpus, node.devices[0])
+    has = needed(limits, node.devices[0]) if len(node.devices) == 1 else None
     of_lease = [pool for pool in pools if (pool.driver, pool.name) == (DOMAIN, node.name)]
     found = Taken(set(taken.devices), dict(taken.parts))
     for device in (device for pool in of_lease for device in pool.devices):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from walras.core.errors import Invalid, WalrasError
+from walras.devices.request import GpuRequest
 from walras.kube.api import API
 from walras.kube.transaction import Transaction
 from walras.tenants.claims.asks import Ask, Asked, read
@@ -53,7 +54,7 @@ class Placing:
         """Whether it has taken so long that other clusters should have their turn."""
         return self._spent >= STEPS_MAX
 
-    def plan(self, pod: Object, among: Among | None) -> Plan | None:
+    def plan(self, pod: Object, demand: Demand, among: Among | None) -> Plan | None:
         """None where it has no claims. Raises Invalid where no node can do, in kube-scheduler's words."""
         namespace = pod["metadata"]["namespace"]
         found = claims_of(pod, lambda name: self._find(namespace, name))
@@ -72,14 +73,17 @@ class Placing:
             return None
         if any(_administers(each) for each in asked) and not self._may_administer(namespace):
             raise Invalid(f'admin access to devices is for namespaces with the label {ADMIN_LABEL}: "true"')
-        return Plan(self, pod, claims, asked, among, extended)
+        return Plan(self, pod, demand, claims, asked, among, extended)
 
-    def search(self, asked: list[Asked], node: Node, effort: Effort) -> list[list[Pick]] | None:
-        """Raises Invalid."""
+    def search(
+        self, asked: list[Asked], node: Node, gpu: GpuRequest | None, effort: Effort
+    ) -> list[list[Pick]] | None:
+        """`gpu` is what the same pod asks for by its limits. Raises Invalid."""
         if self._view.pools is None:
             self._view.pools = Pools(self._api.list(self._cluster, SLICES))
         pools, usage = self._view.pools.on(node), self._view.usage.get(node.name, Usage())
-        taken = beside_limits(self._held(), node, usage, pools)
+        limits = usage.gpus if gpu is None else [*usage.gpus, gpu]
+        taken = beside_limits(self._held(), node, limits, pools)
         before = effort.spent
         try:
             return Search(asked, pools, taken, effort).run()
@@ -175,12 +179,14 @@ class Plan:
         self,
         placing: Placing,
         pod: Object,
+        demand: Demand,
         claims: Mapping[ClaimKey, Object],
         asked: list[Asked],
         among: Among | None,
         extended: Extended | None,
     ) -> None:
         self._placing, self._pod, self._claims, self._asked = placing, pod, claims, asked
+        self._demand = demand
         self._among, self._extended = among, extended
         self._effort = Effort()
         self._picks: dict[str, list[list[Pick]]] = {}
@@ -199,7 +205,7 @@ class Plan:
         if not self._asked:
             return ""
         try:
-            picks = self._placing.search(self._asked, node, self._effort)
+            picks = self._placing.search(self._asked, node, self._demand.gpu, self._effort)
         except WalrasError as error:
             return error.message
         if picks is None:
@@ -221,9 +227,10 @@ class Plan:
         if self._extended is not None and unnamed is not None:
             self._placing.write_extended(self._pod, self._extended, unnamed)
 
-    def demand(self, demand: Demand) -> Demand:
+    @property
+    def demand(self) -> Demand:
         """The pod's demand without what its claims bring."""
-        return by_claims(demand, self._extended.resources if self._extended else ())
+        return by_claims(self._demand, self._extended.resources if self._extended else ())
 
 
 def _key(claim: Mapping[str, Any]) -> ClaimKey:
