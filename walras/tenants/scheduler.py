@@ -270,15 +270,16 @@ class Scheduler:
         if fault:
             return Choice(None, f"0/{len(nodes)} nodes are available: {fault}."), None
         among = self._among(cluster, view, waiting.demand)
-        if waiting.demand.gpu is not None:
-            placing.look(nodes)
-        if waiting.wants_devices or waiting.extended:
-            return self._with_claims(cluster, view, key, waiting.demand, placing, nodes, among)
+        claiming = waiting.wants_devices or waiting.extended
         # A pod whose bid won a node is like no other pod.
-        is_like_others = key[1] not in view.bids and among is None and not view.nominated
+        is_like_others = not (claiming or among is not None or view.nominated or key[1] in view.bids)
         known = view.refused.get(waiting.kind) if is_like_others else None
         if known is not None:
             return Choice(None, known), None
+        if waiting.demand.gpu is not None:
+            placing.look(nodes)
+        if claiming:
+            return self._with_claims(cluster, view, key, waiting.demand, placing, nodes, among)
         choice = choose(waiting.demand, nodes, view.held, among)
         if choice.node is None and is_like_others:
             view.refused[waiting.kind] = choice.message
