@@ -495,6 +495,26 @@ def test_an_instance_that_cannot_be_made_costs_the_lease_that_needs_it_and_no_ot
     play(story, "H100")
 
 
+def test_a_card_that_is_lost_after_it_was_closed_ends_the_leases_that_were_spared() -> None:
+    async def story(world: Cards) -> None:
+        await world.agent("one")
+        await mig_pod(world, "one", "p")
+        await world.step(1000)
+        with world.cards.state() as state:
+            state.cards[0].uncuttable = True
+        await world.agent("two")
+        await mig_pod(world, "two", "p")
+        for _ in range(2):
+            await world.step(1000)
+        assert world.taints() == {FAILED: "NoSchedule"} and len(world.nodes("one")) == 1
+        world.cards.lose(0)
+        await world.look()
+        assert world.taints() == {FAILED: "NoExecute"}
+        assert world.nodes("one") == [] and world.exchange.treasury.held("one") == 0
+
+    play(story, "H100")
+
+
 def test_a_card_that_cannot_be_what_its_running_leases_need_ends_them_all_the_same() -> None:
     async def story(world: Cards) -> None:
         await world.agent("one")

@@ -192,7 +192,8 @@ class Equipment:
     def _tell_or_fail(self, fx: Effects, device: str, fault: Fault, now_ms: int) -> None:
         if not fault.fatal:
             self.health.tell(fx, device, fault.reason, fault.message)
-        elif not self.health.has(device, FAILED):
+        elif not self.health.has(device, FAILED, NO_EXECUTE):
+            # Of one of which nothing more is sold, those that run there have their terms; that ends now.
             self._fail(fx, device, fault.reason, fault.message, now_ms)
 
     def _fail(self, fx: Effects, device: str, reason: str, message: str, now_ms: int) -> None:

@@ -82,8 +82,9 @@ class Health:
         """Whether no device is off the market."""
         return not self._taints
 
-    def has(self, device: str, key: str) -> bool:
-        return any(each.key == key for each in self.taints(device))
+    def has(self, device: str, key: str, effect: str = "") -> bool:
+        """Whether the device has that taint, whatever its effect is where none is named."""
+        return any(each.key == key and effect in ("", each.effect) for each in self.taints(device))
 
     def offered(self) -> tuple[Device, ...]:
         """The devices that are sold."""
