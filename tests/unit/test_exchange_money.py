@@ -165,23 +165,28 @@ def test_after_a_crash_leases_go_on_settled_to_the_last_reading_and_the_gap_is_f
     asyncio.run(after())
 
 
+async def refused_step(world: World) -> None:
+    """A second goes by; what follows from it does not come to the disk, and is forgotten."""
+    submit = world.store.submit
+
+    def refuse(group: Any, done: Callable[[Exception | None], None]) -> None:
+        done(StorageError("the disk is full"))
+
+    world.store.submit = refuse  # type: ignore[method-assign]
+    world.clock.advance(1000)
+    with pytest.raises(StorageError):
+        await world.exchange.step()
+    world.store.submit = submit  # type: ignore[method-assign]
+    world.exchange.reload()
+
+
 def test_a_step_that_the_store_refuses_leaves_money_and_leases_as_they_were() -> None:
     async def story(world: World) -> None:
         await world.agent("search")
         await world.pod("search", "query", 250, "2.00")
         await world.manager.settle()
         entries = len(journal(world.store))
-        submit = world.store.submit
-
-        def refuse(group: Any, done: Callable[[Exception | None], None]) -> None:
-            done(StorageError("the disk is full"))
-
-        world.store.submit = refuse  # type: ignore[method-assign]
-        world.clock.advance(1000)
-        with pytest.raises(StorageError):
-            await world.exchange.step()
-        world.store.submit = submit  # type: ignore[method-assign]
-        world.exchange.reload()
+        await refused_step(world)
         assert len(journal(world.store)) == entries
         assert world.exchange.holdings == {}
         await world.step(1000)
@@ -202,22 +207,46 @@ def test_what_a_refused_step_had_dealt_with_is_dealt_with_by_the_next() -> None:
         )
         await world.pod("poor", "query", 250, "2.00")
         await world.manager.settle()
-        submit = world.store.submit
-
-        def refuse(group: Any, done: Callable[[Exception | None], None]) -> None:
-            done(StorageError("the disk is full"))
-
-        world.store.submit = refuse  # type: ignore[method-assign]
-        world.clock.advance(1000)
-        with pytest.raises(StorageError):
-            await world.exchange.step()
-        world.store.submit = submit  # type: ignore[method-assign]
-        world.exchange.reload()
+        await refused_step(world)
         await world.step(1000)
         assert world.bid("poor", "query")["status"]["explanation"]["reason"] == "InsufficientFunds"
         assert world.leases("done")[0]["status"]["phase"] == "Ended"
 
     play(story)
+
+
+def test_a_lease_that_waits_for_a_device_that_is_gone_ends_though_a_step_is_refused(tmp_path: Path) -> None:
+    clock = VirtualClock()
+
+    async def before() -> None:
+        world = World(tmp_path / "db", clock, "emulated:1:H100")
+        await world.open()
+        await world.agent("train")
+        await world.agent("search")
+        await world.pod("train", "epoch", 1000, "0.50", "batch")
+        await world.step(1000)
+        await world.bind("train", "epoch", world.nodes("train")[0]["metadata"]["name"])
+        await world.step(6000)
+        await world.pod("search", "query", 1000, "3.00", "latency")
+        await world.step(1)
+        assert world.leases("search")[0]["status"]["phase"] == "Reserved"
+        await world.close()
+
+    async def after() -> None:
+        world = World(tmp_path / "db", clock, "emulated:1:T4")
+        await world.open()
+        await asyncio.sleep(0)
+        await refused_step(world)
+        await world.step(5000)
+        await world.step(5000)
+        (running,) = world.exchange.holdings.values()
+        assert (running.agent, running.phase) == ("search", "Active"), "it has the device that there is"
+        assert list(world.exchange.treasury.ledger.holds) == [running.hold]
+        world.check_money()
+        await world.close()
+
+    asyncio.run(before())
+    asyncio.run(after())
 
 
 def test_spend_an_hour_and_runway_are_shown_on_the_agent() -> None:

@@ -502,9 +502,11 @@ class Exchange:
             self._requeue_bid(fx, holding)
 
     def _is_done(self, fx: Effects, holding: Holding) -> bool:
-        """Whether nothing will use the lease any more: it drains, or its bid is gone or over."""
+        """Whether nothing will use the lease any more: it drains, a device is gone, or its bid is gone or over."""
+        if holding.phase == "Draining" or not is_as_sold(holding, self._supply):
+            return True
         bid = fx.bid(holding)
-        return holding.phase == "Draining" or bid is None or bid.get("status", {}).get("phase") == "Ended"
+        return bid is None or bid.get("status", {}).get("phase") == "Ended"
 
     def _requeue_bid(self, fx: Effects, holding: Holding) -> None:
         """A bid whose lease was displaced is pending again, unless it is that of a pod which had its node.
