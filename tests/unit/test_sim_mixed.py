@@ -154,9 +154,8 @@ def test_parts_are_of_the_time_and_of_the_devices_that_there_are(
     assert least >= 0.9 * min(alike, (devices / count.sum()).min() * 2)
 
 
-def test_under_gavel_every_job_runs_in_turn_and_none_is_charged(tmp_path: Path) -> None:
-    kind = "LM (batch size 10)"
-    path = trace(tmp_path, *[(kind, 500_000, 0.0, 1)] * 6)
+def under_gavel(path: Path) -> tuple[World, list[JobRun]]:
+    """The jobs of a trace, played on a V100 and a P100."""
     jobs = measured({"some": path}, RATES, {"V100": 1, "P100": 1})
     load = workload(jobs.source, 2, 0)
     world = World(
@@ -167,11 +166,22 @@ def test_under_gavel_every_job_runs_in_turn_and_none_is_charged(tmp_path: Path) 
     runs: list[JobRun] = []
     world.arrived = runs.append
     world.run()
+    return world, runs
+
+
+def test_under_gavel_every_job_runs_in_turn_and_none_is_charged(tmp_path: Path) -> None:
+    world, runs = under_gavel(trace(tmp_path, *[("LM (batch size 10)", 500_000, 0.0, 1)] * 6))
     first_ms = [run.first_ms for run in runs]
     # Six jobs on two models are twelve pairs, of which each round of five minutes has two.
     assert all(first is not None and first <= 31 * 60_000 for first in first_ms)
     assert all(run.done_ms is not None for run in runs)
     assert world.bank.ledger.accounts["revenue"].balance == 0
+
+
+def test_gavel_waits_while_there_is_nobody_to_divide_among(tmp_path: Path) -> None:
+    kind = "LM (batch size 10)"
+    _, runs = under_gavel(trace(tmp_path, (kind, 1_000, 0.0, 1), (kind, 1_000, 6 * 3_600.0, 1)))
+    assert len(runs) == 2 and all(run.done_ms is not None for run in runs)
 
 
 def test_the_table_has_a_line_a_policy_and_json_says_what_was_asked() -> None:

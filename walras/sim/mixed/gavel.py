@@ -94,7 +94,7 @@ class Gavel:
         for pair in places.items():
             self._had_ms[pair] += ROUND_MS
         self._began_ms, present = now_ms, frozenset(runs)
-        if present != self._known and now_ms - self._asked_ms >= RESET_MS:
+        if runs and present != self._known and now_ms - self._asked_ms >= RESET_MS:
             self._known, self._asked_ms, self._had_ms = present, now_ms, Counter()
             self._parts = parts(runs, devices)
         self._plan = self._planned(runs, devices.copy())
@@ -107,16 +107,15 @@ class Gavel:
             return (-part * all_ms / (self._had_ms[pair] + ROUND_MS / 2), -part, pair[0].job.name)
 
         here = [run for run in runs if run in self._known]
-        first = sorted(
-            ((run, model) for run in here for model, _ in run.job.speeds if model in room), key=rank
-        )
+        pairs = ((run, model) for run in here for model, _ in run.job.speeds)
+        first = sorted((pair for pair in pairs if self._parts.get(pair, 0) > 0), key=rank)
         rest = [
             (run, model)
             for run in sorted(here, key=lambda run: (run.job.arrival_ms, run.job.name))
             for model, _ in sorted(run.job.speeds, key=lambda each: -each[1])
         ]
         plan: dict[JobRun, str] = {}
-        for run, model in (*(pair for pair in first if self._parts[pair] > 0), *rest):
+        for run, model in (*first, *rest):
             if run not in plan and room[model] >= run.job.gpus:
                 room[model] -= run.job.gpus
                 plan[run] = model
@@ -155,27 +154,24 @@ def _award(bid: Bid, shares: tuple[Share, ...], starts_now: bool) -> Award:
 
 
 class _Rooms:
-    """Devices by model that are free now, and those that will be once what drains is gone."""
+    """Devices by model that are free, and after those the ones that will be once what drains is gone."""
 
     def __init__(self, devices: Iterable[Device], leases: Iterable[Lease], ending: set[str]) -> None:
-        drains: set[str] = set()
+        self._drains: set[str] = set()
         taken: set[str] = set()
         for lease in leases:
             names = {share.device for share in lease.shares}
-            (drains if lease.state == "draining" or lease.id in ending else taken).update(names)
-        self._now: dict[str, list[Device]] = {}
-        self._later: dict[str, list[Device]] = {}
-        for device in devices:
+            (self._drains if lease.state == "draining" or lease.id in ending else taken).update(names)
+        self._of: dict[str, list[Device]] = {}
+        for device in sorted(devices, key=lambda each: each.id in self._drains):
             if device.id not in taken:
-                rooms = self._later if device.id in drains else self._now
-                rooms.setdefault(device.model, []).append(device)
+                self._of.setdefault(device.model, []).append(device)
 
     def take(self, model: str, gpus: int) -> tuple[tuple[Share, ...], bool] | None:
         """So many of a model, and whether all are free now; None where there are too few."""
-        now, later = self._now.setdefault(model, []), self._later.setdefault(model, [])
-        missing = max(0, gpus - len(now))
-        if missing > len(later):
+        room = self._of.get(model, [])
+        if len(room) < gpus:
             return None
-        chosen = [*now[: gpus - missing], *later[:missing]]
-        del now[: gpus - missing], later[:missing]
-        return tuple(Share(each.id, each.milli, each.memory_mib) for each in chosen), not missing
+        chosen, room[:gpus] = room[:gpus], []
+        shares = tuple(Share(each.id, each.milli, each.memory_mib) for each in chosen)
+        return shares, self._drains.isdisjoint(each.id for each in chosen)
