@@ -18,7 +18,7 @@ from walras.devices.mig_profiles import share_of
 from walras.devices.models import DOMAIN
 from walras.devices.request import GpuRequest
 from walras.exchange.book import Pool
-from walras.exchange.leased import MEMORY, MILLI, leased_slices
+from walras.exchange.leased import leased_slices
 from walras.exchange.nodes import prospect
 from walras.exchange.supply import Supply
 from walras.kube.api import API
@@ -26,6 +26,7 @@ from walras.kube.record import Object
 from walras.market.types import Device
 from walras.tenants.claims import asks, pools
 from walras.tenants.claims.asks import Ask, Asked
+from walras.tenants.claims.beside import MEMORY, MILLI
 from walras.tenants.claims.effort import Effort
 from walras.tenants.claims.extended import Extended, extended_of, provided_by
 from walras.tenants.claims.extended import asks as asks_extended

@@ -16,11 +16,10 @@ from walras.exchange.slices import attribute_of
 from walras.exchange.supply import Supply
 from walras.kube.record import Object
 from walras.market.types import Device, Share
+from walras.tenants.claims.beside import MEMORY, MILLI
 
 # As many as a ResourceSlice may list.
 DEVICES_PER_SLICE: Final = 128
-MILLI: Final = "milliGPU"
-MEMORY: Final = "memory"
 # By these a version is told from a text.
 _VERSIONS: Final = ("cudaComputeCapability",)
 

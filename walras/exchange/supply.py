@@ -70,12 +70,12 @@ class Supply:
         by_id = {device.id: device for device in self.devices}
         if not all(share.device in by_id and _is_of(share, by_id[share.device]) for share in shares):
             return False
-        return not uuids or self.uuids(shares) == tuple(uuids)
+        return not uuids or [_uuid(by_id[share.device]) for share in shares] == list(uuids)
 
     def uuids(self, shares: Sequence[Share]) -> tuple[str, ...]:
         """Those of the devices of shares, all of which are there."""
-        by_id = {device.id: str(device.attributes["uuid"]) for device in self.devices}
-        return tuple(by_id[share.device] for share in shares)
+        by_id = {device.id: device for device in self.devices}
+        return tuple(_uuid(by_id[share.device]) for share in shares)
 
     def enforcement_of(self, shares: Sequence[Share]) -> str:
         """How a lease of these shares is kept to them."""
@@ -85,6 +85,10 @@ class Supply:
             return "mig"
         whole = all(share.milli == WHOLE_GPU_MILLI for share in shares)
         return "exclusive" if whole else self.enforcement
+
+
+def _uuid(device: Device) -> str:
+    return str(device.attributes["uuid"])
 
 
 def _is_of(share: Share, device: Device) -> bool:
