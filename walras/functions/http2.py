@@ -236,9 +236,8 @@ class Session(asyncio.Protocol):
     def _scope(self, headers: list[tuple[bytes, bytes]]) -> Mapping[str, Any] | None:
         """A request as ASGI says it; None where it is none."""
         said = {name: value for name, value in headers if name.startswith(b":")}
-        path, query, authority = b"", b"", said.get(b":authority")
         path, _, query = said.get(b":path", b"").partition(b"?")
-        method = said.get(b":method", b"")
+        method, authority = said.get(b":method", b""), said.get(b":authority")
         if not path.startswith(b"/") or not method.isalpha() or len(headers) > _HEADERS_MAX:
             return None
         plain = [(bytes(name), bytes(value)) for name, value in headers if not name.startswith(b":")]
