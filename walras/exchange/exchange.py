@@ -502,7 +502,7 @@ class Exchange:
             self._requeue_bid(fx, holding)
 
     def _is_done(self, fx: Effects, holding: Holding) -> bool:
-        """Whether nothing will use the lease any more: it drains, a device is gone, or its bid is gone or over."""
+        """Whether nothing will use it any more: it drains, a device is gone, or its bid is gone or over."""
         if holding.phase == "Draining" or not is_as_sold(holding, self._supply):
             return True
         bid = fx.bid(holding)
