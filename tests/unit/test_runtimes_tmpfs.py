@@ -48,7 +48,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounts nothing here")
     yield volume
     tmpfs.release(volume.parent)
-    Places(tmp_path, lambda _: -1).release_memory()
+    Places(tmp_path, lambda _: -1).unmount()
 
 
 def mounted_below(directory: Path) -> list[str]:

@@ -130,7 +130,7 @@ VOLUMES = {"rw": Volume(Path("/d/rw"), True), "ro": Volume(Path("/d/ro"), False)
 
 def mounted(*pairs: tuple[str, str], **more: Any) -> list[tuple[str, str, bool]]:
     wanted = [{"name": name, "mountPath": path, **more} for name, path in pairs]
-    found = mounts({"volumeMounts": wanted}, VOLUMES, {})
+    found = mounts({"name": "c", "volumeMounts": wanted}, VOLUMES, {})
     return [(each.source, each.target, each.read_only) for each in found]
 
 

@@ -178,6 +178,7 @@ class Traits:
     `networked`: its pods are put into the network namespace that `network.networks` has for them, or each
     has a device in its agent's as a `machine`. `slow`: what whoever waits for them should know, told when
     they start. `counts_memory`: what they write to a volume in memory is charged to their pod.
+    `sees_mounts`: what the server mounts, they can be given.
     """
 
     scheme: str
@@ -187,6 +188,7 @@ class Traits:
     machine: bool = False
     slow: str = ""
     counts_memory: bool = False
+    sees_mounts: bool = False
 
 
 class Process(Protocol):

@@ -16,7 +16,7 @@ from walras.runtimes.admission import container_limits, pod_limits
 from walras.runtimes.backoff import Backoff
 from walras.runtimes.base import ContainerSpec, CreateError, ExitStatus, Mount, Process, StartError, Traits
 from walras.runtimes.claimed import devices_of
-from walras.runtimes.environment import ConfigError, EnvSource, command, environment
+from walras.runtimes.environment import ConfigError, EnvSource, NotYet, command, environment
 from walras.runtimes.pulling import Puller
 from walras.runtimes.records import CRASH_LOOP, Record
 from walras.runtimes.running import Running
@@ -179,6 +179,10 @@ class ContainerLoop:
                 return None
             try:
                 spec = self._spec(traits, image_id)
+            except NotYet as error:
+                self._refused("CreateContainerConfigError", error.message)
+                await worker.pause(_CREATE_AGAIN_S)
+                continue
             except ConfigError as error:
                 self._refused("CreateContainerConfigError", error.message)
                 await worker.configs_changed()
@@ -209,7 +213,8 @@ class ContainerLoop:
         env = environment(source, container, {**traits.env, **found, **(devices.env if devices else {})})
         given, has_images = str(container.get("workingDir") or ""), traits.images is not None
         directory = posixpath.normpath("/" + given.lstrip("/")) if given or not has_images else ""
-        own = mounts(container, self._volumes, env, whole=has_images)
+        parts = self._services.places.parts(worker.cluster, worker.ref.uid) if traits.sees_mounts else None
+        own = mounts(container, self._volumes, env, whole=has_images, parts=parts)
         return ContainerSpec(
             pod=worker.ref,
             name=container["name"],

@@ -31,6 +31,10 @@ class ConfigError(BadRequest):
     """A container's configuration refers to something that is not there; kubelet tries again later."""
 
 
+class NotYet(ConfigError):
+    """It refers to what the pod's own metadata or programs may bring about, which nothing tells of."""
+
+
 def expand(text: str, env: Mapping[str, str]) -> str:
     """`$(NAME)` replaced by the variable, left alone when there is none; `$$` is one dollar sign.
 
@@ -43,6 +47,14 @@ def expand(text: str, env: Mapping[str, str]) -> str:
         return env.get(match.group(1), match.group())
 
     return _REFERENCE.sub(value, text)
+
+
+def expand_path(text: str, env: Mapping[str, str]) -> str:
+    """As `expand`, of what names a place in a volume. Raises NotYet for a variable that is not there."""
+    named = {match.group(1) for match in _REFERENCE.finditer(text) if match.group() != "$$"}
+    if missing := sorted(name for name in named if not env.get(name)):
+        raise NotYet(f"missing value for {', '.join(missing)}")
+    return expand(text, env)
 
 
 def command(words: Iterable[object] | None, env: Mapping[str, str]) -> tuple[str, ...]:

@@ -103,6 +103,7 @@ class FakeRuntime:
         handlers: Collection[str] = ("",),
         answer: Answer | None = None,
         counts_memory: bool = False,
+        sees_mounts: bool = False,
     ) -> None:
         self.processes: list[FakeProcess] = []
         self.nodes: dict[tuple[str, str], Limits] = {}
@@ -110,13 +111,19 @@ class FakeRuntime:
         self.used_ms: dict[tuple[str, str], int] = {}
         self.ports: dict[int, Server] = {}
         self._refuse, self._stubborn, self._images, self._handlers = refuse, stubborn, images, handlers
-        self._answer, self._counts_memory = answer, counts_memory
+        self._answer, self._counts_memory, self._sees_mounts = answer, counts_memory, sees_mounts
         self._serving: set[asyncio.Task[None]] = set()
 
     def traits(self, pod: PodRef) -> Traits:
         if pod.handler not in self._handlers:
             raise no_runtime(pod.handler)
-        return Traits("fake", {"HOSTNAME": pod.name}, self._images, counts_memory=self._counts_memory)
+        return Traits(
+            "fake",
+            {"HOSTNAME": pod.name},
+            self._images,
+            counts_memory=self._counts_memory,
+            sees_mounts=self._sees_mounts,
+        )
 
     async def open(self) -> None:
         pass

@@ -80,7 +80,7 @@ class Kubelet:
         known = {(record.key.cluster, record.object["metadata"]["uid"]) for record in pods}
         await asyncio.to_thread(self._services.logs.keep_only, known)
         await asyncio.to_thread(self._services.places.close_off)
-        await asyncio.to_thread(self._services.places.release_memory)
+        await asyncio.to_thread(self._services.places.unmount)
         await asyncio.to_thread(self._services.places.keep_only, known)
         self._unsubscribe += [
             self._api.subscribe(NODES, self._node_changed),
@@ -101,7 +101,7 @@ class Kubelet:
         if self._networks is not None and self._directory is not None:
             await self._directory.close()
             await self._networks.close()
-        await asyncio.to_thread(self._services.places.release_memory)
+        await asyncio.to_thread(self._services.places.unmount)
 
     async def stop_node(self, cluster: str, node: str) -> None:
         """Kills everything on the node now; returns when every process is gone and every status is written.

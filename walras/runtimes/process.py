@@ -241,7 +241,13 @@ class ProcessRuntime(Sharing):
         networks, sandbox = self.shares.networks, self._sandbox
         shut_in = sandbox is not None and sandbox.mode != "plain"
         networked = shut_in and networks is not None and networks.available
-        return Traits("process", env, networked=networked, counts_memory=self.counts_memory)
+        return Traits(
+            "process",
+            env,
+            networked=networked,
+            counts_memory=self.counts_memory,
+            sees_mounts=shut_in and os.geteuid() == 0,
+        )
 
     async def open(self) -> None:
         await self.shares.open()

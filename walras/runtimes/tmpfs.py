@@ -6,6 +6,7 @@ The kernel charges a page of theirs to the control group of the process that wro
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,7 +16,7 @@ from typing import Final
 from uuid import uuid4
 
 # From linux/mount.h and sys/mount.h.
-_MS_NOSUID, _MS_NODEV = 2, 4
+_MS_NOSUID, _MS_NODEV, _MS_BIND = 2, 4, 4096
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 _PAGE_BYTES: Final = 4096
 # A file's own room in memory is charged like its data; a small volume may hold some files all the same.
@@ -40,6 +41,21 @@ def mount(directory: Path, bytes_max: int, owner: int) -> None:
         raise _error(directory)
 
 
+def bind(what: int, target: Path) -> None:
+    """Mounts what the descriptor is of there too, wherever its name leads by now. Raises OSError."""
+    source = f"/proc/self/fd/{what}".encode()
+    if _libc.mount(source, os.fsencode(target), None, ctypes.c_ulong(_MS_BIND), None):
+        raise _error(target)
+
+
+def unmount(place: Path) -> None:
+    """Ends all that is mounted there, if anything. Raises OSError."""
+    while not _libc.umount2(os.fsencode(place), _MNT_DETACH | _UMOUNT_NOFOLLOW):
+        pass
+    if ctypes.get_errno() not in {errno.EINVAL, errno.ENOENT}:
+        raise _error(place)
+
+
 def is_mounted(directory: Path) -> bool:
     """Whether a file system begins there; False where there is nothing."""
     try:
@@ -53,9 +69,7 @@ def release(volumes: Path) -> None:
     for each in _mounted(volumes):
         top = os.open(each, _DIRECTORY)
         try:
-            while is_mounted(each):
-                if _libc.umount2(os.fsencode(each), _MNT_DETACH | _UMOUNT_NOFOLLOW):
-                    raise _error(each)
+            unmount(each)
             # A program with mounts of its own may hold on to the file system, not to the files.
             with suppress(OSError):
                 _empty(top)

@@ -15,18 +15,19 @@ from typing import Any, Final
 from walras.core.errors import WalrasError
 from walras.core.quantity import parse_quantity
 from walras.kube.access import mounting
-from walras.runtimes import tmpfs
+from walras.runtimes import subpaths, tmpfs
 from walras.runtimes.base import Mount
 from walras.runtimes.environment import (
     ConfigError,
     EnvSource,
-    expand,
+    expand_path,
     field_value,
     resource_value,
     source_data,
 )
 from walras.runtimes.logs import path_part
 from walras.runtimes.sandbox import OWN_DIRECTORY
+from walras.runtimes.subpaths import Parts, names_of
 
 Object = Mapping[str, Any]
 _DIRECTORY: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -34,6 +35,7 @@ CLAIMS: Final = "persistentvolumeclaims"
 TOKEN_S: Final = 3600
 _FRESH: Final = ".walras-fresh"
 _VOLUMES: Final = "volumes"
+_PARTS: Final = "subpaths"
 _MEMORY: Final = "Memory"
 _TAKEN: Final = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr", OWN_DIRECTORY)
 
@@ -42,12 +44,13 @@ _TAKEN: Final = ("/bin", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/s
 class Volume:
     """A prepared volume. `writable` ones may hold anything, symbolic links to anywhere too.
 
-    `in_memory`: none of it is on disk, and the kernel bounds it.
+    `in_memory`: none of it is on disk, and the kernel bounds it. `by_server`: no pod ever wrote to it.
     """
 
     path: Path
     writable: bool
     in_memory: bool = False
+    by_server: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +69,17 @@ class Places:
     def pod(self, cluster: str, uid: str) -> Path:
         return self.data_dir / "agents" / path_part(cluster) / "pods" / path_part(uid)
 
+    def parts(self, cluster: str, uid: str) -> Parts:
+        """Where what the pod's containers mount of volumes is put."""
+        return Parts(self.pod(cluster, uid) / _PARTS, self.owner_of(cluster))
+
     def claim(self, cluster: str, namespace: str, name: str) -> Path:
         volumes = self.data_dir / "agents" / path_part(cluster) / "volumes"
         return volumes / path_part(namespace) / path_part(name)
 
     def remove_pod(self, cluster: str, uid: str) -> None:
-        """Deletes the pod's own volumes; claims stay. Raises OSError when one in memory stays mounted."""
-        tmpfs.release(self.pod(cluster, uid) / _VOLUMES)
+        """Deletes the pod's own volumes; claims stay. Raises OSError when something stays mounted."""
+        _release(self.pod(cluster, uid))
         shutil.rmtree(self.pod(cluster, uid), ignore_errors=True)
 
     def remove_claim(self, cluster: str, namespace: str, name: str) -> None:
@@ -80,20 +87,25 @@ class Places:
         shutil.rmtree(self.claim(cluster, namespace, name), ignore_errors=True)
 
     def remove_cluster(self, cluster: str) -> None:
-        """Deletes everything of an agent that is gone. Raises OSError when a volume stays mounted."""
-        self.release_memory(escape(path_part(cluster)))
+        """Deletes everything of an agent that is gone. Raises OSError when something stays mounted."""
+        self.unmount(escape(path_part(cluster)))
         shutil.rmtree(self.data_dir / "agents" / path_part(cluster), ignore_errors=True)
 
-    def release_memory(self, clusters: str = "*") -> None:
-        """Ends the volumes in memory of pods, of which none runs. Raises OSError when one stays mounted."""
-        for volumes in self.data_dir.glob(f"agents/{clusters}/pods/*/{_VOLUMES}"):
-            tmpfs.release(volumes)
+    def unmount(self, clusters: str = "*") -> None:
+        """Ends all mounts for pods, of which none runs. Raises OSError when something stays mounted."""
+        for pod in self.data_dir.glob(f"agents/{clusters}/pods/*"):
+            _release(pod)
 
     def keep_only(self, known: set[tuple[str, str]]) -> None:
         """Deletes the directories of pods that are not among `known` (cluster, uid)."""
         for directory in self.data_dir.glob("agents/*/pods/*"):
             if (directory.parent.parent.name, directory.name) not in known:
                 shutil.rmtree(directory, ignore_errors=True)
+
+
+def _release(pod: Path) -> None:
+    subpaths.release(pod / _PARTS)
+    tmpfs.release(pod / _VOLUMES)
 
 
 def claims_of(pod: Object) -> list[str]:
@@ -123,7 +135,9 @@ def prepare(places: Places, cluster: str, source: EnvSource, memory_bytes: int =
             # A disk of an image is there already, and its machine's to write.
             found[name] = Volume(_writable(base / name, owner), True)
         else:
-            found[name] = Volume(_written(base / name, files_of(source, volume), owner), False)
+            found[name] = Volume(
+                _written(base / name, files_of(source, volume), owner), False, by_server=True
+            )
     return found
 
 
@@ -303,14 +317,20 @@ def put(directory: Path, name: str, file: File, owner: int) -> None:
 
 
 def mounts(
-    container: Object, volumes: Mapping[str, Volume], env: Mapping[str, str], *, whole: bool = False
+    container: Object,
+    volumes: Mapping[str, Volume],
+    env: Mapping[str, str],
+    *,
+    whole: bool = False,
+    parts: Parts | None = None,
 ) -> tuple[Mount, ...]:
     """Where the container sees its volumes. Raises ConfigError for a place that is not to be had.
 
     `whole`: its file system is all its own, and whoever mounts there is not led astray by symbolic links.
+    `parts`: where those of volumes that pods write to are put, None where that is not to be had.
     """
     found: list[Mount] = []
-    for each in container.get("volumeMounts") or ():
+    for number, each in enumerate(container.get("volumeMounts") or ()):
         name, target = str(each["name"]), posixpath.normpath("/" + str(each["mountPath"]).lstrip("/"))
         if name not in volumes:
             raise ConfigError(f'volume "{name}" is not in the pod')
@@ -318,8 +338,8 @@ def mounts(
             raise ConfigError(f"mountPath {target}: the process runtime keeps this place for the system")
         volume = volumes[name]
         path = volume.path
-        if sub_path := expand(str(each.get("subPathExpr") or ""), env) or str(each.get("subPath") or ""):
-            path = _inside(volume, sub_path)
+        if sub_path := expand_path(str(each.get("subPathExpr") or ""), env) or str(each.get("subPath") or ""):
+            path = _inside(volume, sub_path, f"{path_part(container['name'])}-{number}", parts)
         found.append(Mount(str(path), target, bool(each.get("readOnly")) or not volume.writable))
     if whole:
         return tuple(found)
@@ -340,12 +360,14 @@ def _holds(outer: str, inner: str) -> bool:
     return inner == outer or inner.startswith(outer.rstrip("/") + "/")
 
 
-def _inside(volume: Volume, sub_path: str) -> Path:
-    if volume.writable:
-        # A program could put a symbolic link there while the mount is made.
-        raise ConfigError("subPath of a volume that pods can write to is not offered by the process runtime")
-    parts = [path_part(part) for part in sub_path.strip("/").split("/")]
-    path = volume.path.joinpath(*parts)
+def _inside(volume: Volume, sub_path: str, name: str, parts: Parts | None) -> Path:
+    names = names_of(sub_path)
+    if not volume.by_server:
+        if parts is None:
+            # A program could put a symbolic link there while the mount is made.
+            raise ConfigError("subPath of a volume that pods can write to is not offered by this runtime")
+        return parts.put(volume.path, sub_path, name, make=volume.writable)
+    path = volume.path.joinpath(*names)
     if not path.exists():
         raise ConfigError(f"subPath {sub_path} is not in the volume")
     return path

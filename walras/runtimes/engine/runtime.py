@@ -108,6 +108,7 @@ class ContainerRuntime(Sharing):
             networked,
             # Another's engine may see none of the mounts that are made here.
             counts_memory=self.counts_memory and self.service.own,
+            sees_mounts=self.service.own,
         )
 
     async def engine(self) -> Engine:
