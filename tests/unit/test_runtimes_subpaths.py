@@ -199,6 +199,22 @@ def test_removing_a_pod_leaves_what_its_parts_are_of(tmp_path: Path, volume: Pat
     assert not parts.directory.exists() and (volume / "kept" / "file").read_text() == "x"
 
 
+def test_an_agent_that_goes_takes_its_mounts_and_nobody_elses(
+    tmp_path: Path, volume: Path, parts: Parts
+) -> None:
+    places = Places(tmp_path / "data", lambda _: -1)
+    others = places.parts("rival", "u2")
+    for each in (parts, others):
+        each.put(volume, "kept", "main-0", make=True)
+    (volume / "kept" / "file").write_text("x")
+    try:
+        places.remove_cluster("acme")
+        assert not is_mounted_below(parts.directory) and is_mounted_below(others.directory)
+        assert (volume / "kept" / "file").read_text() == "x"
+    finally:
+        places.unmount()
+
+
 def test_the_next_server_ends_what_a_killed_one_left_and_deletes_nothing(
     tmp_path: Path, volume: Path, parts: Parts
 ) -> None:
