@@ -14,7 +14,8 @@ from walras.runtimes.base import NoRuntime
 from walras.runtimes.environment import ConfigError, EnvSource
 from walras.runtimes.network.networks import NAME_SERVER
 from walras.runtimes.refreshing import followed, refresh
-from walras.runtimes.volumes import Volume, prepare, renew, token_lifetime_s
+from walras.runtimes.volumefiles import token_lifetime_s
+from walras.runtimes.volumes import Volume, prepare, renew
 from walras.runtimes.waiting import first
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from walras.runtimes.environment import ConfigError, EnvSource
 from walras.runtimes.logs import path_part
-from walras.runtimes.volumes import Places, files_of, put
+from walras.runtimes.volumefiles import files_of
+from walras.runtimes.volumes import Places, put
 
 Object = Mapping[str, Any]
 # Every pod has it, and it is never changed.

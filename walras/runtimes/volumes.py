@@ -17,22 +17,15 @@ from walras.core.quantity import parse_quantity
 from walras.kube.access import mounting
 from walras.runtimes import subpaths, tmpfs
 from walras.runtimes.base import Mount
-from walras.runtimes.environment import (
-    ConfigError,
-    EnvSource,
-    expand_path,
-    field_value,
-    resource_value,
-    source_data,
-)
+from walras.runtimes.environment import ConfigError, EnvSource, expand_path
 from walras.runtimes.logs import path_part
 from walras.runtimes.sandbox import OWN_DIRECTORY
 from walras.runtimes.subpaths import Parts, names_of
+from walras.runtimes.volumefiles import File, files_of
 
 Object = Mapping[str, Any]
 _DIRECTORY: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CLAIMS: Final = "persistentvolumeclaims"
-TOKEN_S: Final = 3600
 _FRESH: Final = ".walras-fresh"
 _VOLUMES: Final = "volumes"
 _PARTS: Final = "subpaths"
@@ -184,67 +177,6 @@ def _writable(path: Path, owner: int) -> Path:
     return path
 
 
-@dataclass(frozen=True, slots=True)
-class File:
-    data: bytes
-    mode: int
-
-
-def files_of(source: EnvSource, volume: Object) -> dict[str, File]:
-    """Files of a volume that the server writes, by relative path. Raises ConfigError."""
-    if (config := volume.get("configMap")) is not None:
-        return _from_data(source, "configmaps", config, str(config.get("name", "")), 0o644)
-    if (secret := volume.get("secret")) is not None:
-        return _from_data(source, "secrets", secret, str(secret.get("secretName", "")), 0o644)
-    if (downward := volume.get("downwardAPI")) is not None:
-        return _from_fields(source, downward, int(downward.get("defaultMode") or 0o644))
-    if (projected := volume.get("projected")) is not None:
-        return _projected(source, projected)
-    kind = next((key for key in volume if key != "name"), "nothing")
-    raise ConfigError(f'volume "{volume["name"]}" is of type {kind}, which the process runtime does not have')
-
-
-def _projected(source: EnvSource, projected: Object) -> dict[str, File]:
-    mode = int(projected.get("defaultMode") or 0o644)
-    files: dict[str, File] = {}
-    for each in projected.get("sources") or ():
-        if (config := each.get("configMap")) is not None:
-            files |= _from_data(source, "configmaps", config, str(config.get("name", "")), mode)
-        elif (secret := each.get("secret")) is not None:
-            files |= _from_data(source, "secrets", secret, str(secret.get("name", "")), mode)
-        elif (downward := each.get("downwardAPI")) is not None:
-            files |= _from_fields(source, downward, mode)
-        elif (token := each.get("serviceAccountToken")) is not None:
-            files |= _from_token(source, token, mode)
-        else:
-            kind = next(iter(each), "nothing")
-            raise ConfigError(f"a projected volume from {kind} is not offered by the process runtime")
-    return files
-
-
-def _from_token(source: EnvSource, wanted: Object, mode: int) -> dict[str, File]:
-    if source.token is None:
-        raise ConfigError("no tokens of service accounts are to be had from this runtime")
-    token = source.token(str(wanted.get("audience") or ""), lifetime_s(wanted))
-    return {str(wanted["path"]): File(token.encode(), mode)}
-
-
-def lifetime_s(wanted: Object) -> int:
-    """For how many seconds a serviceAccountToken source wants its token."""
-    return int(wanted.get("expirationSeconds") or TOKEN_S)
-
-
-def token_lifetime_s(pod: Object) -> int:
-    """The shortest lifetime of a token in the pod's volumes; 0 when it has none."""
-    sources = [
-        source["serviceAccountToken"]
-        for volume in pod["spec"].get("volumes") or ()
-        for source in (volume.get("projected") or {}).get("sources") or ()
-        if source.get("serviceAccountToken")
-    ]
-    return min(map(lifetime_s, sources), default=0)
-
-
 def renew(places: Places, cluster: str, source: EnvSource) -> None:
     """Writes the volumes that have tokens in them anew, each file at once. Raises ConfigError, OSError."""
     pod = source.pod
@@ -256,38 +188,6 @@ def renew(places: Places, cluster: str, source: EnvSource) -> None:
             directory = base / path_part(str(volume["name"]))
             for name, file in files_of(source, volume).items():
                 put(directory, name, file, owner)
-
-
-def _from_data(source: EnvSource, resource: str, wanted: Object, name: str, mode: int) -> dict[str, File]:
-    mode = int(wanted.get("defaultMode") or mode)
-    data = source_data(source.lookup, resource, name, bool(wanted.get("optional")))
-    if data is None:
-        return {}
-    items = wanted.get("items")
-    if not items:
-        return {key: File(value, mode) for key, value in data.items()}
-    files = {}
-    for item in items:
-        if item["key"] not in data:
-            if wanted.get("optional"):
-                continue
-            raise ConfigError(f"references non-existent config key: {item['key']}")
-        files[str(item["path"])] = File(data[item["key"]], int(item.get("mode") or mode))
-    return files
-
-
-def _from_fields(source: EnvSource, wanted: Object, mode: int) -> dict[str, File]:
-    files = {}
-    for item in wanted.get("items") or ():
-        if reference := item.get("fieldRef"):
-            text = field_value(source.pod, str(reference.get("fieldPath")), source.address)
-        else:
-            reference = item.get("resourceFieldRef") or {}
-            text = resource_value(
-                source.pod, source.pod["spec"]["containers"][0], reference, source.allocatable
-            )
-        files[str(item["path"])] = File(text.encode(errors="surrogateescape"), int(item.get("mode") or mode))
-    return files
 
 
 def _written(directory: Path, files: Mapping[str, File], owner: int) -> Path:
