@@ -11,7 +11,6 @@ _WHY: Final = (
     (r"InPlace Resize", "containers are not resized in place"),
     (r"ImageVolume", "volumes of type image are not there"),
     (r"ResourceSlice|Node Lifecycle", "an agent makes no nodes and no ResourceSlices: leases do"),
-    (r"Variable Expansion.*subpath", "a subPath of a volume that pods can write to is not offered"),
     (r"sysctls", "sysctls are not set"),
     (r"node-pod communication", "runs a pod on the node's own network, which agents do not get"),
     (r"NodePort", "ports of nodes are not opened"),
