@@ -16,7 +16,7 @@ import pytest
 from support.runtimes import BUSYBOX, Kind, World, alive, kinds, processes_with, tell, tell_alike, whole
 
 from walras.core.errors import ServiceUnavailable
-from walras.runtimes.base import ExitStatus, Limits, Mount, StartError, Wish
+from walras.runtimes.base import ExitStatus, Limits, Mount, Resize, ResizeError, StartError, Wish
 from walras.runtimes.network.networks import Networks
 from walras.runtimes.sandbox import uid_of
 
@@ -514,6 +514,42 @@ def test_memory_beyond_the_limit_is_an_oom_kill(within: Within, whose: str) -> N
             assert await process.wait() == ExitStatus(137, oom_killed=True)
 
     within(story)
+
+
+def test_limits_are_changed_while_the_program_runs_and_not_below_what_it_has(within: Within) -> None:
+    async def story(world: World) -> None:
+        _needs(world, "memory")
+        if world.runtime.traits(world.pod()).fixed:
+            pytest.skip(world.runtime.traits(world.pod()).fixed)
+        small, large, tiny = _sized(100, 48 << 20), _sized(300, 256 << 20), _sized(100, 64 << 10)
+        script = "read a; dd if=/dev/zero of=/dev/null bs=100M count=1 && echo up; read a; echo $a"
+        process, said = await world.begin(
+            "sh", "-c", script, stdin=True, limits=small, pod_limits=small
+        )  # fmt: skip
+
+        def resize(was: Limits, to: Limits) -> None:
+            change = Resize(was, to)
+            world.runtime.resize(world.pod(), change, {"main": (process, change)})
+
+        resize(small, large)
+        session = process.attach(Wish(stdin=True))
+        await session.write(b"go\n")
+        # With what it had before it would have been killed.
+        await world.hears(said, b"up")
+        with pytest.raises(ResizeError, match="below current usage"):
+            resize(large, tiny)
+        resize(large, small)
+        await session.write(b"still here\n")
+        await world.hears(said, b"still here")
+        async with asyncio.timeout(20):
+            assert await process.wait() == ExitStatus(0)
+        await session.close()
+
+    within(story)
+
+
+def _sized(cpu_milli: int, memory_bytes: int) -> Limits:
+    return Limits(cpu_milli, memory_bytes, weight_milli=cpu_milli, period_us=100_000)
 
 
 def test_a_fork_bomb_is_bounded_and_killed_to_the_last(within: Within) -> None:

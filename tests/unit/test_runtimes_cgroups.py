@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from walras.core.errors import InternalError
-from walras.runtimes.base import Limits
+from walras.runtimes.base import Limits, Resize, ResizeError
 from walras.runtimes.cgroups import GroupPath, bandwidth, empty, group_name
 from walras.runtimes.cgroups_detect import Hierarchy, detect, hierarchies
+from walras.runtimes.cgroups_resize import missing, resize
 from walras.runtimes.cgroups_v1 import GroupsV1
 from walras.runtimes.cgroups_v2 import GroupsV2
 from walras.runtimes.throttle import Allowance
@@ -188,3 +190,72 @@ def test_when_cpu_is_short_a_group_weighs_what_its_share_is(tmp_path: Path) -> N
     second.limit(("node",), Limits(cpu_milli=500))
     assert (tmp_path / "cpu.weight").read_text() == "200"
     assert (tmp_path / "node" / "cpu.weight").read_text() == "50"
+
+
+def _files(base: Path, *groups: str) -> None:
+    """Groups of version 1 as files that take anything, with a limit of 100 MiB and 500 milli each."""
+    kept = {
+        "memory.limit_in_bytes": "104857600", "memory.memsw.limit_in_bytes": "104857600",
+        "memory.usage_in_bytes": "60000000", "cpu.shares": "",
+        "cpu.cfs_quota_us": "", "cpu.cfs_period_us": "",
+    }  # fmt: skip
+    for group in groups:
+        (base / group).mkdir(parents=True)
+        for name, text in kept.items():
+            (base / group / name).write_text(text)
+
+
+class Grouped:
+    def __init__(self, *path: str) -> None:
+        self.path = path
+
+
+class Noted(GroupsV1):
+    """Which group got which limits, in their order."""
+
+    def __init__(self, base: Path) -> None:
+        super().__init__({"cpu": base, "memory": base})
+        self.said: list[tuple[str, int | None]] = []
+
+    def limit(self, path: GroupPath, limits: Limits) -> None:
+        self.said.append(("/".join(path), limits.memory_bytes or limits.cpu_milli))
+        super().limit(path, limits)
+
+
+def _change(was: tuple[int, int], to: tuple[int, int]) -> Resize:
+    return Resize(*(Limits(milli, mib << 20) for milli, mib in (was, to)))
+
+
+def test_what_is_outside_grows_first_and_shrinks_last(tmp_path: Path) -> None:
+    _files(tmp_path, "pod", "pod/a", "pod/a/engine", "pod/b")
+    groups = Noted(tmp_path)
+    parts: Any = {
+        "a": (Grouped("pod", "a"), _change((500, 100), (700, 150))),
+        "b": (Grouped("pod", "b"), _change((500, 100), (100, 90))),
+    }
+    resize(groups, ("pod",), _change((1000, 200), (800, 240)), parts)
+    assert groups.said == [
+        ("pod", 240 << 20), ("pod/b", 90 << 20), ("pod/a", 150 << 20), ("pod/a/engine", 150 << 20),
+        ("pod/b", 100), ("pod/a", 700), ("pod/a/engine", 700), ("pod", 800),
+    ]  # fmt: skip
+    assert (tmp_path / "pod/a/engine/memory.memsw.limit_in_bytes").read_text() == str(150 << 20)
+
+
+def test_a_memory_limit_below_what_is_in_use_changes_nothing(tmp_path: Path) -> None:
+    _files(tmp_path, "pod", "pod/a")
+    groups, less = Noted(tmp_path), _change((500, 100), (500, 50))
+    parts: Any = {"a": (Grouped("pod", "a"), less)}
+    with pytest.raises(ResizeError) as caught:
+        resize(groups, ("pod",), less, parts)
+    assert caught.value.message == (
+        "attempting to set pod memory limit (52428800) below current usage (60000000), "
+        'attempting to set container "a" memory limit (52428800) below current usage (60000000)'
+    )
+    assert not groups.said
+
+
+def test_groups_that_are_not_there_are_told_of(tmp_path: Path) -> None:
+    groups = Noted(tmp_path)
+    with pytest.raises(ResizeError, match="No such file"):
+        resize(groups, ("pod",), _change((500, 100), (500, 200)), {})
+    assert missing(groups) == "" and "memory" in missing(GroupsV1({"cpu": tmp_path})) and missing(None)

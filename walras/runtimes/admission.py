@@ -9,6 +9,7 @@ from typing import Any, Final
 from walras.core.errors import WalrasError
 from walras.core.quantity import parse_milli, parse_quantity
 from walras.runtimes.base import Limits, Traits
+from walras.runtimes.records import is_sidecar
 from walras.runtimes.security import refused, security_of
 from walras.runtimes.status import Verdict
 from walras.tenants.claims.beside import Claimed
@@ -19,6 +20,10 @@ from walras.tenants.fit import CLAIMS_KEPT_OUT, Usage, limits_fit, node_of, refu
 Object = Mapping[str, Any]
 _OF_THE_HOST: Final = ("hostNetwork", "hostPID", "hostIPC")
 _SHORT: Final = "Insufficient "
+# In which the kubelet has CPU measured out.
+_PERIOD_US: Final = 100_000
+INFEASIBLE: Final = "Infeasible"
+DEFERRED: Final = "Deferred"
 
 
 def refusal(
@@ -52,6 +57,29 @@ def refusal(
             return Verdict("Failed", "UnexpectedAdmissionError", f"Pod was rejected: {said}")
         if "affinity/selector" in said:
             return Verdict("Failed", "NodeAffinity", "Pod was rejected: Predicate NodeAffinity failed")
+    return None
+
+
+def no_room(pod: Object, node: Object, others: Iterable[Object]) -> tuple[str, str] | None:
+    """Why a pod on the node cannot have the CPU and memory that it asks for; None when it can.
+
+    A reason of PodResizePending, and words.
+    """
+    try:
+        asked, room = demand_of(pod).requests, node_of(node).allocatable
+    except WalrasError as error:
+        return INFEASIBLE, error.message
+    used = Usage()
+    for other in others:
+        used.add(taken_by(other))
+    needs = [(name, asked[name], room.get(name, 0)) for name in ("cpu", "memory") if asked.get(name)]
+    over = [f"{name}, requested: {least}, allocatable: {most}" for name, least, most in needs if least > most]
+    if over:
+        return INFEASIBLE, f"node didn't have enough allocatable resources: {'; '.join(over)}"
+    for name, least, most in needs:
+        if (taken := used.requests[name]) + least > most:
+            said = f"{name}, requested: {least}, used: {taken}, capacity: {most}"
+            return DEFERRED, f"Node didn't have enough resource: {said}"
     return None
 
 
@@ -92,19 +120,29 @@ def node_limits(node: Object) -> Limits:
 
 
 def container_limits(container: Object) -> Limits:
-    return _limits((container.get("resources") or {}).get("limits") or {})
+    """As the kubelet has them: it weighs what it requests, and next to nothing where that is nothing."""
+    resources = container.get("resources") or {}
+    limits = _limits(resources.get("limits") or {})
+    requests = _limits(resources.get("requests") or {})
+    weight_milli = requests.cpu_milli or limits.cpu_milli or 0
+    return replace(limits, weight_milli=weight_milli, period_us=_PERIOD_US)
 
 
 def pod_limits(pod: Object) -> Limits:
     """The sum of its containers' limits, where every one of them has one."""
     each = [container_limits(container) for container in pod["spec"]["containers"]]
-    if pod["spec"].get("initContainers"):
-        return Limits()
+    inits = pod["spec"].get("initContainers") or ()
+    beside = [container_limits(each) for each in inits if is_sidecar(each)]
+    weight_milli = sum(limits.weighs_milli or 0 for limits in (*each, *beside))
+    if inits:
+        return Limits(weight_milli=weight_milli, period_us=_PERIOD_US)
     cpu = [limits.cpu_milli for limits in each]
     memory = [limits.memory_bytes for limits in each]
     return Limits(
         cpu_milli=None if None in cpu else sum(filter(None, cpu)),
         memory_bytes=None if None in memory else sum(filter(None, memory)),
+        weight_milli=weight_milli,
+        period_us=_PERIOD_US,
     )
 
 

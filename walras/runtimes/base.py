@@ -6,16 +6,19 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from walras.core.errors import InternalError
 from walras.kube.serve.ports import Session, Stream, Wish
 
 __all__ = [
-    "ContainerSpec", "CreateError", "DiskImages", "ExitStatus", "ImageError", "Images", "Limits", "Mount",
-    "NoRuntime", "Output", "Pausable", "PodRef", "PodRuntime", "Process", "Runtime", "Security", "Session",
-    "StartError", "Stream", "Traits", "Wish", "no_runtime",
+    "ContainerSpec", "CreateError", "DiskImages", "ExitStatus", "Grouped", "ImageError", "Images", "Limits",
+    "Mount", "NoRuntime", "Output", "Pausable", "PodRef", "PodRuntime", "Process", "Resize", "ResizeError",
+    "Runtime", "Security", "Session", "StartError", "Stream", "Traits", "Wish", "no_runtime",
 ]  # fmt: skip
+
+# Short, so that a share is smooth at the scale of one request.
+PERIOD_US: Final = 20_000
 
 # Called in the loop's thread with raw bytes as they come, in any pieces.
 Output = Callable[[Stream, bytes], None]
@@ -23,11 +26,30 @@ Output = Callable[[Stream, bytes], None]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a group of processes may use; None is no limit of its own."""
+    """What a group of processes may use; None is no limit of its own.
+
+    `weight_milli`: what it weighs when CPU is short, None for as much as `cpu_milli`. CPU is measured out in
+    periods of `period_us`, or longer ones where a share is too small for that.
+    """
 
     cpu_milli: int | None = None
     memory_bytes: int | None = None
     pids: int | None = None
+    weight_milli: int | None = None
+    period_us: int = PERIOD_US
+
+    @property
+    def weighs_milli(self) -> int | None:
+        """None for what a group weighs by default."""
+        return self.cpu_milli if self.weight_milli is None else self.weight_milli
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """Limits of something that runs: those that hold, and those that are to hold."""
+
+    was: Limits
+    to: Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +158,10 @@ class ImageError(InternalError):
         self.reason = reason
 
 
+class ResizeError(InternalError):
+    """Limits cannot be changed now; the message says why, as the kubelet would."""
+
+
 class NoRuntime(InternalError):
     """The server has no runtime for a pod's handler."""
 
@@ -179,6 +205,7 @@ class Traits:
     has a device in its agent's as a `machine`. `slow`: what whoever waits for them should know, told when
     they start. `counts_memory`: what they write to a volume in memory is charged to their pod.
     `sees_mounts`: what the server mounts, they can be given.
+    `fixed`: why what a container has cannot be changed while it runs, "" where it can.
     """
 
     scheme: str
@@ -189,6 +216,7 @@ class Traits:
     slow: str = ""
     counts_memory: bool = False
     sees_mounts: bool = False
+    fixed: str = ""
 
 
 class Process(Protocol):
@@ -228,6 +256,15 @@ class Pausable(Protocol):
         """Holds the machine, or lets it go on. Raises ServiceUnavailable."""
 
 
+@runtime_checkable
+class Grouped(Protocol):
+    """A process with a control group on this machine."""
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """Of the group, below all that the server made."""
+
+
 class PodRuntime(Protocol):
     """Runs containers. Every method is called from one event loop."""
 
@@ -263,6 +300,12 @@ class Runtime(PodRuntime, Protocol):
 
     def set_node(self, cluster: str, node: str, limits: Limits) -> None:
         """Makes the node's group or changes its limits. Limits that cannot be enforced are in `checks`."""
+
+    def resize(self, pod: PodRef, whole: Resize, parts: Mapping[str, tuple[Process, Resize]]) -> None:
+        """Gives a pod, and containers of it by their names, other limits of CPU and memory.
+
+        Only where its traits do not say that they are fixed. Raises ResizeError; some may be changed then.
+        """
 
     async def remove_node(self, cluster: str, node: str) -> None:
         """Kills every process of the node at once; returns when none is left."""

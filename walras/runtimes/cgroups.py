@@ -12,14 +12,14 @@ from typing import Final, Protocol
 import structlog
 
 from walras.core.errors import InternalError
-from walras.runtimes.base import Limits
+from walras.runtimes.base import PERIOD_US, Limits
 
 log = structlog.get_logger(__name__)
 
-# Short, so that a share is smooth at the scale of one request; the kernel allows no quota below 1 ms.
-PERIOD_US: Final = 20_000
 PERIOD_MAX_US: Final = 1_000_000
+# What the kernel takes.
 QUOTA_MIN_US: Final = 1000
+SHARES_MAX: Final = 262_144
 _NAME_MAX: Final = 200
 
 GroupPath = tuple[str, ...]
@@ -39,6 +39,12 @@ class Groups(Protocol):
 
     def weigh(self, cpu_milli: int) -> None:
         """Gives all groups together the weight of so much CPU against what else the machine runs."""
+
+    def below(self, path: GroupPath) -> list[GroupPath]:
+        """Groups that somebody made in it and deeper, outer ones first."""
+
+    def memory_bytes(self, path: GroupPath) -> int:
+        """What the group has in use, with what is below it; 0 when unknown."""
 
     def entrances(self, path: GroupPath) -> list[str]:
         """Files to which a process writes "0" to enter the group."""
@@ -70,11 +76,16 @@ class Bandwidth:
     period_us: int
 
 
-def bandwidth(cpu_milli: int) -> Bandwidth:
-    """The shortest period, from 20 ms on, in which a share can be expressed."""
+def bandwidth(cpu_milli: int, least_us: int = PERIOD_US) -> Bandwidth:
+    """The shortest period, from `least_us` on, in which a share can be expressed."""
     milli = max(cpu_milli, 1)
-    period = min(max(PERIOD_US, -(-QUOTA_MIN_US * 1000 // milli)), PERIOD_MAX_US)
+    period = min(max(least_us, -(-QUOTA_MIN_US * 1000 // milli)), PERIOD_MAX_US)
     return Bandwidth(max(QUOTA_MIN_US, milli * period // 1000), period)
+
+
+def shares(cpu_milli: int) -> int:
+    """What a group weighs against its siblings as version 1 counts, and the kubelet: 1024 a core."""
+    return min(max(2, cpu_milli * 1024 // 1000), SHARES_MAX)
 
 
 def weight(cpu_milli: int) -> int:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from walras.runtimes.base import Limits
-from walras.runtimes.cgroups import GroupPath, bandwidth, listed_pids, read, tree, weight, write
+from walras.runtimes.cgroups import Bandwidth, GroupPath, bandwidth, listed_pids, read, shares, tree, write
 
 CONTROLLERS: Final = ("cpu", "cpuacct", "memory", "pids", "freezer")
 _UNLIMITED: Final = -1
+# What the kernel says for no limit is beyond that.
+_BOUNDLESS: Final = 1 << 62
 
 
 class GroupsV1:
@@ -37,10 +39,13 @@ class GroupsV1:
         self.limit(path, limits)
 
     def limit(self, path: GroupPath, limits: Limits) -> None:
-        if (cpu := self._at("cpu", path)) is not None and limits.cpu_milli is not None:
-            self._limit_cpu(cpu, limits.cpu_milli)
+        if (cpu := self._at("cpu", path)) is not None:
+            if limits.weighs_milli is not None:
+                _weigh(cpu, limits.weighs_milli)
+            if limits.cpu_milli is not None:
+                self._limit_cpu(cpu, bandwidth(limits.cpu_milli, limits.period_us))
         if (memory := self._at("memory", path)) is not None and limits.memory_bytes is not None:
-            write(memory / "memory.limit_in_bytes", limits.memory_bytes)
+            _limit_memory(memory, limits.memory_bytes)
         if (pids := self._at("pids", path)) is not None and limits.pids is not None:
             write(pids / "pids.max", limits.pids)
 
@@ -50,9 +55,7 @@ class GroupsV1:
             _weigh(base, cpu_milli)
 
     @staticmethod
-    def _limit_cpu(directory: Path, cpu_milli: int) -> None:
-        _weigh(directory, cpu_milli)
-        share = bandwidth(cpu_milli)
+    def _limit_cpu(directory: Path, share: Bandwidth) -> None:
         write(directory / "cpu.cfs_quota_us", _UNLIMITED)
         write(directory / "cpu.cfs_period_us", share.period_us)
         try:
@@ -66,6 +69,18 @@ class GroupsV1:
                     write(below / "cpu.cfs_quota_us", _UNLIMITED)
             with suppress(OSError):
                 write(directory / "cpu.cfs_quota_us", share.quota_us)
+
+    def below(self, path: GroupPath) -> list[GroupPath]:
+        found = {
+            each.relative_to(base).parts: None
+            for base in self._directories
+            for each in tree(base.joinpath(*path))[1:]
+        }
+        return sorted(found, key=len)
+
+    def memory_bytes(self, path: GroupPath) -> int:
+        directory = self._at("memory", path)
+        return int((read(directory / "memory.usage_in_bytes") if directory else "") or 0)
 
     def entrances(self, path: GroupPath) -> list[str]:
         return [str(base.joinpath(*path) / "cgroup.procs") for base in self._directories]
@@ -108,6 +123,16 @@ class GroupsV1:
 
 
 def _weigh(directory: Path, cpu_milli: int) -> None:
-    """As the kubelet does: 1024 shares a core."""
     with suppress(OSError):
-        write(directory / "cpu.shares", max(2, weight(cpu_milli) * 1024 // 100))
+        write(directory / "cpu.shares", shares(cpu_milli))
+
+
+def _limit_memory(directory: Path, limit_bytes: int) -> None:
+    """An engine bounds memory with swap too, which must not be less than memory alone."""
+    swap = directory / "memory.memsw.limit_in_bytes"
+    bound = int(read(swap) or _BOUNDLESS)
+    if bound < min(limit_bytes, _BOUNDLESS):
+        write(swap, limit_bytes)
+    write(directory / "memory.limit_in_bytes", limit_bytes)
+    if limit_bytes < bound < _BOUNDLESS:
+        write(swap, limit_bytes)

@@ -43,10 +43,12 @@ class GroupsV2:
 
     def limit(self, path: GroupPath, limits: Limits) -> None:
         directory = self._at(path)
-        if limits.cpu_milli is not None and "cpu" in self.controllers:
-            share = bandwidth(limits.cpu_milli)
-            write(directory / "cpu.max", f"{share.quota_us} {share.period_us}")
-            _weigh(directory, limits.cpu_milli)
+        if "cpu" in self.controllers:
+            if limits.cpu_milli is not None:
+                share = bandwidth(limits.cpu_milli, limits.period_us)
+                write(directory / "cpu.max", f"{share.quota_us} {share.period_us}")
+            if limits.weighs_milli is not None:
+                _weigh(directory, limits.weighs_milli)
         if limits.memory_bytes is not None and "memory" in self.controllers:
             write(directory / "memory.max", limits.memory_bytes)
             with suppress(OSError):  # no swap accounting in this kernel
@@ -58,6 +60,12 @@ class GroupsV2:
         """Gives all groups together the weight of so much CPU against what else the machine runs."""
         if "cpu" in self.controllers:
             _weigh(self._base, cpu_milli)
+
+    def below(self, path: GroupPath) -> list[GroupPath]:
+        return [each.relative_to(self._base).parts for each in tree(self._at(path))[1:]]
+
+    def memory_bytes(self, path: GroupPath) -> int:
+        return int(read(self._at(path) / "memory.current") or 0)
 
     def entrances(self, path: GroupPath) -> list[str]:
         return [str(self._at(path) / "cgroup.procs")]

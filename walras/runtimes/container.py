@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 from walras.core.clock import parse_rfc3339
 from walras.core.errors import WalrasError
 from walras.runtimes import messages, podfiles
-from walras.runtimes.admission import container_limits, pod_limits
+from walras.runtimes.admission import container_limits
 from walras.runtimes.backoff import Backoff
 from walras.runtimes.base import ContainerSpec, CreateError, ExitStatus, Mount, Process, StartError, Traits
 from walras.runtimes.claimed import devices_of
 from walras.runtimes.environment import ConfigError, EnvSource, NotYet, command, environment
 from walras.runtimes.pulling import Puller
 from walras.runtimes.records import CRASH_LOOP, Record
+from walras.runtimes.resources import by_name
 from walras.runtimes.running import Running
 from walras.runtimes.sandbox import START_CODE
 from walras.runtimes.security import security_of
@@ -59,7 +60,10 @@ class ContainerLoop:
         record, worker = self._record, self._worker
         again = record.ended is not None or bool(record.last)
         while not worker.stopping:
-            if again:
+            if again and record.name in worker.resizing.restarts:
+                worker.resizing.restarts.discard(record.name)
+                record.restarts += 1
+            elif again:
                 if record.ended is not None and not self._again(record.exit_code or 0):
                     break
                 if not await self._back_off():
@@ -109,7 +113,7 @@ class ContainerLoop:
             return True
         try:
             spec, message = self._with_message(spec)
-            process = await services.runtime.start(spec, writer.write, pod_limits(worker.pod))
+            process = await services.runtime.start(spec, writer.write, worker.resizing.limits())
             ended = await self._watch(process)
         except StartError as error:
             self._failed(error)
@@ -168,6 +172,7 @@ class ContainerLoop:
         self.tried.set()
         if self._record.running and self._record.started:
             self.started.set()
+        self._worker.resizing.actuate()
 
     async def _configured(self) -> ContainerSpec | None:
         """Waits for what the container refers to; None when the pod is to end before."""
@@ -206,13 +211,19 @@ class ContainerLoop:
         return self._services.runtime.traits(self._worker.ref)
 
     def _spec(self, traits: Traits, image_id: str) -> ContainerSpec:
-        worker, container = self._worker, self._container
+        worker = self._worker
+        # What it has of its pod may be less, or more, than in its last attempt.
+        given = by_name(worker.pod).get(self._record.name)
+        container = self._container
+        if given is not None:
+            container = {**container, "resources": given}
+            self._record.resources = given
         source = EnvSource(worker.pod, worker.node, worker.lookup, address=worker.address())
         devices = devices_of(source, container, self._services.mps)
         found = worker.services.variables(worker.cluster, worker.pod) if worker.network is not None else {}
         env = environment(source, container, {**traits.env, **found, **(devices.env if devices else {})})
-        given, has_images = str(container.get("workingDir") or ""), traits.images is not None
-        directory = posixpath.normpath("/" + given.lstrip("/")) if given or not has_images else ""
+        wanted, has_images = str(container.get("workingDir") or ""), traits.images is not None
+        directory = posixpath.normpath("/" + wanted.lstrip("/")) if wanted or not has_images else ""
         parts = self._services.places.parts(worker.cluster, worker.ref.uid) if traits.sees_mounts else None
         own = mounts(container, self._volumes, env, whole=has_images, parts=parts)
         return ContainerSpec(

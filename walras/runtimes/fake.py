@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from walras.core.errors import ServiceUnavailable
@@ -18,6 +18,9 @@ from walras.runtimes.base import (
     Limits,
     Output,
     PodRef,
+    Process,
+    Resize,
+    ResizeError,
     Session,
     StartError,
     Traits,
@@ -99,6 +102,7 @@ class FakeRuntime:
         refuse: Callable[[ContainerSpec], str] | None = None,
         *,
         stubborn: bool = False,
+        fixed: str = "",
         images: Images | None = None,
         handlers: Collection[str] = ("",),
         answer: Answer | None = None,
@@ -112,6 +116,10 @@ class FakeRuntime:
         self.ports: dict[int, Server] = {}
         self._refuse, self._stubborn, self._images, self._handlers = refuse, stubborn, images, handlers
         self._answer, self._counts_memory, self._sees_mounts = answer, counts_memory, sees_mounts
+        self._fixed = fixed
+        # Why pods cannot be resized now, and what was changed.
+        self.unwilling = ""
+        self.resized: list[tuple[Resize, dict[str, Resize]]] = []
         self._serving: set[asyncio.Task[None]] = set()
 
     def traits(self, pod: PodRef) -> Traits:
@@ -123,6 +131,7 @@ class FakeRuntime:
             self._images,
             counts_memory=self._counts_memory,
             sees_mounts=self._sees_mounts,
+            fixed=self._fixed,
         )
 
     async def open(self) -> None:
@@ -134,6 +143,12 @@ class FakeRuntime:
 
     def set_node(self, cluster: str, node: str, limits: Limits) -> None:
         self.nodes[cluster, node] = limits
+
+    def resize(self, pod: PodRef, whole: Resize, parts: Mapping[str, tuple[Process, Resize]]) -> None:
+        del pod
+        if self.unwilling:
+            raise ResizeError(self.unwilling)
+        self.resized.append((whole, {name: change for name, (_, change) in parts.items()}))
 
     async def remove_node(self, cluster: str, node: str) -> None:
         for process in self.processes:

@@ -141,6 +141,7 @@ class Kubelet:
                 self._consider(change.cluster, pod)
         elif next(self._on(change.cluster, name), None) is not None:
             self._runtime.set_node(change.cluster, name, node_limits(change.object))
+            self._services.rooms.freed((change.cluster, name))
 
     async def _node_gone(self, cluster: str, name: str) -> None:
         await self.stop_node(cluster, name)
@@ -201,6 +202,7 @@ class Kubelet:
             log.error("pod not ended", cluster=cluster, pod=worker.ref.name, error=str(error))
         if self._api.find(cluster, PODS, worker.namespace, worker.ref.name) is None:
             self._forget(cluster, uid)
+        self._services.rooms.freed((cluster, worker.ref.node))
         for claim in claims_of(worker.pod):
             self._release(cluster, worker.namespace, claim)
 

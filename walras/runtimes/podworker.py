@@ -18,6 +18,8 @@ from walras.runtimes.network.networks import PodNetwork
 from walras.runtimes.preparing import Preparing
 from walras.runtimes.publisher import Publisher
 from walras.runtimes.records import record_of, records
+from walras.runtimes.resizing import Resizing
+from walras.runtimes.resources import by_name
 from walras.runtimes.running import Running
 from walras.runtimes.services import Services
 from walras.runtimes.status import Verdict, gates_of, last_word, phase, pod_status
@@ -51,7 +53,10 @@ class PodWorker:
         others: Callable[[], Iterable[Object]],
     ) -> None:
         metadata = pod["metadata"]
-        self.services, self.cluster, self.pod, self.node = services, cluster, pod, node
+        self.services, self.cluster, self.node = services, cluster, node
+        # What its containers have may be another CPU and memory than its spec says.
+        self.resizing = Resizing(self, pod, others)
+        self.pod = self.resizing.taken(pod)
         self.ref = PodRef(cluster, pod["spec"]["nodeName"], metadata["uid"], metadata["name"])
         self.namespace: str = metadata["namespace"]
         self.running: dict[str, Running] = {}
@@ -80,12 +85,13 @@ class PodWorker:
 
     def update(self, pod: Object) -> None:
         """The pod's newest state."""
-        old, self.pod = self.pod, pod
+        old, self.pod = self.pod, self.resizing.taken(pod)
         metadata = pod["metadata"]
         if old["metadata"].get("generation") != metadata.get("generation"):
             self.respecified.set()
             # Whoever changes the spec waits until the status is said of that.
             self.publish()
+            self.resizing.actuate()
         elif gates_of(old) != gates_of(pod):
             self.publish()
         if any(old["metadata"].get(each) != metadata.get(each) for each in ("labels", "annotations")):
@@ -175,6 +181,7 @@ class PodWorker:
             log.exception("pod failed", cluster=self.cluster, pod=self.ref.name)
             self._verdict = Verdict("Failed", "InternalError", "the runtime failed; see the server's log")
         finally:
+            self.resizing.forget()
             await self.services.runtime.remove_pod(self.ref)
             if self.services.networks is not None:
                 await self.services.networks.leave(self.ref)
@@ -194,6 +201,7 @@ class PodWorker:
         if self._verdict is not None:
             self.event("Warning", self._verdict.reason, self._verdict.message)
             return
+        self.pod = self.resizing.admitted()
         if ignored := not_given(self.pod, self.services.runtime.traits(self.ref)):
             self.event("Warning", "Ignored", ignored)
         if not await preparing.networked():
@@ -285,6 +293,9 @@ class PodWorker:
     # Its status
 
     def _render(self, pod: Object) -> Object:
+        given = by_name(self.pod)
+        for record in (*self._inits, *self._mains):
+            record.given = given[record.name]
         return pod_status(
             pod,
             self._inits,
@@ -295,6 +306,7 @@ class PodWorker:
             verdict=self._verdict,
             disrupted=self._disruption(),
             observed=int(self.pod["metadata"].get("generation") or 0),
+            resizes=self.resizing.conditions,
         )
 
     def _disruption(self) -> str:

@@ -247,6 +247,7 @@ class ProcessRuntime(Sharing):
             networked=networked,
             counts_memory=self.counts_memory,
             sees_mounts=shut_in and os.geteuid() == 0,
+            fixed=self.shares.fixed,
         )
 
     async def open(self) -> None:

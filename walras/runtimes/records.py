@@ -35,6 +35,10 @@ class Record:
     started: bool = True
     ready: bool = True
 
+    # What it is given, and what of that the attempt that runs has.
+    given: Object = field(default_factory=dict)
+    resources: Object = field(default_factory=dict)
+
     @property
     def running(self) -> bool:
         return "running" in self.state
@@ -104,6 +108,10 @@ class Record:
         }
         if self.container_id:
             shown["containerID"] = self.container_id
+        if self.begun:
+            shown["resources"] = self.resources if self.running else self.given
+            if requests := self.given.get("requests"):
+                shown["allocatedResources"] = requests
         return shown
 
 
@@ -140,6 +148,7 @@ def _records(pod: Mapping[str, Any], kind: str, statuses: str) -> list[Record]:
 def record_of(pod: Mapping[str, Any], container: Object, status: Object | None = None) -> Record:
     """The record of one container, going on from its status."""
     record = Record(container["name"], str(container.get("image") or ""))
+    record.given = record.resources = container.get("resources") or {}
     record.restart = restart_of(container, pod["spec"].get("restartPolicy", "Always"))
     if status is not None:
         record.state = dict(status.get("state") or record.state)

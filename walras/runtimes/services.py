@@ -21,6 +21,7 @@ from walras.runtimes.logs import LogStore
 from walras.runtimes.network.names import API_PORT
 from walras.runtimes.network.networks import API_ADDRESS, Networks
 from walras.runtimes.pressure import Disk
+from walras.runtimes.rooms import Rooms
 from walras.runtimes.slots import Slots
 from walras.runtimes.volumes import CLAIMS, Places
 from walras.tenants.claims.pod import RESOURCE_CLAIMS
@@ -85,6 +86,9 @@ class Services:
     # Of a card's MPS daemon: its pipes, and the shared memory that goes with it.
     mps: Directories | None = None
     networks: Networks | None = None
+
+    # Pods that wait until they can be resized.
+    rooms: Rooms = field(default_factory=Rooms)
 
     # Programs of probes that run in an agent's containers at a time.
     probes: Slots = field(default_factory=lambda: Slots(PROBES_MAX))

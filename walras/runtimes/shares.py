@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
 
-from walras.runtimes.base import Limits, PodRef
+from walras.runtimes.base import Limits, PodRef, Process, Resize
 from walras.runtimes.cgroups import GroupPath, Groups, empty, group_name, kill_all
 from walras.runtimes.cgroups_detect import Detected, detect
+from walras.runtimes.cgroups_resize import missing, resize
 from walras.runtimes.network.networks import Networks
 from walras.runtimes.throttle import Throttle
 
@@ -120,8 +122,18 @@ class Shares:
     def enforce_pod(self, ref: PodRef, limits: Limits) -> GroupPath:
         """Makes the pod's group: where it is."""
         path = self.pod_path(ref)
-        self.enforce(path, Limits(limits.cpu_milli, limits.memory_bytes, limits.pids or POD_PIDS_MAX))
+        self.enforce(path, replace(limits, pids=limits.pids or POD_PIDS_MAX))
         return path
+
+    @property
+    def fixed(self) -> str:
+        """Why limits of programs that run cannot be changed; "" where they can."""
+        return missing(self.groups)
+
+    def resize(self, pod: PodRef, whole: Resize, parts: Mapping[str, tuple[Process, Resize]]) -> None:
+        """See base.Runtime."""
+        if self.groups is not None:
+            resize(self.groups, self.pod_path(pod), whole, parts)
 
     def join(self, ref: PodRef, member: Member) -> None:
         """The member runs on the pod's node from now on."""
@@ -209,6 +221,9 @@ class Sharing:
 
     def set_node(self, cluster: str, node: str, limits: Limits) -> None:
         self.shares.set_node(cluster, node, limits)
+
+    def resize(self, pod: PodRef, whole: Resize, parts: Mapping[str, tuple[Process, Resize]]) -> None:
+        self.shares.resize(pod, whole, parts)
 
     async def remove_node(self, cluster: str, node: str) -> None:
         await self.shares.remove_node(cluster, node)

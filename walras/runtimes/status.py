@@ -14,6 +14,7 @@ from walras.runtimes.records import Record
 
 Object = dict[str, Any]
 DISRUPTION: Final = "DisruptionTarget"
+RESIZES: Final = ("PodResizePending", "PodResizeInProgress")
 
 
 def phase(inits: Sequence[Record], mains: Sequence[Record], extras: Sequence[Record] = ()) -> str:
@@ -56,12 +57,14 @@ def pod_status(
     verdict: Verdict | None = None,
     disrupted: str = "",
     observed: int = 0,
+    resizes: Sequence[Object] = (),
 ) -> Object:
     """The whole status of a pod on a node, going on from its present one.
 
     `extras`: its ephemeral containers. `address`: its own, where it has a network.
     `disrupted`: why the pod is ended from outside, for a DisruptionTarget condition it does not have yet.
     `observed`: the generation of the spec that this is said of, 0 where there is none.
+    `resizes`: conditions of a resize that is not done. What containers are given is what `pod` says.
     """
     status: Object = dict(pod.get("status") or {})
     now = rfc3339(now_ms)
@@ -90,6 +93,8 @@ def pod_status(
             status.pop(name, None)
     gates = [str(each.get("conditionType")) for each in pod["spec"].get("readinessGates") or ()]
     status["conditions"] = _conditions(status, inits, mains, gates, now, observed)
+    if status["phase"] not in {"Succeeded", "Failed"}:
+        status["conditions"] += [_resize(each, pod, now) for each in resizes]
     if disrupted and not any(each["type"] == DISRUPTION for each in status["conditions"]):
         status["conditions"].append(
             {
@@ -102,6 +107,14 @@ def pod_status(
             }
         )
     return status
+
+
+def _resize(condition: Object, pod: Mapping[str, Any], now: str) -> Object:
+    every = (pod.get("status") or {}).get("conditions") or ()
+    old: Mapping[str, Any] = next((each for each in every if each["type"] == condition["type"]), {})
+    same = old.get("reason") == condition.get("reason")
+    since = old.get("lastTransitionTime", now) if same else now
+    return {"lastProbeTime": None, "lastTransitionTime": since, **condition}
 
 
 def _ephemeral(record: Record) -> Object:
@@ -128,7 +141,7 @@ def _conditions(
         "PodScheduled": (True, ("", "")),
     }
     present = {each["type"]: each for each in status.get("conditions") or ()}
-    found = [each for kind, each in present.items() if kind not in wanted]
+    found = [each for kind, each in present.items() if kind not in wanted and kind not in RESIZES]
     for kind, (value, (reason, message)) in wanted.items():
         old = present.get(kind)
         text = "True" if value else "False"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from walras.runtimes.base import ContainerSpec, Security
+from walras.runtimes.base import ContainerSpec, Limits, Security
+from walras.runtimes.cgroups import bandwidth, shares
 from walras.runtimes.security import capabilities
 
 MARK: Final = "dev.walras.server"
@@ -44,6 +45,7 @@ def body(
     }
     if parent:
         host["CgroupParent"] = parent
+        host |= _cpu(spec.limits)
     if spec.limits.memory_bytes is not None:
         host["Memory"] = host["MemorySwap"] = spec.limits.memory_bytes
     if spec.limits.pids is not None:
@@ -69,6 +71,17 @@ def body(
     if spec.command:
         made["Entrypoint"] = list(spec.command)
     return made
+
+
+def _cpu(limits: Limits) -> dict[str, int]:
+    """As in the group that it is put into, for programs that look at their own."""
+    found = {}
+    if limits.cpu_milli is not None:
+        share = bandwidth(limits.cpu_milli, limits.period_us)
+        found = {"CpuPeriod": share.period_us, "CpuQuota": share.quota_us}
+    if limits.weighs_milli is not None:
+        found["CpuShares"] = shares(limits.weighs_milli)
+    return found
 
 
 def _device(name: str) -> dict[str, str]:

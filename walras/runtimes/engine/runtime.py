@@ -109,6 +109,7 @@ class ContainerRuntime(Sharing):
             # Another's engine may see none of the mounts that are made here.
             counts_memory=self.counts_memory and self.service.own,
             sees_mounts=self.service.own,
+            fixed=self.shares.fixed,
         )
 
     async def engine(self) -> Engine:

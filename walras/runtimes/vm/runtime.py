@@ -46,6 +46,7 @@ NO_COMMAND: Final = (
 NO_DEVICES: Final = (
     "the vm runtime hands no devices of this machine to a guest: run the pod without runtimeClassName vm"
 )
+_AS_BOOTED: Final = "a virtual machine keeps the processors and the memory that it was started with"
 _DIAL_S: Final = 10.0
 # How long a connection in the guest may go on when whoever made it has hung up.
 _LEFT_S: Final = 2.0
@@ -93,7 +94,9 @@ class VmRuntime(Sharing):
         networks = self.shares.networks
         networked = networks is not None and networks.available and not networks.no_taps
         env = self._inner.traits(pod).env
-        return Traits("vm", env, networked=networked, machine=True, slow=self._accelerator.slow)
+        return Traits(
+            "vm", env, networked=networked, machine=True, slow=self._accelerator.slow, fixed=_AS_BOOTED
+        )
 
     async def open(self) -> None:
         await self._inner.open()
