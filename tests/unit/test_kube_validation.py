@@ -598,6 +598,48 @@ def below(spec: Object, old: Object) -> list[str]:
     return [f"{cause.field}: {cause.message}" for cause in causes]
 
 
+def _asking(requests: Object, limits: Object | None = None, **more: Object) -> Object:
+    resources = {"requests": requests, **({"limits": limits} if limits else {})}
+    return pod(containers=[{"name": "c", "image": "i", "resources": resources}], **more)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (_asking({"cpu": "1"}), _asking({"cpu": "2"}), []),
+        (_asking({"cpu": "1"}), _asking({"cpu": "1", "memory": "1Gi"}, {"cpu": "2"}), []),
+        (
+            _asking({"cpu": "1", "memory": "1Gi"}),
+            _asking({"cpu": "1"}),
+            ["spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"],
+        ),
+        (
+            _asking({"cpu": "1", "memory": "1Gi"}, {"cpu": "1", "memory": "1Gi"}),
+            _asking({"cpu": "1", "memory": "1Gi"}, {"cpu": "2", "memory": "1Gi"}),
+            ['spec: Invalid value: "Burstable": Pod QOS Class may not change as a result of resizing'],
+        ),
+        (
+            _asking({"cpu": "1"}),
+            _asking({"cpu": "1", "ephemeral-storage": "1Gi"}),
+            ["spec: Forbidden: only cpu and memory resources are mutable"],
+        ),
+        (
+            _asking({"cpu": "2"}),
+            _asking({"cpu": "2"}, {"cpu": "1"}),
+            ['spec.containers[0].resources.requests: Invalid value: "2": must be less than or equal to cpu '
+             "limit of 1"],
+        ),
+    ],
+)  # fmt: skip
+def test_a_resize_changes_cpu_and_memory_and_nothing_else(
+    before: Object, after: Object, expected: list[str]
+) -> None:
+    causes = validation.validate(
+        ALL["pods"], ready("pods", after), ready("pods", before), subresource="resize"
+    )
+    assert [f"{cause.field}: {cause.message}" for cause in causes] == expected
+
+
 def test_an_ephemeral_container_is_added_by_its_subresource_and_stays_as_it_is() -> None:
     one, two = ({"name": name, "image": "i", "targetContainerName": "c"} for name in ("e", "f"))
     assert below(pod(ephemeralContainers=[one]), pod()) == []

@@ -26,6 +26,7 @@ from walras.kube.validation import (
     network,
     pods,
     policies,
+    resize,
     scaling,
     services,
     serving,
@@ -136,7 +137,8 @@ _NAMES: Final[Mapping[str, names.NameCheck]] = {
 }
 # Of subresources by which other parts change than by the object itself.
 _BELOW: Final[Mapping[tuple[str, str], Callable[[Faults, Object, Object | None], None]]] = {
-    ("pods", "ephemeralcontainers"): ephemeral.added
+    ("pods", "ephemeralcontainers"): ephemeral.added,
+    ("pods", "resize"): resize.resized,
 }
 
 

@@ -34,12 +34,7 @@ _UPDATABLE: Final = (
 def pod(faults: Faults, obj: Object, old: Object | None) -> None:
     """A pod as it is created, or as an update would leave it."""
     spec = obj.get("spec") or {}
-    pod_spec(faults, "spec", spec, is_pod=True)
-    for kind in ("containers", "initContainers"):
-        for index, container in enumerate(spec.get(kind) or ()):
-            image(faults, f"spec.{kind}[{index}]", container)
-    annotations = (obj.get("metadata") or {}).get("annotations")
-    walras.pod_annotations(faults, "metadata.annotations", annotations)
+    whole(faults, obj)
     if old is not None:
         _update(faults, spec, old.get("spec") or {})
         return
@@ -48,6 +43,17 @@ def pod(faults: Faults, obj: Object, old: Object | None) -> None:
         faults.forbidden("spec.ephemeralContainers", "cannot be set on create")
     if spec.get("nodeName") and spec.get("schedulingGates"):
         faults.forbidden("spec.nodeName", "cannot be set until all schedulingGates have been cleared")
+
+
+def whole(faults: Faults, obj: Object) -> None:
+    """What holds of every pod, whatever it was before."""
+    spec = obj.get("spec") or {}
+    pod_spec(faults, "spec", spec, is_pod=True)
+    for kind in ("containers", "initContainers"):
+        for index, container in enumerate(spec.get(kind) or ()):
+            image(faults, f"spec.{kind}[{index}]", container)
+    annotations = (obj.get("metadata") or {}).get("annotations")
+    walras.pod_annotations(faults, "metadata.annotations", annotations)
 
 
 def pod_template(faults: Faults, path: str, template: Object) -> None:
