@@ -8,7 +8,6 @@ from typing import Final
 _WHY: Final = (
     (r"KubeletManagedEtcHosts|[Pp]od failure policy", "mounts a hostPath, which agents do not get"),
     (r"recreate evicted statefulset", "wants two pods with one host port to collide: every pod has its own"),
-    (r"InPlace Resize", "containers are not resized in place"),
     (r"ImageVolume", "volumes of type image are not there"),
     (r"ResourceSlice|Node Lifecycle", "an agent makes no nodes and no ResourceSlices: leases do"),
     (r"sysctls", "sysctls are not set"),
