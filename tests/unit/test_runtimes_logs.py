@@ -168,3 +168,13 @@ def test_a_tail_is_no_longer_than_asked_though_more_is_said_while_it_is_read(tmp
         assert await world.read(tail_lines=2) == b"more\nmore\n"
 
     told(tmp_path, story)
+
+
+def test_a_line_without_an_end_is_one_of_the_tail(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        world.writer.write("stdout", b"one\ntwo")
+        world.store.close(world.path)
+        assert await world.read(tail_lines=1) == b"two"
+        assert await world.read(tail_lines=2) == await world.read(tail_lines=9) == b"one\ntwo"
+
+    told(tmp_path, story)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -187,7 +187,7 @@ class LogStore:
         files = [each for each in (older(path), path) if each.exists()]
         cut = _Cut(query)
         if query.tail_lines is not None:
-            cut.at_end(sum([await asyncio.to_thread(_full_lines, each) for each in files]))
+            cut.at_end(await asyncio.to_thread(_lines_in, files))
         batch: list[bytes] = []
         with suppress(FileNotFoundError):
             for each in files[:-1]:
@@ -276,8 +276,14 @@ def _is_full(entry: bytes) -> bool:
     return entry.split(b" ", 3)[2:3] == [b"F"]
 
 
-def _full_lines(path: Path) -> int:
-    return sum(map(_is_full, _entries_of(path)))
+def _lines_in(files: Sequence[Path]) -> int:
+    """How many lines they have together; the last may have no end yet."""
+    count, full = 0, True
+    for each in files:
+        for entry in _entries_of(each):
+            full = _is_full(entry)
+            count += full
+    return count + (not full)
 
 
 class _Cut:
@@ -285,11 +291,11 @@ class _Cut:
 
     def __init__(self, query: Query) -> None:
         self._query, self._skip = query, 0
-        # Full lines that are still shown; None for all that come.
+        # Lines that are still shown; None for all that come.
         self._left: int | None = None
 
     def at_end(self, total: int) -> None:
-        """Only the tail is asked for, of so many full lines; what is said meanwhile is not of it."""
+        """Only the tail is asked for, of so many lines; what is said meanwhile is not of it."""
         tail = self._query.tail_lines or 0
         self._skip = max(0, total - tail)
         self._left = None if self._query.follow else min(tail, total)
