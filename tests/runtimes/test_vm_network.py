@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 import pytest
 from support.hostile import listening
-from support.networked import ACME, RIVAL, Object, World, networked
+from support.networked import ACME, PYTHON, RIVAL, Object, World, networked
 from support.runtimes import processes_with, vm
 
 pytestmark = pytest.mark.skipif(bool(vm().missing), reason=vm().missing)
@@ -117,11 +116,11 @@ def test_a_guest_is_reached_at_its_address_and_by_a_service_and_reaches_others(t
 def test_a_guest_that_forges_addresses_is_heard_under_its_own_alone(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         beside = await world.serving(ACME, "beside")
-        await world.pod(ACME, "listener", sys.executable, "-c", LISTEN)
+        await world.pod(ACME, "listener", PYTHON, "-c", LISTEN)
         await world.until(lambda: world.status(ACME, "listener").get("podIP"))
         to = str(world.status(ACME, "listener")["podIP"])
         forged = (beside, "169.254.1.1", "10.244.0.1", "127.0.0.1", "10.0.0.1", "192.0.2.1", "10.244.9.9")
-        await world.pod(ACME, "forger", sys.executable, "-c", FORGE, to, *forged, **IN_GUEST)
+        await world.pod(ACME, "forger", PYTHON, "-c", FORGE, to, *forged, **IN_GUEST)
         await world.until(lambda: world.status(ACME, "listener").get("phase") == "Succeeded")
         assert (await world.log(ACME, "listener")).split() == ["honest"]
         # Whoever asks for the address of another still finds that one.
@@ -134,7 +133,7 @@ def test_a_guest_that_forges_addresses_is_heard_under_its_own_alone(tmp_path: Pa
 def test_a_guest_hears_nothing_that_is_not_for_it_and_qemu_itself_is_in_no_network(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         beside = await world.serving(ACME, "beside")
-        await world.pod(ACME, "sniffer", sys.executable, "-c", SNIFF, "10", **IN_GUEST)
+        await world.pod(ACME, "sniffer", PYTHON, "-c", SNIFF, "10", **IN_GUEST)
         await world.until(lambda: world.status(ACME, "sniffer").get("phase") == "Running")
         assert devices_of(processes_with("mac=02:01:0a:f4:")[-1]) == ["lo"]
         while world.status(ACME, "sniffer").get("phase") == "Running":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from walras.runtimes.shares import Shares
 
 Object = dict[str, Any]
 ACME, RIVAL = "acme", "rival"
+# Not that of a virtual environment, which may be below /tmp: guests have one of their own there.
+PYTHON = os.path.realpath(sys.executable)
 
 SERVER = """
 import socket, sys
@@ -67,7 +70,7 @@ class World:
 
     async def serving(self, cluster: str, name: str, **spec: Any) -> str:
         """A pod that answers on port 80: its address."""
-        await self.pod(cluster, name, sys.executable, "-c", SERVER, name, **spec)
+        await self.pod(cluster, name, PYTHON, "-c", SERVER, name, **spec)
         await self.until(lambda: self.status(cluster, name).get("phase") == "Running")
         pod = self.api.get(cluster, "pods", "default", name)
         async with asyncio.timeout(self.deadline_s):
@@ -92,7 +95,7 @@ class World:
         return b"".join([piece async for piece in self.kubelet.logs(cluster, pod, "main")]).decode()
 
     async def asks(self, cluster: str, *places: str, **spec: Any) -> list[str]:
-        said = await self.says(cluster, sys.executable, "-c", CLIENT, *places, **spec)
+        said = await self.says(cluster, PYTHON, "-c", CLIENT, *places, **spec)
         return said.splitlines()
 
     async def service(self, cluster: str, name: str, address: str, *targets: str, **spec: Any) -> None:

@@ -23,8 +23,9 @@ _CLONE_NEWNET: Final = 0x40000000
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP_RUNNING: Final = 0x1 | 0x40 | 0x8
 _HIGH_FD: Final = 10
-# What Python ignores and no program expects to be ignored.
-_IGNORED: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+# What Python ignores, and what a shell or nohup has ignored that put the server into the background: no program
+# expects that, and a shell cannot trap what was ignored when it began.
+_IGNORED: Final = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 _CHUNK: Final = 65_536
 # A program that writes faster than this is held up by its own pipe, not by the server.
 _BYTES_PER_SECOND_MAX: Final = 8 << 20

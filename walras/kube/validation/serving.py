@@ -20,11 +20,9 @@ _ROLLOUT_MS_MAX: Final = 24 * 3_600_000
 def of_template(faults: Faults, obj: Object, old: Object | None) -> None:
     """A Service or a Configuration."""
     route(faults, obj, old)
-    spec = obj.get("spec") or {}
-    before = ((old or {}).get("spec") or {}).get("template")
-    template = spec.get("template") or {}
-    name = (template.get("metadata") or {}).get("name")
-    if before is None or not name or (before.get("metadata") or {}).get("name") != name:
+    before, template = (_within(_within(each, "spec"), "template") for each in (old, obj))
+    name = _within(template, "metadata").get("name")
+    if not before or not name or _within(before, "metadata").get("name") != name:
         return
     if before != template:
         faults.invalid(
@@ -54,3 +52,9 @@ def _is_duration(text: str) -> bool:
     except Invalid:
         return False
     return ms % 1000 == 0 and 0 <= ms <= _ROLLOUT_MS_MAX
+
+
+def _within(value: Any, field: str) -> Object:
+    """What is there; {} where there is nothing, or what its schema refuses."""
+    found = value.get(field) if isinstance(value, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
