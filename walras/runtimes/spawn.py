@@ -23,8 +23,8 @@ _CLONE_NEWNET: Final = 0x40000000
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP_RUNNING: Final = 0x1 | 0x40 | 0x8
 _HIGH_FD: Final = 10
-# What Python ignores, and what a shell or nohup has a server in the background ignore. No program expects that,
-# and a shell cannot trap what was ignored when it began.
+# What Python ignores, and what a shell or nohup has a server in the background ignore. No program expects
+# that, and a shell cannot trap what was ignored when it began.
 _IGNORED: Final = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 _CHUNK: Final = 65_536
 # A program that writes faster than this is held up by its own pipe, not by the server.
