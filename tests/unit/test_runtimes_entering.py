@@ -13,9 +13,10 @@ import pytest
 from unit.test_runtimes_sandboxed import World, as_root, sandboxed
 
 from walras.runtimes.base import Session, StartError, Stream, Wish
-from walras.runtimes.entering import opened
+from walras.runtimes.entering import Files, opened
 from walras.runtimes.process import ENTERED_MAX, Container
 from walras.runtimes.sandbox import Mode, uid_of
+from walras.runtimes.spawn import resolve
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None or shutil.which("nsenter") is None,
@@ -229,6 +230,32 @@ def test_who_attaches_hears_the_main_program_until_its_end(tmp_path: Path) -> No
         del world
 
     told(tmp_path, MODES[0], story, "sh", "-c", "while :; do sleep 0.1; echo tick; done")
+
+
+def test_an_input_that_ends_while_somebody_waits_for_it_leaves_its_number_to_others() -> None:
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        files = Files(Wish(stdin=True))
+        feeding = asyncio.ensure_future(files.feed(b"x" * 1_000_000, loop.create_future()))
+        await asyncio.sleep(0)
+        number = files.input
+        files.end_input()
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        os.dup2(writer, number)
+        ready: asyncio.Future[None] = loop.create_future()
+        loop.add_writer(number, resolve, ready)
+        await ready
+        loop.remove_writer(number)
+        # Once it is read the wait is over, and the input ends.
+        assert os.read(files.theirs[0], 1 << 20)
+        await feeding
+        while os.read(files.theirs[0], 1 << 20):
+            pass
+        for fd in {reader, writer, number}:
+            os.close(fd)
+        files.close()
+
+    asyncio.run(asyncio.wait_for(story(), 10))
 
 
 # A pipe for each stream and one to tell of the start; two copies of each end of a terminal, and the pipe.

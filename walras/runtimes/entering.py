@@ -126,16 +126,19 @@ def opened(wish: Wish) -> tuple[Files, int, int]:
 
 
 async def _ready(fd: int, add: _Add, remove: _Remove, over: asyncio.Future[Any], linger_s: float) -> bool:
-    """Waits for the descriptor; not much longer than the program runs."""
+    """Waits for the descriptor; not much longer than the program runs. Raises OSError."""
     ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    add(fd, resolve, ready)
+    # One of its own: whoever closes the other meanwhile frees its number for a stranger's file.
+    own = os.dup(fd)
+    add(own, resolve, ready)
     try:
         await asyncio.wait((ready, over), return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             await asyncio.wait((ready,), timeout=linger_s)
         return ready.done()
     finally:
-        remove(fd)
+        remove(own)
+        os.close(own)
 
 
 class Entered:
