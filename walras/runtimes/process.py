@@ -121,7 +121,8 @@ class Container:
         groups = self._runtime.groups
         if groups is not None:
             return groups.pids(self.path)
-        return [*self._started.pids(), *(pid for each in self._entered for pid in each.pids())]
+        # A copy: `disk_bytes` asks from another thread, while programs come and go.
+        return [*self._started.pids(), *(pid for each in tuple(self._entered) for pid in each.pids())]
 
     def cpu_ns(self) -> int:
         """CPU time so far, with what its processes have waited for; a moment old once it has ended."""
