@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from support.kubelet import ACME, Object, World, in_world
 
 from walras.runtimes import bounds, pressure, usage
 from walras.runtimes.usage import disk_bytes, nameless_bytes
+from walras.runtimes.volumes import Places
 
 KIB = 1 << 10
 
@@ -201,6 +203,36 @@ def test_of_a_disk_that_runs_out_for_all_the_largest_gives_way_alone(
             "Container main was using 200Ki, request is 0, has larger consumption of ephemeral-storage. "
         )
         assert processes["small"].alive and processes["asked"].alive
+
+    in_world(tmp_path, story)
+
+
+def test_one_that_gives_way_and_does_not_end_well_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pressure, "PART", 1)
+    monkeypatch.setattr(pressure, "BYTES", 1 << 60)
+
+    def remove_pod(*_: Any) -> None:
+        raise OSError("something stays mounted")
+
+    monkeypatch.setattr(Places, "remove_pod", remove_pod)
+
+    async def story(world: World) -> None:
+        for name, taken in (("small", 100 * KIB), ("large", 200 * KIB)):
+            await world.pod(name)
+            await world.phase(name, "Running")
+            world.runtime.processes[-1].taken_bytes = taken
+        await world.until(lambda: world.timers.pending().count(bounds.PERIOD_S) == 2)
+        world.timers.fire(bounds.PERIOD_S)
+        await world.until(lambda: world.timers.pending().count(bounds.TIGHT_PERIOD_S) == 2)
+        world.timers.fire(bounds.TIGHT_PERIOD_S)
+        await world.until(lambda: world.status("large").get("reason") == "Evicted")
+        # Until that one is over the other stays.
+        async with asyncio.timeout(5):
+            while world.status("small").get("reason") != "Evicted":
+                world.timers.fire(bounds.TIGHT_PERIOD_S)
+                await asyncio.sleep(0)
 
     in_world(tmp_path, story)
 

@@ -202,6 +202,8 @@ class Kubelet:
             log.error("pod not ended", cluster=cluster, pod=worker.ref.name, error=str(error))
         if self._api.find(cluster, PODS, worker.namespace, worker.ref.name) is None:
             self._forget(cluster, uid)
+        # However it ended: while one pod is to give way, no other is asked to.
+        self._services.disk.forget(uid)
         self._services.rooms.freed((cluster, worker.ref.node))
         for claim in claims_of(worker.pod):
             self._release(cluster, worker.namespace, claim)

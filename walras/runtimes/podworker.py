@@ -332,4 +332,3 @@ class PodWorker:
             await self._publisher.flush()
         if self._ending != "shutdown" or self._verdict is not None:
             await asyncio.to_thread(self.services.places.remove_pod, self.cluster, self.ref.uid)
-        self.services.disk.forget(self.ref.uid)
