@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from support.kubelet import ACME, Object, World, in_world
 
-from walras.runtimes import bounds, pressure, usage
+from walras.runtimes import bounds, imagedisks, pressure, usage
+from walras.runtimes.base import PodRef
+from walras.runtimes.fake import FakeRuntime
 from walras.runtimes.usage import disk_bytes, nameless_bytes
 from walras.runtimes.volumes import Places
+from walras.tenants.virtual.words import DISK_RAW, DISKS
 
 KIB = 1 << 10
 
@@ -271,3 +274,90 @@ def test_a_claim_beyond_its_capacity_ends_the_pod_that_uses_it_and_stays(tmp_pat
         assert kept in kept.parent.iterdir()
 
     in_world(tmp_path, story)
+
+
+class EmptyDisks:
+    """See base.DiskImages: every image is here, and has an empty disk in it."""
+
+    async def find(self, pod: PodRef, image: str, keys: Any) -> str:
+        del pod, keys
+        return image
+
+    async def pull(self, pod: PodRef, image: str, keys: Any) -> tuple[str, int]:
+        raise AssertionError("it is here")
+
+    async def copy_out(self, pod: PodRef, image_id: str, directory: str, into: Path, bytes_max: int) -> None:
+        del pod, image_id, directory, bytes_max
+        fill(into, 0)
+
+
+async def begin_with_disk(world: World, name: str) -> Path:
+    """The pod's disk out of an image."""
+    target = f"{DISKS}/v"
+    mounts = [{"name": "v", "mountPath": target}]
+    image = {"name": "v", "image": {"reference": "disk:1"}}
+    await world.pod(name, volumes=[image], container={"volumeMounts": mounts})
+    await world.phase(name, "Running")
+    (mount,) = (each for each in world.runtime.processes[-1].spec.mounts if each.target == target)
+    return Path(mount.source) / DISK_RAW
+
+
+def test_a_disk_out_of_an_image_grows_as_far_as_one_may_be_that_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imagedisks, "BYTES_MAX", 64 * KIB)
+    # It is not of what a pod has beside its disks.
+    monkeypatch.setattr(bounds, "POD_BYTES_MAX", 16 * KIB)
+    monkeypatch.setattr(pressure, "BYTES", 0)
+
+    async def story(world: World) -> None:
+        disk = await begin_with_disk(world, "p")
+        fill(disk, 40 * KIB)
+        await world.passes(bounds.PERIOD_S)
+        await world.until(lambda: bounds.PERIOD_S in world.timers.pending())
+        assert world.runtime.processes[0].alive
+        fill(disk, 100 * KIB)
+        assert await evicted(world, "p") == 'Usage of image volume "v" exceeds the limit "64Ki". '
+
+    in_world(tmp_path, story, FakeRuntime(images=EmptyDisks(), handlers=("", "container")))
+
+
+def test_a_disk_out_of_an_image_counts_when_the_disk_runs_out_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pressure, "BYTES", 0)
+
+    async def story(world: World) -> None:
+        fill(await begin_with_disk(world, "large"), 200 * KIB)
+        await world.pod("small")
+        await world.phase("small", "Running")
+        world.runtime.processes[-1].taken_bytes = 100 * KIB
+        monkeypatch.setattr(pressure, "PART", 1)
+        monkeypatch.setattr(pressure, "BYTES", 1 << 60)
+        await world.until(lambda: world.timers.pending().count(bounds.PERIOD_S) == 2)
+        world.timers.fire(bounds.PERIOD_S)
+        await world.until(lambda: world.timers.pending().count(bounds.TIGHT_PERIOD_S) == 2)
+        world.timers.fire(bounds.TIGHT_PERIOD_S)
+        await world.until(lambda: world.status("large").get("reason") == "Evicted")
+        assert world.runtime.processes[-1].alive
+
+    in_world(tmp_path, story, FakeRuntime(images=EmptyDisks(), handlers=("", "container")))
+
+
+def test_no_disk_is_made_out_of_an_image_while_the_disk_runs_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pressure, "PART", 1)
+
+    async def story(world: World) -> None:
+        with monkeypatch.context() as scarce:
+            scarce.setattr(pressure, "BYTES", 1 << 60)
+            beginning = asyncio.ensure_future(begin_with_disk(world, "p"))
+            await world.until(lambda: world.events.of("FailedMount"))
+            (said,) = world.events.of("FailedMount")
+            assert "No space left on device" in said and not world.runtime.processes
+        monkeypatch.setattr(pressure, "BYTES", 0)
+        await world.passes(5.0)
+        await beginning
+
+    in_world(tmp_path, story, FakeRuntime(images=EmptyDisks(), handlers=("", "container")))

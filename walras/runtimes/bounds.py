@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from walras.core.errors import WalrasError
 from walras.core.quantity import parse_quantity
-from walras.runtimes import messages
-from walras.runtimes.pressure import larger
+from walras.runtimes import imagedisks, messages
+from walras.runtimes.pressure import larger, quantity
 from walras.runtimes.status import Verdict
 from walras.runtimes.usage import added, disk_bytes
 from walras.runtimes.volumes import CLAIMS, Volume
@@ -72,6 +72,8 @@ async def _exceeded(worker: PodWorker, volumes: Mapping[str, Volume]) -> str:
         name: await asyncio.to_thread(each.process.disk_bytes) for name, each in list(worker.running.items())
     }
     total = added(messages.disk_bytes(worker.services.places, ref), *own.values())
+    # Beyond what bounds the pod: each has a bound for itself.
+    copies: int | None = 0
     for volume in pod["spec"].get("volumes") or ():
         name = str(volume["name"])
         found = volumes.get(name)
@@ -88,19 +90,24 @@ async def _exceeded(worker: PodWorker, volumes: Mapping[str, Volume]) -> str:
             if room and (used is None or used > _bytes(room)):
                 what = f'Usage of PersistentVolumeClaim "{claim.get("claimName")}"'
                 return f'{what} exceeds its capacity "{room}". '
-    limits = list(_amounts(pod, "limits").values())
-    limit = sum(map(_bytes, limits)) or POD_BYTES_MAX
+        else:
+            copies = added(copies, used)
+            if used is None or used > imagedisks.BYTES_MAX:
+                said = quantity(imagedisks.BYTES_MAX)
+                return f'Usage of image volume "{name}" exceeds the limit "{said}". '
+    limits = _amounts(pod, "limits")
+    limit = sum(map(_bytes, limits.values())) or POD_BYTES_MAX
     if total is None or total > limit:
-        said = limits[0] if len(limits) == 1 else str(limit)
+        said = next(iter(limits.values())) if len(limits) == 1 else str(limit)
         return f"Pod ephemeral local storage usage exceeds the total limit of containers {said}. "
-    for name, amount in _amounts(pod, "limits").items():
+    for name, amount in limits.items():
         used = own.get(name, 0)
         if _bytes(amount) and (used is None or used > _bytes(amount)):
             return f'Container {name} exceeded its local ephemeral storage limit "{amount}". '
     asked = {name: _bytes(amount) for name, amount in _amounts(pod, "requests").items()}
     # By what was noted before, when all have been looked at.
     said = disk.goes(ref.uid)
-    disk.note(ref.uid, total, sum(asked.values()))
+    disk.note(ref.uid, added(total, copies), sum(asked.values()))
     return said and said + larger(own, asked)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from walras.runtimes.podworker import PodWorker
 
 Object = Mapping[str, Any]
+# Of each, from its making to its end.
+BYTES_MAX: Final = 16 << 30
 _CONTAINER: Final = "container"
 _DIRECTORY: Final = "/disk"
-_BYTES_MAX: Final = 16 << 30
 _QCOW2: Final = b"QFI\xfb"
 
 
@@ -52,6 +54,9 @@ async def fetch(worker: PodWorker) -> bool:
 
 
 async def _one(worker: PodWorker, volume: Object, directory: Path) -> bool:
+    if worker.services.disk.is_tight:
+        # Until the pod runs, what is copied for it is held against nobody.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     source = volume["image"]
     asked = {"image": source.get("reference"), "imagePullPolicy": source.get("pullPolicy")}
     images = _images(worker)
@@ -63,7 +68,7 @@ async def _one(worker: PodWorker, volume: Object, directory: Path) -> bool:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     made = fresh / DISK_RAW
-    await images.copy_out(worker.ref, image_id, _DIRECTORY, made, _BYTES_MAX)
+    await images.copy_out(worker.ref, image_id, _DIRECTORY, made, BYTES_MAX)
     with made.open("rb") as file:
         is_qcow2 = file.read(len(_QCOW2)) == _QCOW2
     owner = worker.services.places.owner_of(worker.cluster)
