@@ -11,17 +11,16 @@ import msgspec
 from walras.runtimes import resources
 from walras.runtimes.admission import INFEASIBLE, container_limits, no_room, pod_limits
 from walras.runtimes.base import Limits, Process, Resize, ResizeError
+from walras.runtimes.status import IN_PROGRESS, PENDING
+from walras.tenants.objects import NODES
 
 if TYPE_CHECKING:
     from walras.runtimes.podworker import PodWorker
 
 Object = dict[str, Any]
-PENDING: Final = "PodResizePending"
-IN_PROGRESS: Final = "PodResizeInProgress"
 _ERROR: Final = "Error"
 # As often as the kubelet looks at a pod again of which something failed.
 _AGAIN_S: Final = 10.0
-NODES: Final = "nodes"
 
 
 class Resizing:

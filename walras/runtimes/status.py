@@ -14,7 +14,9 @@ from walras.runtimes.records import Record
 
 Object = dict[str, Any]
 DISRUPTION: Final = "DisruptionTarget"
-RESIZES: Final = ("PodResizePending", "PodResizeInProgress")
+PENDING: Final = "PodResizePending"
+IN_PROGRESS: Final = "PodResizeInProgress"
+_RESIZES: Final = (PENDING, IN_PROGRESS)
 
 
 def phase(inits: Sequence[Record], mains: Sequence[Record], extras: Sequence[Record] = ()) -> str:
@@ -141,7 +143,7 @@ def _conditions(
         "PodScheduled": (True, ("", "")),
     }
     present = {each["type"]: each for each in status.get("conditions") or ()}
-    found = [each for kind, each in present.items() if kind not in wanted and kind not in RESIZES]
+    found = [each for kind, each in present.items() if kind not in wanted and kind not in _RESIZES]
     for kind, (value, (reason, message)) in wanted.items():
         old = present.get(kind)
         text = "True" if value else "False"
