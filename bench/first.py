@@ -168,8 +168,9 @@ async def start_pod(server: Server, agent: str, token: str, manifest: dict[str, 
     status, body = await creator.send(request("POST", pods, token, json.dumps(manifest).encode()))
     assert status == 201, body
     while True:
-        event = json.loads(await lines.next())
-        if event["object"].get("status", {}).get("phase") == "Running":
+        found = json.loads(await lines.next())["object"].get("status", {})
+        assert found.get("phase") != "Failed", found
+        if found.get("phase") == "Running":
             break
     took = (time.perf_counter() - started) * 1000
     creator.close()

@@ -6,9 +6,11 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 Request = Callable[[int], bytes]
+# As long as a stream may say nothing that is waited for.
+_SILENCE_S: Final = 120.0
 
 
 class Connection:
@@ -58,9 +60,11 @@ class AsyncLines:
         self._reader, self._rest = reader, b""
 
     async def next(self) -> bytes:
-        while b"\n" not in self._rest:
-            size = int(await self._reader.readline(), 16)
-            self._rest += (await self._reader.readexactly(size + 2))[:-2]
+        """Raises TimeoutError when there is none for long."""
+        async with asyncio.timeout(_SILENCE_S):
+            while b"\n" not in self._rest:
+                size = int(await self._reader.readline(), 16)
+                self._rest += (await self._reader.readexactly(size + 2))[:-2]
         line, _, self._rest = self._rest.partition(b"\n")
         return line
 
