@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from walras.core.clock import Clock, rfc3339
-from walras.core.errors import BadRequest, MethodNotAllowed, NotAcceptable, NotFound, ServiceUnavailable
+from walras.core.errors import BadRequest, MethodNotAllowed, NotAcceptable, NotFound
 from walras.kube import objects, policy
 from walras.kube.access.authoriser import Authoriser
 from walras.kube.registry import Registry, Resource
@@ -13,7 +13,6 @@ from walras.kube.serve import negotiate, pods, proxy, reviews, status, tokens
 from walras.kube.serve.answers import Answer, Stream
 from walras.kube.serve.credentials import Credentials
 from walras.kube.serve.interactive import Interactive
-from walras.kube.serve.ports import PodAccess
 from walras.kube.serve.reading import shown
 from walras.kube.serve.requests import Request
 from walras.kube.verbs import Verbs
@@ -25,7 +24,7 @@ ACTING: Final = ("attach", "binding", "eviction", "exec", "log", "portforward", 
 
 
 class Actor:
-    """What is done in every cluster. Without `pods` their logs and proxies are 503."""
+    """What is done in every cluster."""
 
     def __init__(
         self,
@@ -40,7 +39,6 @@ class Actor:
         self._credentials = credentials
         self._access = access
         self._interactive = interactive
-        self.pods: PodAccess | None = None
 
     async def review(self, request: Request, resource: Resource, registry: Registry) -> Answer:
         """What is asked of access control. Raises MethodNotAllowed, NotAcceptable."""
@@ -67,45 +65,37 @@ class Actor:
         """What comes of a subresource by which something is done."""
         if resource.key == objects.ACCOUNTS:
             return await self._token(request)
-        if (resource.key, request.route.subresource) == ("services", "proxy"):
-            return await self._to_service(request, resource)
-        if resource.key != "pods":
+        if request.route.subresource == "proxy" and resource.key in (objects.PODS, objects.SERVICES):
+            return await self._proxy(request, resource)
+        if resource.key != objects.PODS:
             raise no_such_subresource(resource, request.route.name)
         match request.route.subresource, request.method:
             case "attach" | "exec" | "portforward", "GET" | "POST":
                 raise await self._interactive.refusal(request, resource)
             case "log", "GET":
-                access, pod = self._pod_access(), self._pod(request, resource, request.route.name)
+                access, pod = self._interactive.access(), self._named(request, resource, request.route.name)
                 now_ms = self._clock.now_ms()
                 return await pods.log(access, request.route.cluster, pod, request.query, now_ms)
-            case "proxy", _:
-                access = self._pod_access()
-                scheme, name, port = proxy.target(request.route.name)
-                pod = self._pod(request, resource, name)
-                number = proxy.port_of(pod, port)
-                options = {"kind": "PodProxyOptions", "apiVersion": "v1", "path": request.route.rest}
-                await self._verbs.connect(
-                    request.context(), resource, request.route.namespace, name, "proxy", options
-                )
-                return await proxy.forward(
-                    access, request.route.cluster, pod, number, request, secure=scheme == "https"
-                )
             case "binding", "POST":
                 return await self._bind(request, resource, request.route.name)
             case "eviction", "POST":
                 return await self._evict(request, resource)
         raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
 
-    async def _to_service(self, request: Request, resource: Resource) -> Answer | Stream:
-        """What a pod behind a Service answers."""
-        access, cluster, namespace = self._pod_access(), request.route.cluster, request.route.namespace
+    async def _proxy(self, request: Request, resource: Resource) -> Answer | Stream:
+        """What a pod answers, or one behind a Service."""
+        access, api = self._interactive.access(), self._verbs.api
+        cluster, namespace = request.route.cluster, request.route.namespace
         scheme, name, port = proxy.target(request.route.name)
-        service, api = self._pod(request, resource, name), self._verbs.api
-        found = api.find(cluster, "endpoints", namespace, name)
-        pod, number = proxy.behind(
-            service, found, port, lambda each: api.find(cluster, objects.PODS, namespace, each)
-        )
-        options = {"kind": "ServiceProxyOptions", "apiVersion": "v1", "path": request.route.rest}
+        found = self._named(request, resource, name)
+        if resource.key == objects.PODS:
+            pod, number = found, proxy.port_of(found, port)
+        else:
+            endpoints = api.find(cluster, "endpoints", namespace, name)
+            pod, number = proxy.behind(
+                found, endpoints, port, lambda each: api.find(cluster, objects.PODS, namespace, each)
+            )
+        options = {"kind": f"{resource.kind}ProxyOptions", "apiVersion": "v1", "path": request.route.rest}
         await self._verbs.connect(request.context(), resource, namespace, name, "proxy", options)
         return await proxy.forward(access, cluster, pod, number, request, secure=scheme == "https")
 
@@ -121,12 +111,7 @@ class Actor:
             made["status"] = {}
         return Answer(negotiate.PLAIN.encode(made), 201)
 
-    def _pod_access(self) -> PodAccess:
-        if self.pods is None:
-            raise ServiceUnavailable("no runtime is connected to this server yet", retry_after_s=1)
-        return self.pods
-
-    def _pod(self, request: Request, resource: Resource, name: str) -> Object:
+    def _named(self, request: Request, resource: Resource, name: str) -> Object:
         return self._verbs.get(request.context(), resource, request.route.namespace, name)
 
     async def bindings(self, request: Request, registry: Registry) -> Answer:
@@ -151,7 +136,7 @@ class Actor:
             pods.check_unbound(pod)
             pods.bind(pod, node, annotations, now)
 
-        pods.check_unbound(self._pod(request, resource, name))
+        pods.check_unbound(self._named(request, resource, name))
         if not context.dry_run:
             await self._verbs.api.edit(route.cluster, resource.key, route.namespace, name, change)
         return Answer(negotiate.PLAIN.encode(status.success(201)), 201)

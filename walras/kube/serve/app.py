@@ -30,6 +30,7 @@ from walras.kube.context import EVERY_CLUSTER
 from walras.kube.registry import Registry
 from walras.kube.registry_builtin import for_all
 from walras.kube.serve import discovery, documents, status
+from walras.kube.serve.acting import Actor
 from walras.kube.serve.answers import Answer, Headers, Stream, encode, json_answer, text_answer, warnings
 from walras.kube.serve.audit import Audit
 from walras.kube.serve.auditlog import AuditLog
@@ -95,21 +96,14 @@ class Application:
         self.access = Authoriser(verbs.api)
         self.access.watch()
         self.interactive = Interactive(verbs, self.access, clock, lambda: self.pods)
-        self._resources = Resources(verbs, clock, self._credentials, self.access, self.interactive)
         self.pods = pods
+        actor = Actor(verbs, clock, self._credentials, self.access, self.interactive)
+        self._resources = Resources(verbs, clock, actor, self.interactive)
         self.extra = extra
         self.streams = Streams()
         self._fair = fair or Fair()
         self._callers = Callers(verbs.api, self._credentials, self.access, self._fair)
         self._audit = Audit(audit, clock, verbs.api.ids, NOBODY) if audit else None
-
-    @property
-    def pods(self) -> PodAccess | None:
-        return self._resources.actor.pods
-
-    @pods.setter
-    def pods(self, pods: PodAccess | None) -> None:
-        self._resources.actor.pods = pods
 
     async def close(self) -> None:
         """Ends every stream, each with a proper last chunk; new streams are refused."""

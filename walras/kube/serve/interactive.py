@@ -40,7 +40,7 @@ _SPDY: Final = (
 
 
 class Interactive:
-    """What is asked for, checked before anything is accepted. `pods` is set when there is a runtime."""
+    """What is asked for, checked before anything is accepted. `pods_of` gives what there is of a runtime."""
 
     def __init__(
         self, verbs: Verbs, authoriser: Authoriser, clock: Clock, pods_of: Callable[[], PodAccess | None]
@@ -93,7 +93,7 @@ class Interactive:
         """What serves the connection. Raises NotFound, Forbidden, ServiceUnavailable."""
         if request.route.group == machines.GROUP:
             acting = machine_acts.check(request, self.machines)
-            return machine_acts.hold(request, acting, self._access(), socket, offered)
+            return machine_acts.hold(request, acting, self.access(), socket, offered)
         return self._serve(request, self._resource(request, registry), socket, offered)
 
     def _resource(self, request: Request, registry: Registry) -> Resource:
@@ -113,7 +113,8 @@ class Interactive:
             self._authoriser.require(request.identity, route.cluster, wanted)
         return resource
 
-    def _access(self) -> PodAccess:
+    def access(self) -> PodAccess:
+        """The way to the pods. Raises ServiceUnavailable."""
         access = self._pods_of()
         if access is None:
             raise ServiceUnavailable("no runtime is connected to this server yet", retry_after_s=1)
@@ -152,7 +153,7 @@ class Interactive:
         if request.route.subresource == "log":
             await self._log(request, resource, socket, offered)
             return
-        asked, access = self._checked(request, resource), self._access()
+        asked, access = self._checked(request, resource), self.access()
         cluster, forwards = request.route.cluster, request.route.subresource == "portforward"
         spoken = forwarding.PROTOCOLS if forwards else channels.PROTOCOLS
         protocol = next((each for each in offered if each in spoken), None)
@@ -191,7 +192,7 @@ class Interactive:
         protocol = next((each for each in offered if each in logsocket.PROTOCOLS), "")
         if offered and not protocol:
             raise BadRequest(f"unable to upgrade: speak one of {', '.join(logsocket.PROTOCOLS)}, or none")
-        route, access = request.route, self._access()
+        route, access = request.route, self.access()
         pod = self._verbs.get(request.context(), resource, route.namespace, route.name)
         log = await pods.log(access, route.cluster, pod, request.query, self._clock.now_ms())
         await logsocket.send(socket, protocol, log)

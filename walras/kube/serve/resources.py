@@ -8,7 +8,6 @@ from typing import Any
 from walras.core.clock import Clock
 from walras.core.errors import BadRequest, MethodNotAllowed, NotFound, WalrasError
 from walras.kube import machines, patching
-from walras.kube.access.authoriser import Authoriser
 from walras.kube.context import Context
 from walras.kube.options import deleting, is_dry_run
 from walras.kube.registry import Registry, Resource
@@ -16,7 +15,6 @@ from walras.kube.serve import discovery, negotiate, reviews, status
 from walras.kube.serve import machines as machine_acts
 from walras.kube.serve.acting import ACTING, Actor, no_such_subresource
 from walras.kube.serve.answers import Answer, Stream
-from walras.kube.serve.credentials import Credentials
 from walras.kube.serve.interactive import Interactive
 from walras.kube.serve.reading import Reader, shown
 from walras.kube.serve.requests import Request, delete_options, flag
@@ -31,19 +29,12 @@ Writer = Callable[[Request, Resource], Awaitable[Answer]]
 class Resources:
     """The resource paths of every cluster."""
 
-    def __init__(
-        self,
-        verbs: Verbs,
-        clock: Clock,
-        credentials: Credentials,
-        access: Authoriser,
-        interactive: Interactive,
-    ) -> None:
+    def __init__(self, verbs: Verbs, clock: Clock, actor: Actor, interactive: Interactive) -> None:
         self._verbs = verbs
         self._clock = clock
+        self._actor = actor
         self._interactive = interactive
         self._reader = Reader(verbs, clock)
-        self.actor = Actor(verbs, clock, credentials, access, interactive)
         # By method, and whether an object and a subresource are named.
         self._writers: Mapping[tuple[str, bool, bool], Writer] = {
             ("POST", False, False): self._create,
@@ -65,11 +56,11 @@ class Resources:
         if resource.group == machines.GROUP:
             return await machine_acts.answer(request, self._interactive.machines)
         if resource.group in reviews.GROUPS:
-            return await self.actor.review(request, resource, registry)
+            return await self._actor.review(request, resource, registry)
         if resource.key == "bindings":
-            return await self.actor.bindings(request, registry)
+            return await self._actor.bindings(request, registry)
         if route.subresource in ACTING and route.subresource in resource.subresources:
-            return await self.actor.act(request, resource)
+            return await self._actor.act(request, resource)
         if route.subresource and route.subresource not in resource.subresources:
             raise no_such_subresource(resource, route.name)
         if route.subresource == "finalize" and request.method != "PUT":
