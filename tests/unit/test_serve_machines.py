@@ -178,6 +178,10 @@ def test_an_act_takes_options_of_any_media_type_or_none() -> None:
         ):
             assert (await place.ask("one", method, path)).status_code == code, path
         assert (await place.ask("one", "PUT", f"{BOX}/start", [1])).status_code == 400
+        for body in (b"{", b"[" * 5000, b'{"a":"\xff"}'):
+            headers = {"authorization": "Bearer one"}
+            refused = await place.http.put(f"/clusters/one{BOX}/start", content=body, headers=headers)
+            assert refused.status_code == 400
 
     tell(story)
 

@@ -13,6 +13,7 @@ from walras.kube.fieldsets import FieldSet
 from walras.kube.managed import Changes, Elsewhere, filtered, updated
 from walras.kube.owners import BOOKKEEPING, Managers, Owned, Who, held_in, who_is, write
 from walras.kube.patch import copied, same
+from walras.kube.record import parse
 from walras.kube.registry import Resource
 from walras.kube.typed import Type, compare, fields_of, merge, object_type, remove, with_named_prefixes
 
@@ -212,12 +213,12 @@ def _last_applied(resource: Resource, live: Object) -> FieldSet:
     annotation = ((live.get("metadata") or {}).get("annotations") or {}).get(LAST_APPLIED, "")
     root = object_type(resource.schema)
     try:
-        config = msgspec.json.decode(annotation)
+        config = parse(annotation)
         if not isinstance(config, dict) or config.get("apiVersion") != resource.api_version:
             return fieldsets.EMPTY
         change = compare(root, config, live)
         return fields_of(root, config) - change.modified - change.added - change.removed
-    except (ValueError, msgspec.DecodeError):
+    except ValueError:
         return fieldsets.EMPTY
 
 

@@ -16,7 +16,7 @@ from walras.kube.fieldpaths import Path, Told
 from walras.kube.options import quoted
 from walras.kube.patch import json_kind
 from walras.kube.protobuf import decode as decode_protobuf
-from walras.kube.record import encode
+from walras.kube.record import encode, parse
 
 Object = dict[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -108,8 +108,8 @@ def media_type(content_type: str) -> str:
 
 def _json(body: bytes, kind: str) -> Body:
     try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        value = parse(body)
+    except ValueError as error:
         why = str(error) if body else "unexpected end of JSON input"
         raise _unrecognized(body, kind, f"json parse error: {why}") from None
     if value is None:

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
+from walras.kube.record import parse
+
 Path = tuple[str, ...]
 FieldSet = frozenset[Path]
 Fields = dict[str, Any]
@@ -73,8 +75,8 @@ def _canonical(text: str) -> str | None:
     if kind not in _RANK:
         return None
     try:
-        value = msgspec.json.decode(content)
-    except msgspec.DecodeError:
+        value = parse(content)
+    except ValueError:
         raise ValueError(f"not a path element: {text}") from None
     if kind == "k" and not isinstance(value, dict):
         raise ValueError(f"not a path element: {text}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from walras.kube.context import EVERY_CLUSTER
 from walras.kube.conversion.answers import Conversions
 from walras.kube.events import Matcher, in_cluster
 from walras.kube.options import invalid, quoted
-from walras.kube.record import Key, Object, Record
+from walras.kube.record import Key, Object, Record, parse
 from walras.kube.registry import Resource
 from walras.kube.selectors import field_terms, parse_fields, parse_labels
 from walras.kube.state import Cluster
@@ -107,8 +106,8 @@ class _Token:
     @classmethod
     def parse(cls, text: str) -> _Token:
         try:
-            body = msgspec.json.decode(base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True))
-        except (ValueError, binascii.Error, msgspec.DecodeError) as error:
+            body = parse(base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True))
+        except ValueError as error:
             raise _bad_token(f": {error}") from None
         if not isinstance(body, dict) or body.get("v") != _TOKEN_VERSION:
             version = body.get("v", "") if isinstance(body, dict) else ""

@@ -13,7 +13,7 @@ from walras.kube import bodies, covering, decoding, fields, golang, patch, strat
 from walras.kube.context import Context
 from walras.kube.fieldpaths import Told
 from walras.kube.options import quoted
-from walras.kube.record import Object
+from walras.kube.record import Object, parse
 from walras.kube.registry import Resource
 
 JSON: Final = "application/json-patch+json"
@@ -45,8 +45,8 @@ def media_type(resource: Resource, content_type: str) -> str:
 def decode(ctx: Context, body: bytes, media: str) -> Any:
     """The JSON value of a body, not nested too deep to be walked. Raises BadRequest."""
     try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        value = parse(body)
+    except ValueError as error:
         if media == MERGE and ctx.field_validation == "Ignore":
             raise BadRequest(_NO_PATCH) from None
         why = str(error) if body else "unexpected end of JSON input"

@@ -17,6 +17,7 @@ import msgspec
 
 from walras.core.clock import rfc3339
 from walras.core.errors import BadRequest
+from walras.kube.record import parse
 
 Object = dict[str, Any]
 
@@ -256,8 +257,8 @@ def _json(obj: Object) -> Any:
     """What an embedded JSON document says."""
     text = obj.get("raw", obj.get("Raw", b""))
     try:
-        return msgspec.json.decode(text) if text else None
-    except msgspec.DecodeError:
+        return parse(text) if text else None
+    except ValueError:
         raise _Damaged("embedded JSON cannot be read") from None
 
 

@@ -22,6 +22,14 @@ class Key(NamedTuple):
     name: str
 
 
+def parse(text: bytes | str) -> Any:
+    """What JSON that comes from outside says. Raises ValueError for what is none, or nested too deep."""
+    try:
+        return _decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
 def copy(obj: Object) -> Object:
     """A deep copy of plain JSON data, several times faster than `copy.deepcopy`."""
     return _decode(encode(obj))  # type: ignore[no-any-return]

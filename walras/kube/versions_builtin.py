@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from walras.kube.record import Object
+from walras.kube.record import Object, parse
 
 # core/v1's names of an event's fields, and events.k8s.io/v1's.
 _EVENT: Final = {
@@ -159,8 +159,8 @@ def _note(obj: Object, name: str) -> Any:
     """What an annotation says; None where it is absent or no JSON."""
     text = ((obj.get("metadata") or {}).get("annotations") or {}).get(name)
     try:
-        return msgspec.json.decode(text) if text else None
-    except (msgspec.DecodeError, RecursionError):
+        return parse(text) if text else None
+    except ValueError:
         return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,7 +13,7 @@ from walras.core.errors import Cause, Denied, WalrasError
 from walras.kube.admission.call import Call
 from walras.kube.admission.expressions import request_of, shown
 from walras.kube.admission.http import CalloutFailed
-from walras.kube.record import Object
+from walras.kube.record import Object, parse
 from walras.kube.registry import Resource
 
 KNOWN: Final = ("v1", "v1beta1")
@@ -64,8 +63,8 @@ def _unborn(call: Call, metadata: Object) -> Object:
 def answered(body: bytes, review_version: str, uid: str, *, mutating: bool) -> Verdict:
     """What the answer says. Raises CalloutFailed for one that is none."""
     try:
-        review = msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
+        review = parse(body)
+    except ValueError as error:
         said = f"couldn't get version/kind; json parse error: {error}"
         raise CalloutFailed(f"failed to call webhook: {said}") from None
     try:
@@ -120,8 +119,8 @@ def _patch(response: Object) -> list[Any]:
     if not given:
         return []
     try:
-        patch = msgspec.json.decode(base64.b64decode(given, validate=True))
-    except (binascii.Error, ValueError, TypeError, msgspec.DecodeError) as error:
+        patch = parse(base64.b64decode(given, validate=True))
+    except (ValueError, TypeError) as error:
         raise CalloutFailed(f"received undecodable patch in webhook response: {error}") from None
     if not isinstance(patch, list):
         raise CalloutFailed("received undecodable patch in webhook response: it is no list")

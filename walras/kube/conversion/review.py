@@ -13,7 +13,7 @@ from walras.core.errors import Unclassified, WalrasError
 from walras.kube import bodies, fields
 from walras.kube.golang import type_of
 from walras.kube.patch import copied
-from walras.kube.record import Object
+from walras.kube.record import Object, parse
 from walras.kube.registry import Resource
 from walras.kube.validation.faults import Faults
 from walras.kube.validation.metadata import check_annotations, check_labels
@@ -56,8 +56,8 @@ def answered(
 def _objects(body: bytes, review_version: str, uid: str) -> list[Any]:
     """The converted objects of an answer. Raises ValueError."""
     try:
-        review = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+        review = parse(body)
+    except ValueError as error:
         raise ValueError(f"couldn't get version/kind; json parse error: {error}") from None
     review = review if isinstance(review, dict) else {}
     response = review.get("response")

@@ -7,11 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-import msgspec
-
 from walras.core.errors import BadRequest, MethodNotAllowed, NotFound, ServiceUnavailable
 from walras.kube import machines
 from walras.kube.context import EVERY_CLUSTER
+from walras.kube.record import parse
 from walras.kube.serve import forwarding, status
 from walras.kube.serve.answers import TEXT, Answer
 from walras.kube.serve.ports import Entrance, Machines, PodAccess, Session, Wish
@@ -64,9 +63,9 @@ def _options(body: bytes) -> Object:
     if not body.strip():
         return {}
     try:
-        found = msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
-        raise BadRequest(f"Can not unmarshal Request body to struct, error: {error}") from error
+        found = parse(body)
+    except ValueError as error:
+        raise BadRequest(f"Can not unmarshal Request body to struct, error: {error}") from None
     if not isinstance(found, dict | None):
         raise BadRequest("Can not unmarshal Request body to struct, error: it is no object")
     return found or {}

@@ -6,10 +6,9 @@ import base64
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from walras.core.errors import Cause
 from walras.core.quantity import parse_milli
+from walras.kube.record import parse
 from walras.kube.validation import names
 from walras.kube.validation.amounts import quantity
 from walras.kube.validation.faults import Faults, go
@@ -56,8 +55,7 @@ def secret(faults: Faults, obj: Object, old: Object | None) -> None:
     for key in _SECRET_KEYS.get(kind, ()):
         if key not in data:
             faults.required(f"data[{key}]")
-        elif key.startswith(".docker") and _json_fault(data[key]):
-            detail = _json_fault(data[key])
+        elif key.startswith(".docker") and (detail := _json_fault(data[key])):
             faults.invalid(f"data[{key}]", "<secret contents redacted>", detail)
     if kind == "kubernetes.io/basic-auth" and not any(key in data for key in _BASIC_AUTH):
         for key in _BASIC_AUTH:
@@ -71,11 +69,12 @@ def secret(faults: Faults, obj: Object, old: Object | None) -> None:
 
 def _json_fault(encoded: str) -> str:
     """Why the content is no JSON object, in the words of Go's encoding/json; "" where it is one."""
-    content = base64.b64decode(encoded)
+    # Go reads what is no UTF-8 all the same.
+    content = base64.b64decode(encoded).decode("utf-8", "replace")
     try:
-        value = msgspec.json.decode(content)
-    except (msgspec.DecodeError, RecursionError):
-        first = content.strip()[:1].decode("utf-8", "replace")
+        value = parse(content)
+    except ValueError:
+        first = content.strip()[:1]
         if not first or first in '{["-0123456789tfn':
             return "unexpected end of JSON input"
         return f"invalid character '{first}' looking for beginning of value"
