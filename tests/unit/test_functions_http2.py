@@ -60,6 +60,16 @@ async def idle(scope: Scope, receive: Any, send: Any) -> None:
     await asyncio.Event().wait()
 
 
+class Listening:
+    """Hears one thing of each request, and counts them."""
+
+    asked = 0
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        self.asked += 1
+        await receive()
+
+
 def test_a_request_is_told_as_asgi_has_it_and_answered_with_trailers() -> None:
     async def story() -> None:
         scopes = []
@@ -211,19 +221,14 @@ def test_who_goes_or_takes_a_request_back_is_told_of_to_the_function() -> None:
 
 def test_whoever_takes_requests_back_again_and_again_is_sent_away() -> None:
     async def story() -> None:
-        begun = count()
-
-        async def app(scope: Scope, receive: Any, send: Any) -> None:
-            next(begun)
-            await receive()
-
+        app = Listening()
         peer = Peer(app)
         await peer.exchange()
         for _ in range(1000):
             peer.h2.reset_stream(peer.ask(), ErrorCodes.CANCEL)
             peer.give(peer.h2.data_to_send())
             await asyncio.sleep(0)
-        assert peer.wire.closed and next(begun) <= RESETS_MAX + 1
+        assert peer.wire.closed and app.asked <= RESETS_MAX + 1
         peer.events += peer.h2.receive_data(bytes(peer.wire.written))
         (end,) = peer.heard(ConnectionTerminated)
         assert end.error_code == ErrorCodes.ENHANCE_YOUR_CALM
@@ -233,12 +238,7 @@ def test_whoever_takes_requests_back_again_and_again_is_sent_away() -> None:
 
 def test_whoever_has_requests_reset_again_and_again_is_sent_away_too() -> None:
     async def story() -> None:
-        begun = count()
-
-        async def app(scope: Scope, receive: Any, send: Any) -> None:
-            next(begun)
-            await receive()
-
+        app = Listening()
         peer = Peer(app)
         await peer.exchange()
         peer.h2.remote_settings.update({3: 10_000})
@@ -249,7 +249,7 @@ def test_whoever_has_requests_reset_again_and_again_is_sent_away_too() -> None:
             overflow = bytes((0, 0, 4, 8, 0)) + number.to_bytes(4) + (2**31 - 1).to_bytes(4)
             peer.give(peer.h2.data_to_send() + overflow)
             await asyncio.sleep(0)
-        assert peer.wire.closed and next(begun) <= RESETS_MAX + 1
+        assert peer.wire.closed and app.asked <= RESETS_MAX + 1
 
     run(story())
 

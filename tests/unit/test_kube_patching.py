@@ -10,44 +10,17 @@ from typing import Any
 
 import pytest
 from support.caller import Caller, Object, run
+from support.widgets import WIDGET, definition
 
 from walras.core.errors import BadRequest, Conflict, InternalError, Invalid, Unclassified, WalrasError
 from walras.kube.objects import CRDS
 
-WIDGET = "widgets.example.com"
-WIDGETS: Object = {
-    "metadata": {"name": WIDGET},
-    "spec": {
-        "group": "example.com",
-        "scope": "Namespaced",
-        "names": {"kind": "Widget", "plural": "widgets", "singular": "widget", "listKind": "WidgetList"},
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "subresources": {
-                    "status": {},
-                    "scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"},
-                },
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "properties": {
-                            "spec": {
-                                "type": "object",
-                                "properties": {
-                                    "size": {"type": "integer", "minimum": 0},
-                                    "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
-                                },
-                            }
-                        },
-                    }
-                },
-            }
-        ],
-    },
-}
+WIDGETS = definition(
+    {
+        "size": {"type": "integer", "minimum": 0},
+        "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+    }
+)
 STRATEGIC = "strategic-merge-patch+json"
 CONFIG: Object = {"metadata": {"name": "x"}, "data": {"a": "1"}}
 

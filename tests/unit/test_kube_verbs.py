@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from support.caller import Caller, run
+from support.widgets import WIDGET, definition
 
 from walras.core.errors import (
     AlreadyExists,
@@ -18,6 +19,7 @@ from walras.core.errors import (
     UnsupportedMediaType,
     WalrasError,
 )
+from walras.kube.objects import CRDS
 
 Object = dict[str, Any]
 
@@ -31,42 +33,10 @@ def pod(name: str = "x", **spec: Any) -> Object:
     return {"metadata": {"name": name}, "spec": {"containers": [container], **spec}}
 
 
-WIDGETS: Object = {
-    "metadata": {"name": "widgets.example.com"},
-    "spec": {
-        "group": "example.com",
-        "scope": "Namespaced",
-        "names": {"kind": "Widget", "plural": "widgets", "singular": "widget", "listKind": "WidgetList"},
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "subresources": {
-                    "status": {},
-                    "scale": {"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"},
-                },
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "properties": {
-                            "spec": {
-                                "type": "object",
-                                "properties": {
-                                    "size": {"type": "integer", "default": 3},
-                                    "color": {"type": "string"},
-                                },
-                            },
-                            "status": {"type": "object", "properties": {"size": {"type": "integer"}}},
-                        },
-                    }
-                },
-            }
-        ],
-    },
-}
-CRDS = "customresourcedefinitions.apiextensions.k8s.io"
-WIDGET = "widgets.example.com"
+WIDGETS = definition(
+    {"size": {"type": "integer", "default": 3}, "color": {"type": "string"}},
+    status={"type": "object", "properties": {"size": {"type": "integer"}}},
+)
 
 
 # ---- create

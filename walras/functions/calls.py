@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
-from walras.core.errors import BadRequest, Timeout, WalrasError
+from walras.core.errors import Timeout, WalrasError
 from walras.functions.backend import Backend, Instance
 from walras.functions.backends import Backends
 from walras.functions.client import Client
 from walras.functions.connections import LOST, Headers, end_to_end
 from walras.functions.forwarding import (
     IDEMPOTENT,
-    METHOD,
     BadGateway,
     forwarded,
+    method_of,
     pass_back,
     said,
     target_of,
@@ -42,9 +42,7 @@ class Call:
         hides: frozenset[bytes] = frozenset(),
     ) -> None:
         """`hides`: headers that are not for the instance. Raises BadRequest."""
-        self._client, self._method, self._share = client, str(scope["method"]), share
-        if not METHOD.fullmatch(self._method):
-            raise BadRequest("the request cannot be forwarded")
+        self._client, self._method, self._share = client, method_of(scope), share
         _, *headers = forwarded(scope, host, hides)
         if client.length is not None:
             headers.append((b"content-length", b"%d" % client.length))

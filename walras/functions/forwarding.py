@@ -28,7 +28,7 @@ _SAID_ANEW: Final = frozenset(
 )  # fmt: skip
 _TARGET: Final = re.compile(rb"/[!-~\x80-\xff]*")
 # CONNECT asks for a tunnel, which is none of a function's.
-METHOD: Final = re.compile(r"(?!CONNECT$)[A-Z]{1,32}")
+_METHOD: Final = re.compile(r"(?!CONNECT$)[A-Z]{1,32}")
 # Asked twice, they do what they do once (RFC 9110, section 9.2.2).
 IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"))
 
@@ -53,9 +53,7 @@ class Exchange:
         hides: frozenset[bytes] = frozenset(),
     ) -> None:
         """`hides`: headers that are not for the instance. Raises BadRequest."""
-        self._client, self._method, self._share = client, str(scope["method"]), share
-        if not METHOD.fullmatch(self._method):
-            raise BadRequest("the request cannot be forwarded")
+        self._client, self._method, self._share = client, method_of(scope), share
         self._line = b"%b %b HTTP/1.1" % (self._method.encode(), target_of(scope))
         self._headers = forwarded(scope, host, hides)
         # The first piece of the body, and whether there is more of it.
@@ -181,6 +179,14 @@ async def pass_back(
         raise Timeout("the instance paused its answer for too long") from None
     finally:
         await pieces.aclose()
+
+
+def method_of(scope: Mapping[str, Any]) -> str:
+    """Raises BadRequest for one that is not passed on."""
+    method = str(scope["method"])
+    if not _METHOD.fullmatch(method):
+        raise BadRequest("the request cannot be forwarded")
+    return method
 
 
 def target_of(scope: Mapping[str, Any]) -> bytes:
