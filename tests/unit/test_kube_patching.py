@@ -301,3 +301,23 @@ def test_who_finalises_a_namespace_may_say_the_rest_of_its_metadata() -> None:
         assert marked["metadata"]["finalizers"] == ["foregroundDeletion"]
 
     run(story)
+
+
+def test_objects_get_no_deeper_by_patches_than_bodies_may_be() -> None:
+    async def story(agent: Caller) -> None:
+        free: Object = {}
+        for _ in range(60):
+            free = {"x": free}
+        await with_widget(agent, free=free)
+        double = {"op": "copy", "from": "/spec/free", "path": "/spec/free" + "/x" * 61}
+        with pytest.raises(BadRequest, match="nested deeper than 100 levels"):
+            await agent.patch(WIDGET, "x", [double], "json-patch+json")
+        for depth in (200, 5_000):
+            deeper = [
+                {"op": "add", "path": "/spec/free/y" + "/y" * each, "value": {}} for each in range(depth)
+            ]
+            deeper.append({"op": "copy", "from": "/spec/free/y", "path": "/spec/free/z"})
+            with pytest.raises(BadRequest, match="nested deeper than 100 levels"):
+                await agent.patch(WIDGET, "x", deeper, "json-patch+json")
+
+    run(story)

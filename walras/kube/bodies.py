@@ -14,7 +14,7 @@ import yaml
 from walras.core.errors import BadRequest, RequestEntityTooLarge, Timeout, UnsupportedMediaType
 from walras.kube.fieldpaths import Path, Told
 from walras.kube.options import quoted
-from walras.kube.patch import json_kind
+from walras.kube.patch import DEPTH_MAX, json_kind
 from walras.kube.protobuf import decode as decode_protobuf
 from walras.kube.record import encode, parse
 
@@ -22,7 +22,6 @@ Object = dict[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
 BODY_BYTES_MAX: Final = 3 * 2**20
-DEPTH_MAX: Final = 100
 _READ_TIMEOUT_S: Final = 60
 # Longer YAML is read in a thread: a megabyte takes a second.
 _YAML_INLINE_BYTES: Final = 16 * 1024

@@ -13,6 +13,8 @@ from walras.core.errors import BadRequest, Invalid, RequestEntityTooLarge
 Object = dict[str, Any]
 
 OPERATIONS_MAX: Final = 10_000
+# So deep are values nested that can be walked and stored.
+DEPTH_MAX: Final = 100
 # What all `copy` operations of a patch may add together; each could double the document.
 COPIED_BYTES_MAX: Final = 3 * 1024 * 1024
 _INDEX: Final = re.compile(r"[+-]?\d{1,18}", re.ASCII)
@@ -34,9 +36,9 @@ class _Refused(Exception):
 def json_patch(doc: Object, operations: Any) -> Object:
     """`doc` after the operations, itself left as it was.
 
-    Raises BadRequest when they are no JSON patch, RequestEntityTooLarge beyond OPERATIONS_MAX, Invalid when
-    one does not apply. As in Kubernetes `replace` of an absent field adds it and negative indices count from
-    the end.
+    Raises BadRequest when they are no JSON patch, or nest it deeper than DEPTH_MAX; RequestEntityTooLarge
+    beyond OPERATIONS_MAX; Invalid when one does not apply. As in Kubernetes `replace` of an absent field adds
+    it and negative indices count from the end.
     """
     if not isinstance(operations, list):
         raise BadRequest(cannot_decode(operations, "jsonpatch.Patch"))
@@ -57,9 +59,31 @@ def json_patch(doc: Object, operations: Any) -> Object:
         raise Invalid(
             "the server rejected our request due to an error in our request",
         ) from refused
+    except RecursionError:
+        raise _too_deep() from None
     if not isinstance(run.doc, dict):
         raise Invalid(f"the patch leaves a JSON {json_kind(run.doc)} where an object must be")
+    _check_depth(run.doc)
     return run.doc
+
+
+def _check_depth(doc: Object) -> None:
+    """Each operation may add to what others have nested. Raises BadRequest."""
+    level: list[Any] = [doc]
+    for _ in range(DEPTH_MAX):
+        level = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _too_deep() -> BadRequest:
+    return BadRequest(f"the patch makes an object that is nested deeper than {DEPTH_MAX} levels")
 
 
 class _Run:

@@ -20,7 +20,6 @@ JSON: Final = "application/json-patch+json"
 MERGE: Final = "application/merge-patch+json"
 STRATEGIC: Final = "application/strategic-merge-patch+json"
 APPLY: Final = "application/apply-patch+yaml"
-DEPTH_MAX: Final = 100
 _NO_PATCH: Final = "Invalid JSON Patch"
 _OPERATION: Final = ("op", "path", "from", "value")
 _PATCH_TYPES: Final = ("jsonpatch.Patch", "jsonpatch.Operation")
@@ -52,7 +51,7 @@ def decode(ctx: Context, body: bytes, media: str) -> Any:
         why = str(error) if body else "unexpected end of JSON input"
         raise BadRequest(f"{_where(ctx, media)}{why}") from None
     level = [value]
-    for _ in range(DEPTH_MAX):
+    for _ in range(patch.DEPTH_MAX):
         level = [
             child
             for node in level
@@ -61,7 +60,7 @@ def decode(ctx: Context, body: bytes, media: str) -> Any:
         ]
         if not level:
             return value
-    raise BadRequest(f"the patch is nested deeper than {DEPTH_MAX} levels")
+    raise BadRequest(f"the patch is nested deeper than {patch.DEPTH_MAX} levels")
 
 
 def _where(ctx: Context, media: str) -> str:
