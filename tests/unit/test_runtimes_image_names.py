@@ -99,6 +99,8 @@ def test_the_old_form_and_the_hubs_many_names_are_understood() -> None:
     [
         b"",
         b"[]",
+        b"[" * 5_000,
+        b'{"auths": {"\xff": 3}}',
         b'{"auths": 7}',
         b'{"auths": {"r.example": {"auth": "%%"}}}',
         b'{"auths": {"r.example": 3}}',

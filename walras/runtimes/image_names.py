@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-import msgspec
-
+from walras.kube.record import parse
 from walras.runtimes.environment import secret_data
 
 Object = Mapping[str, Any]
@@ -107,8 +106,9 @@ def _matches(place: str, wanted: str) -> bool:
 
 def _decoded(text: bytes) -> Any:
     try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
+        # As the API server reads it, and Go: what is no UTF-8 is read all the same.
+        return parse(text.decode("utf-8", "replace"))
+    except ValueError:
         return {}
 
 
