@@ -139,6 +139,8 @@ def _check_order(resource: Resource, old: Object, given: Object) -> None:
         before, after = (
             [each.get("name") for each in (pod.get("spec") or {}).get(field) or ()] for pod in (old, given)
         )
+        if field == "containers" and not after:
+            causes.append(Cause("FieldValueRequired", "Required value", f"spec.{field}"))
         if len(before) != len(after):
             said = f"Forbidden: {field} may not be added or removed on resize"
             causes.append(Cause("FieldValueForbidden", said, f"spec.{field}"))
