@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -47,29 +47,26 @@ class Engine:
         """The decoded answer, None for an empty one. Raises EngineError."""
         content = None if body is None else msgspec.json.encode(body)
         headers = {} if body is None else {"Content-Type": "application/json"}
+        answer = await self._send(method, path, content=content, headers=headers, params=params)
+        return msgspec.json.decode(answer) if answer.strip() else None
+
+    async def load(self, archive: bytes, name: str) -> None:
+        """Makes an image of a file system, under a name with a tag. Raises EngineError."""
+        await self._send("POST", "/images/create", content=archive, params={"fromSrc": "-", "repo": name})
+
+    async def _send(self, method: str, path: str, **told: Any) -> bytes:
+        """The body of the answer. Raises EngineError."""
         try:
-            answer = await self._http.request(
-                method, _VERSION + path, content=content, headers=headers, params=params
-            )
+            answer = await self._http.request(method, _VERSION + path, **told)
         except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: closed meanwhile
             raise EngineError(f"the container engine does not answer: {_why(error)}") from error
         if answer.status_code >= 400:
             raise EngineError(_message(answer.content), answer.status_code)
-        return msgspec.json.decode(answer.content) if answer.content.strip() else None
-
-    async def load(self, archive: bytes, name: str) -> None:
-        """Makes an image of a file system, under a name with a tag. Raises EngineError."""
-        params = {"fromSrc": "-", "repo": name}
-        try:
-            answer = await self._http.post(_VERSION + "/images/create", content=archive, params=params)
-        except (httpx.HTTPError, RuntimeError) as error:
-            raise EngineError(f"the container engine does not answer: {_why(error)}") from error
-        if answer.status_code >= 400:
-            raise EngineError(_message(answer.content), answer.status_code)
+        return answer.content
 
     async def lines(
         self, path: str, params: Params, headers: Mapping[str, str]
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """What a long POST says of its progress, an object a line. Raises EngineError."""
         try:
             async with self._http.stream(

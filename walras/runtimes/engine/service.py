@@ -114,7 +114,7 @@ class Service:
 
     async def engine(self) -> Engine:
         async with self._starting:
-            if self._engine is not None and (self._child is None or self._child.returncode is None):
+            if self._engine is not None and self.running:
                 return self._engine
             await self._let_go()
             self._engine = await self._start()
