@@ -31,12 +31,16 @@ async def hold(
     """
     _make(place)
     await _run("mount", "--bind", f"/proc/{os.getpid()}/fd/{network}", str(place))
+    engine_id = ""
     try:
         engine_id = str((await _made(engine, _body(place, hostname, parent, labels)))["Id"])
         await engine.call("POST", f"/containers/{engine_id}/start")
         async with asyncio.timeout(_ENTERS_S):
             await _entered(engine, engine_id, network)
     except BaseException as error:
+        if engine_id:
+            with suppress(EngineError):
+                await engine.call("DELETE", f"/containers/{engine_id}", params={"force": "true"})
         await let_go(place)
         if isinstance(error, TimeoutError):
             raise EngineError("what holds the pod's network does not get there") from error
