@@ -6,6 +6,7 @@ import asyncio
 import os
 import queue
 import tarfile
+from collections.abc import Mapping
 from contextlib import suppress
 from io import RawIOBase
 from pathlib import Path
@@ -20,15 +21,18 @@ _LOOK_S: Final = 0.2
 _ZEROS: Final = bytes(_CHUNK)
 
 
-async def copy_out(engine: Engine, image_id: str, directory: str, into: Path, bytes_max: int) -> None:
+async def copy_out(
+    engine: Engine, image_id: str, directory: str, into: Path, bytes_max: int, labels: Mapping[str, str]
+) -> None:
     """The one regular file in the directory, as `into`. Raises EngineError, ImageError, OSError."""
-    made = await engine.call("POST", "/containers/create", body={"Image": image_id, "Cmd": ["/none"]})
+    body = {"Image": image_id, "Cmd": ["/none"], "Labels": dict(labels)}
+    made = await engine.call("POST", "/containers/create", body=body)
     where = f"/containers/{made['Id']}"
     try:
         await _copy(engine, f"{where}/archive", directory, into, bytes_max)
     finally:
         with suppress(EngineError):
-            await asyncio.shield(engine.call("DELETE", where, params={"force": "true"}))
+            await asyncio.shield(engine.call("DELETE", where, params={"force": "true", "v": "true"}))
 
 
 async def _copy(engine: Engine, path: str, directory: str, into: Path, bytes_max: int) -> None:

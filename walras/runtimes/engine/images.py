@@ -49,8 +49,9 @@ class Images:
     `book`: the file that remembers whose such images are.
     """
 
-    def __init__(self, service: Source, book: Path) -> None:
-        self._service, self._path = service, book
+    def __init__(self, service: Source, book: Path, labels: Mapping[str, str]) -> None:
+        """`labels`: of containers that are made to read images."""
+        self._service, self._path, self._labels = service, book, labels
         self._slots, self._pulls = Slots(PULLS_MAX), Pulls()
         # Each takes a thread of those that everybody shares.
         self._copies = Slots(1)
@@ -139,7 +140,7 @@ class Images:
         try:
             async with self._copies.of(pod.cluster):
                 engine = await self._service.engine()
-                await copying.copy_out(engine, image_id, directory, into, bytes_max)
+                await copying.copy_out(engine, image_id, directory, into, bytes_max, self._labels)
         except EngineError as error:
             raise ImageError(f"{directory} of the image cannot be read: {error.message}") from error
 

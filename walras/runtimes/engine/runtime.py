@@ -92,7 +92,7 @@ class ContainerRuntime(Sharing):
         self.service: Source = (
             Outside(socket, directory, run) if socket else Service(directory, run, self._mark, program)
         )
-        self.images = Images(self.service, directory / "images.json")
+        self.images = Images(self.service, directory / "images.json", {body.MARK: self._mark})
         self._collecting: asyncio.Task[None] | None = None
         self._spawner = Spawner()
         self._pods: dict[str, _Pod] = {}
