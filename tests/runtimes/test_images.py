@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import tarfile
 from collections.abc import Awaitable, Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.registry import Registry, serving
@@ -151,6 +154,7 @@ def test_who_may_not_be_root_is_not(tmp_path: Path, own: str, user: int | None, 
 CRASHING = """
 import asyncio, os, sys
 from pathlib import Path
+from typing import Any
 from walras.runtimes.base import PodRef
 from walras.runtimes.engine.book import Book
 from walras.runtimes.engine.runtime import ContainerRuntime
@@ -342,5 +346,55 @@ def test_unused_images_are_collected_and_those_in_use_or_without_a_registry_stay
             with pytest.raises(EngineError, match="in use"):
                 await engine.call("DELETE", f"/images/{one}")
             await process.kill()
+
+        with_registry(tmp_path, registry, story)
+
+
+def test_an_image_that_came_with_a_key_and_lost_its_name_at_once_is_nobodys_and_what_has_it_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving("secret") as registry:
+        held = registry.add("team/app:1", file_system(), CONFIG)
+        place = f"127.0.0.1:{registry.port}/team/app"
+
+        async def story(runtime: ContainerRuntime) -> None:
+            await asyncio.to_thread(import_image, runtime, "localhost/busybox:1")
+            engine = await runtime.engine()
+
+            async def overtaken(*args: Any) -> str:
+                brought = await pull.pull(*args)
+                tag = {"repo": place, "tag": "1"}
+                await engine.call("POST", "/images/localhost/busybox:1/tag", params=tag)
+                return brought
+
+            with monkeypatch.context() as patched:
+                patched.setattr(images, "pull", overtaken)
+                with pytest.raises(ImageError, match="was changed while it was pulled"):
+                    await runtime.images.pull(MINE, f"{place}:1", (KEY,))
+            assert await runtime.images.find(THEIRS, f"{place}@{held}", ()) == ""
+            assert await runtime.images.find(THEIRS, "localhost/busybox:1", ()) != ""
+
+        with_registry(tmp_path, registry, story)
+
+
+def test_a_disk_without_room_for_what_is_noted_of_images_fails_the_pull_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with serving() as registry:
+        registry.add("team/app:1", file_system(), CONFIG)
+        name = f"127.0.0.1:{registry.port}/team/app:1"
+
+        async def story(runtime: ContainerRuntime) -> None:
+            await runtime.engine()
+            with monkeypatch.context() as patched:
+                patched.setattr(os, "fsync", full)
+                with pytest.raises(ImageError, match="No space left on device"):
+                    await runtime.images.pull(MINE, name, ())
+                await runtime.images.look()
+            await runtime.images.pull(MINE, name, ())
+            assert await runtime.images.find(MINE, name, ()) != ""
 
         with_registry(tmp_path, registry, story)

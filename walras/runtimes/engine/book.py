@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from walras.core.errors import StorageError
 from walras.runtimes.image_names import repository
 
 Found = Mapping[str, Any]
@@ -45,6 +46,7 @@ class Book:
     """An image that a pull with a key may have brought and that is not noted is nobody's.
 
     So it does not matter where a pull, or the server, is cut off: its intent is on disk before it begins.
+    What writes raises StorageError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,7 +74,11 @@ class Book:
         """A pull begins: what to `note`, `leave` or `end` it by."""
         number = str(next(self._numbers))
         self._pages.pulling[number] = Intent(name, cluster, keyed, _id(before) if before is not None else "")
-        self._write()
+        try:
+            self._write()
+        except StorageError:
+            del self._pages.pulling[number]
+            raise
         return number
 
     def leave(self, number: str, now_s: float) -> None:
@@ -85,7 +91,7 @@ class Book:
         return self._pages.pulling[number].name
 
     def end(self, number: str, found: Found | None) -> str:
-        """A pull that was left is over: the id of what its name stands for now (`found`) if it brought that.
+        """A pull that came to nothing is over: the id of what it may have brought (`found`) if it did.
 
         That is nobody's if there was a key, and counts among the agent's until it is gone.
         """
@@ -135,17 +141,24 @@ class Book:
 
     def _write(self) -> None:
         """Returns when it is on disk."""
-        fresh = self._path.with_suffix(".new")
-        with fresh.open("wb") as file:
-            file.write(msgspec.json.encode(self._pages))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+            _replace(self._path, msgspec.json.encode(self._pages))
+        except OSError as error:
+            raise StorageError(f"{self._path} cannot be written: {error.strerror or error}") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    fresh = path.with_suffix(".new")
+    with fresh.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _size(found: Found) -> int:

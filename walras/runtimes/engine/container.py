@@ -256,8 +256,8 @@ async def remove(host: Host, engine_id: str) -> None:
             engine = await host.engine()
             async with host.turns:
                 await engine.call("DELETE", f"/containers/{engine_id}", params={"force": "true", "v": "true"})
-        except EngineError as error:
-            if error.status == 404:
+        except WalrasError as error:
+            if isinstance(error, EngineError) and error.status == 404:
                 return
             # One that was killed from under its monitor takes two.
             why = error.message

@@ -32,6 +32,7 @@ PULLS_MAX: Final = 3
 # What the images that one agent pulled may take together: this, or so much of the disk if that is less.
 AGENT_BYTES_MAX: Final = 64 << 30
 _AGENT_PART: Final = 4
+_DIGEST: Final = "sha256:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Images:
                 found = await inspect(engine, name)
                 if found is not None and self._book.allows(found, pod.cluster):
                     return self._known(found, name)
-        except EngineError as error:
+        except WalrasError as error:
             raise ImageError(
                 f'Failed to inspect image "{image}": {error.message}', "ImageInspectError"
             ) from error
@@ -87,19 +88,24 @@ class Images:
     async def pull(self, pod: PodRef, image: str, keys: Keys) -> tuple[str, int]:
         name = names(image)[0]
         await registries.check(name, self._service.registries)
-        failure = EngineError("")
+        failure: WalrasError = EngineError("")
         async with self._slots.of(pod.cluster):
             for key in keys or ({},):
                 try:
                     found = await self._pull(pod.cluster, name, key)
-                except EngineError as error:
+                except ImageError:
+                    raise
+                except WalrasError as error:
                     failure = error
                     continue
                 return self._known(found, name), int(found.get("Size") or 0)
         raise ImageError(failure.message)
 
     async def _pull(self, cluster: str, name: str, key: Mapping[str, str]) -> dict[str, Any]:
-        """The image as the engine shows it. Raises EngineError, and ImageError for one that is too large."""
+        """The image as the engine shows it.
+
+        Raises EngineError, StorageError, and ImageError for one that is too large.
+        """
         engine = await self._settled()
         room = await self._room(engine, cluster)
         number = self._book.begin(name, cluster, await inspect(engine, name), keyed=bool(key))
@@ -108,11 +114,13 @@ class Images:
                 try:
                     brought = await pull(apart, self._pulls, name, key, room)
                 except BaseException:
-                    self._debts.append(_Debt(cluster, apart.written(), _now_s()))
+                    if self._service.own:
+                        self._debts.append(_Debt(cluster, apart.written(), _now_s()))
                     raise
             found = await inspect(engine, name)
             if found is None or not _is(found, brought):
                 # Somebody else's pull of the name came in between, perhaps with a key.
+                self._book.end(number, await inspect(engine, _own_name(name, brought)))
                 raise EngineError(f"{name} was changed while it was pulled")
             self._book.note(found, number)
         except BaseException:
@@ -125,7 +133,10 @@ class Images:
         return found
 
     async def _settled(self) -> Engine:
-        """The engine, once it is known what pulls that were cut off have left. Raises EngineError."""
+        """The engine, once it is known what pulls that were cut off have left.
+
+        Raises EngineError and StorageError.
+        """
         engine = await self._service.engine()
         if self._book.left:
             async with self._settling:
@@ -141,7 +152,9 @@ class Images:
             async with self._copies.of(pod.cluster):
                 engine = await self._service.engine()
                 await copying.copy_out(engine, image_id, directory, into, bytes_max, self._labels)
-        except EngineError as error:
+        except ImageError:
+            raise
+        except WalrasError as error:
             raise ImageError(f"{directory} of the image cannot be read: {error.message}") from error
 
     def user(self, image_id: str) -> str:
@@ -223,9 +236,11 @@ class Images:
 
     async def look(self) -> None:
         """Makes room where there is little."""
-        if self._service.running:
-            with suppress(WalrasError):
-                await self._clear(await self._settled())
+        if not self._service.running:
+            return
+        with suppress(WalrasError):
+            await self._clear(await self._settled())
+        with suppress(OSError):
             disk = os.statvfs(self._service.storage)
             wanted_bytes = to_free(disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize)
             if wanted_bytes:
@@ -260,15 +275,22 @@ class Images:
             # By its names: with several of them an engine takes it for a mistake to remove it by its id.
             own = found.get("RepoTags") or found.get("RepoDigests") or [engine_id]
             for name in own if self._service.own else self._book.names(engine_id):
-                await engine.call("DELETE", f"/images/{name}")
+                # In another's engine a name may stand for something else by now.
+                if self._service.own or (await inspect(engine, name) or {}).get("Id") == engine_id:
+                    await engine.call("DELETE", f"/images/{name}")
             if self._service.own or await inspect(engine, engine_id) is None:
                 self._book.forget(engine_id)
             self._configs = {name: each for name, each in self._configs.items() if each[0] != engine_id}
 
 
+def _own_name(name: str, brought: str) -> str:
+    """What a pull of the name brought, whatever that stands for by now."""
+    return f"{_bare(name)}@{brought}" if brought.startswith(_DIGEST) else brought
+
+
 def _is(found: Mapping[str, Any], brought: str) -> bool:
     """Whether it is what a pull said that it brought: how its id begins, or its digest."""
-    if brought.startswith("sha256:"):
+    if brought.startswith(_DIGEST):
         return any(each.endswith(f"@{brought}") for each in found.get("RepoDigests") or ())
     return str(found["Id"]).removeprefix("sha256:").startswith(brought)
 

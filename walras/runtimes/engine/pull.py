@@ -6,6 +6,7 @@ import asyncio
 import base64
 import os
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import Any, Final
 
 import msgspec
@@ -74,13 +75,20 @@ async def _get(apart: Apart, name: str, key: Mapping[str, str]) -> str:
     if key:
         told = {**key, "serveraddress": name.partition("/")[0]}
         headers["X-Registry-Auth"] = base64.urlsafe_b64encode(msgspec.json.encode(told)).decode()
-    lines = apart.engine.lines("/images/create", {"fromImage": name}, headers)
+    async with aclosing(apart.engine.lines("/images/create", {"fromImage": name}, headers)) as lines:
+        return await _brought(lines, name)
+
+
+async def _brought(lines: AsyncIterator[dict[str, Any]], name: str) -> str:
+    """What the engine says that it is, once it is all there."""
     under_way: set[str] = set()
     last, digest, done = "", "", False
     while True:
         patience_s = UNPACK_S if done and not under_way else SILENCE_S
         said = await _next(lines, patience_s)
         if said is None:
+            if not (digest or last):
+                raise EngineError(f"the engine does not say what {name} is")
             return digest or last
         if error := said.get("error") or (said.get("errorDetail") or {}).get("message"):
             raise EngineError(str(error))

@@ -149,8 +149,9 @@ class ContainerRuntime(Sharing):
         await self.shares.close()
         containers = [each for pod in self._pods.values() for each in pod.containers]
         await asyncio.gather(*(each.kill() for each in containers))
-        for pod in self._pods.values():
-            await self._let_go(pod)
+        pods = list(self._pods.values())
+        await asyncio.gather(*(self._let_go(each) for each in pods))
+        for pod in pods:
             pod.close()
         self._pods.clear()
         await self.service.close()
