@@ -93,6 +93,25 @@ def source(world: World) -> Path:
     return next(Path(each.source) for each in world.runtime.processes[-1].spec.mounts if each.target == "/v")
 
 
+def test_a_pod_that_cannot_be_watched_any_more_is_not_left_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    async def story(world: World) -> None:
+        await world.pod("p")
+        await world.phase("p", "Running")
+        await world.passes(bounds.PERIOD_S)
+        await world.phase("p", "Failed")
+        assert world.status("p")["reason"] == "InternalError"
+        assert "running" not in world.container("p")["state"], world.container("p")
+        assert not world.runtime.processes[0].alive
+
+    monkeypatch.setattr(bounds, "_exceeded", broken)
+    in_world(tmp_path, story)
+
+
 def test_an_empty_dir_beyond_its_limit_ends_its_pod(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         await world.pod("p", **volumes(emptyDir={"sizeLimit": "100Ki"}))

@@ -183,13 +183,15 @@ class PodWorker:
         finally:
             self.resizing.forget()
             await self.services.runtime.remove_pod(self.ref)
+            self._killed()
             if self.services.networks is not None:
                 await self.services.networks.leave(self.ref)
         await self._conclude()
 
     async def _live(self) -> None:
         preparing = Preparing(self)
-        self._recover()
+        if self._killed():
+            self._disrupted = _RESTARTED
         if self._verdict is not None or self.stopping or not await preparing.handled():
             return
         self._verdict = refusal(
@@ -215,11 +217,12 @@ class PodWorker:
             bounds.deadline(self),
             bounds.storage(self, self._volumes),
         )
-        timers = [asyncio.ensure_future(each) for each in watches]
-        try:
+        # A pod that is no longer watched, as a watch failed, is not left to run.
+        async with asyncio.TaskGroup() as group:
+            timers = [group.create_task(each) for each in watches]
             await self._containers(self._volumes)
-        finally:
-            await cancelled(*timers)
+            for timer in timers:
+                timer.cancel()
 
     async def _containers(self, volumes: Mapping[str, Volume]) -> None:
         self._debug()
@@ -264,12 +267,12 @@ class PodWorker:
                 loop = ContainerLoop(self, container, record, self._volumes)
                 self._beside.append(asyncio.ensure_future(loop.run()))
 
-    def _recover(self) -> None:
-        """What ran under an earlier server was killed with it."""
-        for record in (*self._inits, *self._mains, *self._extras):
-            if record.running:
-                record.end(KILLED, self.services.clock.now_ms())
-                self._disrupted = _RESTARTED
+    def _killed(self) -> bool:
+        """Ends the records of what runs by them alone: it was killed, with an earlier server or just now."""
+        found = [each for each in (*self._inits, *self._mains, *self._extras) if each.running]
+        for record in found:
+            record.end(KILLED, self.services.clock.now_ms())
+        return bool(found)
 
     def fail(self, verdict: Verdict, type_: str, grace_s: float) -> None:
         """Ends the pod by a verdict that does not follow from its containers."""
