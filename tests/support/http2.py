@@ -24,14 +24,15 @@ POST: Headers = [(b":method", b"POST"), *GET[1:]]
 class Wire(asyncio.Transport):
     """What a session writes is here until the client takes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "192.0.2.1") -> None:
         super().__init__()
+        self.address = address
         self.written = bytearray()
         self.reads = True
         self.closed = self.aborted = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return ("192.0.2.1", 1234) if name == "peername" else default
+        return (self.address, 1234) if name == "peername" else default
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.closed

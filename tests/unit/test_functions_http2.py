@@ -523,6 +523,23 @@ def test_there_are_only_so_many_connections_and_idle_ones_are_told_to_go(
     run(story())
 
 
+def test_one_address_has_only_so_many_connections_and_takes_none_of_others() -> None:
+    async def story() -> None:
+        sessions = Listener(polite, Fair(), each_max=2)
+        other = Wire("192.0.2.2")
+        Session(sessions).connection_made(other)
+        wires = [Wire() for _ in range(3)]
+        held = [Session(sessions) for _ in wires]
+        for session, wire in zip(held[:2], wires, strict=False):
+            session.connection_made(wire)
+            # Each is at work.
+            session.used_s = None
+        held[2].connection_made(wires[2])
+        assert [wire.aborted for wire in (other, *wires)] == [False, False, False, True]
+
+    run(story())
+
+
 def test_a_server_that_stops_lets_streams_end_and_takes_no_more() -> None:
     async def story() -> None:
         gate = asyncio.Event()

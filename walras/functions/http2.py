@@ -88,6 +88,11 @@ class Session(asyncio.Protocol):
 
     # The connection
 
+    @property
+    def address(self) -> str:
+        """The client's."""
+        return self._client[0]
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # That of uvloop says so of itself only by what it does.
         self._transport = cast(asyncio.Transport, transport)

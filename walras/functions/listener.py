@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final
 
 from walras.core.errors import ServiceUnavailable
@@ -11,6 +12,8 @@ from walras.kube.serve.fair import Fair
 from walras.kube.serve.relay import Application
 
 SESSIONS_MAX: Final = 2_000
+# Of one address: each may have as much waiting for functions as `http2.WINDOW_BYTES`.
+SESSIONS_EACH_MAX: Final = 200
 # A session that is over, and whose client does not take the last of it, is broken off.
 _CLOSED_S: Final = 10.0
 # A client that asks for nothing for so long is told to go.
@@ -22,10 +25,10 @@ _BACKLOG: Final = 1024
 
 
 class Listener:
-    """`port` is where it listens once it has begun to."""
+    """`port` is where it listens once it has begun to; one address has at most `each_max` sessions."""
 
-    def __init__(self, app: Application, fair: Fair) -> None:
-        self.app, self.fair, self.port = app, fair, 0
+    def __init__(self, app: Application, fair: Fair, each_max: int = SESSIONS_EACH_MAX) -> None:
+        self.app, self.fair, self.port, self._each_max = app, fair, 0, each_max
         self._sessions: set[Session] = set()
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -60,10 +63,11 @@ class Listener:
             self._sweeper.cancel()
 
     def opened(self, session: Session) -> None:
-        if len(self._sessions) >= SESSIONS_MAX:
-            # The one that has asked for nothing for longest makes room, where there is one.
-            idle = (each for each in self._sessions if each.used_s is not None)
-            min(idle, key=lambda each: each.used_s or 0.0, default=session).abort()
+        own = [each for each in self._sessions if each.address == session.address]
+        if len(own) >= self._each_max:
+            _idlest(own, session).abort()
+        elif len(self._sessions) >= SESSIONS_MAX:
+            _idlest(self._sessions, session).abort()
         self._sessions.add(session)
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
@@ -83,3 +87,9 @@ class Listener:
                 session.goes()
         if self._sessions:
             self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
+
+
+def _idlest(sessions: Iterable[Session], otherwise: Session) -> Session:
+    """The one that has asked for nothing for longest, and is to make room; `otherwise` where all are busy."""
+    idle = (each for each in sessions if each.used_s is not None)
+    return min(idle, key=lambda each: each.used_s or 0.0, default=otherwise)
