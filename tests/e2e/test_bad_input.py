@@ -81,6 +81,10 @@ def gpu_pod(limits: dict[str, Any], name: str = "wrong", **annotations: str) -> 
         (("up", "--listen", "nonsense"), "is not HOST:PORT such as"),
         (("up", "--listen", "127.0.0.1:99999"), "is not HOST:PORT such as"),
         (("up", "--data", "/dev/null/data"), "the data folder /dev/null/data cannot be used"),
+        (
+            ("up", "--listen", "127.0.0.1:30999", "--functions-http2-port", "30999"),
+            "--listen and --functions-http2-port are port 30999",
+        ),
         (("bids", "--kubeconfig", "/no/such/file"), "/no/such/file"),
         (("bids", "--data", "/no/such/data"), "start one with `walras up`"),
         (("agent", "create", "x"), "--income"),

@@ -22,7 +22,7 @@ from walras.exchange.views import Views
 from walras.functions.functions import Functions
 from walras.functions.hosts import Domain
 from walras.functions.inside import InsideFunctions
-from walras.functions.listener import Listener
+from walras.functions.listener import SESSIONS_MAX, Listener
 from walras.kube.admission.reach import Network, Reach
 from walras.kube.api import API
 from walras.kube.context import Identity
@@ -246,7 +246,8 @@ async def _take_in(
         stack.push_async_callback(insiders.close)
         networks.connected = insiders.connected
         inside = InsideFunctions(functions.app)
-        listener = Listener(inside, functions.listener.fair)
+        # All come from the loopback device; how many an agent has is bounded before.
+        listener = Listener(inside, functions.listener.fair, SESSIONS_MAX)
         await listener.start("127.0.0.1", 0)
         stack.push_async_callback(listener.close)
         callers = Insiders(inside, http2_port=listener.port)
@@ -308,7 +309,19 @@ async def _listen_for_functions(
 def _functions_ports(options: Options, port: int) -> tuple[int, int]:
     """Where functions are served, and where in HTTP/2: not where certificates are. Refuses a port that is
     asked for and taken."""
-    taken = {options.certificates[1] if options.certificates is not None else 0, options.functions_http2_port}
+    certificates = options.certificates[1] if options.certificates is not None else 0
+    asked = {
+        "--listen": port,
+        "--certificates": certificates,
+        "--functions-port": options.functions_port,
+        "--functions-http2-port": options.functions_http2_port,
+    }
+    ports = [each for each in asked.values() if each]
+    for each in ports:
+        if ports.count(each) > 1:
+            names = " and ".join(name for name, of_it in asked.items() if of_it == each)
+            raise Invalid(f"{names} are port {each}: each needs one of its own")
+    taken = {certificates, options.functions_http2_port}
     found = options.functions_port
     if found is None:
         found = _next_port(options, port, taken)
