@@ -158,7 +158,8 @@ class Networks:
                 )
             )
         except OSError as error:
-            self.no_taps = f"machines have no network but loopback: {error.strerror}: {error.filename or ''}"
+            of_it = f": {error.filename}" if error.filename else ""
+            self.no_taps = f"machines have no network but loopback: {error.strerror}{of_it}"
 
     async def _try_rules(self, entrance: Entrance, agent: int) -> None:
         try:
