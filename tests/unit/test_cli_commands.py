@@ -122,6 +122,17 @@ class TestAgents:
         assert yaml.safe_load(file.read_text()) == kubeconfig("search", fake.port)
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
+    def test_what_was_made_is_told_as_json(self, fake: Fake, walras: Walras, tmp_path: Path) -> None:
+        file = tmp_path / "search.kubeconfig"
+        fake.says("POST", AGENTS, an_agent(), code=201)
+        fake.says("GET", f"{AGENTS}/search", an_agent())
+        fake.says("GET", secret_path("search"), a_secret("search", fake.port))
+        said = walras.ok(
+            "agent", "create", "search", "--income", "12/h", "--kubeconfig", str(file), "-o", "json"
+        )
+        assert json.loads(said) == an_agent()
+        assert file.exists()
+
     def test_one_that_never_gets_ready_is_reported_with_its_condition(
         self, fake: Fake, walras: Walras, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -113,6 +113,7 @@ def manifest(name: str, budget: Object, max_price: str | None) -> Object:
     metavar="FILE",
     help="Write the agent's kubeconfig here, readable by you alone.",
 )
+@output_option
 def create(
     client: Client,
     *,
@@ -124,6 +125,7 @@ def create(
     wallet_cap: str | None,
     max_price: str | None,
     file: Path | None,
+    output: str,
 ) -> None:
     """Create an agent with a budget and a cluster of its own, and wait until it is ready.
 
@@ -144,9 +146,12 @@ def create(
         ) from None
     made = wait_until_ready(client, name)
     content = agent_kubeconfig(client, name)
-    click.echo(f'Agent "{name}" is ready at {dig(made, "status.endpoint")}')
     if file:
         write_private(file, content)
+    if emit(made, output):
+        return
+    click.echo(f'Agent "{name}" is ready at {dig(made, "status.endpoint")}')
+    if file:
         click.echo(f"Its kubeconfig is {file}: KUBECONFIG={file} kubectl get nodes")
     else:
         click.echo(f"Go on with `walras connect {name}`, then kubectl as ever.")
