@@ -1,9 +1,10 @@
 """What starting, holding and displacing pods takes: `scripts/bench runtimes` prints one line of JSON.
 
 Through `walras up` in a process of its own, for every runtime that this machine has: from a pod's create to
-the watch event that says it runs, on a device that is free and on one that another agent has; many pods at
-once; the memory that a pod costs beside its program's own. The CPU share is measured on the runtime itself:
-three nodes that spin side by side. Limits in the same run: an empty bubblewrap, `podman run` and plain runc.
+the first line of its log, on a device that is free, and to the watch event that says it runs on one that
+another agent has; many pods at once; the memory that a pod costs beside its program's own. The CPU share is
+measured on the runtime itself: three nodes that spin side by side. Limits in the same run: an empty
+bubblewrap, `podman run` and plain runc.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ IMAGE: Final = "localhost/bench:1"
 MACHINES, MACHINES_AT_ONCE = 10, 4
 SHARES_MILLI: Final = (100, 250, 500)
 # The first process of a container obeys only the signals that it has something to do about.
-SLEEP: Final = ["/bin/sh", "-c", "trap 'exit 0' TERM; sleep 600 & wait"]
+SLEEP: Final = ["/bin/sh", "-c", "trap 'exit 0' TERM; echo up; sleep 600 & wait"]
 
 
 def environment(data: Path) -> dict[str, str]:
@@ -80,8 +81,21 @@ def gpu(handler: str, name: str, milli: int, price: str, job_class: str) -> dict
     return of(handler, pod(name, milli, price, job_class, SLEEP))
 
 
+async def first_line(server: Server, token: str, manifest: dict[str, Any]) -> float:
+    """Milliseconds from a pod's create until the first line of its log is read, asked for when it runs."""
+    (reader,) = await server.connect()
+    took = await start_pod(server, "agent-0", token, manifest)
+    path = f"/clusters/agent-0/api/v1/namespaces/default/pods/{manifest['metadata']['name']}/log?follow=true"
+    began = time.perf_counter()
+    line = await (await reader.lines(request("GET", path, token))).next()
+    took += (time.perf_counter() - began) * 1000
+    assert line.strip() == b"up", line
+    reader.close()
+    return took
+
+
 async def free(server: Server, token: str, handler: str, count: int) -> list[float]:
-    """Milliseconds from a pod's create to its running, on a device that nobody has.
+    """Milliseconds from a pod's create to its first line, on a device that nobody has.
 
     A machine has all of it: with a quarter of the CPU its kernel boots for four times as long.
     """
@@ -89,7 +103,7 @@ async def free(server: Server, token: str, handler: str, count: int) -> list[flo
     took = []
     for number in range(count):
         name = f"free-{handler}-{number}"
-        took.append(await start_pod(server, "agent-0", token, gpu(handler, name, milli, "5.00", "latency")))
+        took.append(await first_line(server, token, gpu(handler, name, milli, "5.00", "latency")))
         await delete_pod(server, "agent-0", token, name)
     return took
 
