@@ -32,11 +32,19 @@ def registry() -> Iterator[Registry]:
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Iterator[Live]:
+def private() -> Iterator[Registry]:
+    with serving("open sesame") as found:
+        found.add("team/own:1", file_system(), CONFIG)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory, registry: Registry, private: Registry) -> Iterator[Live]:
     server = Live(tmp_path_factory.mktemp("containers") / "data")
     (server.data / "engine").mkdir(parents=True)
-    text = f'[[registry]]\nlocation = "127.0.0.1:{registry.port}"\ninsecure = true\n'
-    (server.data / "engine" / "registries.conf").write_text(text)
+    text = '[[registry]]\nlocation = "127.0.0.1:{}"\ninsecure = true\n'
+    both = "".join(text.format(each.port) for each in (registry, private))
+    (server.data / "engine" / "registries.conf").write_text(both)
     server.start("--runtime", "container")
     try:
         yield server
@@ -239,3 +247,41 @@ def test_a_container_that_fills_its_disk_is_evicted_and_others_run_on(
     assert found["message"] == said
     assert status(live, agent, "stays")["phase"] == "Running"
     assert not any((live.data / "engine" / "storage" / "overlay").glob("*/diff/hole"))
+
+
+def test_an_agent_by_the_name_of_one_that_is_gone_has_neither_its_images_nor_its_files(
+    live: Live, registry: Registry, private: Registry
+) -> None:
+    own, any_ = f"127.0.0.1:{private.port}/team/own:1", f"127.0.0.1:{registry.port}/team/app:1"
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
+    }
+    volumes = {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}
+    mounts = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
+    first = live.agent("tenant")
+    live.kubectl(
+        first, "create", "secret", "docker-registry", "key", f"--docker-server=127.0.0.1:{private.port}",
+        "--docker-username=me", "--docker-password=open sesame",
+    )  # fmt: skip
+    keeps = {**mounts, "args": ["trap '' TERM; echo x > /data/secret; while :; do sleep 1; done"]}
+    live.apply(first, claim, pod("keeps", own, keeps, **volumes, imagePullSecrets=[{"name": "key"}]))
+    live.kubectl(first, "wait", "--for=condition=Ready", "pod/keeps", "--timeout=30s")
+    live.walras("agent", "delete", "tenant", "--yes")
+    second = live.agent("tenant")
+    looks = {**mounts, "args": ["ls -A /data | wc -l"]}
+    live.apply(
+        second,
+        claim,
+        pod("looks", any_, looks, **volumes, restartPolicy="Never"),
+        pod("runs", own, restartPolicy="Never"),
+    )
+    eventually(
+        lambda: status(live, second, "looks").get("phase") == "Succeeded", "the volume to be looked at"
+    )
+    assert live.kubectl(second, "logs", "looks").strip() == "0"
+    waits(live, second, "runs", "ErrImagePull")
+    live.walras("agent", "delete", "tenant", "--yes")
+    assert not (live.data / "agents" / "tenant").exists()

@@ -271,6 +271,20 @@ def test_a_deleted_cluster_is_gone_with_its_objects() -> None:
     run(story)
 
 
+def test_a_cluster_whose_deletion_could_not_be_written_is_there_still() -> None:
+    async def story(api: API) -> None:
+        await api.create("a", "pods", pod("x"))
+        bad = api.transaction()
+        bad.execute("INSERT INTO missing VALUES (1)", [()])
+        results = await asyncio.gather(bad.commit(), api.delete_cluster("a"), return_exceptions=True)
+        assert [type(result) for result in results] == [StorageError, StorageError]
+        assert api.has_cluster("a") and api.get("a", "pods", "default", "x")
+        await api.delete_cluster("a")
+        assert not api.has_cluster("a")
+
+    run(story)
+
+
 def test_a_cluster_is_created_once() -> None:
     async def story(api: API) -> None:
         results = await asyncio.gather(

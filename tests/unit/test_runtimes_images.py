@@ -65,6 +65,22 @@ def test_who_pulls_without_a_key_opens_an_image_to_everybody(tmp_path: Path) -> 
     assert book.allows(image(), "third")
 
 
+def test_an_agent_that_comes_by_the_name_of_one_that_is_gone_has_none_of_its_images(tmp_path: Path) -> None:
+    book = Book(tmp_path / "book")
+    book.note(image(), book.begin(f"{PLACE}:1", "acme", None, keyed=True))
+    book.note(image(), book.begin(f"{PLACE}:1", "rival", None, keyed=True))
+    free = image("sha256:2", "free.example/app:1")
+    book.note(free, book.begin("free.example/app:1", "acme", None, keyed=False))
+    left = book.begin(f"{PLACE}:2", "acme", None, keyed=True)
+    book.drop("acme")
+    for each in (book, Book(tmp_path / "book")):
+        assert not each.allows(image(), "acme") and each.allows(image(), "rival")
+        assert each.allows(free, "acme") and not each.paid("acme")
+    # A pull of its that was cut off is not the next one's either.
+    assert book.end(left, image("sha256:3", f"{PLACE}:2")) == "sha256:3"
+    assert not book.paid("acme") and not book.allows(image("sha256:3", f"{PLACE}:2"), "acme")
+
+
 def test_an_image_counts_for_the_agent_that_pulled_it_first_until_it_is_gone(tmp_path: Path) -> None:
     book = Book(tmp_path / "book")
     book.note(image(), book.begin(f"{PLACE}:1", "acme", None, keyed=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -517,5 +518,43 @@ def test_a_deleted_pod_leaves_no_files(tmp_path: Path) -> None:
         assert _files(tmp_path, uid)
         await world.api.delete(ACME, "pods", "default", "p", grace_seconds=0)
         await world.until(lambda: not _files(tmp_path, uid))
+
+    in_world(tmp_path, story)
+
+
+def test_an_agent_by_the_name_of_one_that_is_gone_finds_nothing_of_it(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        claim = {
+            "metadata": {"name": "data", "namespace": "default"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+            "status": {"phase": "Bound"},
+        }
+        volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
+        mounts = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
+        node = world.api.get(ACME, "nodes", "", "base")
+        places = []
+        for number in range(2):
+            await world.api.create(ACME, "persistentvolumeclaims", claim)
+            await world.pod("p", volumes=[volume], container=mounts)
+            await world.phase("p", "Running")
+            (mount,) = (
+                each for each in world.runtime.processes[number].spec.mounts if each.target == "/data"
+            )
+            place = Path(mount.source)
+            places.append(place)
+            assert not any(place.iterdir())  # noqa: ASYNC240
+            (place / "secret").write_text("x")
+            await world.api.delete_cluster(ACME)
+            # Its pod has not ended yet.
+            assert not await world.kubelet.forget_agent(ACME)
+            async with asyncio.timeout(5):
+                while not await world.kubelet.forget_agent(ACME):  # noqa: ASYNC110
+                    await asyncio.sleep(0)
+            assert not world.runtime.processes[number].alive
+            assert not place.exists()  # noqa: ASYNC240
+            assert world.runtime.forgotten == [ACME] * (number + 1)
+            await world.api.create_cluster(ACME)
+            await world.api.create(ACME, "nodes", {"metadata": {"name": "base"}, "status": node["status"]})
+        assert places[0] == places[1]
 
     in_world(tmp_path, story)

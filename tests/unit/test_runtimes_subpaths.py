@@ -208,7 +208,8 @@ def test_an_agent_that_goes_takes_its_mounts_and_nobody_elses(
         each.put(volume, "kept", "main-0", make=True)
     (volume / "kept" / "file").write_text("x")
     try:
-        places.remove_cluster("acme")
+        aside = places.set_aside("acme")
+        assert not places.has("acme") and places.has("rival") and any(aside.iterdir())
         assert not is_mounted_below(parts.directory) and is_mounted_below(others.directory)
         assert (volume / "kept" / "file").read_text() == "x"
     finally:
@@ -223,9 +224,14 @@ def test_the_next_server_ends_what_a_killed_one_left_and_deletes_nothing(
     (volume / "kept" / "file").write_text("x")
     for number in range(3):
         parts.put(volume, "kept", f"main-{number}", make=True)
+    places.claim("gone", "default", "data").mkdir(parents=True)
+    aside = places.set_aside("gone")
+    places.claim("gone", "default", "data").mkdir(parents=True)
     places.unmount()
-    places.keep_only(set())
+    places.keep_only(set(), ["acme"])
     assert not parts.directory.exists() and (volume / "kept" / "file").read_text() == "x"
+    # But for what is nobody's any more.
+    assert not places.has("gone") and not aside.exists() and places.has("acme")
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

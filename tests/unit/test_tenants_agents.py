@@ -133,6 +133,31 @@ def test_an_agent_of_the_same_name_inherits_nothing() -> None:
     tell(story)
 
 
+def test_a_name_is_free_when_nothing_of_the_agent_is_left_on_the_machine() -> None:
+    async def story(world: World) -> None:
+        ends = {"acme": False}
+
+        async def forget(name: str) -> bool:
+            assert not world.api.has_cluster(name)
+            return ends.get(name, True)
+
+        world.planes.agents.forget = forget
+        await world.api.delete("fleet", AGENTS, "", AGENT)
+        await world.settle()
+        assert not world.api.has_cluster(AGENT)
+        assert world.api.get("fleet", AGENTS, "", AGENT)["metadata"]["finalizers"] == [CONTROL_PLANE]
+        # Nor does force make it free, nor the end of the server meanwhile.
+        await world.api.edit("fleet", AGENTS, "", AGENT, lambda it: it["metadata"].pop("finalizers"))
+        await world.agent(AGENT)
+        assert not world.api.has_cluster(AGENT)
+        ends.clear()
+        await world.later(0.02)
+        assert condition(world.api.get("fleet", AGENTS, "", AGENT), "Ready") == "True"
+        assert world.api.has_cluster(AGENT)
+
+    tell(story)
+
+
 def test_an_agent_cannot_take_the_operators_cluster() -> None:
     async def story(world: World) -> None:
         made = await world.agent("fleet")

@@ -97,8 +97,13 @@ class API:
     async def delete_cluster(self, name: str) -> None:
         """Removes a cluster with everything in it; subscribers see every object DELETED. Raises NotFound."""
         # Subscribers will see every object go, so all of them must be there.
-        self.state.cluster(name).dropping = True
-        await self._committer.submit(Batch(clusters_dropped=(name,)), [])
+        cluster = self.state.cluster(name)
+        cluster.dropping = True
+        try:
+            await self._committer.submit(Batch(clusters_dropped=(name,)), [])
+        except BaseException:
+            cluster.dropping = False
+            raise
 
     def registry(self, cluster: str) -> Registry:
         """What the cluster serves. Raises NotFound."""

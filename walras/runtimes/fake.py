@@ -112,6 +112,7 @@ class FakeRuntime:
         self.processes: list[FakeProcess] = []
         self.nodes: dict[tuple[str, str], Limits] = {}
         self.removed_pods: list[PodRef] = []
+        self.forgotten: list[str] = []
         self.used_ms: dict[tuple[str, str], int] = {}
         self.ports: dict[int, Server] = {}
         self._refuse, self._stubborn, self._images, self._handlers = refuse, stubborn, images, handlers
@@ -173,6 +174,9 @@ class FakeRuntime:
         process = FakeProcess(f"fake-{number}", spec, Fan(output), self._stubborn, self._answer)
         self.processes.append(process)
         return process
+
+    def forget_agent(self, cluster: str) -> None:
+        self.forgotten.append(cluster)
 
     async def remove_pod(self, pod: PodRef) -> None:
         for process in self.processes:

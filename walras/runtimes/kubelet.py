@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -63,7 +64,8 @@ class Kubelet:
         self._workers: dict[tuple[str, str], PodWorker] = {}
         # Nodes whose end was asked for: nothing starts there again, until one of that name is made anew.
         self._closed: set[tuple[str, str]] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        # What is being done, and for whom.
+        self._tasks: dict[asyncio.Task[Any], str] = {}
         self._unsubscribe: list[Callable[[], None]] = []
         self._stopping = False
 
@@ -81,7 +83,7 @@ class Kubelet:
         await asyncio.to_thread(self._services.logs.keep_only, known)
         await asyncio.to_thread(self._services.places.close_off)
         await asyncio.to_thread(self._services.places.unmount)
-        await asyncio.to_thread(self._services.places.keep_only, known)
+        await asyncio.to_thread(self._services.places.keep_only, known, tuple(self._api.clusters()))
         self._unsubscribe += [
             self._api.subscribe(NODES, self._node_changed),
             self._api.subscribe(PODS, self._pod_changed),
@@ -117,6 +119,24 @@ class Kubelet:
         # A container that was on its way while the first were killed.
         await self._runtime.remove_node(cluster, node)
 
+    async def forget_agent(self, cluster: str) -> bool:
+        """Ends and deletes what a cluster that is gone has left on this machine.
+
+        Whether nothing is left, so that another may come by its name; False while something is still ending.
+        Raises OSError, StorageError.
+        """
+        workers = [each for each in self._workers.values() if each.cluster == cluster]
+        for worker in workers:
+            worker.stop("deleted", 0.0)
+        if workers or cluster in self._tasks.values():
+            return False
+        self._runtime.forget_agent(cluster)
+        places = self._services.places
+        if places.has(cluster):
+            aside = await asyncio.to_thread(places.set_aside, cluster)
+            self._spawn("", asyncio.to_thread(shutil.rmtree, aside, ignore_errors=True))
+        return True
+
     def node_cpu_ms(self, cluster: str, node: str) -> int:
         """CPU time, in milliseconds, that the node's pods have used so far."""
         return self._runtime.cpu_ms(cluster, node)
@@ -133,7 +153,7 @@ class Kubelet:
     def _node_changed(self, change: Change) -> None:
         name = change.object["metadata"]["name"]
         if change.type == "DELETED":
-            self._spawn(self._node_gone(change.cluster, name))
+            self._spawn(change.cluster, self._node_gone(change.cluster, name))
             return
         if change.type == "ADDED":
             self._closed.discard((change.cluster, name))
@@ -145,8 +165,8 @@ class Kubelet:
 
     async def _node_gone(self, cluster: str, name: str) -> None:
         await self.stop_node(cluster, name)
-        if not self._api.has_cluster(cluster):
-            await asyncio.to_thread(self._services.places.remove_cluster, cluster)
+        if self._api.find(cluster, NODES, "", name) is None:
+            self._closed.discard((cluster, name))
 
     def _pod_changed(self, change: Change) -> None:
         pod = change.object
@@ -172,7 +192,7 @@ class Kubelet:
             return
         if node is None or (cluster, name) in self._closed:
             if "deletionTimestamp" in pod["metadata"]:
-                self._spawn(self._remove(cluster, pod))
+                self._spawn(cluster, self._remove(cluster, pod))
             return
         if not _is_ours(node):
             return
@@ -210,8 +230,8 @@ class Kubelet:
 
     def _forget(self, cluster: str, uid: str) -> None:
         """The pod is gone: so are its logs and its own volumes."""
-        self._spawn(asyncio.to_thread(self._services.logs.remove, cluster, uid))
-        self._spawn(asyncio.to_thread(self._services.places.remove_pod, cluster, uid))
+        self._spawn(cluster, asyncio.to_thread(self._services.logs.remove, cluster, uid))
+        self._spawn(cluster, asyncio.to_thread(self._services.places.remove_pod, cluster, uid))
 
     def _config_changed(self, change: Change) -> None:
         self._services.configs.changed(change.cluster, change.namespace)
@@ -225,12 +245,13 @@ class Kubelet:
             for each in self._workers.values()
         )
         if not used and self._api.find(cluster, CLAIMS, namespace, claim) is None:
-            self._spawn(asyncio.to_thread(self._services.places.remove_claim, cluster, namespace, claim))
+            remove = self._services.places.remove_claim
+            self._spawn(cluster, asyncio.to_thread(remove, cluster, namespace, claim))
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, cluster: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = cluster
+        task.add_done_callback(self._tasks.pop)
 
     # PodAccess
 

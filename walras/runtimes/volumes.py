@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ Object = Mapping[str, Any]
 _DIRECTORY: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CLAIMS: Final = "persistentvolumeclaims"
 _FRESH: Final = ".walras-fresh"
+_GONE: Final = "gone"
 _VOLUMES: Final = "volumes"
 _PARTS: Final = "subpaths"
 _MEMORY: Final = "Memory"
@@ -59,15 +61,18 @@ class Places:
         agents.mkdir(parents=True, exist_ok=True)
         agents.chmod(0o700)
 
+    def _agent(self, cluster: str) -> Path:
+        return self.data_dir / "agents" / path_part(cluster)
+
     def pod(self, cluster: str, uid: str) -> Path:
-        return self.data_dir / "agents" / path_part(cluster) / "pods" / path_part(uid)
+        return self._agent(cluster) / "pods" / path_part(uid)
 
     def parts(self, cluster: str, uid: str) -> Parts:
         """Where what the pod's containers mount of volumes is put."""
         return Parts(self.pod(cluster, uid) / _PARTS, self.owner_of(cluster))
 
     def claim(self, cluster: str, namespace: str, name: str) -> Path:
-        volumes = self.data_dir / "agents" / path_part(cluster) / "volumes"
+        volumes = self._agent(cluster) / "volumes"
         return volumes / path_part(namespace) / path_part(name)
 
     def remove_pod(self, cluster: str, uid: str) -> None:
@@ -79,18 +84,33 @@ class Places:
         """Deletes the files of a claim that is gone."""
         shutil.rmtree(self.claim(cluster, namespace, name), ignore_errors=True)
 
-    def remove_cluster(self, cluster: str) -> None:
-        """Deletes everything of an agent that is gone. Raises OSError when something stays mounted."""
+    def has(self, cluster: str) -> bool:
+        """Whether there is anything of the agent."""
+        return self._agent(cluster).exists()
+
+    def set_aside(self, cluster: str) -> Path:
+        """Takes all of an agent that is gone from its place, at once; the caller deletes the directory where
+        it is then. Raises OSError when something stays mounted, and nothing is moved."""
         self.unmount(escape(path_part(cluster)))
-        shutil.rmtree(self.data_dir / "agents" / path_part(cluster), ignore_errors=True)
+        gone = self.data_dir / _GONE
+        gone.mkdir(mode=0o700, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=gone))
+        self._agent(cluster).rename(aside / "agent")
+        return aside
 
     def unmount(self, clusters: str = "*") -> None:
         """Ends all mounts for pods, of which none runs. Raises OSError when something stays mounted."""
         for pod in self.data_dir.glob(f"agents/{clusters}/pods/*"):
             _release(pod)
 
-    def keep_only(self, known: set[tuple[str, str]]) -> None:
-        """Deletes the directories of pods that are not among `known` (cluster, uid)."""
+    def keep_only(self, known: set[tuple[str, str]], clusters: Iterable[str]) -> None:
+        """Deletes all of other agents than those of `clusters`, what was set aside, and the directories of
+        pods that are not among `known` (cluster, uid)."""
+        shutil.rmtree(self.data_dir / _GONE, ignore_errors=True)
+        agents = {path_part(each) for each in clusters}
+        for directory in self.data_dir.glob("agents/*"):
+            if directory.name not in agents:
+                shutil.rmtree(directory, ignore_errors=True)
         for directory in self.data_dir.glob("agents/*/pods/*"):
             if (directory.parent.parent.name, directory.name) not in known:
                 shutil.rmtree(directory, ignore_errors=True)

@@ -156,6 +156,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         mps=found.machine.mps_directories if found.machine is not None else None,
         networks=runtime.shares.networks,
     )
+    planes.agents.forget = kubelet.forget_agent
     exchange = Exchange(
         api,
         store,

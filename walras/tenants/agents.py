@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 from walras.core.clock import Clock, Ids, rfc3339
@@ -50,6 +50,8 @@ _SHARED_NAMESPACES: Final = ("default", "kube-public")
 SYSTEM: Final = "kube-system"
 _LEASES: Final = "kube-node-lease"
 BASE_NODE: Final = "base"
+# Of an agent that is gone: as often as it is looked whether everything of it has ended.
+_ENDING_MS: Final = 20
 BASE_CAPACITY: Final = {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "100Gi", "pods": "110"}
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -126,7 +128,11 @@ def furnish_cluster(transaction: Transaction, cluster: str, ca_pem: str) -> None
 
 
 class AgentController:
-    """Keys are names of agents, of clusters without one too: those are removed."""
+    """Keys are names of agents, of clusters without one too: those are removed.
+
+    `forget`: ends what a cluster that is gone has left outside of the API, whether nothing of it is left. No
+    agent comes by its name before.
+    """
 
     def __init__(
         self, api: API, clock: Clock, ids: Ids, manager: Manager, *, endpoint: str, ca_pem: str
@@ -137,6 +143,7 @@ class AgentController:
         self._manager = manager
         self._endpoint = endpoint.rstrip("/")
         self._ca_pem = ca_pem
+        self.forget: Callable[[str], Awaitable[bool]] = _forgotten
 
     def watch(self) -> list[Callable[[], None]]:
         for cluster in self._api.clusters():
@@ -167,20 +174,23 @@ class AgentController:
         del cluster, namespace
         agent = self._api.find(FLEET, AGENTS, "", name)
         if agent is None:
-            await self._remove(name)
+            done = await self._remove(name)
         elif deleting(agent):
-            await self._let_go(name, agent)
+            done = await self._let_go(name, agent)
         elif name == FLEET or _NAME.fullmatch(name) is None:
             await self._refuse(name)
+            done = True
         else:
-            await self._provide(name, agent)
-        return None
+            done = await self._provide(name, agent)
+        return None if done else _ENDING_MS
 
-    async def _provide(self, name: str, agent: Object) -> None:
+    async def _provide(self, name: str, agent: Object) -> bool:
+        """Whether the agent has its cluster."""
         transaction = self._api.transaction()
         now = rfc3339(self._clock.now_ms())
         if not (self._api.is_asleep(name) and _is_provided(agent)):
-            await self._make_cluster(name, agent)
+            if not await self._make_cluster(name, agent):
+                return False
             transaction = self._api.transaction()
             if self._api.find(name, NAMESPACES, "", SYSTEM) is None:
                 furnish_cluster(transaction, name, self._ca_pem)
@@ -202,13 +212,19 @@ class AgentController:
 
         transaction.edit(FLEET, AGENTS, "", name, ready)
         await transaction.commit()
+        return True
 
-    async def _make_cluster(self, name: str, agent: Object) -> None:
-        if self._api.has_cluster(name) and self._is_of_another(name, agent):
-            # An agent of this name was deleted by force; nothing of it is for this one.
-            await self._remove(name)
-        if not self._api.has_cluster(name):
-            await self._api.create_cluster(name)
+    async def _make_cluster(self, name: str, agent: Object) -> bool:
+        """Whether it is there. Nothing of an earlier agent of the name is for this one."""
+        if self._api.has_cluster(name):
+            if not self._is_of_another(name, agent):
+                return True
+            # That one was deleted by force.
+            await self._drop(name)
+        if not await self.forget(name):
+            return False
+        await self._api.create_cluster(name)
+        return True
 
     def _is_of_another(self, name: str, agent: Object) -> bool:
         node = self._api.find(name, NODES, "", BASE_NODE)
@@ -239,18 +255,25 @@ class AgentController:
                 FLEET, SECRETS, SYSTEM_NAMESPACE, secret_name, lambda latest: latest.update(data=data)
             )
 
-    async def _let_go(self, name: str, agent: Object) -> None:
+    async def _let_go(self, name: str, agent: Object) -> bool:
+        """Whether there is nothing more to do for it at this moment."""
         # The token is refused since the deletion was committed; nobody needs its Secret any more.
         await self._delete_secret(name)
-        if finalizers(agent) == [CONTROL_PLANE]:
-            await self._remove(name)
-            await self._api.edit(
-                FLEET, AGENTS, "", name, lambda latest: drop_finalizer(latest, CONTROL_PLANE)
-            )
+        if finalizers(agent) != [CONTROL_PLANE]:
+            return True
+        if not await self._remove(name):
+            return False
+        await self._api.edit(FLEET, AGENTS, "", name, lambda latest: drop_finalizer(latest, CONTROL_PLANE))
+        return True
 
-    async def _remove(self, name: str) -> None:
+    async def _remove(self, name: str) -> bool:
+        """Whether nothing of the cluster is left."""
         if name == FLEET:
-            return
+            return True
+        await self._drop(name)
+        return await self.forget(name)
+
+    async def _drop(self, name: str) -> None:
         await self._delete_secret(name)
         if self._api.has_cluster(name):
             await self._api.delete_cluster(name)
@@ -276,6 +299,10 @@ class AgentController:
             )  # fmt: skip
 
         await self._api.edit(FLEET, AGENTS, "", name, refuse)
+
+
+async def _forgotten(_: str) -> bool:
+    return True
 
 
 def _ours(agent: Object) -> list[Any]:

@@ -82,9 +82,10 @@ class ControlPlanes:
         # These two learn of every change from the index.
         GarbageCollector(api, manager, dependents)
         namespaces = NamespaceController(api, clock, manager, dependents, ca_pem)
+        self.agents = AgentController(api, clock, ids, manager, endpoint=endpoint, ca_pem=ca_pem)
         self._watchers: Sequence[Watcher] = (
             self.authenticator,
-            AgentController(api, clock, ids, manager, endpoint=endpoint, ca_pem=ca_pem),
+            self.agents,
             namespaces,
             Scheduler(api, clock, manager, recorder),
             PodCollector(api, clock, manager),

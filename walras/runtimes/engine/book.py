@@ -125,6 +125,17 @@ class Book:
         if self._pages.images.pop(engine_id, None) is not None:
             self._write()
 
+    def drop(self, cluster: str) -> None:
+        """The agent is gone: nothing is for another by its name, nor counts among that one's."""
+        was = msgspec.json.encode(self._pages)
+        for note in self._pages.images.values():
+            note.agents = note.agents and [each for each in note.agents if each != cluster]
+            note.payer = "" if note.payer == cluster else note.payer
+        for intent in self._pages.pulling.values():
+            intent.cluster = "" if intent.cluster == cluster else intent.cluster
+        if msgspec.json.encode(self._pages) != was:
+            self._write()
+
     def names(self, engine_id: str) -> list[str]:
         """What pods pulled the image by."""
         note = self._pages.images.get(engine_id)

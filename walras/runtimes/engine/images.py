@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -156,6 +156,11 @@ class Images:
             raise
         except WalrasError as error:
             raise ImageError(f"{directory} of the image cannot be read: {error.message}") from error
+
+    def forget_agent(self, cluster: str) -> None:
+        """The agent is gone; its images are nobody's until they are pulled again. Raises StorageError."""
+        self._book.drop(cluster)
+        self._debts = [replace(each, cluster="") if each.cluster == cluster else each for each in self._debts]
 
     def user(self, image_id: str) -> str:
         """Whom the programs of a known image run as; "" is root."""

@@ -263,6 +263,9 @@ class ContainerRuntime(Sharing):
         if (pod := self._pods.get(ref.uid)) is not None:
             pod.containers.discard(container)
 
+    def forget_agent(self, cluster: str) -> None:
+        self.images.forget_agent(cluster)
+
     async def remove_pod(self, pod: PodRef) -> None:
         found = self._pods.get(pod.uid)
         if found is None:
