@@ -61,7 +61,24 @@ class Bank:
 
 
 def metered(agent: str, lease: str, micros: int) -> tuple[Any, ...]:
-    return (0, agent, "default", "pod", "", lease, "gpu", "default", 1, 0, micros, "", 0, 0, 0)
+    return (
+        0,
+        agent,
+        "default",
+        "pod",
+        "",
+        lease,
+        "gpu",
+        "default",
+        1,
+        0,
+        micros,
+        "",
+        0,
+        0,
+        0,
+        f"uid-{agent}",
+    )
 
 
 @pytest.fixture

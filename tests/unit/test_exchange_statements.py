@@ -14,7 +14,7 @@ import pytest
 from walras.core.clock import SequenceIds, VirtualClock, rfc3339
 from walras.core.errors import BadRequest, Forbidden, NotFound, WalrasError
 from walras.cost import usage
-from walras.exchange.treasury import MINT, Budget, Treasury, account_of
+from walras.exchange.treasury import MINT, Budget, Treasury, account_of, revenue_of
 from walras.exchange.views import Views
 from walras.kube.api import API
 from walras.kube.context import Identity
@@ -37,8 +37,9 @@ class Books:
         self.store = SqliteStore(path)
         self.store.migrate("usage", usage.MIGRATIONS)
         api = API(self.store, self.clock, SequenceIds())
-        self.views = Views(api, SimpleNamespace(), self.store, self.clock, Verbs(api))  # type: ignore[arg-type]
-        treasury = Treasury(self.store)
+        self.api, self.treasury = api, (treasury := Treasury(self.store))
+        exchange: Any = SimpleNamespace(treasury=treasury)
+        self.views = Views(api, exchange, self.store, self.clock, Verbs(api))
         treasury.open_pool("default", START_MS)
         budget = Budget(uid="u", rate_micros_per_hour=0, cap_micros=0, weight=1, paid_ms=0)
         treasury.open_agent("search", budget, 10_000_000, START_MS)
@@ -47,13 +48,17 @@ class Books:
             treasury.transfer(
                 f"t{number}", MINT, account_of("search"), 1_000_000, self.clock.now_ms(), "gift"
             )
+        self.save()
 
-        async def save() -> None:
-            tx = api.transaction()
-            treasury.store(tx)
+    def save(self, *used: tuple[Any, ...]) -> None:
+        async def commit() -> None:
+            tx = self.api.transaction()
+            self.treasury.store(tx)
+            if used:
+                tx.execute(usage.ADD, used)
             await tx.commit()
 
-        asyncio.run(save())
+        asyncio.run(commit())
 
     def ask(self, path: str, who: Identity = OPERATOR, cluster: str = "fleet", /, **query: str) -> Object:
         async def body() -> Object:
@@ -114,6 +119,38 @@ def test_an_agent_reads_its_own_statement_and_no_other(books: Books) -> None:
             books.ask("statement", SEARCH, "search", account=account)
     with pytest.raises(Forbidden):
         books.ask("ledger", SEARCH, "search")
+
+
+def test_an_agent_is_told_nothing_of_another_that_had_its_name(books: Books) -> None:
+    def used(uid: str, micros: int) -> tuple[Any, ...]:
+        row = (START_MS, "search", "default", "pod", "", "lease", "gpu", "default", 1, 0, micros, "", 0, 0, 0)
+        return (*row[:3], f"of-{uid}", *row[4:], uid)
+
+    def pay(uid: str, micros: int) -> None:
+        now_ms, account, pool = books.clock.now_ms(), account_of("search"), revenue_of("default")
+        books.treasury.hold(f"lease:{uid}", account, pool, micros, now_ms, ref="default/lease")
+        books.treasury.capture(f"lease:{uid}:1", f"lease:{uid}", micros, now_ms, ref=f"of-{uid}")
+        books.treasury.release(f"lease:{uid}", now_ms)
+        books.save(used(uid, micros))
+
+    pay("u", 500)
+    books.treasury.close_agent("search", books.clock.now_ms())
+    assert books.ask("cost", SEARCH, "search", by="pod")["rows"] == []
+    budget = Budget(uid="v", rate_micros_per_hour=0, cap_micros=0, weight=1, paid_ms=0)
+    # The clock may have been set back meanwhile.
+    books.treasury.open_agent("search", budget, 2_000_000, START_MS + 1)
+    books.save()
+    pay("v", 700)
+    own = books.ask("statement", SEARCH, "search")
+    assert balances(own) == ["0.00", "2.00", "2.00", "1.9993", "1.9993"]
+    assert own["opening"]["balance"] == "0.00" and own["closing"]["balance"] == "1.9993"
+    cost = books.ask("cost", SEARCH, "search", by="pod")
+    assert [(row["pod"], row["chargedMicros"]) for row in cost["rows"]] == [("of-v", 700)]
+    assert cost["balanced"] and cost["ledger"] == "0.0007"
+    # All of the name is there for the operator.
+    cost = books.ask("cost", OPERATOR, "search", by="pod")
+    assert {row["pod"] for row in cost["rows"]} == {"of-u", "of-v"} and cost["balanced"]
+    assert len(books.ask("statement", OPERATOR, "search")["entries"]) > 10
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,10 @@ MIGRATIONS: Final = (
     "ALTER TABLE usage ADD COLUMN busy_ms INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE usage ADD COLUMN memory_mib_ms INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE usage ADD COLUMN energy_mj INTEGER NOT NULL DEFAULT 0",
+    # The agent's, which tells it from others that had its name; empty in rows of before there was any.
+    "ALTER TABLE usage ADD COLUMN uid TEXT NOT NULL DEFAULT ''",
 )
-ADD: Final = """INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ADD: Final = """INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET milli_ms = milli_ms + excluded.milli_ms,
         cpu_ms = cpu_ms + excluded.cpu_ms, micros = micros + excluded.micros,
         busy_ms = busy_ms + excluded.busy_ms, memory_mib_ms = memory_mib_ms + excluded.memory_mib_ms,
@@ -84,8 +86,10 @@ class Report:
         }
 
 
-def report(database: Database, *, by: str, since_ms: int = 0, agent: str = "") -> Report:
+def report(database: Database, *, by: str, since_ms: int = 0, agent: str = "", uid: str = "") -> Report:
     """Spend grouped by `by` since `since_ms`, of one agent or of all when `agent` is empty.
+
+    With `uid` of that agent alone, without others that had its name before.
 
     Rows are whole minutes: the minute in which `since_ms` falls is counted whole. Raises BadRequest.
     """
@@ -96,20 +100,21 @@ def report(database: Database, *, by: str, since_ms: int = 0, agent: str = "") -
     sql = (
         f"SELECT {', '.join(columns)}, SUM(milli_ms), SUM(cpu_ms), SUM(micros),"  # noqa: S608
         " SUM(busy_ms), SUM(memory_mib_ms), SUM(energy_mj) FROM usage"
-        f" WHERE minute_ms >= ?{' AND agent = ?' if agent else ''}"
+        f" WHERE minute_ms >= ?{' AND agent = ?' if agent else ''}{' AND uid IN (?, ?)' if uid else ''}"
         f" GROUP BY {', '.join(columns)} ORDER BY SUM(micros) DESC, {', '.join(columns)}"
     )
     since_minute = since_ms // MINUTE_MS * MINUTE_MS
-    found = database.query(sql, (since_minute, agent) if agent else (since_minute,))
+    named = (agent,) if agent else ()
+    found = database.query(sql, (since_minute, *named, *((uid, "") if uid else ())))
     rows = []
     total = 0
     for row in found:
         milli_ms, cpu_ms, micros, busy_ms, memory_mib_ms, energy_mj = row[len(columns) :]
         total += micros
-        named = dict(zip(columns, row, strict=False))
+        group = dict(zip(columns, row, strict=False))
         rows.append(
             {
-                **{name: value for name, value in named.items() if value or name != "mig"},
+                **{name: value for name, value in group.items() if value or name != "mig"},
                 "gpuSeconds": round(milli_ms / WHOLE_GPU_MILLI / 1000, 3),
                 "cpuSeconds": round(cpu_ms / 1000, 3),
                 **_told(busy_ms, memory_mib_ms, energy_mj),

@@ -193,8 +193,9 @@ def read_books(database: Reader, *also: str) -> tuple[Books, Row]:
 
 
 _AFTER: Final = f"""WITH mine AS (
-    SELECT {_ENTRY} FROM ledger_journal WHERE debit = ?1 AND (at_ms, seq) > (?2, ?3)
-    UNION ALL SELECT {_ENTRY} FROM ledger_journal WHERE credit = ?1 AND (at_ms, seq) > (?2, ?3))"""  # noqa: S608
+    SELECT {_ENTRY} FROM ledger_journal WHERE debit = ?1 AND (at_ms, seq) > (?2, ?3) AND seq >= ?4
+    UNION ALL
+    SELECT {_ENTRY} FROM ledger_journal WHERE credit = ?1 AND (at_ms, seq) > (?2, ?3) AND seq >= ?4)"""  # noqa: S608
 # From the present backwards, so that a recent statement does not read the whole past.
 _POSITION: Final = f"""{_AFTER} SELECT
     coalesce((SELECT credits_posted - debits_posted FROM ledger_accounts WHERE id = ?1), 0)
@@ -202,7 +203,7 @@ _POSITION: Final = f"""{_AFTER} SELECT
     coalesce((SELECT debits_pending FROM ledger_accounts WHERE id = ?1), 0)
         - coalesce(sum(iif(kind = 'hold', amount, -amount)) FILTER (WHERE debit = ?1 AND hold <> ''), 0)
     FROM mine"""  # noqa: S608
-_PAGE: Final = f"{_AFTER} SELECT * FROM mine WHERE at_ms < ?4 ORDER BY at_ms, seq LIMIT ?5"  # noqa: S608
+_PAGE: Final = f"{_AFTER} SELECT * FROM mine WHERE at_ms < ?5 ORDER BY at_ms, seq LIMIT ?6"  # noqa: S608
 
 
 class Place(NamedTuple):
@@ -213,17 +214,18 @@ class Place(NamedTuple):
 
 
 def read_statement(
-    database: Reader, account: str, after: Place, until_ms: int, limit: int
+    database: Reader, account: str, after: Place, until_ms: int, limit: int, opened: int = 0
 ) -> tuple[Statement, Place | None]:
     """At most `limit` of an account's entries up to, not including, `until_ms`; and where they go on, if so.
 
-    Raises NotFound for an account that there never was.
+    `opened` is the entry that opened the account, for one who is not to see those of an earlier account by
+    its name. Raises NotFound for an account that there never was.
     """
-    known = "SELECT 1 FROM ledger_journal WHERE debit = ? OR credit = ? LIMIT 1"
-    if not database.query(known, (account, account)):
+    known = "SELECT 1 FROM ledger_journal WHERE (debit = ?1 OR credit = ?1) AND seq >= ?2 LIMIT 1"
+    if not database.query(known, (account, opened)):
         raise NotFound(f'there is no account "{account}"; `walras ledger` lists them')
-    ((balance, held),) = database.query(_POSITION, (account, *after))
-    rows = database.query(_PAGE, (account, *after, until_ms, limit + 1))
+    ((balance, held),) = database.query(_POSITION, (account, *after, opened))
+    rows = database.query(_PAGE, (account, *after, opened, until_ms, limit + 1))
     entries = [Entry(*row) for row in rows[:limit]]
     more = Place(entries[-1].at_ms, entries[-1].seq) if len(rows) > limit else None
     return statement(account, Position(balance, held), entries), more

@@ -286,6 +286,7 @@ def _settle_term(fx: Effects, holding: Holding, now_ms: int, used: Used) -> int:
     if pods:
         holding.pod = pods[0]["metadata"]["name"]
     namespace = pods[0]["metadata"]["namespace"] if pods else holding.namespace
+    budget = fx.treasury.budgets.get(holding.agent)
     weights = [share.milli for share in holding.shares]
     parts = zip(holding.shares, split(due, weights), split(used.cpu_ms, weights), strict=True)
     for share, micros, cpu in parts:
@@ -306,6 +307,7 @@ def _settle_term(fx: Effects, holding: Holding, now_ms: int, used: Used) -> int:
             gpu.busy_ms,
             gpu.memory_mib_ms,
             gpu.energy_mj,
+            budget.uid if budget is not None else "",
         )
     holding.metered_until_ms = until_ms
     fx.keep(holding)

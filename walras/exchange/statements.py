@@ -56,12 +56,15 @@ def ledger_object(database: Reader, query: Mapping[str, str]) -> Object:
     return shown
 
 
-def statement_object(database: Reader, account: str, query: Mapping[str, str], now_ms: int) -> Object:
-    """One page of an account's statement. Raises BadRequest, NotFound."""
+def statement_object(
+    database: Reader, account: str, query: Mapping[str, str], now_ms: int, opened: int
+) -> Object:
+    """One page of an account's statement, from the entry `opened` on. Raises BadRequest, NotFound."""
     since, until = query.get("since", ""), query.get("until", "")
     after = _place(query["continue"]) if query.get("continue") else Place(read_time(since, now_ms, 0), 0)
     until_ms = read_time(until, now_ms, FOREVER_MS)
-    found, more = read_statement(database, account, after, until_ms, _limit(query.get("limit", "")))
+    limit = _limit(query.get("limit", ""))
+    found, more = read_statement(database, account, after, until_ms, limit, opened)
     shown: Object = {
         "account": found.account,
         "opening": _position(found.opening),

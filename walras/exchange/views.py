@@ -28,6 +28,9 @@ from walras.tenants import backup
 HISTORY_MAX: Final = 300
 READ: Final = ("prices", "cost", "ledger", "statement", "backup")
 DONE: Final = ("quote", "grants", "restore")
+# Of an agent that has no account yet.
+NOBODY: Final = "-"
+NEVER: Final = 2**63 - 1
 
 
 class Grant(msgspec.Struct, forbid_unknown_fields=True):
@@ -60,7 +63,7 @@ class Views:
             case "prices":
                 return self._prices()
             case "cost":
-                return self._cost(agent, query)
+                return self._cost(identity, agent, query)
             case "quote":
                 return await self._quotes.quote(identity, cluster, await asked.body())
             case "ledger":
@@ -70,8 +73,20 @@ class Views:
             case "backup" | "restore" | "grants":
                 return await self._kept(asked)
         account = _account(identity, agent, query.get("account", ""))
-        now_ms = self._clock.now_ms()
-        return await asyncio.to_thread(statements.statement_object, self._database, account, query, now_ms)
+        now_ms, (_, opened) = self._clock.now_ms(), self._own(identity)
+        return await asyncio.to_thread(
+            statements.statement_object, self._database, account, query, now_ms, opened
+        )
+
+    def _own(self, identity: Identity) -> tuple[str, int]:
+        """(uid, the entry of the journal that opened its account) of the agent that asks: what an earlier one
+        of its name did is not for it. ("", 0) for the operator, who sees all of every name."""
+        if not identity.cluster:
+            return "", 0
+        budget = self._exchange.treasury.budgets.get(identity.cluster)
+        uid = budget.uid if budget is not None else NOBODY
+        found = self._database.query("SELECT seq FROM ledger_journal WHERE id = ?", (f"open:{uid}",))
+        return uid, found[0][0] if found else NEVER
 
     async def _kept(self, asked: Asked) -> Object:
         """What is for one who may do everything: to take a cluster, to put it back, to give credits."""
@@ -136,24 +151,26 @@ class Views:
             )
         return {"pools": pools}
 
-    def _cost(self, agent: str, query: Mapping[str, str]) -> Object:
+    def _cost(self, identity: Identity, agent: str, query: Mapping[str, str]) -> Object:
+        uid, opened = self._own(identity)
         since = query.get("since", "")
         since_ms = self._clock.now_ms() - parse_duration_ms(since) if since else 0
-        report = usage.report(self._database, by=query.get("by", "agent"), since_ms=since_ms, agent=agent)
+        by = query.get("by", "agent")
+        report = usage.report(self._database, by=by, since_ms=since_ms, agent=agent, uid=uid)
         shown = report.as_object()
         shown["since"] = since or "the beginning"
         if not since:
-            captured = self._captured(agent)
+            captured = self._captured(agent, opened)
             shown["ledger"] = format_credits(captured)
             shown["balanced"] = captured == report.total_micros
         return shown
 
-    def _captured(self, agent: str) -> int:
-        """Micros that the journal says were paid for leases, by one agent or by all."""
-        sql = "SELECT COALESCE(SUM(amount), 0) FROM ledger_journal WHERE kind = 'capture'"
+    def _captured(self, agent: str, opened: int) -> int:
+        """Micros that the journal says were paid for leases from that entry on, by one agent or by all."""
+        sql = "SELECT COALESCE(SUM(amount), 0) FROM ledger_journal WHERE kind = 'capture' AND seq >= ?"
         if agent:
-            return int(self._database.query(f"{sql} AND debit = ?", (account_of(agent),))[0][0])
-        return int(self._database.query(sql)[0][0])
+            return int(self._database.query(f"{sql} AND debit = ?", (opened, account_of(agent)))[0][0])
+        return int(self._database.query(sql, (opened,))[0][0])
 
 
 def _account(identity: Identity, agent: str, account: str) -> str:
