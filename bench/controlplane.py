@@ -224,23 +224,31 @@ def _asleep(data: Path) -> int:
     return int(count)
 
 
-def flood(server: Server, ours: Load, program: Path, told: argparse.Namespace) -> Figures:
-    """How long one agent's get takes while another does all it can."""
+def flood(server: Server, ours: Load, program: Path, folder: Path, told: argparse.Namespace) -> Figures:
+    """How long one agent's get takes while another does all it can; and, which is what the machine gives,
+    while that goes to another server beside this one."""
     token = make_agents(server, ours, "quiet-", 1)["token"]
-    flooding = make_agents(server, ours, "loud-", 1)["token"]
     path = "/clusters/quiet-0/api/v1/namespaces/default"
     order = partial(ours.order, "rate", path=path, token=token, connections=1, seconds=told.seconds)
     quiet = order()
-    url = f"https://localhost:{server.port}"
-    with load(program, url, server.ca_file) as loud, ThreadPoolExecutor() as threads:
-        running = threads.submit(
-            loud.order, "rate", path="/clusters/loud-0/api/v1/namespaces/default/pods", token=flooding,
-            connections=64, seconds=told.seconds + 2, status=0,
-        )  # fmt: skip
-        time.sleep(1)
-        noisy = order()
-        running.result()
-    return {"quiet_p99_ms": quiet["p99_ms"], "flooded_p99_ms": noisy["p99_ms"]}
+
+    def flooded(at: Server, maker: Load) -> float:
+        token = make_agents(at, maker, "loud-", 1)["token"]
+        url = f"https://localhost:{at.port}"
+        with load(program, url, at.ca_file) as loud, ThreadPoolExecutor() as threads:
+            running = threads.submit(
+                loud.order, "rate", path="/clusters/loud-0/api/v1/namespaces/default/pods", token=token,
+                connections=64, seconds=told.seconds + 2, status=0,
+            )  # fmt: skip
+            time.sleep(1)
+            noisy = order()
+            running.result()
+        return float(noisy["p99_ms"])
+
+    same = flooded(server, ours)
+    with _server(folder / "beside", program) as (another, maker):
+        beside = flooded(another, maker)
+    return {"quiet_p99_ms": quiet["p99_ms"], "flooded_p99_ms": same, "flooded_beside_p99_ms": beside}
 
 
 @contextmanager
@@ -255,7 +263,7 @@ def _server(data: Path, program: Path) -> Iterator[tuple[Server, Load]]:
 def ours_alone(program: Path, folder: Path, told: argparse.Namespace) -> Figures:
     """What only a server of many control planes can do."""
     with _server(folder / "few", program) as (server, generator):
-        figures = creation(server, generator, told) | flood(server, generator, program, told)
+        figures = creation(server, generator, told) | flood(server, generator, program, folder, told)
     figures |= sleep(folder / "asleep", program, told)
     if told.fleet:
         with _server(folder / "fleet", program) as (server, generator):
