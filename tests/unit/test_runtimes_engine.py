@@ -181,6 +181,41 @@ def test_a_refusal_is_told_in_the_engines_words_however_it_was_asked(tmp_path: P
     asyncio.run(run())
 
 
+def test_a_container_whose_program_has_just_ended_is_looked_at_again(tmp_path: Path) -> None:
+    def answer(status: int, body: bytes) -> bytes:
+        head = b"HTTP/1.1 %d Any\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+        return head % (status, len(body)) + body
+
+    lost = answer(500, b'{"message": "read /proc/7884/cgroup: no such process"}')
+    other = answer(500, b'{"message": "the database is locked"}')
+    found = answer(200, b'{"State": {"Status": "exited"}}')
+
+    async def looked(name: str, *answers: bytes) -> tuple[object, int]:
+        left = list(answers)
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(left.pop(0) if len(left) > 1 else left[0])
+            await writer.drain()
+            writer.close()
+
+        engine = Engine(str(tmp_path / name))
+        async with await asyncio.start_unix_server(serve, str(tmp_path / name)):
+            try:
+                return await engine.look("x"), len(left)
+            except EngineError as error:
+                return error.message, len(left)
+            finally:
+                await engine.close()
+
+    async def run() -> None:
+        assert await looked("again", lost, lost, found) == ({"State": {"Status": "exited"}}, 1)
+        assert await looked("other", other, found) == ("the database is locked", 1)
+        assert (await looked("always", lost))[0] == "read /proc/7884/cgroup: no such process"
+
+    asyncio.run(run())
+
+
 async def unanswered(path: Path) -> None:
     engine = Engine(str(path))
     with pytest.raises(EngineError, match="does not answer"):

@@ -17,6 +17,7 @@ _VERSION: Final = "/v1.41"
 _TIMEOUT_S: Final = 60.0
 _HEAD_MAX: Final = 65_536
 _PIECE_BYTES: Final = 1 << 20
+_LOOK_AGAIN_S: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 Params = Mapping[str, str | int]
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -49,6 +50,17 @@ class Engine:
         headers = {} if body is None else {"Content-Type": "application/json"}
         answer = await self._send(method, path, content=content, headers=headers, params=params)
         return msgspec.json.decode(answer) if answer.strip() else None
+
+    async def look(self, engine_id: str) -> dict[str, Any]:
+        """What there is of a container. Raises EngineError."""
+        for pause_s in _LOOK_AGAIN_S:
+            try:
+                return dict(await self.call("GET", f"/containers/{engine_id}/json"))
+            except EngineError as error:
+                if not has_just_ended(error):
+                    raise
+            await asyncio.sleep(pause_s)
+        return dict(await self.call("GET", f"/containers/{engine_id}/json"))
 
     async def load(self, archive: bytes, name: str) -> None:
         """Makes an image of a file system, under a name with a tag. Raises EngineError."""
@@ -145,3 +157,8 @@ def _message(body: bytes) -> str:
     if 0 <= start < end and text[start : end + 1] != text:
         return _message(text[start : end + 1].encode())
     return text or "the container engine gave no reason"
+
+
+def has_just_ended(error: EngineError) -> bool:
+    """Whether Podman looked for a program that it takes to run, and that had ended by then."""
+    return "/proc/" in error.message and "no such process" in error.message

@@ -16,7 +16,7 @@ from walras.runtimes import procfs, usage
 from walras.runtimes.attaching import Attached, AttachedInput, Fan
 from walras.runtimes.base import ContainerSpec, ExitStatus, Session, StartError, Stream, Wish
 from walras.runtimes.cgroups import GroupPath, Groups, clear, read
-from walras.runtimes.engine.client import Engine, EngineError, Streams
+from walras.runtimes.engine.client import Engine, EngineError, Streams, has_just_ended
 from walras.runtimes.engine.service import Source
 from walras.runtimes.engine.sessions import Entered, Typing, enter
 from walras.runtimes.engine.streams import frames
@@ -236,7 +236,7 @@ class Container:
         with suppress(WalrasError):
             engine = await self._host.engine()
             while True:
-                state = (await engine.call("GET", f"/containers/{self.id}/json"))["State"]
+                state = (await engine.look(self.id))["State"]
                 if state.get("Status") == "exited":
                     # Docker's groups of containers end with them, and what was counted there.
                     self._told_oom = bool(state.get("OOMKilled"))
@@ -278,7 +278,7 @@ async def watch_start(engine: Engine, engine_id: str, stdin: bool) -> Started:
     streams = await attach(engine, engine_id, stdin)
     try:
         await _start(engine, engine_id)
-        found = await engine.call("GET", f"/containers/{engine_id}/json")
+        found = await engine.look(engine_id)
     except BaseException:
         streams[1].close()
         raise
@@ -290,6 +290,5 @@ async def _start(engine: Engine, engine_id: str) -> None:
     try:
         await engine.call("POST", f"/containers/{engine_id}/start")
     except EngineError as error:
-        # Podman looks for a program that it has started, which may have ended by then.
-        if not ("/proc/" in error.message and "no such process" in error.message):
+        if not has_just_ended(error):
             raise

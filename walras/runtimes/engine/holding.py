@@ -107,7 +107,7 @@ async def _entered(engine: Engine, engine_id: str, network: int) -> None:
     """Returns when it is where it is to be. Raises EngineError when it ends before."""
     wanted = os.fstat(network)
     while True:
-        state = (await engine.call("GET", f"/containers/{engine_id}/json"))["State"]
+        state = (await engine.look(engine_id))["State"]
         if not state.get("Running"):
             raise EngineError("what holds the pod's network does not start")
         with suppress(OSError):
