@@ -18,6 +18,7 @@ from support.runtimes import BUSYBOX, World, container_offer, kinds, tell
 
 from walras.runtimes import procfs
 from walras.runtimes.base import ExitStatus, Limits, Security, StartError, Wish
+from walras.runtimes.engine import container
 from walras.runtimes.shares import Shares
 
 pytestmark = pytest.mark.skipif(
@@ -28,6 +29,14 @@ Story = Callable[[World], Awaitable[None]]
 
 def with_containers(data_dir: Path, story: Story) -> None:
     tell(next(each for each in kinds() if each.name == "container"), data_dir, story)
+
+
+def cmdline(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_containers_outlive_an_engine_that_dies_and_are_heard_again(tmp_path: Path) -> None:
@@ -50,6 +59,26 @@ def test_containers_outlive_an_engine_that_dies_and_are_heard_again(tmp_path: Pa
         assert said == b"up\nbye\n"
         assert (await world.shell("echo more"))[1] == "more\n"
 
+    with_containers(tmp_path, story)
+
+
+def test_a_monitor_that_is_not_in_the_containers_group_is_heard_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(world: World) -> None:
+        script = "trap 'exit 9' TERM; echo up; while :; do sleep 0.05; done"
+        process, said = await world.begin("sh", "-c", script)
+        await world.hears(said)
+        monitor = parent_of(
+            next(each for each in world.runtime.pids("acme", "base") if "trap" in cmdline(each))
+        )
+        os.kill(monitor, signal.SIGSTOP)
+        process.signal(signal.SIGTERM)
+        await asyncio.sleep(0.5)
+        os.kill(monitor, signal.SIGCONT)
+        assert await process.wait() == ExitStatus(9)
+
+    monkeypatch.setattr(container, "_MONITOR", "elsewhere")
     with_containers(tmp_path, story)
 
 

@@ -87,6 +87,8 @@ class Container:
         self.init_pid = pid
         self._cpu_ns = 0
         self._told_oom = False
+        # Docker has none, and Podman before 5 leaves it outside where control groups are of version 2.
+        self._has_monitor = self._is_watched()
         self._in_a_breath = 0
         self._entered: set[Entered] = set()
         # Programs that are on their way in.
@@ -216,9 +218,9 @@ class Container:
         return groups is not None and any(groups.oom_kills(path) for path in (self.path, self._own_group()))
 
     def _is_watched(self) -> bool:
-        """Whether Podman's monitor is still there to tell of the end; it dies with all that is killed."""
+        """Whether Podman's monitor is there to tell of the end; it dies with all that is killed around it."""
         groups = self._host.groups
-        return groups is None or bool(groups.pids((*self.path, _MONITOR)))
+        return self._host.service.own if groups is None else bool(groups.pids((*self.path, _MONITOR)))
 
     async def _code(self) -> int:
         """What the monitor wrote down when it had passed on all output; without one, what the server did."""
@@ -241,8 +243,8 @@ class Container:
                     # Docker's groups of containers end with them, and what was counted there.
                     self._told_oom = bool(state.get("OOMKilled"))
                     return int(state["ExitCode"])
-                # An engine without a monitor that was killed hears of it by itself.
-                if self._host.service.joins_paths or loop.time() > deadline_s:
+                # One that was killed with all others tells nobody.
+                if self._has_monitor or loop.time() > deadline_s:
                     break
                 await asyncio.sleep(pause_s)
         return _KILLED
