@@ -84,6 +84,20 @@ class API:
         cluster = self.state.clusters.get(name)
         return cluster is not None and not cluster.dropping
 
+    def hold_to(self, name: str) -> Callable[[], None]:
+        """What raises NotFound once the cluster is not the one that has the name now, whoever has it then.
+
+        For whoever was let into a cluster and then waits.
+        """
+        clusters = self.state.clusters
+        held = clusters.get(name)
+
+        def check() -> None:
+            if clusters.get(name) is not held:
+                raise objects.not_found("clusters", name)
+
+        return check
+
     async def create_cluster(self, name: str) -> None:
         """An empty cluster. Raises AlreadyExists."""
         if name in self.state.clusters or name in self._creating:

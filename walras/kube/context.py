@@ -52,6 +52,8 @@ class Context:
     warnings: list[str] = field(default_factory=list)
     # What admission notes of the request, for the audit log.
     annotations: dict[str, str] = field(default_factory=dict)
+    # Raises NotFound once another cluster has the name: to be called after waiting. None where nobody waits.
+    still: Callable[[], None] | None = None
     # Asked where a write turns out to be more than the request said; None when the server itself writes.
     access: Authoriser | None = None
     # Set while somebody outside is asked about the write; see admission/call.py.
@@ -64,3 +66,8 @@ class Context:
     charge: Callable[[int], None] | None = None
     # The body of the request's options, where it had one.
     options: dict[str, Any] = field(default_factory=dict)
+
+    def check_still(self) -> None:
+        """Raises NotFound where the cluster that the caller was let into is gone."""
+        if self.still is not None:
+            self.still()

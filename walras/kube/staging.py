@@ -27,12 +27,13 @@ class Stager:
     async def write(self, ctx: Context, stage: Callable[[Transaction], T]) -> T:
         """What `stage` returns, once that is committed, or would be in a dry run.
 
-        Raises Conflict when that never comes to rest.
+        Raises Conflict when that never comes to rest, NotFound when the caller's cluster went meanwhile.
         """
         rounds = 0
         if ctx.steps is not None:
             ctx.review = ctx.review or self._admission.review()
         while rounds < ROUNDS_MAX:
+            ctx.check_still()
             # What admission keeps of a cluster is not there while it sleeps.
             self._api.rouse(ctx.cluster)
             if ctx.review is not None:

@@ -85,14 +85,17 @@ class Reach:
         self._lookups: ThreadPoolExecutor | None = None
 
     async def ask(self, cluster: str, client: Mapping[str, Any], body: bytes, timeout_s: float) -> bytes:
-        """What a clientConfig's webhook answers. Raises CalloutFailed."""
+        """What a clientConfig's webhook answers. Raises CalloutFailed, and NotFound where the cluster went
+        while this waited: the next one of its name has Services too."""
         if self._waiting[cluster] >= WAITING_MAX:
             raise CalloutFailed(f"more than {WAITING_MAX} calls to webhooks of this cluster wait already")
         self._waiting[cluster] += 1
+        still = self._api.hold_to(cluster)
         slot = self._slots.setdefault(cluster, asyncio.Semaphore(CALLS_MAX))
         try:
             async with asyncio.timeout(timeout_s):
                 async with slot:
+                    still()
                     return await self._post(cluster, client, body)
         except TimeoutError:
             raise CalloutFailed("context deadline exceeded") from None

@@ -49,8 +49,10 @@ class Converter:
         self._asking: dict[_Place, _Asked] = {}
 
     async def known(self, ctx: Context, look: Callable[[], T]) -> T:
-        """What `look` finds, once everything that it looks at is known in its version."""
+        """What `look` finds, once everything that it looks at is known in its version. Raises NotFound when
+        the caller's cluster went meanwhile."""
         while True:
+            ctx.check_still()
             try:
                 return look()
             except Unconverted as question:

@@ -67,6 +67,7 @@ class Callers:
             receive,
             identity,
             self._access,
+            self._api.hold_to(route.cluster),
             prefix,
         )
 
@@ -104,7 +105,9 @@ class Callers:
         return identity
 
     def authorise(self, request: Request, scope: Mapping[str, Any]) -> None:
-        """Whoever is asking, or in whose name, may do it. Raises BadRequest, Forbidden."""
+        """Whoever is asking, or in whose name, may do it. Raises BadRequest, Forbidden; NotFound where the
+        cluster went while the request waited."""
+        request.check_still()
         cluster = request.route.cluster
         # Most name nobody, which one look at all headers tells.
         some = impersonation.PREFIX in b"\n".join(request.headers).lower()

@@ -37,6 +37,8 @@ class Request:
     receive: bodies.Receive
     identity: Identity
     access: Authoriser | None = None
+    # Raises NotFound once another cluster has the name: to be called after waiting.
+    still: Callable[[], None] | None = None
     # What stands before the paths of the API as the caller writes them: /clusters/NAME, or nothing.
     prefix: str = ""
     # What access control made of it, once it was asked.
@@ -53,8 +55,9 @@ class Request:
         return self.headers.get(name, b"").decode("latin-1")
 
     async def body(self, limit: int = bodies.BODY_BYTES_MAX) -> bytes:
-        """The undecoded body. Raises RequestEntityTooLarge, Timeout, ClientGone."""
+        """The undecoded body. Raises RequestEntityTooLarge, Timeout, ClientGone, NotFound."""
         found = await bodies.read(self.receive, self.headers.get(b"content-length"), limit)
+        self.check_still()
         self.is_large = len(found) >= BYTES_MIN
         if self.is_large and self.asked is not None:
             self.asked.steps = Steps()
@@ -66,7 +69,14 @@ class Request:
 
     async def decoded(self, kind: str = "", limit: int = bodies.BODY_BYTES_MAX) -> bodies.Body:
         """The object in the body, to be a `kind`. Raises BadRequest, UnsupportedMediaType and as `body`."""
-        return await bodies.decode(await self.body(limit), self.header(b"content-type"), kind)
+        found = await bodies.decode(await self.body(limit), self.header(b"content-type"), kind)
+        self.check_still()
+        return found
+
+    def check_still(self) -> None:
+        """Raises NotFound where the cluster that the caller was let into is gone."""
+        if self.still is not None:
+            self.still()
 
     def context(self, kind: str = "", media: str = "") -> Context:
         """The caller, the cluster and the parameters that all writes share.
@@ -83,6 +93,7 @@ class Request:
             dry_run=bool(kind) and query.get("dryRun") == "All",
             field_manager=query.get("fieldManager") or _agent(self.header(b"user-agent")),
             field_validation=_VALIDATIONS.get(query.get("fieldValidation", ""), "Warn"),
+            still=self.still,
             access=self.access,
             steps=Steps() if self.is_large else None,
             charge=self.charge,
