@@ -15,6 +15,7 @@ from support.world import AGENT
 from walras.functions import backend as backends
 from walras.functions.words import ROUTES, VISIBILITY
 from walras.kube.context import Identity
+from walras.kube.serve.fair import RUNNING_MAX
 
 Object = dict[str, Any]
 
@@ -124,6 +125,62 @@ def test_nothing_is_remembered_of_a_revision_that_goes_while_requests_wait_for_i
         await on.until(first.task.done)
         await on.seconds(3)
         assert on.backend() is None
+
+    stage(story)
+
+
+def test_a_held_request_does_not_reach_a_function_of_the_next_agent_of_the_name() -> None:
+    async def story(on: Stage) -> None:
+        await asleep(on)
+        held = on.call()
+        await waits(on)
+        await on.world.api.delete("fleet", "agents.walras.dev", "", AGENT)
+        await on.until(lambda: on.world.api.find("fleet", "agents.walras.dev", "", AGENT) is None)
+        answer = await asyncio.wait_for(held.task, 10)
+        assert (answer.status, dict(answer.headers)[b"retry-after"]) == (503, b"5")
+        await on.world.agent()
+        await on.ready(service())
+        assert on.backend().meter.level == 0
+        assert (await on.get()).status == 200
+
+    stage(story)
+
+
+def test_a_request_that_waits_for_its_turn_does_not_reach_the_next_agent_of_the_name() -> None:
+    async def story(on: Stage) -> None:
+        await on.ready(service())
+        turns = [await on.fair.turn((AGENT, ""), "functions") for _ in range(RUNNING_MAX)]
+        call = on.call()
+        await on.until(lambda: on.fair.waiting)
+        await on.world.api.delete("fleet", "agents.walras.dev", "", AGENT)
+        await on.until(lambda: on.world.api.find("fleet", "agents.walras.dev", "", AGENT) is None)
+        await on.world.agent()
+        await on.ready(service())
+        for turn in turns:
+            turn.leave()
+        assert (await asyncio.wait_for(call.task, 10)).status == 503
+        assert (await on.get()).status == 200
+
+    stage(story)
+
+
+def test_a_request_that_is_being_answered_outlives_its_revision_but_not_its_instance() -> None:
+    async def story(on: Stage) -> None:
+        gate = asyncio.Event()
+        on.hold(gate)
+        made = service()
+        made["spec"]["template"]["spec"]["containerConcurrency"] = 1
+        await on.ready(made)
+        answered, held = on.call(), on.call()
+        await waits(on)
+        await on.world.api.delete(AGENT, "services.serving.knative.dev", "default", "hello")
+        await on.world.settle()
+        assert (await asyncio.wait_for(held.task, 10)).status == 503 and not answered.task.done()
+        assert on.backend() is None
+        gate.set()
+        assert (await asyncio.wait_for(answered.task, 10)).status == 200
+        await on.sweep()
+        assert on.functions.backends._probes == {}
 
     stage(story)
 

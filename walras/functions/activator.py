@@ -20,7 +20,7 @@ from walras.core.errors import (
     Unclassified,
     WalrasError,
 )
-from walras.functions.backend import Backend
+from walras.functions.backend import RETRY_S, Backend
 from walras.functions.backends import Backends
 from walras.functions.calls import Call
 from walras.functions.client import Client
@@ -41,7 +41,6 @@ log = structlog.get_logger(__name__)
 # Requests at once, held ones counted in: of all agents, and of one.
 REQUESTS_MAX: Final = 20_000
 REQUESTS_OF_ONE_MAX: Final = 4_000
-_RETRY_S: Final = 5
 # Where a scope has the cluster of the pod that asks.
 WITHIN: Final = "walras.within"
 # Where it has what tells its connection whose the request is.
@@ -155,7 +154,7 @@ class Activator:
         try:
             backend = self._backends.open(self._routing.revision(found))
         except NotFound as gone:
-            raise ServiceUnavailable(gone.message, retry_after_s=_RETRY_S) from None
+            raise ServiceUnavailable(gone.message, retry_after_s=RETRY_S) from None
         exchange = self._exchange(asked, backend)
         backend.enter()
         try:
@@ -221,7 +220,7 @@ class Activator:
         seconds = backend.limits.timeout_ms // 1000
         reason, message = why or ("ServiceUnavailable", "its instances are busy or still starting")
         text = f'no instance of revision "{where.name}" had room within {seconds} s: {message}'
-        error = ServiceUnavailable(text, retry_after_s=_RETRY_S)
+        error = ServiceUnavailable(text, retry_after_s=RETRY_S)
         error.reason = reason
         return error
 

@@ -18,6 +18,8 @@ from walras.tenants.objects import DISRUPTION_TARGET, Object, deleting, is_true,
 
 # Requests that wait for an instance of one revision.
 WAITING_MAX: Final = 1_000
+# When it may be worth to ask for a revision again that is not there.
+RETRY_S: Final = 5
 # A connection that was used so lately is there still.
 _FRESH_S: Final = 1.0
 
@@ -67,6 +69,11 @@ class Instance:
         self.idle.append(link)
         return True
 
+    def end(self) -> None:
+        """Nobody is sent to it any more."""
+        self.ready, self.closing = False, True
+        self.disconnect()
+
     def disconnect(self) -> None:
         for connection in self.idle:
             connection.close()
@@ -97,6 +104,7 @@ class Backend:
         self.mind: Mind = begin(0, clock.now_ms())
         self._clock, self._changed = clock, changed
         self._waiting: deque[asyncio.Future[Instance]] = deque()
+        self._is_over = False
 
     @property
     def waiting(self) -> int:
@@ -128,7 +136,12 @@ class Backend:
         self.meter.change(self._clock.now_ms(), -1)
 
     async def acquire(self) -> Instance:
-        """An instance with room for one more request, to be given back to `release`; in order of arrival."""
+        """An instance with room for one more request, to be given back to `release`; in order of arrival.
+
+        Raises ServiceUnavailable where the revision is gone.
+        """
+        if self._is_over:
+            raise self._gone()
         found = None if self._waiting else self._free()
         if found is not None:
             found.in_flight += 1
@@ -139,7 +152,7 @@ class Backend:
         try:
             return await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
+            if future.done() and not future.cancelled() and future.exception() is None:
                 self.release(future.result())
             raise
         finally:
@@ -152,6 +165,19 @@ class Backend:
             self.dispatch()
         elif not instance.in_flight:
             self._changed()
+
+    def end(self) -> None:
+        """The revision is gone, or nothing goes on: who waits is told, who is answered already is not."""
+        self._is_over = True
+        for instance in self.instances.values():
+            instance.end()
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(self._gone())
+        self._waiting.clear()
+
+    def _gone(self) -> ServiceUnavailable:
+        return ServiceUnavailable(f'revision "{self.where.name}" not found', retry_after_s=RETRY_S)
 
     def dispatch(self) -> None:
         """Hands instances that have room to those who wait."""

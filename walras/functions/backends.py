@@ -92,8 +92,8 @@ class Backends:
     def forget(self, where: Where) -> None:
         """Lets go of it, and of its connections."""
         backend = self._backends.pop(where, None)
-        for instance in backend.instances.values() if backend else ():
-            instance.disconnect()
+        if backend is not None:
+            backend.end()
 
     def _sleeps(self, cluster: str) -> None:
         for where in [each for each in self._backends if each.cluster == cluster]:
@@ -106,15 +106,13 @@ class Backends:
         backend = self._backends.get(where)
         if backend is None:
             return
-        if change.type != "DELETED":
-            revision = change.object
-            backend.is_reachable = labels(revision).get(ROUTING_STATE) == "active"
-            backend.scaling, backend.limits = _scaling(revision), limits_of(revision)
-        elif backend.meter.level:
-            # Those who wait for it are told when their time is over; nobody comes after them.
-            backend.wanted = 0
-        else:
+        if change.type == "DELETED":
+            # Another may have its name soon, even another agent's.
             self.forget(where)
+            return
+        revision = change.object
+        backend.is_reachable = labels(revision).get(ROUTING_STATE) == "active"
+        backend.scaling, backend.limits = _scaling(revision), limits_of(revision)
 
     def _pod_changed(self, change: Change) -> None:
         if not change.mentions(_LABEL):
@@ -134,8 +132,7 @@ class Backends:
         backend = self._backends.get(where)
         instance = backend.instances.pop(pod_uid, None) if backend else None
         if instance is not None:
-            instance.ready, instance.closing = False, True
-            instance.disconnect()
+            instance.end()
 
     def _there(self, where: Where, owner_uid: str, pod: Object) -> None:
         revision = self._api.find(where.cluster, REVISIONS, where.namespace, where.name)

@@ -11,7 +11,7 @@ from walras.functions.domains import Domains
 from walras.functions.hosts import Domain, Split, bare, readings
 from walras.functions.words import CLUSTER_LOCAL, DOMAIN_MAPPINGS, READY, ROUTES, VISIBILITY, Where
 from walras.kube.api import API, Change
-from walras.tenants.objects import Object, condition, deleting, labels, status
+from walras.tenants.objects import Object, condition, deleting, labels, status, uid
 
 # What Walras says to whom no function has an answer for: the same whether a cluster is there or not.
 _NOBODY: Final = "no function is at this host"
@@ -88,8 +88,12 @@ class Routing:
         return Found(where, route, "")
 
     def revision(self, found: Found) -> Where:
-        """The revision that answers the next request. Raises ServiceUnavailable."""
+        """The revision that answers the next request. Raises ServiceUnavailable, and NotFound where the route
+        went since it was found."""
         where = found.where
+        route = self._api.find(where.cluster, ROUTES, where.namespace, where.name)
+        if route is None or uid(route) != uid(found.route):
+            raise NotFound(_NOBODY)
         target = _target(found.route, found.tag) if found.tag else None
         name = str(target["revisionName"]) if target is not None else self._split(found).next()
         if name is None:
