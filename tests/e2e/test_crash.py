@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import itertools
 import json
 import random
 import signal
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from support.live import Live, eventually
+from support.live import Live, eventually, phase, pod, serving
+
+from walras.kube.api import API
+from walras.kube.store.sqlite import SqliteStore
+from walras.server.system import SystemClock, SystemIds
+from walras.tenants.objects import AGENTS
 
 pytestmark = pytest.mark.e2e
 CONFIG_MAPS = "/clusters/acme/api/v1/namespaces/default/configmaps"
@@ -110,3 +119,45 @@ def test_killed_again_and_again_while_it_writes_and_leases(live: Live) -> None:
     eventually(all_run, "the pods that fit to run again")
     cost = json.loads(live.walras("cost", "-o", "json"))
     assert cost["balanced"] is True
+
+
+def test_killed_before_an_agent_of_the_name_of_another_was_given_a_cluster(tmp_path: Path) -> None:
+    """The first is deleted by force and the second made: the server dies before it has seen either."""
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}},
+    }
+
+    def uses(script: str) -> dict[str, Any]:
+        made = pod("uses", script)
+        made["spec"]["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+        made["spec"]["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+        return made
+
+    def ended() -> bool:
+        return phase(live, own, "uses") == "Succeeded"
+
+    with serving(tmp_path) as live:
+        own = live.agent("tenant")
+        live.apply(own, claim, uses("echo x > /data/secret"))
+        eventually(ended, "the claim to be written to")
+        live.stop(signal.SIGKILL)
+        store = SqliteStore(live.data / "walras.db")
+        asyncio.run(_replaced(API(store, SystemClock(), SystemIds()), "tenant"))
+        store.close()
+        live.start()
+        secret = live.get(live.operator, "secret", "agent-tenant", "-n", "walras-system")
+        own = tmp_path / "second"
+        own.write_bytes(base64.b64decode(secret["data"]["kubeconfig"]))
+        live.apply(own, claim, uses("ls -A /data | wc -l"))
+        eventually(ended, "the claim to be looked at")
+        assert live.kubectl(own, "logs", "uses").strip() == "0"
+
+
+async def _replaced(api: API, name: str) -> None:
+    agent = api.get("fleet", AGENTS, "", name)
+    await api.edit("fleet", AGENTS, "", name, lambda it: it["metadata"].pop("finalizers"))
+    await api.delete("fleet", AGENTS, "", name)
+    await api.create("fleet", AGENTS, {"metadata": {"name": name}, "spec": agent["spec"]})
