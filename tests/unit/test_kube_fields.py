@@ -1,5 +1,6 @@
 """Decoding: unknown fields, wrong types in Go's words, canonical forms."""
 
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -95,6 +96,57 @@ def test_what_is_no_time_is_refused() -> None:
     given["metadata"]["creationTimestamp"] = "yesterday"
     with pytest.raises(BadRequest, match='parsing time "yesterday" as "2006-01-02T15:04:05Z07:00"'):
         fields.check(PODS, given)
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ("2024-13-01T00:00:00Z", "month out of range"),
+        ("0000-00-00T00:00:00Z", "month out of range"),
+        ("2024-02-30T00:00:00Z", "day out of range"),
+        ("2024-02-30T25:61:61Z", "hour out of range"),
+        ("2024-01-01T00:60:00Z", "minute out of range"),
+        ("2024-01-01T23:59:60Z", "second out of range"),
+        # Where it is UTC there is no such day of four digits.
+        ("9999-12-31T23:59:59-23:59", "day out of range"),
+        ("0001-01-01T00:00:00+23:59", "day out of range"),
+    ],
+)
+def test_a_time_that_there_cannot_be_is_refused(given: str, fault: str) -> None:
+    made = pod()
+    made["metadata"]["creationTimestamp"] = given
+    with pytest.raises(BadRequest, match=re.escape(f'parsing time "{given}": {fault}')):
+        fields.check(PODS, made)
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": {}}
+    lease["spec"] = {"renewTime": f"{given[:19]}.000000{given[19:]}"}
+    with pytest.raises(BadRequest, match=fault):
+        fields.check(for_all()["leases.coordination.k8s.io"].schema, lease)
+
+
+@pytest.mark.parametrize(
+    ("inner", "fault"),
+    [
+        (
+            {"additionalProperties": {"properties": "a"}},
+            "string into Go struct field JSONSchemaProps.properties",
+        ),
+        ({"items": {"required": 3}}, "number into Go struct field JSONSchemaProps.required"),
+        ({"items": [{"type": []}]}, "array into Go struct field JSONSchemaProps.type"),
+        ({"dependencies": {"a": [3]}}, "number into Go value of type string"),
+        ({"additionalProperties": "yes"}, "boolean or JSON schema expected"),
+    ],
+)
+def test_schemas_within_schemas_are_of_their_type_too(inner: dict[str, Any], fault: str) -> None:
+    kind = "CustomResourceDefinition"
+    versions = [{"name": "v1", "schema": {"openAPIV3Schema": {"properties": {"a": inner}}}}]
+    given = {"apiVersion": "apiextensions.k8s.io/v1", "kind": kind, "spec": {"versions": versions}}
+    schema = for_all()["customresourcedefinitions.apiextensions.k8s.io"].schema
+    with pytest.raises(BadRequest, match=re.escape(fault)):
+        fields.check(schema, given)
+    known = {"items": {"type": "string", "x-nobody-knows": 1}, "additionalProperties": False}
+    versions[0]["schema"] = {"openAPIV3Schema": {"properties": {"a": known}}}
+    pruned = fields.prune(schema, given)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    assert pruned["properties"]["a"] == {"items": {"type": "string"}, "additionalProperties": False}
 
 
 def test_what_is_no_base64_is_refused() -> None:

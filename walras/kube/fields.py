@@ -9,30 +9,24 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from typing import Any, Final
 
-from walras.core.clock import parse_rfc3339, rfc3339, rfc3339_micro
-from walras.core.errors import BadRequest, Invalid
-from walras.core.quantity import canonical
+from walras.core.errors import BadRequest
 from walras.kube import structs
 from walras.kube.fieldpaths import Path, Told
-from walras.kube.schema import Schema
+from walras.kube.scalars import CannotDecode, Mismatch, base64_fault, json_type, quantity, time
+from walras.kube.schema import Schema, of_schemas
 
 Object = dict[str, Any]
 
 # Structs whose uid has a type of its own.
 _WITH_UID: Final = ("ObjectMeta", "OwnerReference", "Preconditions")
 _ALWAYS: Final = frozenset(("apiVersion", "kind", "metadata"))
-_UTC_SECONDS: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
-_UTC_MICROS: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
-_MICROS: Final = re.compile(r"\.\d{6}(?:Z|[+-]\d\d:\d\d)", re.ASCII)
+_STRING: Final = Schema({"type": "string"})
 _INT_MAX: Final = {"int32": 2**31 - 1, "int64": 2**63 - 1}
 _ZERO: Final[dict[str, Any]] = {
     "string": "", "integer": 0, "boolean": False, "number": 0, "quantity": "0", "bytes": "",
 }  # fmt: skip
-
-_QUANTITY_CHARACTERS: Final = re.compile(r"[+-]?[0-9.]+[eEinumkKMGTP]*[-+]?[0-9]*", re.ASCII)
 
 
 class Undecodable(BadRequest):
@@ -58,7 +52,7 @@ def decode(schema: Schema, obj: Object, applied: bool = False) -> tuple[Object, 
         if walk.mismatch is not None:
             raise walk.mismatch
         return found, walk.unknown.paths
-    except _CannotDecode as error:
+    except CannotDecode as error:
         api_version, kind = obj.get("apiVersion"), obj.get("kind") or schema.ref.rpartition(".")[2]
         package = schema.ref.rpartition(".")[0].rpartition(".")[2]
         version = str(api_version or package).rpartition("/")[2]
@@ -75,21 +69,13 @@ def prune(schema: Schema, obj: Object) -> Object:
     return decode(schema, obj)[0]
 
 
-class _CannotDecode(Exception):
-    pass
-
-
-class _Mismatch(_CannotDecode):
-    """A value of another type than the field's, which Go's decoder tells once it has read the rest."""
-
-
 class _Walk:
     __slots__ = ("keeps_nulls", "mismatch", "unknown")
 
     def __init__(self, *, keeps_nulls: bool = False) -> None:
         self.keeps_nulls = keeps_nulls
         self.unknown = Told()
-        self.mismatch: _Mismatch | None = None
+        self.mismatch: Mismatch | None = None
 
     def struct(self, schema: Schema, value: Any, path: Path) -> Object:
         result: Object = {}
@@ -105,7 +91,7 @@ class _Walk:
                 else:
                     try:
                         decoded = self.value(node, item, (path, key), name)
-                    except _Mismatch as mismatch:
+                    except Mismatch as mismatch:
                         self.mismatch = self.mismatch or mismatch
                         continue
                 # An empty list of managers says something: that nobody is to be remembered.
@@ -135,6 +121,8 @@ class _Walk:
                 key: _zero(node) if item is None else self.value(node, item, (path, (key,)), struct)
                 for key, item in value.items()
             }
+        if form.startswith("schema-or-"):
+            return _schema_or(form, value)
         return _scalar(form, schema, value, path, struct)
 
     def list(self, schema: Schema, value: Any, path: Path, struct: str) -> list[Any]:
@@ -151,8 +139,8 @@ class _Walk:
     def metadata(self, value: Any, path: Path) -> Any:
         """The metadata of a custom resource, which upstream decodes apart from the rest."""
         if not isinstance(value, dict):
-            raise _CannotDecode(
-                f"json: cannot unmarshal {_json_type(value)} into Go value of type v1.ObjectMeta"
+            raise CannotDecode(
+                f"json: cannot unmarshal {json_type(value)} into Go value of type v1.ObjectMeta"
             )
         walk = _Walk()
         decoded = walk.struct(object_meta(), value, None)
@@ -192,6 +180,29 @@ class _Walk:
         return result
 
 
+def _schema_or(form: str, value: Any) -> Any:
+    """A schema within a schema, or what may be in its place (JSONSchemaPropsOrBool and its like).
+
+    Upstream decodes them apart from the rest: what they do not know is not told.
+    """
+    if form == "schema-or-bool":
+        if not isinstance(value, bool | dict):
+            raise CannotDecode("boolean or JSON schema expected")
+    elif not isinstance(value, list | dict):
+        return None
+    walk, node = _Walk(), of_schemas()
+    if isinstance(value, dict):
+        decoded: Any = walk.struct(node, value, None)
+    elif isinstance(value, list):
+        item = _STRING if form == "schema-or-strings" else node
+        decoded = [_zero(item) if each is None else walk.value(item, each, None, "") for each in value]
+    else:
+        return value
+    if walk.mismatch is not None:
+        raise walk.mismatch
+    return decoded
+
+
 def _is_dropped(schema: Schema) -> bool:
     """Whether null stands for nothing: of what may not be null, and has no default in its place."""
     return not schema.raw.get("nullable") and "default" not in schema.raw
@@ -227,24 +238,12 @@ def _scalar(form: str, schema: Schema, value: Any, path: Path, struct: str) -> A
     if form == "int-or-string":
         if isinstance(value, str) or (type(value) is int and abs(value) <= _INT_MAX["int32"]):
             return value
-        raise _CannotDecode(f"json: cannot unmarshal {_json_type(value)} into Go value of type int32")
+        raise CannotDecode(f"json: cannot unmarshal {json_type(value)} into Go value of type int32")
     if form == "quantity":
-        return _quantity(value)
+        return quantity(value)
     if form == "bytes":
         return _bytes(value, schema, path, struct)
-    return _time(value, micro=form == "microtime")
-
-
-def _quantity(value: Any) -> str:
-    text = str(value).strip() if isinstance(value, str | int | float) else ""
-    try:
-        return canonical(text)
-    except Invalid:
-        if _QUANTITY_CHARACTERS.fullmatch(text):
-            raise _CannotDecode("unable to parse quantity's suffix") from None
-        raise _CannotDecode(
-            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-        ) from None
+    return time(value, micro=form == "microtime")
 
 
 def _bytes(value: Any, schema: Schema, path: Path, struct: str) -> str:
@@ -255,54 +254,8 @@ def _bytes(value: Any, schema: Schema, path: Path, struct: str) -> str:
     try:
         base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise _Mismatch(f"illegal base64 data at input byte {_base64_fault(value)}") from None
+        raise Mismatch(f"illegal base64 data at input byte {base64_fault(value)}") from None
     return text
-
-
-def _base64_fault(text: str) -> int:
-    """Where Go's decoder stops: at the first character that does not belong, or at a group that is cut."""
-    group = 0
-    for at, char in enumerate(text):
-        if char in "\r\n":
-            continue
-        if not (char.isascii() and char.isalnum()) and char not in "+/":
-            rest = text[at + 1 :].lstrip("\r\n")
-            if char != "=" or group < 2 or (group == 2 and rest and rest[0] != "="):
-                return at
-            end = rest[1:].lstrip("\r\n") if group == 2 else rest
-            return len(text) - len(end)
-        group = (group + 1) % 4
-    return len(text) - group
-
-
-def _time(value: Any, *, micro: bool) -> str:
-    if not isinstance(value, str):
-        raise _CannotDecode(f"json: cannot unmarshal {_json_type(value)} into Go value of type string")
-    if (_UTC_MICROS if micro else _UTC_SECONDS).fullmatch(value):
-        return value
-    layout = "2006-01-02T15:04:05.000000Z07:00" if micro else "2006-01-02T15:04:05Z07:00"
-    try:
-        if "T" not in value:
-            raise ValueError(value)
-        at_ms = parse_rfc3339(value)
-        if micro and not _MICROS.fullmatch(value[19:]):
-            rest = value[19:]
-            raise _CannotDecode(f'parsing time "{value}" as "{layout}": cannot parse "{rest}" as ".000000"')
-    except (ValueError, OverflowError):
-        raise _CannotDecode(
-            f'parsing time "{value}" as "{layout}": cannot parse "{value}" as "2006"'
-        ) from None
-    return rfc3339_micro(at_ms) if micro else rfc3339(at_ms)
-
-
-def _json_type(value: Any) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int | float):
-        return "number"
-    if isinstance(value, str):
-        return "string"
-    return "array" if isinstance(value, list) else "object"
 
 
 def _go_type(schema: Schema) -> str:
@@ -320,7 +273,7 @@ def _go_type(schema: Schema) -> str:
     return f"{package.rpartition('.')[2]}.{name}"
 
 
-def _mismatch(value: Any, schema: Schema, path: Path, struct: str) -> _Mismatch:
+def _mismatch(value: Any, schema: Schema, path: Path, struct: str) -> Mismatch:
     """Go's `json.UnmarshalTypeError`: the innermost struct's name, then field names without list indices."""
     names: list[str] = []
     node = path
@@ -328,10 +281,10 @@ def _mismatch(value: Any, schema: Schema, path: Path, struct: str) -> _Mismatch:
         node, step = node[0], node[1]
         if isinstance(step, str):
             names.append(step)
-    said = _json_type(value)
+    said = json_type(value)
     if said == "number" and schema.form == "integer":
         said = f"number {value}"
     field = ".".join(reversed(names))
     where = f"Go struct field {struct}.{field}" if struct else "Go value"
     of = "types.UID" if names[:1] == ["uid"] and struct in _WITH_UID else _go_type(schema)
-    return _Mismatch(f"json: cannot unmarshal {said} into {where} of type {of}")
+    return Mismatch(f"json: cannot unmarshal {said} into {where} of type {of}")

@@ -31,6 +31,13 @@ _REF: Final = "#/$defs/"
 _QUANTITY: Final = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 INT_OR_STRING: Final = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 _MICRO_TIME: Final = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime"
+_SCHEMAS: Final = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
+# What a definition says of these is that they may be anything; they have decoders of their own.
+_SPECIAL: Final = {
+    _QUANTITY: "quantity", INT_OR_STRING: "int-or-string", _MICRO_TIME: "microtime",
+    f"{_SCHEMAS}OrBool": "schema-or-bool", f"{_SCHEMAS}OrArray": "schema-or-list",
+    f"{_SCHEMAS}OrStringArray": "schema-or-strings",
+}  # fmt: skip
 _SCALARS: Final = frozenset(("string", "integer", "boolean", "number"))
 # Nodes behind a reference, by the identity of the referring part of the definitions, which live for ever.
 # Types refer to each other in circles, so a node of its own for each path would have no end.
@@ -86,15 +93,15 @@ class Schema:
     @property
     def form(self) -> str:
         """How a value is decoded: "struct", "map", "list", "string", "integer", "boolean", "number",
-        "bytes", "time", "microtime", "quantity", "int-or-string", or "any" for what is kept as it is."""
+        "bytes", "time", "microtime", "quantity", "int-or-string", "schema-or-bool", "schema-or-list" or
+        "schema-or-strings", or "any" for what is kept as it is."""
         if not self._form:
             self._form = self._find_form()
         return self._form
 
     def _find_form(self) -> str:
-        special = {_QUANTITY: "quantity", INT_OR_STRING: "int-or-string", _MICRO_TIME: "microtime"}
-        if self.ref in special:
-            return special[self.ref]
+        if self.ref in _SPECIAL:
+            return _SPECIAL[self.ref]
         if self.int_or_string:
             return "int-or-string"
         kind = self.types[0] if len(self.types) == 1 else ""
@@ -193,6 +200,11 @@ class Schema:
 
 
 ANYTHING: Final = Schema({})
+
+
+def of_schemas() -> Schema:
+    """What the schemas in CustomResourceDefinitions are of."""
+    return _named(_SCHEMAS)
 
 
 @cache
