@@ -59,6 +59,13 @@ def test_node_ports_are_given_and_never_twice() -> None:
     assert taken == ("spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated")
 
 
+def test_a_port_without_a_number_is_given_a_node_port_before_it_is_refused() -> None:
+    for asked in ({}, {"nodePort": 30080}):
+        first = service(type="NodePort", ports=(asked, {"port": 81, "name": "b"}))
+        assert allocated(first) == []
+        assert all(port["nodePort"] in services.NODE_PORTS for port in first["spec"]["ports"])
+
+
 def test_an_update_that_says_nothing_of_them_keeps_what_was_given() -> None:
     old = service(type="NodePort")
     assert allocated(old) == []

@@ -184,18 +184,18 @@ def _ports(spec: Object, old: Object | None, others: list[Object], seed: str) ->
     free = spec["type"] == "NodePort" or spec.get("allocateLoadBalancerNodePorts", True)
     faults: list[Cause] = []
     for index, port in enumerate(ports):
-        wanted = port.get("nodePort") or 0
+        wanted, number = port.get("nodePort") or 0, port.get("port") or 0
         if not wanted and not free:
             continue
         if old is None:
             # Ports of one number, of several protocols, share what is asked for or given.
-            wanted = wanted or given.get(port["port"], 0) or _asked_for(ports, port["port"])
+            wanted = wanted or given.get(number, 0) or _asked_for(ports, number)
         if not wanted:
             wanted = _free_port(f"{seed}/{index}", taken | mine | asked)
-        elif wanted not in mine or (old is None and given.get(port["port"]) != wanted):
+        elif wanted not in mine or (old is None and given.get(number) != wanted):
             faults += _port_faults(f"spec.ports[{index}].nodePort", wanted, taken | mine)
         port["nodePort"] = wanted
-        given.setdefault(port["port"], wanted)
+        given.setdefault(number, wanted)
         mine.add(wanted)
     if not faults and _has_check(spec) and not spec.get("healthCheckNodePort"):
         spec["healthCheckNodePort"] = _free_port(f"{seed}/health", taken | mine)
@@ -203,7 +203,8 @@ def _ports(spec: Object, old: Object | None, others: list[Object], seed: str) ->
 
 
 def _asked_for(ports: list[Object], number: int) -> int:
-    return next((each["nodePort"] for each in ports if each["port"] == number and each.get("nodePort")), 0)
+    same = (each for each in ports if (each.get("port") or 0) == number)
+    return next((each["nodePort"] for each in same if each.get("nodePort")), 0)
 
 
 def _used(spec: Object) -> Iterator[int]:
