@@ -45,6 +45,25 @@ def test_a_large_write_holds_up_nobody_for_long() -> None:
     run(story)
 
 
+def test_a_large_scale_is_read_beside_the_loop_too() -> None:
+    async def story(caller: Caller) -> None:
+        template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+        spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
+        await caller.create("deployments.apps", {"metadata": {"name": "x"}, "spec": spec})
+        notes = {f"key-{number}": "some value" for number in range(MANY)}
+        scale = {
+            "metadata": {"name": "x", "namespace": "default", "annotations": notes},
+            "spec": {"replicas": 3},
+        }
+        with pytest.raises(Invalid, match="annotations"):
+            await caller.update("deployments.apps", scale, subresource="scale", steps=Steps())
+        del scale["metadata"]["annotations"]
+        scaled = await caller.update("deployments.apps", scale, subresource="scale", steps=Steps())
+        assert scaled["spec"] == {"replicas": 3}
+
+    run(story)
+
+
 @pytest.mark.parametrize(("key", "obj"), [("configmaps", config(400)), ("pods", pod(400, nodeName="n"))])
 def test_what_is_written_is_the_same_wherever_its_steps_are_taken(key: str, obj: Object) -> None:
     async def written(caller: Caller, steps: bool) -> list[Object]:

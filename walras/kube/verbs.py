@@ -188,7 +188,7 @@ class Verbs:
         """The object after a PUT of `obj`. Raises Conflict when `obj` was made from an older version."""
         policy.check_verb(ctx, "update", resource, namespace, subresource)
         if subresource == "scale":
-            scale = decoding.decoded(ctx, scaling.SCALE, obj)
+            scale = await self._decoded(ctx, scaling.SCALE, obj)
             covering.place(scale["metadata"], namespace)
             covering.call(scale["metadata"], name)
             return await self._scale(ctx, resource, namespace, name, lambda _: scale)
