@@ -101,6 +101,28 @@ def test_an_agents_token_opens_no_other_cluster_by_any_path_or_verb(store: Sqlit
     assert asking(store, "one", every) == set()
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("bindings", {"metadata": ["name"]}),
+        ("bindings", {"metadata": {"name": "p"}, "target": "base"}),
+        ("bindings", {"metadata": {"name": "p", "annotations": [1]}, "target": {"name": "base"}}),
+        ("pods/p/binding", {"metadata": "p", "target": {"name": "base"}}),
+        ("pods/p/binding", {"metadata": {"annotations": {"a": 1}}, "target": {"name": "base"}}),
+        ("pods/p/eviction", {"metadata": "p"}),
+        ("pods/p/eviction", {"deleteOptions": 5}),
+        ("pods/p/eviction", {"metadata": {"name": "p"}, "deleteOptions": {"gracePeriodSeconds": "soon"}}),
+    ],
+)
+def test_what_acts_on_a_pod_is_of_its_type(store: SqliteStore, path: str, body: dict[str, Any]) -> None:
+    async def told(http: Client) -> str:
+        answer = await http.post(f"/clusters/one/api/v1/namespaces/default/{path}", json=body)
+        assert answer.status_code == 400
+        return answer.text
+
+    assert "json: cannot unmarshal" in asking(store, "one", told)
+
+
 def test_a_refusal_does_not_tell_whether_the_cluster_exists(store: SqliteStore) -> None:
     async def both(http: Client) -> list[str]:
         texts = [(await http.get(f"/clusters/{name}/api/v1/pods")).text for name in ("two", "not")]

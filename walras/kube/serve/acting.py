@@ -6,9 +6,10 @@ from typing import Any, Final
 
 from walras.core.clock import Clock, rfc3339
 from walras.core.errors import BadRequest, MethodNotAllowed, NotAcceptable, NotFound
-from walras.kube import objects, policy
+from walras.kube import fields, objects, policy
 from walras.kube.access.authoriser import Authoriser
 from walras.kube.registry import Registry, Resource
+from walras.kube.schema import Schema
 from walras.kube.serve import negotiate, pods, proxy, reviews, status, tokens
 from walras.kube.serve.answers import Answer, Stream
 from walras.kube.serve.credentials import Credentials
@@ -19,6 +20,10 @@ from walras.kube.verbs import Verbs
 
 Object = dict[str, Any]
 
+_BINDING: Final = "io.k8s.api.core.v1.Binding"
+_EVICTION: Final = "io.k8s.api.policy.v1.Eviction"
+# Of what is done by one of them: what it says is read where everybody waits.
+_BODY_BYTES_MAX: Final = 512 << 10
 # The subresources of this kind.
 ACTING: Final = ("attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "token")
 
@@ -118,9 +123,9 @@ class Actor:
         """`bindings`, the older way to pods/NAME/binding: the body's name is the pod's."""
         if request.method != "POST" or request.route.name:
             raise MethodNotAllowed(status.METHOD_NOT_ALLOWED)
-        body = (await request.decoded()).value
-        name = (body.get("metadata") or {}).get("name")
-        if not isinstance(name, str) or not name:
+        body = await _small(request, _BINDING)
+        name = body.get("metadata", {}).get("name")
+        if not name:
             raise BadRequest("metadata.name: Required value")
         return await self._bind(request, registry[objects.PODS], name, body)
 
@@ -128,7 +133,7 @@ class Actor:
         self, request: Request, resource: Resource, name: str, body: Object | None = None
     ) -> Answer:
         route, context = request.route, request.context("CreateOptions")
-        body = (await request.decoded()).value if body is None else body
+        body = await _small(request, _BINDING) if body is None else body
         node, now = pods.target(body, name), rfc3339(self._clock.now_ms())
         annotations = body["metadata"].get("annotations") or {}
 
@@ -143,9 +148,14 @@ class Actor:
 
     async def _evict(self, request: Request, resource: Resource) -> Answer:
         route, context = request.route, request.context("CreateOptions")
-        body = (await request.decoded()).value
+        body = await _small(request, _EVICTION)
         await self._verbs.evict(context, resource, route.namespace, route.name, body)
         return Answer(negotiate.PLAIN.encode(status.success(201)), 201)
+
+
+async def _small(request: Request, kind: str) -> Object:
+    """The body as what it is to be, without what that does not know. Raises BadRequest."""
+    return fields.prune(Schema.named(kind), (await request.decoded(limit=_BODY_BYTES_MAX)).value)
 
 
 def no_such_subresource(resource: Resource, name: str) -> NotFound:
