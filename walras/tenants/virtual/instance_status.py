@@ -51,8 +51,11 @@ def _running(status: Mapping[str, Any]) -> bool:
     return "running" in (status.get("state") or {})
 
 
-def report(instance: Object, pod: Object | None, failure: str, now: str) -> None:
-    """Writes the status in place. `failure` is why no pod can be made, "" when one can."""
+def report(instance: Object, pod: Object | None, failure: str, now: str, *, retried: bool = False) -> None:
+    """Writes the status in place.
+
+    `failure` is why no pod can be made, "" when one can; `retried`: it is tried again after a while.
+    """
     status = instance.setdefault("status", {})
     was, status["phase"] = phase(instance), phase_of(instance, pod)
     if status["phase"] != was:
@@ -74,6 +77,10 @@ def report(instance: Object, pod: Object | None, failure: str, now: str) -> None
     if not status.get("interfaces"):
         status.pop("interfaces", None)
     reason, message = ("FailedCreate", failure) if failure else _stuck(pod)
+    said = condition(instance, SYNCHRONIZED)
+    if failure and retried and said is not None and said.get("reason") == reason:
+        # The first one stays: the next names another pod, and to write it would bring us back at once.
+        message = str(said.get("message") or failure)
     _conditions(instance, pod, now)
     if message:
         set_condition(instance, SYNCHRONIZED, "False", now, reason=reason, message=message)

@@ -102,7 +102,7 @@ class InstanceController:
             pod = pods[0] if pods else None
 
             def change(latest: Object) -> None:
-                report(latest, pod, failure, now)
+                report(latest, pod, failure, now, retried=again_ms is not None)
                 if deleting(latest) and not pods:
                     drop_finalizer(latest, FINALIZER)
                 elif not deleting(latest) and FINALIZER not in finalizers(latest):
