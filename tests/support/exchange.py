@@ -71,7 +71,7 @@ class World:
         self.ids = ids or SequenceIds()
         self.store = SqliteStore(path)
         self.api = API(self.store, clock, self.ids)
-        self.manager = Manager(clock)
+        self.manager = Manager(clock, self.api.rouse)
         self.runtime = RecordingRuntime()
         self.supply = found or supply.detect(gpus)
         self.exchange = Exchange(

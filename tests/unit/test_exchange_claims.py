@@ -6,7 +6,7 @@ import pytest
 from support.devices import claim, exactly, request
 from support.exchange import World, play
 
-from walras.exchange.demand import BIDS, PODS, Bidder
+from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, Bidder
 from walras.tenants.claims.asks import read
 from walras.tenants.claims.classes import device_classes
 from walras.tenants.claims.effort import Effort
@@ -302,6 +302,21 @@ def test_of_pods_that_share_a_claim_the_first_bids_and_another_when_it_is_gone()
         assert bids(world) == ["first"]
         await world.api.delete("acme", PODS, "default", "first", grace_seconds=0)
         await world.step(10_000)
+        assert bids(world) == ["second"]
+
+    play(story)
+
+
+def test_a_pod_of_an_agent_that_is_gone_does_not_bid_for_claims_of_the_next_of_the_name() -> None:
+    async def story(world: World) -> None:
+        await furnish(world, claim("shared", gpu()))
+        await waiting(world, "first", "shared")
+        assert bids(world) == ["first"]
+        await world.api.delete_cluster("acme")
+        await world.api.delete(FLEET, AGENTS, "", "acme")
+        await world.step()
+        await furnish(world, claim("shared", gpu()))
+        await waiting(world, "second", "shared")
         assert bids(world) == ["second"]
 
     play(story)

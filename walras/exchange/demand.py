@@ -49,6 +49,10 @@ class Bidder:
         self._proxy = proxy
         self._leads = Leads()
 
+    def forget(self, cluster: str, namespace: str, name: str) -> None:
+        """The pod is gone."""
+        self._leads.leave((cluster, namespace), name)
+
     async def reconcile(self, cluster: str, namespace: str, name: str) -> int | None:
         if cluster == FLEET:
             return None

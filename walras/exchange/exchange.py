@@ -284,6 +284,9 @@ class Exchange:
 
     def _on_pod(self, change: Change) -> None:
         metadata = change.object["metadata"]
+        if change.type == "DELETED":
+            # Nobody looks at it again where its cluster is gone too.
+            self._bidder.forget(change.cluster, metadata["namespace"], metadata["name"])
         self._manager.add(self._bidder, Key(change.cluster, metadata["namespace"], metadata["name"]))
         node = change.object["spec"].get("nodeName", "")
         if node.startswith("lease-"):
