@@ -15,6 +15,7 @@ from walras.core.errors import StorageError
 from walras.core.money import MICROS, parse_credits
 from walras.devices.mig import MigInstance
 from walras.exchange.carried import Carried, Pace, Shelf
+from walras.exchange.demand import AGENTS, FLEET
 from walras.market.slow import Slow
 from walras.market.types import Escrow, Memory, Share
 
@@ -104,6 +105,33 @@ def test_an_agent_that_paced_goes_on_pacing(tmp_path: Path) -> None:
         assert 0.1 < float(world.price("a", "p")) < 4, "the first bid of this server is shaded already"
 
     play(tmp_path / "db", before, after)
+
+
+@pytest.mark.parametrize("mechanism", ["karma", "fairshare"])
+def test_nothing_is_remembered_of_an_agent_for_the_next_of_its_name(tmp_path: Path, mechanism: str) -> None:
+    async def before(world: Market) -> None:
+        await world.agent("a", {"strategy": "pacing", "maxPrice": "8.00"}, income="0.1/h", balance="5")
+        await world.agent("b")
+        await world.wish("b", "q", 400, max_price="2.00")
+        await world.wish("a", "p", 600, max_price="3.00")
+        await world.seconds(10)
+        remembered = world.exchange.auctioneer.carried()
+        assert "a" in remembered.memory.amounts and "a" in remembered.pacing
+        # Between two clearings.
+        await world.api.delete_cluster("a")
+        await world.api.delete(FLEET, AGENTS, "", "a")
+        await world.step()
+        assert world.api.find(FLEET, AGENTS, "", "a") is None
+        remembered = world.exchange.auctioneer.carried()
+        assert "a" not in remembered.memory.amounts and "a" not in remembered.pacing
+        assert "b" in remembered.memory.amounts
+        await world.agent("a")
+
+    async def after(world: Market) -> None:
+        remembered = world.exchange.auctioneer.carried()
+        assert "a" not in remembered.memory.amounts and "a" not in remembered.pacing
+
+    play(tmp_path / "db", before, after, mechanism=mechanism)
 
 
 def test_a_clearing_alone_does_not_wait_for_the_disk(tmp_path: Path) -> None:

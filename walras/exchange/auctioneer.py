@@ -110,6 +110,17 @@ class Auctioneer:
         self._known.pop(identity, None)
         self._explainer.forget(identity)
 
+    def forget_agent(self, agent: str) -> None:
+        """Its account is closed: another that comes by its name begins with nothing of it."""
+        self.proxy.forget(agent)
+        memory, escrows = self._carried.memory, self._carried.escrows
+        amounts = {name: amount for name, amount in memory.amounts.items() if name != agent}
+        self._carried = msgspec.structs.replace(
+            self._carried,
+            memory=replace(memory, amounts=amounts),
+            escrows=tuple(each for each in escrows if each.bid.partition("/")[0] != agent),
+        )
+
     def express(self, fx: Effects, pool: Pool, identity: str, now_ms: int) -> None:
         """Stage the decision on one latency-class bid at the posted price."""
         self._notice_devices(pool)

@@ -63,6 +63,10 @@ class Shelf:
             _log.warning("what the market remembered cannot be read; it begins anew", error=str(error))
             return Carried()
 
+    def hasten(self) -> None:
+        """What changed is stored with the next step that stores anything, however short after the last."""
+        self._stored_ms = 0
+
     def store(
         self, tx: Transaction, at_ms: int, carried: Callable[[], Carried], *, at_once: bool = False
     ) -> None:

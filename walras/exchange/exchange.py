@@ -465,6 +465,8 @@ class Exchange:
                         self._emptying.begin(holding)
                     continue
                 accounts.close(fx, name, now)
+                self.auctioneer.forget_agent(name)
+                self._shelf.hasten()
             if agent is not None and not gone:
                 accounts.take_in(fx, agent, now)
 

@@ -97,6 +97,10 @@ class Proxy:
         self._seen, self._now_ms = seen, now_ms
         self._posted_micros, self._reserve_micros = posted_micros, reserve_micros
 
+    def forget(self, agent: str) -> None:
+        """Its account is closed."""
+        self._seen.pop(agent, None)
+
     def strategy(self, agent: str) -> str:
         """The name of the agent's strategy."""
         return str(self._policy(agent).get("strategy", FIXED))
