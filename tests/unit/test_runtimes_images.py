@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from walras.core.errors import StorageError
 from walras.runtimes.engine import orphans
 from walras.runtimes.engine.book import Book
 from walras.runtimes.engine.collecting import AGE_MIN_S, HIGH, LOW, Stored, stored, to_free, victims
@@ -79,6 +80,20 @@ def test_an_agent_that_comes_by_the_name_of_one_that_is_gone_has_none_of_its_ima
     # A pull of its that was cut off is not the next one's either.
     assert book.end(left, image("sha256:3", f"{PLACE}:2")) == "sha256:3"
     assert not book.paid("acme") and not book.allows(image("sha256:3", f"{PLACE}:2"), "acme")
+
+
+def test_an_agent_is_gone_once_the_disk_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "book" / "images"
+    path.parent.mkdir()
+    book = Book(path)
+    book.note(image(), book.begin(f"{PLACE}:1", "acme", None, keyed=True))
+    path.parent.rename(tmp_path / "away")
+    for _ in range(2):
+        with pytest.raises(StorageError):
+            book.drop("acme")
+    (tmp_path / "away").rename(path.parent)
+    book.drop("acme")
+    assert not Book(path).allows(image(), "acme")
 
 
 def test_an_image_counts_for_the_agent_that_pulled_it_first_until_it_is_gone(tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ class Book:
         self._pages = _Pages()
         if path.exists():
             self._pages = msgspec.json.decode(path.read_bytes(), type=_Pages)
+        # Whether the disk has what is known here.
+        self._is_written = True
         # Intents that nobody is at work on any more, and since when, by the loop's time.
         self.left = dict.fromkeys(self._pages.pulling, 0.0)
         self._numbers = count(1 + max((int(each) for each in self.left), default=0))
@@ -133,7 +135,7 @@ class Book:
             note.payer = "" if note.payer == cluster else note.payer
         for intent in self._pages.pulling.values():
             intent.cluster = "" if intent.cluster == cluster else intent.cluster
-        if msgspec.json.encode(self._pages) != was:
+        if not self._is_written or msgspec.json.encode(self._pages) != was:
             self._write()
 
     def names(self, engine_id: str) -> list[str]:
@@ -152,10 +154,12 @@ class Book:
 
     def _write(self) -> None:
         """Returns when it is on disk."""
+        self._is_written = False
         try:
             _replace(self._path, msgspec.json.encode(self._pages))
         except OSError as error:
             raise StorageError(f"{self._path} cannot be written: {error.strerror or error}") from error
+        self._is_written = True
 
 
 def _replace(path: Path, content: bytes) -> None:
