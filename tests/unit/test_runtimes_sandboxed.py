@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -128,6 +129,43 @@ def test_neither_the_data_directory_nor_home_nor_roots_files_are_there(tmp_path:
         )
         assert "LEAK" not in (await world.shell(script))[1]
         assert (await world.shell("ls /home /var /srv 2>/dev/null"))[1] == ""
+
+    sandboxed(tmp_path, story)
+
+
+# Puts a key into each keyring of its uid, or says how many of them have it.
+KEYS = """
+import ctypes, sys
+call, word = ctypes.CDLL(None).syscall, sys.argv[1]
+add, keyctl = (248, 250) if sys.argv[2] == "x86_64" else (217, 219)
+rings = (-4, -5, call(keyctl, 22, -1, -2, 0))
+if word == "add":
+    print(sum(call(add, b"user", b"secret", b"x", 1, ring) > 0 for ring in rings))
+else:
+    print(sum(call(keyctl, 10, ring, b"user", b"secret", 0) > 0 for ring in rings))
+"""
+
+
+@as_root
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="other numbers of system calls")
+def test_keys_in_the_kernel_are_not_the_next_agents_of_the_name(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        if not world.runtime.separates_users:
+            pytest.skip("programs do not run under a uid of their agent")
+
+        async def keys(word: str, pod: str) -> int:
+            code, said = await world.run("python", "-c", KEYS, word, platform.machine(), pod=pod)
+            assert code == 0, said
+            return int(said)
+
+        await world.runtime.forget_agent("acme")
+        added = await keys("add", "p1")
+        if not added:
+            pytest.skip("programs may put no keys into the kernel")
+        assert await keys("find", "p2") == added
+        await world.runtime.forget_agent("acme")
+        assert await keys("find", "p3") == 0
+        assert await keys("add", "p4") == added
 
     sandboxed(tmp_path, story)
 

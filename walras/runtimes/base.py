@@ -291,7 +291,7 @@ class PodRuntime(Protocol):
     async def remove_pod(self, pod: PodRef) -> None:
         """Kills what is left of the pod and forgets its group and network; fine when there is none."""
 
-    def forget_agent(self, cluster: str) -> None:
+    async def forget_agent(self, cluster: str) -> None:
         """The agent is gone, and nothing of it is for one that comes by its name. Raises StorageError."""
 
     async def dial(self, pod: PodRef, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

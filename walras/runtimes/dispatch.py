@@ -62,9 +62,9 @@ class Runtimes(Sharing):
         if (found := self._runtimes.get(pod.handler)) is not None:
             await found.remove_pod(pod)
 
-    def forget_agent(self, cluster: str) -> None:
+    async def forget_agent(self, cluster: str) -> None:
         for each in self._all:
-            each.forget_agent(cluster)
+            await each.forget_agent(cluster)
 
     async def dial(self, pod: PodRef, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await self._of(pod).dial(pod, port)

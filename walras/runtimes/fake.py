@@ -175,7 +175,7 @@ class FakeRuntime:
         self.processes.append(process)
         return process
 
-    def forget_agent(self, cluster: str) -> None:
+    async def forget_agent(self, cluster: str) -> None:
         self.forgotten.append(cluster)
 
     async def remove_pod(self, pod: PodRef) -> None:

@@ -130,7 +130,7 @@ class Kubelet:
             worker.stop("deleted", 0.0)
         if workers or cluster in self._tasks.values():
             return False
-        self._runtime.forget_agent(cluster)
+        await self._runtime.forget_agent(cluster)
         places = self._services.places
         if places.has(cluster):
             aside = await asyncio.to_thread(places.set_aside, cluster)

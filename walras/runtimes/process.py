@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from walras.core.errors import ServiceUnavailable
-from walras.runtimes import procfs
+from walras.runtimes import keyrings, procfs
 from walras.runtimes.attaching import Attached, AttachedInput, Fan
 from walras.runtimes.base import (
     ContainerSpec,
@@ -38,7 +38,7 @@ from walras.runtimes.nesting import Nesting, nesting_of
 from walras.runtimes.network.networks import PodNetwork
 from walras.runtimes.plain import MARK, adapted, rewritten
 from walras.runtimes.probe import Probed, probe
-from walras.runtimes.sandbox import Mode, Place, Sandbox, search_path
+from walras.runtimes.sandbox import Mode, Place, Sandbox, search_path, uid_of
 from walras.runtimes.shares import POD_PIDS_MAX, Shares, Sharing
 from walras.runtimes.spawn import Spawner
 from walras.runtimes.usage import nameless_bytes
@@ -361,6 +361,11 @@ class ProcessRuntime(Sharing):
         self.shares.leave(ref, container, used_ns)
         if (pod := self._pods.get(ref.uid)) is not None:
             pod.containers.discard(container)
+
+    async def forget_agent(self, cluster: str) -> None:
+        """See base.PodRuntime."""
+        if self.separates_users:
+            await asyncio.to_thread(keyrings.clear, uid_of(cluster))
 
     async def remove_pod(self, pod: PodRef) -> None:
         found = self._pods.get(pod.uid)

@@ -228,7 +228,7 @@ class Sharing:
     async def remove_node(self, cluster: str, node: str) -> None:
         await self.shares.remove_node(cluster, node)
 
-    def forget_agent(self, cluster: str) -> None:
+    async def forget_agent(self, cluster: str) -> None:
         """See base.PodRuntime. Beside nodes and pods it has nothing of an agent."""
 
     def cpu_ms(self, cluster: str, node: str) -> int:

@@ -263,7 +263,7 @@ class ContainerRuntime(Sharing):
         if (pod := self._pods.get(ref.uid)) is not None:
             pod.containers.discard(container)
 
-    def forget_agent(self, cluster: str) -> None:
+    async def forget_agent(self, cluster: str) -> None:
         self.images.forget_agent(cluster)
 
     async def remove_pod(self, pod: PodRef) -> None:
