@@ -19,6 +19,7 @@ from support.networked import ACME, CLIENT, RIVAL, SERVER, Object, World, networ
 from walras.kube.serve.ports import Wish
 from walras.runtimes.base import PodRef
 from walras.runtimes.network import entrance
+from walras.runtimes.network import networks as networks_module
 from walras.runtimes.network.networks import API_ADDRESS, Networks
 from walras.runtimes.sandbox import Mode
 
@@ -326,3 +327,31 @@ def test_descriptors_that_are_handed_over_are_inherited_by_no_program() -> None:
     assert not any(map(os.get_inheritable, found))
     for each in found:
         os.close(each)
+
+
+def test_nothing_is_carried_on_of_an_agent_whose_last_pod_has_left() -> None:
+    """Even where a pod took nothing of what it was answered, and does not say that it is gone."""
+
+    async def run() -> None:
+        agent = networks_module._Agent("acme", os.open("/dev/null", os.O_RDONLY))
+        full, over = asyncio.Event(), asyncio.Event()
+
+        async def serve(_: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(bytes(64 << 20))
+            full.set()
+            try:
+                while await reader.read(1):
+                    pass
+            except ConnectionError:
+                pass
+            over.set()
+
+        server = await asyncio.start_server(networks_module._caller(agent, serve), "127.0.0.1", 0)
+        agent.servers.append(server)
+        with socket.create_connection(server.sockets[0].getsockname()):
+            await full.wait()
+            agent.close()
+            async with asyncio.timeout(5):
+                await over.wait()
+
+    asyncio.run(run())

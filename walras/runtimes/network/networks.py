@@ -102,7 +102,8 @@ class _Agent:
         for server in self.servers:
             server.close()
         for writer in self.calls:
-            writer.close()
+            # What the pod has not taken it never will, and nothing that it sent is for another's cluster.
+            writer.transport.abort()
         os.close(self.namespace)
 
 
