@@ -108,6 +108,20 @@ def test_following_ends_with_the_container(tmp_path: Path) -> None:
     told(tmp_path, story)
 
 
+def test_many_who_follow_one_log_all_hear_the_whole_of_it(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        followers = [asyncio.ensure_future(world.read(follow=True)) for _ in range(3)]
+        for number in range(5):
+            await asyncio.sleep(0)
+            world.writer.write("stdout", b"%d\n" % number)
+        await asyncio.sleep(0)
+        world.store.close(world.path)
+        async with asyncio.timeout(10):
+            assert await asyncio.gather(*followers) == [b"0\n1\n2\n3\n4\n"] * 3
+
+    told(tmp_path, story)
+
+
 def test_a_log_that_grows_is_rotated_and_read_across(tmp_path: Path) -> None:
     async def run() -> None:
         path = tmp_path / "acme" / "logs" / "u1" / "main" / "0.log"

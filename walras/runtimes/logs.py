@@ -42,7 +42,8 @@ class LogWriter:
     def __init__(self, path: Path, clock: Clock, *, bytes_max: int = FILE_BYTES_MAX) -> None:
         self._path, self._clock, self._bytes_max = path, clock, bytes_max
         self._parts: dict[Stream, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
-        self._changed = asyncio.Event()
+        # Set when something was written, or the log ended, since it was made.
+        self.changed = asyncio.Event()
         self._complained = False
         self._fd = -1
         self._size = 0
@@ -84,7 +85,7 @@ class LogWriter:
             if not self._complained:
                 log.warning("log not written", file=self._path.name, error=str(error))
             self._complained = True
-        self._changed.set()
+        self._tell()
 
     def _rotate(self) -> None:
         os.close(self._fd)
@@ -100,13 +101,12 @@ class LogWriter:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self.closed = -1, True
-        self._changed.set()
+        self._tell()
 
-    async def changed(self) -> None:
-        """Returns when something was written, or the log ended, since the last call."""
-        if not self.closed:
-            await self._changed.wait()
-            self._changed = asyncio.Event()
+    def _tell(self) -> None:
+        """Each of those who follow it has an event of its own time: none takes another's away."""
+        self.changed.set()
+        self.changed = asyncio.Event()
 
 
 def older(path: Path) -> Path:
@@ -201,6 +201,8 @@ class LogStore:
         try:
             while True:
                 writer = self._open.get(path) if query.follow else None
+                # Of before it is read: what is written meanwhile is not waited for.
+                changed = writer.changed if writer is not None else None
                 for entry in reader.entries():
                     batch.append(cut.shown(entry))
                     if len(batch) >= _BATCH:
@@ -210,9 +212,9 @@ class LogStore:
                 if batch:
                     yield b"".join(batch)
                     batch.clear()
-                if writer is None or (writer.closed and reader.at_end()):
+                if writer is None or changed is None or (writer.closed and reader.at_end()):
                     return
-                await writer.changed()
+                await changed.wait()
         finally:
             reader.close()
 
