@@ -22,9 +22,19 @@ from walras.runtimes.sandbox import (
     environment_script,
     uid_of,
 )
-from walras.runtimes.spawn import Handle, Pump, Spawner, exit_code, open_handle, read_to_line
+from walras.runtimes.spawn import (
+    Handle,
+    Pump,
+    Spawner,
+    exit_code,
+    open_handle,
+    read_to_line,
+    take_away,
+)
 
 _COMPLAINT_MAX: Final = 2000
+# What the program may say before it is noticed that it runs.
+_EARLY_MAX: Final = 1 << 20
 
 
 @dataclass
@@ -73,23 +83,28 @@ class Launched:
                 handle.close()
 
 
-class _Witness:
+class Witness:
     """Passes output on, and remembers what is said before the program runs: that is the sandbox speaking."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        self.complaint: bytearray | None = bytearray()
+        self._early: list[tuple[Stream, bytes]] | None = []
 
     def __call__(self, stream: Stream, data: bytes) -> None:
-        if self.complaint is None:
+        if self._early is None:
             self._output(stream, data)
-        elif len(self.complaint) < _COMPLAINT_MAX:
-            self.complaint += data
+        elif sum(len(said) for _, said in self._early) < _EARLY_MAX:
+            self._early.append((stream, data))
+
+    @property
+    def complaint(self) -> bytes:
+        return b"".join(said for _, said in self._early or ())
 
     def release(self) -> None:
-        early, self.complaint = bytes(self.complaint or b""), None
-        if early:
-            self._output("stderr", early)
+        """What was said so far was the program's own."""
+        early, self._early = self._early, None
+        for stream, said in early or ():
+            self._output(stream, said)
 
 
 async def launch(
@@ -126,30 +141,41 @@ async def launch(
         for fd in (tell, *environment):
             os.close(fd)
     files.close_theirs()
-    witness = _Witness(output)
+    witness = Witness(output)
     pumps = tuple(Pump(fd, stream, witness) for stream, fd in files.output.items())
     files.output = {}
     monitor = Handle(pid)
     try:
-        said = (await read_to_line(progress)).decode(errors="replace")
-    finally:
-        os.close(progress)
-    if said == STARTED:
-        init, main = _inside(pid, plain, spec.tty)
-        witness.release()
-        return Launched(monitor, init, main, pumps, files, mark_of(spec))
-    await monitor.ended()
+        try:
+            said = (await read_to_line(progress)).decode(errors="replace")
+        finally:
+            os.close(progress)
+        if said == STARTED:
+            init, main = _inside(pid, plain, spec.tty)
+            witness.release()
+            return Launched(monitor, init, main, pumps, files, mark_of(spec))
+        await monitor.ended()
+    except BaseException:
+        # Nobody waits for it any more: its caller clears away what it was to run in.
+        monitor.close()
+        take_away(pid)
+        _close(pumps, files)
+        raise
     code = exit_code(pid)
+    _close(pumps, files)
+    raise StartError(_why(said, witness.complaint, code))
+
+
+def _close(pumps: Sequence[Pump], files: Files) -> None:
     for pump in pumps:
         pump.finish()
     files.close()
-    raise StartError(_why(said, bytes(witness.complaint or b""), code))
 
 
 def _why(said: str, complaint: bytes, code: int) -> str:
     if said.startswith(FAILED):
         return said.removeprefix(FAILED)
-    words = " ".join(complaint.decode(errors="replace").split())
+    words = " ".join(complaint[:_COMPLAINT_MAX].decode(errors="replace").split())
     return words or f"the sandbox ended with exit code {code} before the program ran"
 
 

@@ -11,7 +11,7 @@ import signal
 import socket
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final, TypeVar
 
@@ -95,7 +95,7 @@ class Spawner:
                 argv[0], list(argv), env, file_actions=actions, setsid=True, setsigdef=_IGNORED
             )
 
-        return await self._within(network, fork, files)
+        return await self._within(network, fork, files, unwanted=take_away)
 
     async def make_network(self) -> int:
         """A descriptor of a fresh network namespace with its loopback up. Raises OSError."""
@@ -111,14 +111,21 @@ class Spawner:
             finally:
                 _check(self._libc.setns(self._home, _CLONE_NEWNET))
 
-        return await self._run(make)
+        return await self._done(self._pool.submit(make), os.close)
 
     async def socket_in(self, network: int, family: socket.AddressFamily) -> socket.socket:
         """A TCP socket that belongs to the namespace for good. Raises OSError."""
-        return await self._within(network, lambda _: socket.socket(family, socket.SOCK_STREAM))
+        return await self._within(
+            network, lambda _: socket.socket(family, socket.SOCK_STREAM), unwanted=socket.socket.close
+        )
 
     async def _within(
-        self, network: int | None, do: Callable[[Sequence[int]], T], files: Sequence[int] = ()
+        self,
+        network: int | None,
+        do: Callable[[Sequence[int]], T],
+        files: Sequence[int] = (),
+        *,
+        unwanted: Callable[[T], None],
     ) -> T:
         # Copies stay what they are, though whoever gave the descriptors may close them before it is this
         # thread's turn: their numbers could be another agent's by then.
@@ -136,10 +143,18 @@ class Spawner:
 
         future = self._pool.submit(enter)
         future.add_done_callback(lambda _: _close(held))
-        return await asyncio.wrap_future(future)
+        return await self._done(future, unwanted)
 
-    async def _run(self, do: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, do)
+    @staticmethod
+    async def _done(future: Future[T], unwanted: Callable[[T], None]) -> T:
+        """What comes of it; given to `unwanted` when nobody waits for it any more."""
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(
+                lambda done: None if done.cancelled() or done.exception() else unwanted(done.result())
+            )
+            raise
 
     def _remember_home(self) -> None:
         if self._home < 0:
@@ -182,6 +197,14 @@ class Handle:
                 asyncio.get_running_loop().remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
+
+
+def take_away(pid: int) -> None:
+    """A child that nobody asks for any more."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)
 
 
 def exit_code(pid: int) -> int:
