@@ -179,6 +179,19 @@ def test_it_ends_with_the_container(tmp_path: Path, mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_what_it_said_before_the_container_ended_can_still_be_heard(tmp_path: Path, mode: Mode) -> None:
+    async def story(world: World, container: Container) -> None:
+        session = await container.enter(("sh", "-c", "echo one; echo two >&2; kill -STOP $$"), Wish())
+        script = "until ps ax -o stat,args | grep -q '^T.*[k]ill -STOP'; do sleep 0.02; done"
+        await said(await container.enter(("sh", "-c", script), Wish()))
+        await container.kill()
+        assert await said(session) == (137, {"stdout": "one\n", "stderr": "two\n"})
+        del world
+
+    told(tmp_path, mode, story)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_its_cpu_time_is_the_containers(tmp_path: Path, mode: Mode) -> None:
     async def story(world: World, container: Container) -> None:
         before = container.cpu_ns()

@@ -11,6 +11,16 @@ from walras.runtimes.base import ExitStatus, Output, Stream, Wish
 BEHIND_MAX: Final = 256
 
 
+async def got(queue: asyncio.Queue[bytes], over: asyncio.Future[Any]) -> bytes | None:
+    """The next of the queue; None when it is `over` before there is any."""
+    getting = asyncio.ensure_future(queue.get())
+    try:
+        await asyncio.wait((getting, over), return_when=asyncio.FIRST_COMPLETED)
+        return getting.result() if getting.done() else None
+    finally:
+        getting.cancel()
+
+
 class Fan:
     """An Output that passes on to another and to whoever listens."""
 
@@ -66,11 +76,8 @@ class Attached:
         queue = self._said[stream]
         if queue.empty() and self._end.done():
             return b""
-        getting = asyncio.ensure_future(queue.get())
-        await asyncio.wait((getting, self._end), return_when=asyncio.FIRST_COMPLETED)
-        if getting.done():
-            return getting.result()
-        getting.cancel()
+        if (said := await got(queue, self._end)) is not None:
+            return said
         return b"" if queue.empty() else queue.get_nowait()
 
     async def write(self, data: bytes) -> None:

@@ -191,7 +191,8 @@ class Entered:
     async def wait(self) -> int:
         return await asyncio.shield(self._over)
 
-    async def close(self) -> None:
+    async def end(self) -> None:
+        """Kills the program; what it said is still there to be read."""
         for _ in range(_KILL_ROUNDS):
             if self._over.done():
                 break
@@ -199,7 +200,12 @@ class Entered:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
             await asyncio.wait((self._over,), timeout=0.01)
-        self._files.close()
+
+    async def close(self) -> None:
+        try:
+            await self.end()
+        finally:
+            self._files.close()
 
     def pids(self) -> list[int]:
         if self._over.done():
@@ -243,17 +249,16 @@ async def enter(
     files.close_theirs()
     session = Entered(pid, files, ended)
     try:
-        said = (await read_to_line(progress)).decode(errors="replace")
+        try:
+            said = (await read_to_line(progress)).decode(errors="replace")
+        finally:
+            os.close(progress)
+        if said == STARTED:
+            return session
+        raise StartError(said.removeprefix(FAILED) if said.startswith(FAILED) else await _complaint(session))
     except BaseException:
         await session.close()
         raise
-    finally:
-        os.close(progress)
-    if said == STARTED:
-        return session
-    why = said.removeprefix(FAILED) if said.startswith(FAILED) else await _complaint(session)
-    await session.close()
-    raise StartError(why)
 
 
 async def _complaint(session: Entered) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import signal
+import socket
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -145,7 +146,11 @@ class Container:
         if not session.over:
             self._entered.add(session)
         if self._end.done():
-            await session.close()
+            try:
+                await session.end()
+            except BaseException:
+                await session.close()
+                raise
         return session
 
     def is_nested(self) -> bool:
@@ -195,7 +200,7 @@ class Container:
         """Kills everything and returns when it is gone."""
         groups, started = self._runtime.groups, self._started
         for each in list(self._entered):
-            await each.close()
+            await each.end()
         if groups is not None:
             await clear(groups, self.path)
         if groups is None or started.init is not None:
@@ -388,4 +393,10 @@ class ProcessRuntime(Sharing):
         networks = self.shares.networks
         if pod.joined is not None and networks is not None:
             return partial(networks.socket_in, pod.joined)
-        return partial(self.spawner.socket_in, pod.own) if pod.own is not None else None
+        return partial(self._socket_in, pod) if pod.own is not None else None
+
+    async def _socket_in(self, pod: _Pod, family: socket.AddressFamily) -> socket.socket:
+        # Its descriptor may be another's by the time that another family is tried.
+        if pod.own is None:
+            raise OSError("the pod's network is gone")
+        return await self.spawner.socket_in(pod.own, family)

@@ -200,8 +200,7 @@ class Container:
         self._gone.set_result(None)
         used_ns, oom_killed = self.cpu_ns(), self._was_oom()
         code = await self._code()
-        for each in list(self._entered):
-            await each.close()
+        await asyncio.gather(*(each.end() for each in list(self._entered)))
         groups = self._host.groups
         if groups is not None:
             # With it goes what Podman's monitor starts to clean up, which for many at once is too much.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -289,10 +290,16 @@ class ContainerRuntime(Sharing):
         if found is None or not found.containers:
             raise ServiceUnavailable(f'pod "{pod.name}" is not running')
         networks = self.shares.networks
-        opener: OpenSocket = partial(self._spawner.socket_in, found.own)
+        opener: OpenSocket = partial(self._socket_in, found)
         if found.joined is not None and networks is not None:
             opener = partial(networks.socket_in, found.joined)
         return await connect("root", pod.name, opener, (), port)
+
+    async def _socket_in(self, pod: _Pod, family: socket.AddressFamily) -> socket.socket:
+        # Its descriptor may be another's by the time that another family is tried.
+        if pod.own < 0:
+            raise OSError("the pod's network is gone")
+        return await self._spawner.socket_in(pod.own, family)
 
 
 def _there(devices: tuple[str, ...]) -> tuple[str, ...]:

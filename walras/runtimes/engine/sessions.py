@@ -100,19 +100,31 @@ class Entered:
     async def wait(self) -> int:
         return await asyncio.shield(self._over)
 
-    async def close(self) -> None:
+    async def _kill(self) -> None:
+        with suppress(EngineError):
+            found = await self._engine.call("GET", f"/exec/{self._name}/json")
+            if (pid := int(found.get("Pid") or 0)) > 0 and found.get("Running"):
+                for each in (*procfs.descendants(pid), pid):
+                    with suppress(ProcessLookupError):
+                        os.kill(each, signal.SIGKILL)
+
+    async def end(self) -> None:
+        """Kills the program; what it said is still there to be read."""
         if not self._over.done():
-            with suppress(EngineError):
-                found = await self._engine.call("GET", f"/exec/{self._name}/json")
-                if (pid := int(found.get("Pid") or 0)) > 0 and found.get("Running"):
-                    for each in (*procfs.descendants(pid), pid):
-                        with suppress(ProcessLookupError):
-                            os.kill(each, signal.SIGKILL)
-            # Whoever reads no more must not hold up the end.
+            await self._kill()
+        # Whoever does not read must not hold up the end for long.
+        await asyncio.wait((self._said, self._over), timeout=_LINGER_S)
+
+    async def close(self) -> None:
+        try:
+            if not self._over.done():
+                await self._kill()
+                # Whoever reads no more must not hold up the end.
+                self._said.cancel()
+                await asyncio.wait((self._over,), timeout=5.0)
+        finally:
             self._said.cancel()
-            await asyncio.wait((self._over,), timeout=5.0)
-        self._said.cancel()
-        self._writer.close()
+            self._writer.close()
 
 
 async def enter(
@@ -128,6 +140,7 @@ async def enter(
         "Env": ["TERM=xterm"] if wish.tty else [],
     }
     early: list[tuple[Stream, bytes]] = []
+    streams: Streams | None = None
     try:
         made = await engine.call("POST", f"/containers/{container}/exec", body=body)
         name = str(made["Id"])
@@ -135,8 +148,12 @@ async def enter(
         state = await _begun(engine, name)
         if not state.get("Running") and state.get("ExitCode") in _NOT_STARTED:
             early = await _complaint(streams, wish.tty)
-    except EngineError as error:
-        raise StartError(spoken(error.message)) from error
+    except BaseException as error:
+        if streams is not None:
+            streams[1].close()
+        if isinstance(error, EngineError):
+            raise StartError(spoken(error.message)) from error
+        raise
     session = Entered(engine, name, streams, wish, ended)
     for stream, data in early:
         await session.hear(stream, data)
@@ -162,15 +179,13 @@ async def _begun(engine: Engine, name: str) -> dict[str, Any]:
 
 async def _complaint(streams: Streams, tty: bool) -> list[tuple[Stream, bytes]]:
     """All that a program said that ended at once. Raises StartError when that was the OCI runtime."""
-    reader, writer = streams
     said: list[tuple[Stream, bytes]] = []
     with suppress(TimeoutError):
         await asyncio.wait_for(
-            frames(reader, tty, lambda stream, data: said.append((stream, data))), _LINGER_S
+            frames(streams[0], tty, lambda stream, data: said.append((stream, data))), _LINGER_S
         )
     text = b"".join(data for _, data in said).decode(errors="replace")
     if text.startswith(_COMPLAINTS) and "exec failed: " in text:
-        writer.close()
         raise StartError(spoken(text.partition("\n")[0]))
     return said[:BEHIND_MAX]
 

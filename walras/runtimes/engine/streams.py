@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from walras.runtimes.attaching import got
 from walras.runtimes.base import Stream
 
 CHUNK: Final = 32_768
@@ -62,10 +63,6 @@ class Queues:
     async def get(self, stream: Stream, over: asyncio.Future[None]) -> bytes:
         """The next piece; b"" when there is none any more."""
         queue = self._queues[stream]
-        if queue.empty() and not over.done():
-            getting = asyncio.ensure_future(queue.get())
-            await asyncio.wait((getting, over), return_when=asyncio.FIRST_COMPLETED)
-            if getting.done():
-                return getting.result()
-            getting.cancel()
+        if queue.empty() and not over.done() and (said := await got(queue, over)) is not None:
+            return said
         return b"" if queue.empty() else queue.get_nowait()
