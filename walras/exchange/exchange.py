@@ -7,9 +7,8 @@ knows and reads it back: memory never runs ahead of the disk.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -19,13 +18,15 @@ from walras.core.errors import ServiceUnavailable, StorageError
 from walras.cost import usage
 from walras.exchange import accounts, carried, effects, leasing
 from walras.exchange.auctioneer import Auctioneer, Question
-from walras.exchange.book import Pool, bid_id, current_pool, is_pending
+from walras.exchange.book import bid_id, current_pool, is_pending
 from walras.exchange.carried import Shelf
 from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, POOLS, Bidder
 from walras.exchange.effects import Effects
 from walras.exchange.emptying import Emptying, NodeRuntime
-from walras.exchange.equipment import Equipment, is_as_sold
+from walras.exchange.equipment import Equipment
 from walras.exchange.holding import LEASES, Holding
+from walras.exchange.journal import Database
+from walras.exchange.lifecycle import Lifecycle
 from walras.exchange.nodes import NODES
 from walras.exchange.showing import Display
 from walras.exchange.supply import Supply
@@ -36,7 +37,6 @@ from walras.kube.api import API, Change
 from walras.kube.record import Object
 from walras.kube.transaction import Transaction
 from walras.kube.validation.walras import DEFAULT_POOL
-from walras.market.placement import startable
 from walras.tenants.controller import Key, Manager
 from walras.tenants.events import Recorder
 
@@ -48,11 +48,6 @@ RETRY_MS: Final = 1_000
 URGENT_A_STEP: Final = 16
 
 _log = structlog.get_logger("walras.exchange")
-
-
-class Database(Protocol):
-    def migrate(self, name: str, steps: Sequence[str]) -> None: ...
-    def query(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]: ...
 
 
 class Exchange:
@@ -85,12 +80,11 @@ class Exchange:
         self._urgent = Urgent()
         self._emptying = Emptying(runtime, self._wake.set)
         self.equipment = Equipment(api, supply, clock, runtime, lambda: self.holdings, self._wake.set)
+        self._lifecycle = Lifecycle(supply, self.equipment, self._emptying)
         self._warming: Warming | None = None
         self._look: set[str] = set()
         self._agents_changed: set[str] = set()
         self._offered: set[tuple[str, str, str]] = set()
-        # Leases that the last step looked at and that had not begun.
-        self._waiting: set[str] = set()
         self._tick_at_ms = self._income_at_ms = self._status_at_ms = self._prune_at_ms = 0
         self._stepped_ms = 0
         self.treasury: Treasury
@@ -131,7 +125,9 @@ class Exchange:
         ]
         self._revise_bids()
         await self._reconcile_projections()
-        await self._end_without_device(now)
+        fx = self._effects()
+        self._lifecycle.open(fx, now)
+        await fx.commit()
 
     async def stop(self) -> None:
         """Settle every running lease up to now and stop; leases go on at the next start."""
@@ -145,7 +141,7 @@ class Exchange:
         if self._warming is not None:
             await self._warming.cancel()
         fx = self._effects()
-        self._settle_all(fx, self._clock.now_ms())
+        self._lifecycle.settle_all(fx, self._clock.now_ms())
         self._store_carried(fx.tx, at_once=True)
         await fx.commit()
 
@@ -212,15 +208,6 @@ class Exchange:
             if its_node is not None and self._supply.has(holding.shares, holding.uuids):
                 leasing.publish(fx, holding, self._supply, its_node)
             fx.keep(holding)
-        await fx.commit()
-
-    async def _end_without_device(self, now: int) -> None:
-        """End the leases of devices that this start found no more, or not as they were sold."""
-        fx = self._effects()
-        for holding in self.holdings.values():
-            if not is_as_sold(holding, self._supply):
-                leasing.lose(fx, holding, now)
-                self._emptying.begin(holding)
         await fx.commit()
 
     def _effects(self) -> Effects:
@@ -345,13 +332,7 @@ class Exchange:
             self.reload()
 
     def _next_ms(self) -> int:
-        due = [0 if self._urgent else self._tick_at_ms]
-        due += [
-            holding.drains_at_ms
-            for holding in self.holdings.values()
-            if holding.phase == "Draining" and holding.id not in self._emptying
-        ]
-        return min(due)
+        return min([0 if self._urgent else self._tick_at_ms, *self._lifecycle.due_ms(self.holdings)])
 
     async def step(self) -> None:
         """Do everything that is due at the clock's time, in one transaction. Raises StorageError."""
@@ -369,16 +350,15 @@ class Exchange:
         fx = self._effects()
         pool = current_pool(self._api, self.equipment.offered())
         self._take_in_agents(fx, now)
-        self._take_in_offers(fx)
-        self._take_in_devices(fx, now)
-        self._end_what_is_over(fx, now)
-        self._start_reserved(fx, pool, now)
+        look, self._look = self._look, set()
+        offered, self._offered = self._offered, set()
+        self._lifecycle.advance(fx, pool, now, look=look, offered=offered)
         for _ in range(URGENT_A_STEP):
             if self._urgent:
                 self.auctioneer.express(fx, pool, self._urgent.take(), now)
         if now >= self._tick_at_ms:
             self._tick_at_ms = now + pool.rules.tick_ms
-            self._settle_all(fx, now)
+            self._lifecycle.settle_all(fx, now)
             self._expire_holds(now)
             self.auctioneer.clear(fx, pool, now)
             if self._warming is not None:
@@ -394,10 +374,7 @@ class Exchange:
             self._status_at_ms = now + STATUS_PERIOD_MS
             self._display.refresh(fx, pool, self.auctioneer.prices, now)
         await fx.commit()
-        if self._supply.machine is not None and any(
-            holding.phase == "Reserved" and holding.id not in self._waiting
-            for holding in self.holdings.values()
-        ):
+        if self._lifecycle.has_new(self.holdings):
             # What was granted just now may have its cards ready already.
             self._wake.set()
 
@@ -469,97 +446,6 @@ class Exchange:
                 self._shelf.hasten()
             if agent is not None and not gone:
                 accounts.take_in(fx, agent, now)
-
-    # Leases
-
-    def _take_in_offers(self, fx: Effects) -> None:
-        offered, self._offered = self._offered, set()
-        if offered:
-            for holding in self.holdings.values():
-                if (holding.agent, holding.namespace, holding.name) in offered:
-                    leasing.offer(fx, holding)
-
-    def _end_what_is_over(self, fx: Effects, now: int) -> None:
-        look, self._look = self._look, set()
-        for identity in look:
-            holding = self.holdings.get(identity)
-            if holding is not None and not fx.pods_on(holding) and self._is_done(fx, holding):
-                self._emptying.begin(holding)
-        for holding in list(self.holdings.values()):
-            if holding.phase == "Draining" and now >= holding.drains_at_ms:
-                self._emptying.begin(holding)
-        for identity, error in self._emptying.done():
-            holding = self.holdings.get(identity)
-            if holding is None:
-                continue
-            if error is not None and self._supply.machine is None:
-                _log.error("a node could not be stopped; trying again", node=holding.node, error=str(error))
-                holding.drains_at_ms = now + RETRY_MS
-                continue
-            if error is not None:
-                # The card is not sold until it is empty; nobody waits or pays for that.
-                _log.error("a node could not be stopped", node=holding.node, error=str(error))
-                self.equipment.stuck(fx, holding, error, now)
-            leasing.end(fx, holding, now, self._used(holding))
-            del self.holdings[identity]
-            self._emptying.forget(holding)
-            self.equipment.ended()
-            self._requeue_bid(fx, holding)
-
-    def _is_done(self, fx: Effects, holding: Holding) -> bool:
-        """Whether nothing will use it any more: it drains, a device is gone, or its bid is gone or over."""
-        if holding.phase == "Draining" or not is_as_sold(holding, self._supply):
-            return True
-        bid = fx.bid(holding)
-        return bid is None or bid.get("status", {}).get("phase") == "Ended"
-
-    def _requeue_bid(self, fx: Effects, holding: Holding) -> None:
-        """A bid whose lease was displaced is pending again, unless it is that of a pod which had its node.
-
-        Where the disk refused the step that displaced it, the bid does not say so, and its lease ends all the
-        same.
-        """
-        bid = fx.bid(holding)
-        if bid is None or bid["status"].get("phase") not in ("Displaced", "Leased"):
-            return
-        if fx.had_node(holding, bid):
-            fx.set_bid_of(holding, phase="Displaced")
-        else:
-            fx.set_bid_of(holding, phase="Pending", lease=None)
-
-    def _start_reserved(self, fx: Effects, pool: Pool, now: int) -> None:
-        waiting = [holding for holding in self.holdings.values() if holding.phase == "Reserved"]
-        self._waiting = {holding.id for holding in waiting}
-        coming = []
-        for holding in sorted(waiting, key=lambda holding: (holding.start_ms, holding.id)):
-            if holding.id in self._emptying:
-                continue
-            if not startable(holding.as_market(0), fx.market_leases(), pool.devices):
-                continue
-            if self.equipment.is_ready(holding):
-                access = self.equipment.access(holding)
-                self.equipment.began(holding, leasing.activate(fx, holding, self._supply, now, access))
-            else:
-                coming.append(holding)
-        running = [holding for holding in self.holdings.values() if holding.phase != "Reserved"]
-        self.equipment.want(running, coming)
-
-    def _take_in_devices(self, fx: Effects, now: int) -> None:
-        """End the leases of devices that failed or were taken off the market."""
-        for holding, reason, message in self.equipment.take_in(fx, now):
-            # One whose node could not be stopped is tried again later, and told once.
-            ending = holding.phase == "Draining" and min(holding.drains_at_ms, holding.end_ms) <= now
-            if not ending and holding.id not in self._emptying:
-                leasing.lose(fx, holding, now, reason, message, self._used(holding))
-                self._emptying.begin(holding)
-
-    def _settle_all(self, fx: Effects, now: int) -> None:
-        for holding in self.holdings.values():
-            if holding.phase != "Reserved":
-                leasing.settle(fx, holding, now, self._used(holding))
-
-    def _used(self, holding: Holding) -> usage.Used:
-        return self.equipment.used(holding, self._emptying.cpu_since(holding))
 
 
 def _stored(database: Database) -> dict[str, Holding]:

@@ -15,7 +15,8 @@ from walras.core.quantity import parse_duration_ms
 from walras.cost import usage
 from walras.exchange import statements
 from walras.exchange.demand import BIDS, FLEET, POOLS
-from walras.exchange.exchange import Database, Exchange
+from walras.exchange.exchange import Exchange
+from walras.exchange.journal import Database
 from walras.exchange.quotes import Quotes
 from walras.exchange.treasury import account_of
 from walras.kube.access.words import MASTERS
