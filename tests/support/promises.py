@@ -102,7 +102,7 @@ class Promises:
         fx = exchange._effects()
         for holding in exchange.holdings.values():
             if fx.bid(holding) is None and not fx.pods_on(holding):
-                goes = holding.id in exchange._emptying or holding.id in exchange._look
+                goes = holding.id in exchange._emptying or holding.id in exchange._arrivals.noted.leases
                 assert goes or holding.phase == "Draining", (
                     f"{holding.name} goes on, and nobody has use for it"
                 )
@@ -118,7 +118,7 @@ class Promises:
             nodes = {node["metadata"]["name"] for node in self.world.nodes(agent)}
             # A new cluster has none of those that are on their way out.
             assert nodes <= running[agent].keys()
-            assert exchange._agents_changed or all(
+            assert exchange._arrivals.noted.agents or all(
                 lease in exchange._emptying for node, lease in running[agent].items() if node not in nodes
             )
             slices = {each["spec"]["nodeName"] for each in api.list(agent, SLICES)}

@@ -361,7 +361,7 @@ def test_whose_bid_a_shared_claim_is_is_known_again_after_a_start() -> None:
         await waiting(world, "first", "shared")
         await waiting(world, "second", "shared")
         await world.exchange.stop()
-        world.exchange._bidder = Bidder(
+        world.exchange._arrivals.bidder = Bidder(
             world.api, world.exchange._recorder, world.supply, world.exchange.auctioneer.proxy
         )
         await world.exchange.open()

@@ -7,8 +7,9 @@ knows and reads it back: memory never runs ahead of the disk.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -17,10 +18,11 @@ from walras.core.clock import Clock, Ids
 from walras.core.errors import ServiceUnavailable, StorageError
 from walras.cost import usage
 from walras.exchange import accounts, carried, effects, leasing
+from walras.exchange.arrivals import Arrivals
 from walras.exchange.auctioneer import Auctioneer, Question
-from walras.exchange.book import bid_id, current_pool, is_pending
+from walras.exchange.book import current_pool
 from walras.exchange.carried import Shelf
-from walras.exchange.demand import AGENTS, BIDS, FLEET, PODS, POOLS, Bidder
+from walras.exchange.demand import AGENTS, FLEET, POOLS, Bidder
 from walras.exchange.effects import Effects
 from walras.exchange.emptying import Emptying, NodeRuntime
 from walras.exchange.equipment import Equipment
@@ -31,13 +33,12 @@ from walras.exchange.nodes import NODES
 from walras.exchange.showing import Display
 from walras.exchange.supply import Supply
 from walras.exchange.treasury import Treasury
-from walras.exchange.turns import Urgent
 from walras.exchange.warming import Warming
-from walras.kube.api import API, Change
+from walras.kube.api import API
 from walras.kube.record import Object
 from walras.kube.transaction import Transaction
 from walras.kube.validation.walras import DEFAULT_POOL
-from walras.tenants.controller import Key, Manager
+from walras.tenants.controller import Manager
 from walras.tenants.events import Recorder
 
 INCOME_PERIOD_MS: Final = 5_000
@@ -66,9 +67,8 @@ class Exchange:
         supply: Supply,
     ) -> None:
         self._api, self._database, self._clock, self._ids = api, database, clock, ids
-        self._manager, self._recorder, self._supply = manager, recorder, supply
+        self._recorder, self._supply = recorder, supply
         self.auctioneer = Auctioneer(api, supply, ids)
-        self._bidder = Bidder(api, recorder, supply, self.auctioneer.proxy)
         self._display = Display()
         # Held by a step to its end on the disk: between steps money, leases and objects agree.
         self.turn = asyncio.Lock()
@@ -76,15 +76,21 @@ class Exchange:
         self._is_true = True
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._unsubscribe: list[Any] = []
-        self._urgent = Urgent()
+        self._unsubscribe: list[Callable[[], None]] = []
+        self._arrivals = Arrivals(
+            api,
+            clock,
+            manager,
+            Bidder(api, recorder, supply, self.auctioneer.proxy),
+            self.auctioneer,
+            lambda: self.holdings,
+            wake=self._wake.set,
+            hurry=self._hurry,
+        )
         self._emptying = Emptying(runtime, self._wake.set)
         self.equipment = Equipment(api, supply, clock, runtime, lambda: self.holdings, self._wake.set)
         self._lifecycle = Lifecycle(supply, self.equipment, self._emptying)
         self._warming: Warming | None = None
-        self._look: set[str] = set()
-        self._agents_changed: set[str] = set()
-        self._offered: set[tuple[str, str, str]] = set()
         self._tick_at_ms = self._income_at_ms = self._status_at_ms = self._prune_at_ms = 0
         self._stepped_ms = 0
         self.treasury: Treasury
@@ -115,15 +121,7 @@ class Exchange:
         now = self._clock.now_ms()
         for holding in self.holdings.values():
             leasing.skip_gap(holding, now)
-        self._unsubscribe = [
-            self.equipment.health.open(),
-            self._api.subscribe(AGENTS, self._on_agent),
-            self._api.subscribe(POOLS, self._on_pool),
-            self._api.subscribe(BIDS, self._on_bid),
-            self._api.subscribe(LEASES, self._on_lease),
-            self._api.subscribe(PODS, self._on_pod),
-        ]
-        self._revise_bids()
+        self._unsubscribe = [self.equipment.health.open(), self._arrivals.open()]
         await self._reconcile_projections()
         fx = self._effects()
         self._lifecycle.open(fx, now)
@@ -156,12 +154,7 @@ class Exchange:
         self.auctioneer.restore(self._shelf.read(), self.treasury, self._clock.now_ms())
         self._is_true = True
         self._display = Display()
-        self._look |= self.holdings.keys()
-        self._offered |= {(each.agent, each.namespace, each.name) for each in self.holdings.values()}
-        self._agents_changed |= self.treasury.budgets.keys()
-        self._agents_changed.update(
-            agent["metadata"]["name"] for cluster, agent in self._api.everywhere(AGENTS) if cluster == FLEET
-        )
+        self._arrivals.note_all(self.treasury.budgets)
 
     async def _bootstrap(self) -> None:
         """The default pool and its account, made at the first start."""
@@ -224,70 +217,6 @@ class Exchange:
         market = self.auctioneer
         self._shelf.store(tx, market.prices.at_ms, market.carried, at_once=at_once)
 
-    # What comes in
-
-    def _on_agent(self, change: Change) -> None:
-        self._agents_changed.add(change.object["metadata"]["name"])
-        self._wake.set()
-
-    def _on_pool(self, change: Change) -> None:
-        old, new = (change.old or {}).get("spec") or {}, change.object.get("spec") or {}
-        if change.old is None or old != new:
-            # New rules hold from now on, not from when the old ones would have ticked.
-            self._tick_at_ms = 0
-            self._wake.set()
-        if old.get("speeds") != new.get("speeds"):
-            self._revise_bids()
-
-    def _revise_bids(self) -> None:
-        """Have the bidder look at every bid: they name devices by their speeds, which may be others now."""
-        for cluster, bid in self._api.everywhere(BIDS):
-            metadata = bid["metadata"]
-            self._manager.add(self._bidder, Key(cluster, metadata["namespace"], metadata["name"]))
-
-    def _on_bid(self, change: Change) -> None:
-        identity = bid_id(change.cluster, change.object)
-        metadata = change.object["metadata"]
-        if change.type == "DELETED":
-            self.auctioneer.forget(identity)
-            # Its pod may wait still, and then bids again.
-            self._manager.add(self._bidder, Key(change.cluster, metadata["namespace"], metadata["name"]))
-        elif (
-            self.auctioneer.arrive(identity, change.object, self._clock.now_ms())
-            and change.object["spec"].get("class") == "latency"
-            and is_pending(change.object)
-        ):
-            self._urgent.add(change.cluster, identity)
-            self._wake.set()
-        if change.type == "DELETED" or change.object.get("status", {}).get("phase") == "Ended":
-            self._look_at_leases(change.cluster, metadata["namespace"], metadata["name"])
-
-    def _on_lease(self, change: Change) -> None:
-        """A holder names the price at which it sells, another one, or none: for the next clearing."""
-        old, new = (change.old or {}).get("spec") or {}, change.object["spec"]
-        if old.get("resalePrice") != new.get("resalePrice"):
-            metadata = change.object["metadata"]
-            self._offered.add((change.cluster, metadata["namespace"], metadata["name"]))
-
-    def _on_pod(self, change: Change) -> None:
-        metadata = change.object["metadata"]
-        if change.type == "DELETED":
-            # Nobody looks at it again where its cluster is gone too.
-            self._bidder.forget(change.cluster, metadata["namespace"], metadata["name"])
-        self._manager.add(self._bidder, Key(change.cluster, metadata["namespace"], metadata["name"]))
-        node = change.object["spec"].get("nodeName", "")
-        if node.startswith("lease-"):
-            for holding in self.holdings.values():
-                if holding.node == node and holding.agent == change.cluster:
-                    self._look.add(holding.id)
-                    self._wake.set()
-
-    def _look_at_leases(self, cluster: str, namespace: str, bid: str) -> None:
-        for holding in self.holdings.values():
-            if (holding.agent, holding.namespace, holding.bid) == (cluster, namespace, bid):
-                self._look.add(holding.id)
-                self._wake.set()
-
     # The loop
 
     async def _run(self) -> None:
@@ -331,8 +260,13 @@ class Exchange:
         async with self.turn:
             self.reload()
 
+    def _hurry(self) -> None:
+        """Clear the market at once."""
+        self._tick_at_ms = 0
+        self._wake.set()
+
     def _next_ms(self) -> int:
-        return min([0 if self._urgent else self._tick_at_ms, *self._lifecycle.due_ms(self.holdings)])
+        return min([0 if self._arrivals.urgent else self._tick_at_ms, *self._lifecycle.due_ms(self.holdings)])
 
     async def step(self) -> None:
         """Do everything that is due at the clock's time, in one transaction. Raises StorageError."""
@@ -349,13 +283,12 @@ class Exchange:
         self._stepped_ms = now
         fx = self._effects()
         pool = current_pool(self._api, self.equipment.offered())
-        self._take_in_agents(fx, now)
-        look, self._look = self._look, set()
-        offered, self._offered = self._offered, set()
-        self._lifecycle.advance(fx, pool, now, look=look, offered=offered)
+        noted = self._arrivals.take()
+        self._take_in_agents(fx, noted.agents, now)
+        self._lifecycle.advance(fx, pool, now, look=noted.leases, offered=noted.offers)
         for _ in range(URGENT_A_STEP):
-            if self._urgent:
-                self.auctioneer.express(fx, pool, self._urgent.take(), now)
+            if self._arrivals.urgent:
+                self.auctioneer.express(fx, pool, self._arrivals.urgent.take(), now)
         if now >= self._tick_at_ms:
             self._tick_at_ms = now + pool.rules.tick_ms
             self._lifecycle.settle_all(fx, now)
@@ -423,8 +356,7 @@ class Exchange:
 
     # Agents
 
-    def _take_in_agents(self, fx: Effects, now: int) -> None:
-        changed, self._agents_changed = self._agents_changed, set()
+    def _take_in_agents(self, fx: Effects, changed: Collection[str], now: int) -> None:
         for name in changed:
             agent = self._api.find(FLEET, AGENTS, "", name)
             budget = self.treasury.budgets.get(name)
@@ -436,7 +368,7 @@ class Exchange:
                 held = [holding for holding in self.holdings.values() if holding.agent == name]
                 if held:
                     # Looked at again when the last of them is over.
-                    self._agents_changed.add(name)
+                    self._arrivals.noted.agents.add(name)
                     self.treasury.leaving.add(name)
                     for holding in held:
                         self._emptying.begin(holding)
