@@ -10,7 +10,7 @@ from walras.core.quantity import parse_duration_ms
 from walras.devices.mig import state_of
 from walras.exchange.book import is_pending
 from walras.exchange.demand import AGENTS, BIDS, FLEET
-from walras.exchange.exchange import _stored
+from walras.exchange.effects import stored
 from walras.exchange.holding import Holding
 from walras.exchange.treasury import account_of
 from walras.kube.policy import SLICES
@@ -137,7 +137,7 @@ class Promises:
 
     def _check_stored(self) -> None:
         """What a server would find that starts now is what this one knows."""
-        assert _stored(self.world.store) == self.world.exchange.holdings
+        assert stored(self.world.store) == self.world.exchange.holdings
 
 
 def _is(package: Object, holding: Holding) -> bool:

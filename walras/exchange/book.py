@@ -38,6 +38,24 @@ class Pool:
     reserve_max_micros: int
 
 
+def default_pool() -> Object:
+    """The Pool that is made at the first start."""
+    return {
+        "apiVersion": "walras.dev/v1alpha1",
+        "kind": "Pool",
+        "metadata": {"name": DEFAULT_POOL},
+        "spec": {
+            "mechanism": "auction",
+            "sharing": "fractional",
+            "tick": "1s",
+            "reservePrice": "0.10",
+            "epsilonPercent": 10,
+            "minimumQuantum": "5s",
+            "notice": "2s",
+        },
+    }
+
+
 def current_pool(api: API, devices: Sequence[Device]) -> Pool:
     """The pool as its object says, by the default rules where that is missing or cannot be read."""
     stored = api.find(FLEET, POOLS, "", DEFAULT_POOL)

@@ -12,6 +12,7 @@ from walras.core.errors import NotFound
 from walras.cost import usage
 from walras.exchange.demand import BIDS, PODS, pods_with_nodes
 from walras.exchange.holding import LEASES, Holding
+from walras.exchange.journal import Reader
 from walras.exchange.nodes import NODES
 from walras.exchange.treasury import Treasury
 from walras.kube.api import API
@@ -195,6 +196,13 @@ class Effects:
         await self.tx.commit()
         for notice in self._notices:
             self.recorder.event(notice.cluster, notice.about, notice.type, notice.reason, notice.message)
+
+
+def stored(database: Reader) -> dict[str, Holding]:
+    """The leases that `commit` made durable, by id."""
+    rows = database.query("SELECT body FROM leases")
+    found = (msgspec.json.decode(body, type=Holding) for (body,) in rows)
+    return {holding.id: holding for holding in found}
 
 
 def _has_won(bid: Object, holding: Holding) -> bool:

@@ -11,25 +11,23 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Final
 
-import msgspec
 import structlog
 
 from walras.core.clock import Clock, Ids
 from walras.core.errors import ServiceUnavailable, StorageError
 from walras.cost import usage
-from walras.exchange import accounts, carried, effects, leasing
+from walras.exchange import accounts, carried, effects, leasing, projections
 from walras.exchange.arrivals import Arrivals
 from walras.exchange.auctioneer import Auctioneer, Question
-from walras.exchange.book import current_pool
+from walras.exchange.book import current_pool, default_pool
 from walras.exchange.carried import Shelf
 from walras.exchange.demand import AGENTS, FLEET, POOLS, Bidder
 from walras.exchange.effects import Effects
 from walras.exchange.emptying import Emptying, NodeRuntime
 from walras.exchange.equipment import Equipment
-from walras.exchange.holding import LEASES, Holding
+from walras.exchange.holding import Holding
 from walras.exchange.journal import Database
 from walras.exchange.lifecycle import Lifecycle
-from walras.exchange.nodes import NODES
 from walras.exchange.showing import Display
 from walras.exchange.supply import Supply
 from walras.exchange.treasury import Treasury
@@ -109,7 +107,7 @@ class Exchange:
     async def prepare(self) -> None:
         """Have devices of leases that go on made ready before anything runs there. Raises StorageError."""
         self._database.migrate("leases", effects.MIGRATIONS)
-        await self.equipment.resume(list(_stored(self._database).values()))
+        await self.equipment.resume(list(effects.stored(self._database).values()))
 
     async def open(self) -> None:
         """Read back what is stored and subscribe to demand. Raises StorageError."""
@@ -122,7 +120,9 @@ class Exchange:
         for holding in self.holdings.values():
             leasing.skip_gap(holding, now)
         self._unsubscribe = [self.equipment.health.open(), self._arrivals.open()]
-        await self._reconcile_projections()
+        fx = self._effects()
+        projections.reconcile(fx, self._supply)
+        await fx.commit()
         fx = self._effects()
         self._lifecycle.open(fx, now)
         await fx.commit()
@@ -149,7 +149,7 @@ class Exchange:
         Everything is looked at and told again: what a lost step had dealt with is open once more.
         """
         self.treasury = Treasury(self._database)
-        self.holdings = _stored(self._database)
+        self.holdings = effects.stored(self._database)
         self._shelf = Shelf(self._database, DEFAULT_POOL)
         self.auctioneer.restore(self._shelf.read(), self.treasury, self._clock.now_ms())
         self._is_true = True
@@ -161,46 +161,7 @@ class Exchange:
         fx = self._effects()
         self.treasury.open_pool(DEFAULT_POOL, self._clock.now_ms())
         if self._api.find(FLEET, POOLS, "", DEFAULT_POOL) is None:
-            fx.tx.create(
-                FLEET,
-                POOLS,
-                {
-                    "apiVersion": "walras.dev/v1alpha1",
-                    "kind": "Pool",
-                    "metadata": {"name": DEFAULT_POOL},
-                    "spec": {
-                        "mechanism": "auction",
-                        "sharing": "fractional",
-                        "tick": "1s",
-                        "reservePrice": "0.10",
-                        "epsilonPercent": 10,
-                        "minimumQuantum": "5s",
-                        "notice": "2s",
-                    },
-                },
-            )
-        await fx.commit()
-
-    async def _reconcile_projections(self) -> None:
-        """Compare nodes and GPULease objects with the leases that there are, and mend what differs."""
-        fx = self._effects()
-        nodes = {(holding.agent, holding.node) for holding in self.holdings.values()}
-        for cluster, node in list(self._api.everywhere(NODES)):
-            name = node["metadata"]["name"]
-            if name.startswith("lease-") and (cluster, name) not in nodes:
-                fx.delete(cluster, NODES, "", name)
-        names = {(holding.agent, holding.namespace, holding.name) for holding in self.holdings.values()}
-        for cluster, lease in list(self._api.everywhere(LEASES)):
-            metadata = lease["metadata"]
-            if (cluster, metadata["namespace"], metadata["name"]) in names:
-                continue
-            if lease.get("status", {}).get("phase") != "Ended":
-                fx.edit(cluster, LEASES, metadata["namespace"], metadata["name"], _mark_ended)
-        for holding in list(self.holdings.values()):
-            its_node = fx.node(holding)
-            if its_node is not None and self._supply.has(holding.shares, holding.uuids):
-                leasing.publish(fx, holding, self._supply, its_node)
-            fx.keep(holding)
+            fx.tx.create(FLEET, POOLS, default_pool())
         await fx.commit()
 
     def _effects(self) -> Effects:
@@ -302,7 +263,7 @@ class Exchange:
             self.treasury.pay_rebate(pool.name, sum(device.milli for device in pool.devices), now)
         if now >= self._prune_at_ms:
             self._prune_at_ms = now + PRUNE_PERIOD_MS
-            leasing.prune(fx, now)
+            projections.prune(fx, now)
         if now >= self._status_at_ms:
             self._status_at_ms = now + STATUS_PERIOD_MS
             self._display.refresh(fx, pool, self.auctioneer.prices, now)
@@ -378,14 +339,3 @@ class Exchange:
                 self._shelf.hasten()
             if agent is not None and not gone:
                 accounts.take_in(fx, agent, now)
-
-
-def _stored(database: Database) -> dict[str, Holding]:
-    """The leases that there are, by id."""
-    rows = database.query("SELECT body FROM leases")
-    found = (msgspec.json.decode(body, type=Holding) for (body,) in rows)
-    return {holding.id: holding for holding in found}
-
-
-def _mark_ended(lease: Object) -> None:
-    lease.setdefault("status", {})["phase"] = "Ended"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from walras.core.clock import Ids, parse_rfc3339, rfc3339
+from walras.core.clock import Ids, rfc3339
 from walras.core.money import charge, format_credits, parse_credits, split
 from walras.core.quantity import format_duration
 from walras.cost.usage import MINUTE_MS, NOTHING, GpuUse, Used
@@ -23,8 +23,6 @@ from walras.runtimes.gpus.machine import Access
 
 # How long after the end of its term a hold that no lease names any more gives itself back.
 HOLD_GRACE_MS: Final = 600_000
-# How long an ended lease can be looked at.
-ENDED_KEPT_MS: Final = 600_000
 # Why a lease ends whose device is not there any more.
 GONE: Final = "DeviceGone"
 
@@ -240,15 +238,6 @@ def _leave_to_bid(fx: Effects, holding: Holding) -> None:
         holding.name,
         lambda lease: lease["metadata"].update(ownerReferences=[owner]),
     )
-
-
-def prune(fx: Effects, now_ms: int) -> None:
-    """Stage the deletion of GPULeases that ended some time ago; what they cost stays in the usage table."""
-    for cluster, lease in list(fx.api.everywhere(LEASES)):
-        over = lease.get("status", {}).get("phase") == "Ended"
-        if over and now_ms - parse_rfc3339(lease["spec"]["end"]) > ENDED_KEPT_MS:
-            metadata = lease["metadata"]
-            fx.delete(cluster, LEASES, metadata["namespace"], metadata["name"])
 
 
 def settle(fx: Effects, holding: Holding, now_ms: int, used: Used = NOTHING) -> int:
