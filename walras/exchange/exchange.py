@@ -16,7 +16,7 @@ import structlog
 from walras.core.clock import Clock, Ids
 from walras.core.errors import ServiceUnavailable, StorageError
 from walras.cost import usage
-from walras.exchange import accounts, carried, effects, leasing, projections
+from walras.exchange import accounts, carried, effects, projections, settlement
 from walras.exchange.arrivals import Arrivals
 from walras.exchange.auctioneer import Auctioneer, Question
 from walras.exchange.book import current_pool, default_pool
@@ -118,7 +118,7 @@ class Exchange:
         await self._bootstrap()
         now = self._clock.now_ms()
         for holding in self.holdings.values():
-            leasing.skip_gap(holding, now)
+            settlement.skip_gap(holding, now)
         self._unsubscribe = [self.equipment.health.open(), self._arrivals.open()]
         fx = self._effects()
         projections.reconcile(fx, self._supply)

@@ -1,4 +1,4 @@
-"""A lease from award to end: its money, its Node, its notice, its settlement."""
+"""A lease from award to end: its money, its Node, its notice."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from walras.core.clock import Ids, rfc3339
-from walras.core.money import charge, format_credits, parse_credits, split
+from walras.core.money import charge, format_credits, parse_credits
 from walras.core.quantity import format_duration
-from walras.cost.usage import MINUTE_MS, NOTHING, GpuUse, Used
+from walras.cost.usage import NOTHING, Used
 from walras.exchange.demand import PODS
 from walras.exchange.effects import Effects
 from walras.exchange.holding import BID_LABEL, LEASES, Holding, Term
 from walras.exchange.leased import leased_slices, slice_titles
 from walras.exchange.nodes import NODES, drain, lease_node
+from walras.exchange.settlement import go_on, settle
 from walras.exchange.supply import Supply
 from walras.exchange.treasury import account_of, revenue_of
 from walras.kube.policy import SLICES
@@ -142,7 +143,7 @@ def renew(fx: Effects, holding: Holding, price_micros: int, end_ms: int, now_ms:
     )
     if is_over:
         # The server was down at its end; the time since then is nobody's.
-        _go_on(fx, holding, now_ms)
+        go_on(fx, holding, now_ms)
     fx.project(holding)
     fx.keep(holding)
 
@@ -240,78 +241,6 @@ def _leave_to_bid(fx: Effects, holding: Holding) -> None:
     )
 
 
-def settle(fx: Effects, holding: Holding, now_ms: int, used: Used = NOTHING) -> int:
-    """Stage payment for the time since the last reading, each term at its own price; returns the micros.
-
-    Never beyond the lease's end.
-    """
-    paid = 0
-    while holding.following and now_ms >= holding.term_end_ms:
-        paid += _settle_term(fx, holding, holding.term_end_ms, used)
-        used = NOTHING
-        _go_on(fx, holding, now_ms)
-        fx.project(holding)
-        fx.keep(holding)
-    return paid + _settle_term(fx, holding, now_ms, used)
-
-
-def _go_on(fx: Effects, holding: Holding, now_ms: int) -> None:
-    fx.treasury.release(holding.hold, now_ms)
-    holding.next_term()
-
-
-def _settle_term(fx: Effects, holding: Holding, now_ms: int, used: Used) -> int:
-    until_ms = min(now_ms, holding.term_end_ms)
-    elapsed_ms = until_ms - holding.metered_until_ms
-    if elapsed_ms <= 0:
-        return 0
-    due = holding.due(until_ms)
-    if due:
-        fx.treasury.capture(f"capture:{until_ms}:{holding.hold}", holding.hold, due, now_ms, ref=holding.pod)
-        holding.captured_micros += due
-        holding.charged_micros += due
-    holding.metered_ms += elapsed_ms
-    pods = fx.pods_on(holding)
-    if pods:
-        holding.pod = pods[0]["metadata"]["name"]
-    namespace = pods[0]["metadata"]["namespace"] if pods else holding.namespace
-    budget = fx.treasury.budgets.get(holding.agent)
-    weights = [share.milli for share in holding.shares]
-    parts = zip(holding.shares, split(due, weights), split(used.cpu_ms, weights), strict=True)
-    for share, micros, cpu in parts:
-        gpu = used.gpus.get(share.device, GpuUse())
-        fx.use(
-            holding.metered_until_ms // MINUTE_MS * MINUTE_MS,
-            holding.agent,
-            namespace,
-            holding.pod,
-            _workload(pods[0]) if pods else "",
-            holding.name,
-            share.device,
-            holding.pool,
-            share.milli * elapsed_ms,
-            cpu,
-            micros,
-            str(share.mig or ""),
-            gpu.busy_ms,
-            gpu.memory_mib_ms,
-            gpu.energy_mj,
-            budget.uid if budget is not None else "",
-        )
-    holding.metered_until_ms = until_ms
-    fx.keep(holding)
-    return due
-
-
-def skip_gap(holding: Holding, now_ms: int) -> None:
-    """Charge nothing for the time in which the server was not there to serve it."""
-    if holding.phase == "Reserved":
-        return
-    gap_ms = max(0, min(now_ms, holding.end_ms) - holding.metered_until_ms)
-    holding.gap_ms += gap_ms
-    holding.metered_until_ms += gap_ms
-
-
 def _object(holding: Holding) -> Object:
     return {
         "apiVersion": "walras.dev/v1alpha1",
@@ -347,10 +276,3 @@ def _share_text(holding: Holding) -> str:
     return " + ".join(
         f"{share.mig or f'{share.milli} milli-GPU'} of {share.device}" for share in holding.shares
     )
-
-
-def _workload(pod: Object) -> str:
-    for owner in pod["metadata"].get("ownerReferences") or ():
-        if owner.get("controller"):
-            return f"{owner['kind']}/{owner['name']}"
-    return f"Pod/{pod['metadata']['name']}"

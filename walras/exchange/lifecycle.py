@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from walras.cost.usage import Used
-from walras.exchange import leasing
+from walras.exchange import leasing, settlement
 from walras.exchange.book import Pool
 from walras.exchange.effects import Effects
 from walras.exchange.emptying import Emptying
@@ -61,7 +61,7 @@ class Lifecycle:
         """Stage payment for what every lease that has begun owes since the last reading."""
         for holding in fx.holdings.values():
             if holding.phase != "Reserved":
-                leasing.settle(fx, holding, now, self._used(holding))
+                settlement.settle(fx, holding, now, self._used(holding))
 
     def due_ms(self, holdings: Holdings) -> list[int]:
         """When each lease that drains is over."""
