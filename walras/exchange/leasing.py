@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from walras.core.clock import Ids, rfc3339
@@ -21,6 +21,7 @@ from walras.kube.policy import SLICES
 from walras.kube.record import Object
 from walras.market.types import Award, Bid
 from walras.runtimes.gpus.machine import Access
+from walras.tenants.objects import DISRUPTION_TARGET, set_condition
 
 # How long after the end of its term a hold that no lease names any more gives itself back.
 HOLD_GRACE_MS: Final = 600_000
@@ -164,9 +165,15 @@ def warn(fx: Effects, holding: Holding, drains_at_ms: int, reason: str, message:
     holding.reason, holding.message = reason, message
     grace_ms = max(0, holding.drains_at_ms - now_ms)
     fx.edit(holding.agent, NODES, "", holding.node, drain)
+
+    def disrupt(pod: Object) -> None:
+        set_condition(
+            pod, DISRUPTION_TARGET, "True", rfc3339(now_ms), reason="DeletionByWalras", message=message
+        )
+
     for pod in fx.pods_on(holding):
         metadata = pod["metadata"]
-        fx.edit(holding.agent, PODS, metadata["namespace"], metadata["name"], _disrupted(message, now_ms))
+        fx.edit(holding.agent, PODS, metadata["namespace"], metadata["name"], disrupt)
         if not metadata.get("deletionTimestamp"):
             grace_s = -(-grace_ms // 1000)
             fx.delete(holding.agent, PODS, metadata["namespace"], metadata["name"], grace_seconds=grace_s)
@@ -253,23 +260,6 @@ def _object(holding: Holding) -> Object:
         "spec": holding.spec(),
         "status": holding.status(),
     }
-
-
-def _disrupted(message: str, now_ms: int) -> Callable[[Object], None]:
-    def change(pod: Object) -> None:
-        conditions = pod.setdefault("status", {}).setdefault("conditions", [])
-        conditions[:] = [condition for condition in conditions if condition.get("type") != "DisruptionTarget"]
-        conditions.append(
-            {
-                "type": "DisruptionTarget",
-                "status": "True",
-                "reason": "DeletionByWalras",
-                "message": message,
-                "lastTransitionTime": rfc3339(now_ms),
-            }
-        )
-
-    return change
 
 
 def _share_text(holding: Holding) -> str:
