@@ -7,8 +7,9 @@ from structlog.testing import capture_logs
 from support.world import AGENT, CA, ENDPOINT, World, agent, condition, job, pod, tell
 
 from walras.core.clock import SequenceIds
+from walras.exchange.accounts import FINALIZER
 from walras.kube.hub import View
-from walras.tenants.agents import CONTROL_PLANE, EXCHANGE
+from walras.tenants.agents import CONTROL_PLANE
 from walras.tenants.planes import ControlPlanes
 
 AGENTS = "agents.walras.dev"
@@ -98,14 +99,14 @@ def test_the_cluster_stays_until_the_exchange_has_ended_the_leases() -> None:
     async def story(world: World) -> None:
         token = secret(world, "token")
         await world.api.edit(
-            "fleet", AGENTS, "", AGENT, lambda it: it["metadata"]["finalizers"].append(EXCHANGE)
+            "fleet", AGENTS, "", AGENT, lambda it: it["metadata"]["finalizers"].append(FINALIZER)
         )
         await world.api.delete("fleet", AGENTS, "", AGENT)
         await world.settle()
         assert world.api.has_cluster(AGENT)
         assert world.planes.authenticator.identify(token) is None
         await world.api.edit(
-            "fleet", AGENTS, "", AGENT, lambda it: it["metadata"]["finalizers"].remove(EXCHANGE)
+            "fleet", AGENTS, "", AGENT, lambda it: it["metadata"]["finalizers"].remove(FINALIZER)
         )
         await world.settle()
         assert not world.api.has_cluster(AGENT)

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from walras.core.clock import Clock, Ids, rfc3339
 from walras.core.errors import NotFound
-from walras.kube import defaults, preparing
 from walras.kube.api import API, Change
-from walras.kube.registry_builtin import for_agents
 from walras.kube.transaction import Transaction
-from walras.tenants.claims.classes import device_classes
-from walras.tenants.claims.pod import DEVICE_CLASSES
 from walras.tenants.controller import Key, Manager
-from walras.tenants.namespaces import account, root_ca
+from walras.tenants.furniture import AGENT_UID, BASE_NODE, SYSTEM, base_node, furnish
 from walras.tenants.objects import (
     AGENTS,
-    CONFIG_MAPS,
     FLEET,
     NAMESPACES,
     NODES,
     SECRETS,
-    SERVICE_ACCOUNTS,
     Object,
     condition,
     deleting,
@@ -34,7 +28,6 @@ from walras.tenants.objects import (
     uid,
 )
 from walras.tenants.tokens import (
-    OPERATOR_SECRET,
     SECRET_PREFIX,
     SYSTEM_NAMESPACE,
     decode,
@@ -43,88 +36,9 @@ from walras.tenants.tokens import (
 )
 
 CONTROL_PLANE: Final = "walras.dev/control-plane"
-EXCHANGE: Final = "walras.dev/exchange"
-AGENT_UID: Final = "walras.dev/agent-uid"
-# Namespaces that nobody may delete. That of the system is a cluster's own: tools tell clusters by its uid.
-_SHARED_NAMESPACES: Final = ("default", "kube-public")
-SYSTEM: Final = "kube-system"
-_LEASES: Final = "kube-node-lease"
-BASE_NODE: Final = "base"
 # Of an agent that is gone: as often as it is looked whether everything of it has ended.
 _ENDING_MS: Final = 20
-BASE_CAPACITY: Final = {"cpu": "2", "memory": "4Gi", "ephemeral-storage": "100Gi", "pods": "110"}
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-
-
-def base_node(agent_uid: str, now: str) -> Object:
-    """The node for pods without a GPU, which every agent has. It remembers whose cluster this is."""
-    return {
-        "metadata": {
-            "name": BASE_NODE,
-            "annotations": {AGENT_UID: agent_uid},
-            "labels": {
-                "kubernetes.io/hostname": BASE_NODE,
-                "kubernetes.io/os": "linux",
-                "node.kubernetes.io/instance-type": "walras-base",
-            },
-        },
-        "spec": {"providerID": "walras://base"},
-        "status": {
-            "capacity": dict(BASE_CAPACITY),
-            "allocatable": dict(BASE_CAPACITY),
-            "conditions": [
-                {
-                    "type": "Ready",
-                    "status": "True",
-                    "reason": "WalrasReady",
-                    "message": "the control plane runs pods here",
-                    "lastHeartbeatTime": now,
-                    "lastTransitionTime": now,
-                }
-            ],
-            "addresses": [
-                {"type": "Hostname", "address": BASE_NODE},
-                {"type": "InternalIP", "address": "127.0.0.1"},
-            ],
-            "nodeInfo": {
-                "machineID": "",
-                "systemUUID": "",
-                "bootID": "",
-                "kernelVersion": "",
-                "osImage": "Walras base",
-                "containerRuntimeVersion": "process://1",
-                "kubeletVersion": "v1.36.3-walras",
-                "kubeProxyVersion": "",
-                "operatingSystem": "linux",
-                "architecture": "amd64",
-            },
-        },
-    }
-
-
-def furniture(ca_pem: str) -> Iterator[tuple[str, Object]]:
-    """(resource, object) of what every cluster begins with, for all of them to share."""
-    namespaces = for_agents()[NAMESPACES]
-    for name in _SHARED_NAMESPACES:
-        namespace: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-        defaults.apply(namespaces, namespace)
-        preparing.prepare(namespaces, namespace)
-        yield NAMESPACES, namespace
-    for name in (*_SHARED_NAMESPACES, SYSTEM):
-        yield SERVICE_ACCOUNTS, {"apiVersion": "v1", "kind": "ServiceAccount", **account(name)}
-        yield CONFIG_MAPS, {"apiVersion": "v1", "kind": "ConfigMap", **root_ca(name, ca_pem)}
-    for each in device_classes():
-        metadata = {**each["metadata"], "generation": 1}
-        kind = {"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass"}
-        yield DEVICE_CLASSES, {**kind, **each, "metadata": metadata}
-
-
-def furnish_cluster(transaction: Transaction, cluster: str, ca_pem: str) -> None:
-    """Stages what a new cluster begins with and does not share."""
-    transaction.create(cluster, NAMESPACES, {"metadata": {"name": SYSTEM}})
-    transaction.create(cluster, NAMESPACES, {"metadata": {"name": _LEASES}})
-    transaction.create(cluster, SERVICE_ACCOUNTS, account(_LEASES))
-    transaction.create(cluster, CONFIG_MAPS, root_ca(_LEASES, ca_pem))
 
 
 class AgentController:
@@ -193,7 +107,7 @@ class AgentController:
                 return False
             transaction = self._api.transaction()
             if self._api.find(name, NAMESPACES, "", SYSTEM) is None:
-                furnish_cluster(transaction, name, self._ca_pem)
+                furnish(transaction, name, self._ca_pem)
             if self._api.find(name, NODES, "", BASE_NODE) is None:
                 transaction.create(name, NODES, base_node(uid(agent), now))
         self._keep_secret(transaction, name, agent)
@@ -316,30 +230,3 @@ def _is_provided(agent: Object) -> bool:
     """Whether the cluster was made for this very agent: its status is not a client's to write at creation."""
     ready = condition(agent, "Ready")
     return ready is not None and ready.get("status") == "True" and CONTROL_PLANE in finalizers(agent)
-
-
-async def prepare_fleet(api: API, ids: Ids, ca_pem: str) -> str:
-    """Makes the operator's cluster if there is none; the operator's token."""
-    if not api.has_cluster(FLEET):
-        await api.create_cluster(FLEET)
-    transaction = api.transaction()
-    if api.find(FLEET, NAMESPACES, "", SYSTEM) is None:
-        furnish_cluster(transaction, FLEET, ca_pem)
-    if api.find(FLEET, NAMESPACES, "", SYSTEM_NAMESPACE) is None:
-        transaction.create(FLEET, NAMESPACES, {"metadata": {"name": SYSTEM_NAMESPACE}})
-    secret = api.find(FLEET, SECRETS, SYSTEM_NAMESPACE, OPERATOR_SECRET)
-    token = decode(secret, "token") if secret is not None else ""
-    if not token:
-        token = ids.token()
-        metadata = {"name": OPERATOR_SECRET, "namespace": SYSTEM_NAMESPACE}
-        data = {"token": encode(token)}
-        if secret is None:
-            transaction.create(
-                FLEET, SECRETS, {"metadata": metadata, "type": "walras.dev/operator", "data": data}
-            )
-        else:
-            transaction.edit(
-                FLEET, SECRETS, SYSTEM_NAMESPACE, OPERATOR_SECRET, lambda latest: latest.update(data=data)
-            )
-    await transaction.commit()
-    return token

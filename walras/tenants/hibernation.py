@@ -15,6 +15,7 @@ from walras.core.quantity import parse_duration_ms
 from walras.kube.api import API, Change
 from walras.kube.state import Cluster
 from walras.tenants.controller import Key, Manager
+from walras.tenants.furniture import BASE_NODE
 from walras.tenants.objects import AGENTS, FLEET, NODES, PODS, finished, phase
 
 DEFAULT_AFTER_MS: Final = 3_600_000
@@ -27,7 +28,6 @@ BYTES_MAX: Final = 8 << 20
 NEVER: Final = "never"
 BIDS: Final = "bids.walras.dev"
 LEASES: Final = "gpuleases.walras.dev"
-_BASE_NODE: Final = "base"
 
 
 def after_ms(agent: Mapping[str, Any]) -> int | None:
@@ -100,7 +100,7 @@ def _is_at_work(cluster: Cluster) -> bool:
         any(not finished(pod) for pod in _objects(cluster, PODS))
         or any(phase(bid) in ("", "Pending", "Refused") for bid in _objects(cluster, BIDS))
         or any(phase(lease) != "Ended" for lease in _objects(cluster, LEASES))
-        or any(node["metadata"]["name"] != _BASE_NODE for node in _objects(cluster, NODES))
+        or any(node["metadata"]["name"] != BASE_NODE for node in _objects(cluster, NODES))
     )
 
 

@@ -11,7 +11,7 @@ from walras.kube.access.certificates import Authority
 from walras.kube.access.keys import SigningKey
 from walras.kube.api import API
 from walras.tenants.account_tokens import AccountTokenController
-from walras.tenants.agents import AgentController, furniture, prepare_fleet
+from walras.tenants.agents import AgentController
 from walras.tenants.aggregation import AggregationController
 from walras.tenants.certificates import CertificateController
 from walras.tenants.claims.reservations import ReservationController
@@ -24,6 +24,8 @@ from walras.tenants.deployments import DeploymentController
 from walras.tenants.disruption import DisruptionController
 from walras.tenants.endpoints import EndpointsController
 from walras.tenants.events import EventExpiry, Recorder
+from walras.tenants.fleet import prepare_fleet
+from walras.tenants.furniture import furniture
 from walras.tenants.gc import GarbageCollector
 from walras.tenants.hibernation import Hibernator
 from walras.tenants.jobs import JobController
