@@ -15,7 +15,8 @@ from walras.cli import doctor, up
 from walras.cli.main import main
 from walras.core.errors import StorageError
 from walras.runtimes.checks import Check
-from walras.server.app import Options, Ready
+from walras.server.app import Ready
+from walras.server.options import Options
 
 GPUS = tuple(
     {"id": f"gpu-{i}", "model": "L4", "memory_mib": 23034, "enforcement": "emulated"} for i in range(2)

@@ -21,7 +21,8 @@ from walras.cli.options import data_option
 from walras.cli.target import default_data
 from walras.kube.admission.reach import Network
 from walras.runtimes.handlers import HANDLERS, PROCESS
-from walras.server.app import Options, Ready, serve
+from walras.server.app import Ready, serve
+from walras.server.options import Options
 
 
 def parse_listen(value: str) -> tuple[str, int]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import socket
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from walras.core.errors import Invalid, StorageError
+from walras.core.errors import StorageError
 from walras.exchange import supply
 from walras.exchange.demand import FLEET
 from walras.exchange.exchange import Exchange
@@ -23,7 +22,7 @@ from walras.functions.functions import Functions
 from walras.functions.hosts import Domain
 from walras.functions.inside import InsideFunctions
 from walras.functions.listener import SESSIONS_MAX, Listener
-from walras.kube.admission.reach import Network, Reach
+from walras.kube.admission.reach import Reach
 from walras.kube.api import API
 from walras.kube.context import Identity
 from walras.kube.serve.app import Application
@@ -35,10 +34,12 @@ from walras.kube.serve.inside import InsideAPI, Insiders
 from walras.kube.serve.server import serve as serve_http
 from walras.kube.store.sqlite import SqliteStore
 from walras.kube.verbs import Verbs
-from walras.runtimes.handlers import PROCESS, offers, runtimes
+from walras.runtimes.handlers import offers, runtimes
 from walras.runtimes.kubelet import Kubelet
 from walras.runtimes.network.networks import Networks
 from walras.server import log, memory, tls
+from walras.server.options import Options
+from walras.server.ports import free_port, functions_ports
 from walras.server.system import SystemClock, SystemIds
 from walras.tenants.planes import ControlPlanes
 from walras.tenants.quota import object_quota
@@ -48,32 +49,6 @@ from walras.tenants.virtual.acts import Acts
 OPERATOR_KUBECONFIG: Final = "operator.kubeconfig"
 # How long running pods get to checkpoint when the server is told to stop.
 DRAIN_S: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What `walras up` was told."""
-
-    data: Path
-    host: str = "127.0.0.1"
-    port: int = 7443
-    gpus: str = "auto"
-    # What keeps parts of a card apart, where it can be had: "mps" or "timeslice".
-    parts: str = "mps"
-    audit_log: Path | None = None
-    # Where callers with client certificates are served.
-    certificates: tuple[str, int] | None = None
-    # What URLs of agents' webhooks may lead to beside public addresses.
-    webhook_networks: tuple[Network, ...] = ()
-    # Which runtime runs the pods that name none.
-    runtime: str = PROCESS
-    # Where functions are: None is the next port or, where that is taken or for certificates, any free one.
-    functions_port: int | None = None
-    # Where they are asked in HTTP/2, as gRPC is; None as above.
-    functions_http2_port: int | None = None
-    functions_domain: str = "functions.localhost"
-    # The socket of the engine that runs containers; None has the server start one.
-    engine: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +74,7 @@ async def serve(options: Options, ready: Callable[[Ready], None], stop: asyncio.
     folder in use, a full disk, devices that cannot be had."""
     log.configure()
     found = supply.detect(options.gpus, data=options.data, by_mps=options.parts == "mps")
-    port = _free_port(options.host, options.port)
+    port = free_port(options.host, options.port)
     async with AsyncExitStack() as stack:
         if found.machine is not None:
             stack.callback(found.machine.close)
@@ -168,7 +143,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         supply=found,
     )
     fair = Fair()
-    domain = Domain(options.functions_domain, *_functions_ports(options, port))
+    domain = Domain(options.functions_domain, *functions_ports(options, port))
     functions = _functions(api, clock, planes, domain, kubelet, fair, options.host)
     await stack.enter_async_context(_running(functions))
     audit = _audit_log(options.audit_log, stack)
@@ -307,64 +282,11 @@ async def _listen_for_functions(
     stack.push_async_callback(functions.listener.close)
 
 
-def _functions_ports(options: Options, port: int) -> tuple[int, int]:
-    """Where functions are served, and where in HTTP/2: not where certificates are. Refuses a port that is
-    asked for and taken."""
-    certificates = options.certificates[1] if options.certificates is not None else 0
-    asked = {
-        "--listen": port,
-        "--certificates": certificates,
-        "--functions-port": options.functions_port,
-        "--functions-http2-port": options.functions_http2_port,
-    }
-    ports = [each for each in asked.values() if each]
-    for each in ports:
-        if ports.count(each) > 1:
-            names = " and ".join(name for name, of_it in asked.items() if of_it == each)
-            raise Invalid(f"{names} are port {each}: each needs one of its own")
-    taken = {certificates, options.functions_http2_port}
-    found = options.functions_port
-    if found is None:
-        found = _next_port(options, port, taken)
-    else:
-        found = _free_port(options.host, found, "--functions-port PORT")
-    if options.functions_http2_port is None:
-        return found, _next_port(options, found, taken | {port, found})
-    return found, _free_port(options.host, options.functions_http2_port, "--functions-http2-port PORT")
-
-
-def _next_port(options: Options, port: int, taken: Collection[int | None]) -> int:
-    """The one after `port`, or any free one."""
-    if options.port and port + 1 not in taken:
-        with suppress(Invalid):
-            return _free_port(options.host, port + 1)
-    return _free_port(options.host, 0)
-
-
 async def _identify(credentials: Credentials, token: str) -> Identity | None:
     """Whose a token is; one that was not seen before is verified first."""
     if credentials.accounts.is_news(token) and not await credentials.accounts.learn(token):
         return None
     return credentials.identify(token)
-
-
-def _free_port(host: str, port: int, option: str = "") -> int:
-    """`port`, or any free one for 0. Refuses one that is taken before anything is started on it."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise Invalid(
-            f'--listen {host}:{port}: "{host}" is no address of this machine: {error.strerror}'
-        ) from None
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
-            option = option or f"--listen {host}:PORT"
-            raise Invalid(f"port {port} of {host} {why}; choose another with {option}") from None
-        return int(probe.getsockname()[1])
 
 
 def _address(host: str) -> str:
