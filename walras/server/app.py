@@ -8,7 +8,6 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,15 +19,11 @@ from walras.exchange.health import publish
 from walras.exchange.views import Views
 from walras.functions.functions import Functions
 from walras.functions.hosts import Domain
-from walras.functions.inside import InsideFunctions
-from walras.functions.listener import SESSIONS_MAX, Listener
 from walras.kube.admission.reach import Reach
 from walras.kube.api import API
-from walras.kube.context import Identity
 from walras.kube.serve.app import Application
 from walras.kube.serve.auditlog import AuditLog
 from walras.kube.serve.certified import listen
-from walras.kube.serve.credentials import Credentials
 from walras.kube.serve.fair import Fair
 from walras.kube.serve.inside import InsideAPI, Insiders
 from walras.kube.serve.server import serve as serve_http
@@ -37,7 +32,7 @@ from walras.kube.verbs import Verbs
 from walras.runtimes.handlers import offers, runtimes
 from walras.runtimes.kubelet import Kubelet
 from walras.runtimes.network.networks import Networks
-from walras.server import log, memory, tls
+from walras.server import functions, log, memory, tls
 from walras.server.options import Options
 from walras.server.ports import free_port, functions_ports
 from walras.server.system import SystemClock, SystemIds
@@ -108,8 +103,6 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     runtime = runtimes(options.data, options.runtime, offered)
     handlers = {each.handler: each.overhead for each in offered if each.make is not None}
     api = API(store, clock, ids, handlers=handlers, server=(options.host, port))
-    if not api.has_cluster(FLEET):
-        await api.create_cluster(FLEET)
     planes = ControlPlanes(
         api,
         clock,
@@ -144,8 +137,8 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     )
     fair = Fair()
     domain = Domain(options.functions_domain, *functions_ports(options, port))
-    functions = _functions(api, clock, planes, domain, kubelet, fair, options.host)
-    await stack.enter_async_context(_running(functions))
+    serving = functions.compose(api, clock, planes, domain, kubelet, fair, options.host)
+    await stack.enter_async_context(_running(serving))
     audit = _audit_log(options.audit_log, stack)
     own_ports = (port, domain.port, domain.http2_port)
     reach = api.admission.webhooks.reach = Reach(api, kubelet.dial, options.webhook_networks, own_ports)
@@ -161,7 +154,7 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
         fair=fair,
     )
     application.interactive.machines = Acts(api, clock, planes.dependents, kubelet)
-    await _take_in(runtime.shares.networks, application, functions, certificates, stack)
+    await _take_in(runtime.shares.networks, application, serving, certificates, stack)
     await publish(api, found)
     await exchange.prepare()
     await kubelet.start()
@@ -169,18 +162,12 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     await stack.enter_async_context(_running(exchange))
     running = await serve_http(application, options.host, port, certificates.cert_file, certificates.key_file)
     stack.push_async_callback(running.close)
-    await _listen_for_functions(functions, options.host, domain, stack)
+    await functions.listen(serving, options.host, domain, stack)
     for_certificates = ""
     if options.certificates is not None:
         host, at = options.certificates
-        listener = await listen(
-            application,
-            host,
-            at,
-            cert=certificates.cert_file,
-            key=certificates.key_file,
-            ca_pem=authority.certificate,
-        )
+        cert, key = certificates.cert_file, certificates.key_file
+        listener = await listen(application, host, at, cert=cert, key=key, ca_pem=authority.certificate)
         stack.push_async_callback(listener.close)
         reach.own_ports |= {listener.port}
         for_certificates = f"https://{_address(listener.host)}:{listener.port}"
@@ -212,7 +199,7 @@ def _audit_log(path: Path | None, stack: AsyncExitStack) -> AuditLog | None:
 async def _take_in(
     networks: Networks | None,
     app: Application,
-    functions: Functions,
+    serving: Functions,
     certificates: tls.Certificates,
     stack: AsyncExitStack,
 ) -> None:
@@ -221,14 +208,7 @@ async def _take_in(
         insiders = Insiders(InsideAPI(app), certificates.cert_file, certificates.key_file)
         stack.push_async_callback(insiders.close)
         networks.connected = insiders.connected
-        inside = InsideFunctions(functions.app)
-        # All come from the loopback device; how many an agent has is bounded before.
-        listener = Listener(inside, functions.listener.fair, SESSIONS_MAX)
-        await listener.start("127.0.0.1", 0)
-        stack.push_async_callback(listener.close)
-        callers = Insiders(inside, http2_port=listener.port)
-        stack.push_async_callback(callers.close)
-        networks.asked = callers.connected
+        await functions.take_in(networks, serving, stack)
 
 
 @asynccontextmanager
@@ -247,46 +227,6 @@ def _write_kubeconfig(data: Path, url: str, ca_pem: str, token: str) -> Path:
         file.write(kubeconfig(url, ca_pem, FLEET, token))
     partial.replace(path)
     return path
-
-
-def _functions(
-    api: API,
-    clock: SystemClock,
-    planes: ControlPlanes,
-    domain: Domain,
-    kubelet: Kubelet,
-    fair: Fair,
-    host: str,
-) -> Functions:
-    credentials = Credentials(planes.authenticator, planes.accounts)
-    return Functions(
-        api,
-        clock,
-        planes.manager,
-        planes.recorder,
-        planes.dependents,
-        domain,
-        kubelet.dial,
-        partial(_identify, credentials),
-        fair,
-        own_host=host,
-    )
-
-
-async def _listen_for_functions(
-    functions: Functions, host: str, domain: Domain, stack: AsyncExitStack
-) -> None:
-    listening = await serve_http(functions.app, host, domain.port)
-    stack.push_async_callback(listening.close)
-    await functions.listener.start(host, domain.http2_port)
-    stack.push_async_callback(functions.listener.close)
-
-
-async def _identify(credentials: Credentials, token: str) -> Identity | None:
-    """Whose a token is; one that was not seen before is verified first."""
-    if credentials.accounts.is_news(token) and not await credentials.accounts.learn(token):
-        return None
-    return credentials.identify(token)
 
 
 def _address(host: str) -> str:
