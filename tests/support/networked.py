@@ -76,7 +76,7 @@ class World:
         async with asyncio.timeout(self.deadline_s):
             while True:
                 try:
-                    _, writer = await self.kubelet.dial(cluster, pod, 80)
+                    _, writer = await self.kubelet.access.dial(cluster, pod, 80)
                     writer.close()
                     return str(self.status(cluster, name)["podIP"])
                 except Exception:
@@ -92,7 +92,7 @@ class World:
 
     async def log(self, cluster: str, name: str) -> str:
         pod = self.api.get(cluster, "pods", "default", name)
-        return b"".join([piece async for piece in self.kubelet.logs(cluster, pod, "main")]).decode()
+        return b"".join([piece async for piece in self.kubelet.access.logs(cluster, pod, "main")]).decode()
 
     async def asks(self, cluster: str, *places: str, **spec: Any) -> list[str]:
         said = await self.says(cluster, PYTHON, "-c", CLIENT, *places, **spec)

@@ -451,7 +451,7 @@ def test_what_ran_before_a_restart_of_the_server_is_run_again_or_counted_as_disr
 def test_logs_are_of_the_attempt_that_is_asked_for(tmp_path: Path) -> None:
     async def read(world: World, **options: Any) -> bytes:
         pod = world.api.get(ACME, "pods", "default", "p")
-        return b"".join([piece async for piece in world.kubelet.logs(ACME, pod, "main", **options)])
+        return b"".join([piece async for piece in world.kubelet.access.logs(ACME, pod, "main", **options)])
 
     async def story(world: World) -> None:
         await world.pod("p", restartPolicy="Always")
@@ -477,11 +477,11 @@ def test_logs_of_a_container_that_has_not_started_are_refused(tmp_path: Path) ->
         await world.until(lambda: world.container("p"))
         pod = world.api.get(ACME, "pods", "default", "p")
         with pytest.raises(BadRequest, match="is waiting to start: CreateContainerError"):
-            world.kubelet.logs(ACME, pod, "main")
+            world.kubelet.access.logs(ACME, pod, "main")
         with pytest.raises(BadRequest, match="previous terminated container"):
-            world.kubelet.logs(ACME, pod, "main", previous=True)
+            world.kubelet.access.logs(ACME, pod, "main", previous=True)
         with pytest.raises(BadRequest, match="container other is not valid"):
-            world.kubelet.logs(ACME, pod, "other")
+            world.kubelet.access.logs(ACME, pod, "other")
 
     in_world(tmp_path, story)
 

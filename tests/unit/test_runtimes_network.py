@@ -74,7 +74,7 @@ def test_a_pod_reaches_itself_by_its_service(tmp_path: Path) -> None:
         await world.service(ACME, "self", "10.0.7.8", address)
         pod = world.api.get(ACME, "pods", "default", "a")
         argv = (sys.executable, "-c", CLIENT, "10.0.7.8:8080")
-        session = await world.kubelet.exec(ACME, pod, "main", argv, Wish())
+        session = await world.kubelet.access.exec(ACME, pod, "main", argv, Wish())
         assert b"= a to " in await session.read("stdout")
         await session.close()
 

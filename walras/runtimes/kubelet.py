@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
 from walras.core.clock import Clock
-from walras.core.errors import BadRequest, Conflict, NotFound
+from walras.core.errors import Conflict, NotFound
 from walras.kube.access.accounts import Accounts
 from walras.kube.api import API, Change
-from walras.kube.serve.ports import Wish
+from walras.runtimes.access import Access
 from walras.runtimes.admission import node_limits
-from walras.runtimes.base import Pausable, Process, Runtime, Session
+from walras.runtimes.base import Runtime
 from walras.runtimes.environment import Directories
-from walras.runtimes.logs import LogStore, Query
+from walras.runtimes.logs import LogStore
 from walras.runtimes.network.networks import Networks
 from walras.runtimes.network.services import Directory
 from walras.runtimes.podworker import PodWorker
@@ -27,13 +27,9 @@ from walras.runtimes.pressure import Disk
 from walras.runtimes.sandbox import uid_of
 from walras.runtimes.services import Configs, Object, Recorder, Services
 from walras.runtimes.volumes import CLAIMS, Places, claims_of
+from walras.tenants.objects import NODES, PODS, finished
 
 log = structlog.get_logger(__name__)
-
-NODES: Final = "nodes"
-PODS: Final = "pods"
-_OVER: Final = frozenset(("Succeeded", "Failed"))
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Kubelet:
@@ -52,7 +48,7 @@ class Kubelet:
         networks: Networks | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._api, self._runtime, self._clock = api, runtime, clock
+        self._api, self._runtime = api, runtime
         logs = LogStore(data_dir / "agents", clock)
         places = Places(data_dir, self._owner_of)
         self._networks = networks
@@ -62,6 +58,7 @@ class Kubelet:
             networks,
         )  # fmt: skip
         self._workers: dict[tuple[str, str], PodWorker] = {}
+        self.access = Access(self._services, self._workers)
         # Nodes whose end was asked for: nothing starts there again, until one of that name is made anew.
         self._closed: set[tuple[str, str]] = set()
         # What is being done, and for whom.
@@ -184,12 +181,9 @@ class Kubelet:
     def _consider(self, cluster: str, pod: Object) -> None:
         """Starts the pod if it is this kubelet's, has not ended, and is not started yet."""
         uid, name = pod["metadata"]["uid"], pod["spec"].get("nodeName")
-        if not name or self._stopping or (cluster, uid) in self._workers:
+        if not name or self._stopping or (cluster, uid) in self._workers or finished(pod):
             return
-        over = (pod.get("status") or {}).get("phase") in _OVER
         node = self._api.find(cluster, NODES, "", name)
-        if over:
-            return
         if node is None or (cluster, name) in self._closed:
             if "deletionTimestamp" in pod["metadata"]:
                 self._spawn(cluster, self._remove(cluster, pod))
@@ -252,84 +246,6 @@ class Kubelet:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks[task] = cluster
         task.add_done_callback(self._tasks.pop)
-
-    # PodAccess
-
-    def logs(
-        self,
-        cluster: str,
-        pod: Object,
-        container: str,
-        *,
-        follow: bool = False,
-        previous: bool = False,
-        tail_lines: int | None = None,
-        since_seconds: int | None = None,
-        timestamps: bool = False,
-        limit_bytes: int | None = None,
-    ) -> AsyncIterator[bytes]:
-        """The container's log in pieces. Raises NotFound and BadRequest, in the words of kubelet, at once."""
-        status = _container_status(pod, container)
-        attempt = int(status.get("restartCount") or 0)
-        state, last = status.get("state") or {}, status.get("lastState") or {}
-        name = pod["metadata"]["name"]
-        if previous:
-            if "terminated" not in last:
-                raise BadRequest(f'previous terminated container "{container}" in pod "{name}" not found')
-            # A container that waits for its next attempt has not counted it yet.
-            attempt -= 0 if "waiting" in state else 1
-        elif "waiting" in state and "terminated" not in last:
-            reason = state["waiting"].get("reason", "ContainerCreating")
-            raise BadRequest(f'container "{container}" in pod "{name}" is waiting to start: {reason}')
-        since_ms = None if since_seconds is None else self._clock.now_ms() - since_seconds * 1000
-        store = self._services.logs
-        path = store.path(cluster, pod["metadata"]["uid"], container, max(0, attempt))
-        return store.read(path, Query(follow and not previous, tail_lines, since_ms, timestamps, limit_bytes))
-
-    async def dial(self, cluster: str, pod: Object, port: int) -> Streams:
-        """A connection to a port of the pod. Raises ServiceUnavailable."""
-        return await self._runtime.dial(self._worker(cluster, pod).ref, port)
-
-    def _worker(self, cluster: str, pod: Object) -> PodWorker:
-        worker = self._workers.get((cluster, pod["metadata"]["uid"]))
-        if worker is None:
-            raise NotFound(f'pod "{pod["metadata"]["name"]}" is not running')
-        return worker
-
-    def _process(self, cluster: str, pod: Object, container: str) -> Process:
-        running = self._worker(cluster, pod).running.get(container)
-        if running is None:
-            raise NotFound(f'container not found ("{container}")')
-        return running.process
-
-    async def exec(
-        self, cluster: str, pod: Object, container: str, argv: tuple[str, ...], wish: Wish
-    ) -> Session:
-        """Another program in a running container. Raises NotFound, and StartError in the words of runc."""
-        return await self._process(cluster, pod, container).enter(argv, wish)
-
-    async def pause(self, cluster: str, pod: Object, container: str, paused: bool) -> None:
-        """See virtual.acts.Pausing. Raises NotFound, BadRequest, ServiceUnavailable."""
-        process = self._process(cluster, pod, container)
-        if not isinstance(process, Pausable):
-            raise BadRequest(f'pod "{pod["metadata"]["name"]}" is no virtual machine')
-        await process.pause(paused)
-
-    def attach(self, cluster: str, pod: Object, container: str, wish: Wish) -> Session:
-        """What the container's main process says from now on. Raises NotFound."""
-        return self._process(cluster, pod, container).attach(wish)
-
-
-def _container_status(pod: Object, container: str) -> Object:
-    status = pod.get("status") or {}
-    for specs in ("containers", "initContainers", "ephemeralContainers"):
-        statuses = f"{specs.removesuffix('s')}Statuses"
-        for each in status.get(statuses) or ():
-            if each["name"] == container:
-                return dict(each)
-        if any(each["name"] == container for each in pod["spec"].get(specs) or ()):
-            return {"state": {"waiting": {"reason": "ContainerCreating"}}}
-    raise BadRequest(f"container {container} is not valid for pod {pod['metadata']['name']}")
 
 
 def _is_ours(node: Object) -> bool:

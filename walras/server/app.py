@@ -141,19 +141,21 @@ async def _start(options: Options, port: int, found: supply.Supply, stack: Async
     await stack.enter_async_context(_running(serving))
     audit = _audit_log(options.audit_log, stack)
     own_ports = (port, domain.port, domain.http2_port)
-    reach = api.admission.webhooks.reach = Reach(api, kubelet.dial, options.webhook_networks, own_ports)
+    reach = api.admission.webhooks.reach = Reach(
+        api, kubelet.access.dial, options.webhook_networks, own_ports
+    )
     verbs = Verbs(api, object_quota(api))
     application = Application(
         verbs,
         planes.authenticator,
         clock,
         accounts=planes.accounts,
-        pods=kubelet,
+        pods=kubelet.access,
         audit=audit,
         extra=Views(api, exchange, store, clock, verbs),
         fair=fair,
     )
-    application.interactive.machines = Acts(api, clock, planes.dependents, kubelet)
+    application.interactive.machines = Acts(api, clock, planes.dependents, kubelet.access)
     await _take_in(runtime.shares.networks, application, serving, certificates, stack)
     await publish(api, found)
     await exchange.prepare()

@@ -39,7 +39,7 @@ def compose(
         planes.recorder,
         planes.dependents,
         domain,
-        kubelet.dial,
+        kubelet.access.dial,
         partial(_identify, credentials),
         fair,
         own_host=host,
