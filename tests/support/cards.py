@@ -11,8 +11,9 @@ from typing import Any
 
 from support.exchange import World
 from walras.core.clock import SequenceIds, VirtualClock
+from walras.devices.mig import MigInstance
 from walras.exchange import supply
-from walras.exchange.demand import FLEET
+from walras.exchange.demand import FLEET, PODS
 from walras.exchange.equipment import Equipment
 from walras.exchange.fitting import Fitting
 from walras.exchange.health import publish
@@ -114,6 +115,36 @@ class Cards(World):
         await self.watch.hear(0)
         await self.step()
 
+    async def mig_pod(self, agent: str, name: str, profile: str = "1g.10gb") -> None:
+        """As `pod`, of one MIG instance."""
+        await self.pod(agent, name, 0, "2.00")
+        limits = {f"nvidia.com/mig-{profile}": "1"}
+        pod = self.api.get(agent, PODS, "default", name)
+        await self.api.delete(agent, PODS, "default", name)
+        for field in ("uid", "resourceVersion", "creationTimestamp"):
+            pod["metadata"].pop(field, None)
+        pod["spec"]["containers"] = [{"name": "c", "resources": {"limits": limits, "requests": dict(limits)}}]
+        await self.api.create(agent, PODS, pod)
+
+    def node(self, agent: str) -> Object:
+        """The one node of the agent."""
+        (node,) = self.nodes(agent)
+        return node
+
+    def instances(self, at: int = 0) -> list[MigInstance]:
+        """What there is on a card."""
+        with self.cards.state() as state:
+            return [each.cut for each in state.cards[at].instances]
+
+    async def untaint(self) -> None:
+        """The operator returns every card to the market."""
+
+        def change(found: Object) -> None:
+            for device in found["spec"]["devices"]:
+                device.pop("taints", None)
+
+        await self.api.edit(FLEET, SLICES, "", "local-gpus", change)
+
     def taints(self, at: int = 0) -> dict[str, str]:
         """Effects by key of the taints of a device in the fleet."""
         found = self.api.get(FLEET, SLICES, "", "local-gpus")["spec"]["devices"][at].get("taints") or []
@@ -123,6 +154,16 @@ class Cards(World):
         """Reasons and words of a cluster's Events."""
         events: list[Object] = self.api.list(cluster, "events")
         return [(event["reason"], event.get("message") or event.get("note", "")) for event in events]
+
+
+def a_bid(**package: Any) -> Object:
+    """Of one package, at 2 credits for a minute."""
+    return {
+        "apiVersion": "walras.dev/v1alpha1",
+        "kind": "Bid",
+        "metadata": {"name": "b", "namespace": "default"},
+        "spec": {"class": "standard", "packages": [{"maxPrice": "2.00", "term": "60s", **package}]},
+    }
 
 
 Story = Callable[[Cards], Coroutine[Any, Any, None]]
