@@ -19,6 +19,7 @@ from walras.exchange.supply import Supply
 from walras.kube.record import Object
 from walras.market.types import Device, Share
 from walras.runtimes.gpus.machine import Access
+from walras.tenants.nodestatus import node_status
 
 NODES: Final = "nodes"
 DEVICES_ANNOTATION: Final = "walras.dev/devices"
@@ -66,7 +67,6 @@ def lease_node(holding: Holding, supply: Supply, now_ms: int, access: Sequence[A
         **_gpu_capacity(holding.shares),
     }
     product = str(by_id[holding.shares[0].device].attributes.get("productName", ""))
-    now = rfc3339(now_ms)
     return {
         "apiVersion": "v1",
         "kind": "Node",
@@ -88,36 +88,14 @@ def lease_node(holding: Holding, supply: Supply, now_ms: int, access: Sequence[A
             },
         },
         "spec": {"providerID": f"walras://{holding.pool}/{holding.id}"},
-        "status": {
-            "capacity": capacity,
-            "allocatable": dict(capacity),
-            "conditions": [
-                {
-                    "type": "Ready",
-                    "status": "True",
-                    "reason": "LeaseActive",
-                    "message": f"lease {holding.name} is active",
-                    "lastHeartbeatTime": now,
-                    "lastTransitionTime": now,
-                }
-            ],
-            "addresses": [
-                {"type": "Hostname", "address": holding.node},
-                {"type": "InternalIP", "address": "127.0.0.1"},
-            ],
-            "nodeInfo": {
-                "machineID": "",
-                "systemUUID": "",
-                "bootID": "",
-                "kernelVersion": "",
-                "osImage": "Walras lease",
-                "containerRuntimeVersion": "process://1",
-                "kubeletVersion": "v1.36.3-walras",
-                "kubeProxyVersion": "",
-                "operatingSystem": "linux",
-                "architecture": "amd64",
-            },
-        },
+        "status": node_status(
+            holding.node,
+            capacity,
+            rfc3339(now_ms),
+            reason="LeaseActive",
+            message=f"lease {holding.name} is active",
+            os_image="Walras lease",
+        ),
     }
 
 

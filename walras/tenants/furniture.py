@@ -11,6 +11,7 @@ from walras.kube.transaction import Transaction
 from walras.tenants.claims.classes import device_classes
 from walras.tenants.claims.pod import DEVICE_CLASSES
 from walras.tenants.namespaces import account, root_ca
+from walras.tenants.nodestatus import node_status
 from walras.tenants.objects import CONFIG_MAPS, NAMESPACES, SERVICE_ACCOUNTS, Object
 
 # Namespaces that nobody may delete. That of the system is a cluster's own: tools tell clusters by its uid.
@@ -35,36 +36,14 @@ def base_node(agent_uid: str, now: str) -> Object:
             },
         },
         "spec": {"providerID": "walras://base"},
-        "status": {
-            "capacity": dict(BASE_CAPACITY),
-            "allocatable": dict(BASE_CAPACITY),
-            "conditions": [
-                {
-                    "type": "Ready",
-                    "status": "True",
-                    "reason": "WalrasReady",
-                    "message": "the control plane runs pods here",
-                    "lastHeartbeatTime": now,
-                    "lastTransitionTime": now,
-                }
-            ],
-            "addresses": [
-                {"type": "Hostname", "address": BASE_NODE},
-                {"type": "InternalIP", "address": "127.0.0.1"},
-            ],
-            "nodeInfo": {
-                "machineID": "",
-                "systemUUID": "",
-                "bootID": "",
-                "kernelVersion": "",
-                "osImage": "Walras base",
-                "containerRuntimeVersion": "process://1",
-                "kubeletVersion": "v1.36.3-walras",
-                "kubeProxyVersion": "",
-                "operatingSystem": "linux",
-                "architecture": "amd64",
-            },
-        },
+        "status": node_status(
+            BASE_NODE,
+            BASE_CAPACITY,
+            now,
+            reason="WalrasReady",
+            message="the control plane runs pods here",
+            os_image="Walras base",
+        ),
     }
 
 
