@@ -24,7 +24,6 @@ from walras.runtimes.running import Running
 from walras.runtimes.sandbox import START_CODE
 from walras.runtimes.security import security_of
 from walras.runtimes.volumes import Volume, mounts
-from walras.runtimes.waiting import cancelled
 
 if TYPE_CHECKING:
     from walras.runtimes.podworker import PodWorker
@@ -266,15 +265,3 @@ def _spoken(seconds: int) -> str:
     """As Go prints a duration: 10s, 1m20s, 5m0s."""
     minutes, rest = divmod(seconds, 60)
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
-
-
-async def in_order(loops: list[ContainerLoop]) -> None:
-    """Runs them side by side, each begun when the one before has been tried."""
-    tasks: list[asyncio.Task[bool]] = []
-    try:
-        for loop in loops:
-            tasks.append(asyncio.ensure_future(loop.run()))
-            await loop.tried.wait()
-        await asyncio.gather(*tasks)
-    finally:
-        await cancelled(*tasks)

@@ -10,22 +10,19 @@ import structlog
 
 from walras.runtimes import actions, bounds
 from walras.runtimes.admission import not_given, refusal
-from walras.runtimes.backoff import Restart
 from walras.runtimes.base import Mount, PodRef
-from walras.runtimes.container import ContainerLoop, in_order
+from walras.runtimes.containers import Containers
 from walras.runtimes.environment import HOST_IP
 from walras.runtimes.network.networks import PodNetwork
 from walras.runtimes.preparing import Preparing
 from walras.runtimes.publisher import Publisher
-from walras.runtimes.records import record_of, records
 from walras.runtimes.resizing import Resizing
 from walras.runtimes.resources import by_name
 from walras.runtimes.running import Running
 from walras.runtimes.services import Services
 from walras.runtimes.status import Verdict, gates_of, last_word, phase, pod_status
 from walras.runtimes.tempering import Tempering
-from walras.runtimes.volumes import Volume
-from walras.runtimes.waiting import Grace, cancelled, first
+from walras.runtimes.waiting import Grace, first
 from walras.tenants.claims.pod import RESOURCE_CLAIMS
 
 log = structlog.get_logger(__name__)
@@ -34,7 +31,6 @@ Object = dict[str, Any]
 # Why a pod ends: it is deleted; its node is taken away; the server stops and will start it again; its main
 # containers are over and the others are to follow.
 Ending = Literal["deleted", "node", "shutdown", "finished"]
-KILLED: Final = 137
 _RESTARTED: Final = "the server that ran the pod was restarted"
 _NODE_GONE: Final = Verdict(
     "Failed", "Terminated", "The pod's node went away, and everything on it was ended."
@@ -74,10 +70,7 @@ class PodWorker:
         self._disrupted = ""
         self._signalled = False
         self._tempering = Tempering()
-        self._inits, self._mains, self._extras = records(pod)
-        self._volumes: Mapping[str, Volume] | None = None
-        # Sidecars and ephemeral containers, which run until the main ones are over.
-        self._beside: list[asyncio.Task[bool]] = []
+        self._containers = Containers(self, pod)
         self._publisher = Publisher(services, cluster, pod, self._render)
         self.task = asyncio.get_running_loop().create_task(self._run())
 
@@ -96,7 +89,7 @@ class PodWorker:
             self.publish()
         if any(old["metadata"].get(each) != metadata.get(each) for each in ("labels", "annotations")):
             self.relabelled.set()
-        self._debug()
+        self._containers.add_ephemeral()
         if "deletionTimestamp" in metadata:
             self.stop("deleted", float(metadata.get("deletionGracePeriodSeconds") or 0))
 
@@ -183,14 +176,14 @@ class PodWorker:
         finally:
             self.resizing.forget()
             await self.services.runtime.remove_pod(self.ref)
-            self._killed()
+            self._containers.killed()
             if self.services.networks is not None:
                 await self.services.networks.leave(self.ref)
         await self._conclude()
 
     async def _live(self) -> None:
         preparing = Preparing(self)
-        if self._killed():
+        if self._containers.killed():
             self._disrupted = _RESTARTED
         if self._verdict is not None or self.stopping or not await preparing.handled():
             return
@@ -208,71 +201,21 @@ class PodWorker:
             self.event("Warning", "Ignored", ignored)
         if not await preparing.networked():
             return
-        self._volumes = await preparing.volumes()
-        if self._volumes is None:
+        volumes = await preparing.volumes()
+        if volumes is None:
             return
         watches = (
             preparing.renewals(),
             preparing.updates(),
             bounds.deadline(self),
-            bounds.storage(self, self._volumes),
+            bounds.storage(self, volumes),
         )
         # A pod that is no longer watched, as a watch failed, is not left to run.
         async with asyncio.TaskGroup() as group:
             timers = [group.create_task(each) for each in watches]
-            await self._containers(self._volumes)
+            await self._containers.run(volumes)
             for timer in timers:
                 timer.cancel()
-
-    async def _containers(self, volumes: Mapping[str, Volume]) -> None:
-        self._debug()
-        try:
-            if await self._initialised(volumes):
-                for record in self._mains:
-                    record.initialised()
-                containers = zip(self.pod["spec"]["containers"], self._mains, strict=True)
-                await in_order([ContainerLoop(self, *each, volumes) for each in containers])
-            if self._beside:
-                self.stop("finished", self.grace_s())
-            await asyncio.gather(*self._beside)
-        finally:
-            await cancelled(*self._beside)
-
-    async def _initialised(self, volumes: Mapping[str, Volume]) -> bool:
-        """Whether the main containers may start: init containers are done, sidecars have started."""
-        containers = self.pod["spec"].get("initContainers") or ()
-        for container, record in zip(containers, self._inits, strict=True):
-            if record.sidecar:
-                loop = ContainerLoop(self, container, record, volumes)
-                task = asyncio.ensure_future(loop.run())
-                self._beside.append(task)
-                if not await first(loop.started.wait(), asyncio.shield(task)):
-                    return False
-            elif record.ended is not None and record.exit_code == 0:
-                continue
-            elif not await ContainerLoop(self, container, record, volumes).run():
-                return False
-        return not self.stopping
-
-    def _debug(self) -> None:
-        """Starts ephemeral containers that are new."""
-        if self._volumes is None or self.stopping:
-            return
-        known = {record.name for record in self._extras}
-        for container in self.pod["spec"].get("ephemeralContainers") or ():
-            if container["name"] not in known:
-                record = record_of(self.pod, container)
-                record.restart = Restart("Never")
-                self._extras.append(record)
-                loop = ContainerLoop(self, container, record, self._volumes)
-                self._beside.append(asyncio.ensure_future(loop.run()))
-
-    def _killed(self) -> bool:
-        """Ends the records of what runs by them alone: it was killed, with an earlier server or just now."""
-        found = [each for each in (*self._inits, *self._mains, *self._extras) if each.running]
-        for record in found:
-            record.end(KILLED, self.services.clock.now_ms())
-        return bool(found)
 
     def fail(self, verdict: Verdict, type_: str, grace_s: float) -> None:
         """Ends the pod by a verdict that does not follow from its containers."""
@@ -281,30 +224,24 @@ class PodWorker:
         self.stop("shutdown", grace_s)
 
     def _terminate(self) -> None:
-        """Has every container end in its turn: sidecars after those that follow them."""
         assert self.grace is not None, "stop comes first"
         self._signalled = self._ending != "finished" and bool(self.running)
         if self._ending == "shutdown" and self._verdict is None:
             self._publisher.silent = True
-        order = {record.name: place for place, record in enumerate(self._inits)}
-        last = len(order)
-        for name, running in list(self.running.items()):
-            place = order.get(name, last)
-            after = [each for other, each in self.running.items() if place < order.get(other, last)]
-            running.end(f"Stopping container {name}", self.grace, after)
+        self._containers.end(self.grace)
 
     # Its status
 
     def _render(self, pod: Object) -> Object:
         given = by_name(self.pod)
-        for record in (*self._inits, *self._mains):
+        for record in (*self._containers.inits, *self._containers.mains):
             record.given = given[record.name]
         return pod_status(
             pod,
-            self._inits,
-            self._mains,
+            self._containers.inits,
+            self._containers.mains,
             now_ms=self.services.clock.now_ms(),
-            extras=self._extras,
+            extras=self._containers.extras,
             address=self.network.address if self.network is not None else "",
             verdict=self._verdict,
             disrupted=self._disruption(),
@@ -321,12 +258,13 @@ class PodWorker:
     async def _conclude(self) -> None:
         """Everything is gone: says so, and lets the pod go where it is deleted."""
         deleted = "deletionTimestamp" in self.pod["metadata"]
-        finished = phase(self._inits, self._mains) in {"Succeeded", "Failed"} and not self._signalled
+        inits, mains = self._containers.inits, self._containers.mains
+        finished = phase(inits, mains) in {"Succeeded", "Failed"} and not self._signalled
         if self._verdict is None and self.stopping and not finished:
             if self._ending == "node" and not deleted:
                 self._verdict = _NODE_GONE
             elif self._ending != "shutdown":
-                self._verdict = last_word(self.pod, self._mains, interrupted=self._signalled)
+                self._verdict = last_word(self.pod, mains, interrupted=self._signalled)
         if deleted:
             self._publisher.silent = False
             await self._publisher.remove()
