@@ -51,7 +51,7 @@ def test_a_large_scale_is_read_beside_the_loop_too() -> None:
         spec = {"selector": {"matchLabels": {"a": "b"}}, "template": template}
         await caller.create("deployments.apps", {"metadata": {"name": "x"}, "spec": spec})
         notes = {f"key-{number}": "some value" for number in range(MANY)}
-        scale = {
+        scale: Object = {
             "metadata": {"name": "x", "namespace": "default", "annotations": notes},
             "spec": {"replicas": 3},
         }
