@@ -159,6 +159,23 @@ def test_a_name_is_free_when_nothing_of_the_agent_is_left_on_the_machine() -> No
     tell(story)
 
 
+def test_an_event_that_waits_to_be_written_is_not_told_to_the_next_agent_of_the_name() -> None:
+    async def story(world: World) -> None:
+        pod = {"kind": "Pod", "metadata": {"name": "p", "namespace": "default", "uid": "u"}}
+        world.planes.recorder.event(AGENT, pod, "Warning", "Failed", "secret.example/app: no such image")
+        # The store is slow, or refuses writes for a while.
+        waiting = world.planes.recorder._waiting.copy()
+        await world.api.delete("fleet", AGENTS, "", AGENT)
+        await world.settle()
+        await world.agent(AGENT)
+        world.planes.recorder._waiting.extend(waiting)
+        world.planes.recorder.event(AGENT, pod, "Normal", "Pulled", "of its own")
+        await world.settle()
+        assert [each["message"] for each in world.api.list(AGENT, "events")] == ["of its own"]
+
+    tell(story)
+
+
 def test_an_agent_cannot_take_the_operators_cluster() -> None:
     async def story(world: World) -> None:
         made = await world.agent("fleet")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from walras.core.clock import Clock, rfc3339
@@ -28,6 +29,13 @@ class Entry(NamedTuple):
     reason: str
     message: str
     component: str
+
+
+class Noted(NamedTuple):
+    """What waits to be written, and what raises NotFound once the cluster is another."""
+
+    entry: Entry
+    still: Callable[[], None]
 
 
 class Staged:
@@ -54,14 +62,15 @@ class Recorder:
         self._api = api
         self._clock = clock
         self._manager = manager
-        self._waiting: deque[Entry] = deque()
+        self._waiting: deque[Noted] = deque()
 
     def event(
         self, cluster: str, about: Object, type_: str, reason: str, message: str, *, component: str = "walras"
     ) -> None:
         """Notes an Event of type "Normal" or "Warning" about an object; returns at once and never fails."""
         if len(self._waiting) < BUFFER_MAX:
-            self._waiting.append(Entry(cluster, _involved(about), type_, reason, message, component))
+            entry = Entry(cluster, _involved(about), type_, reason, message, component)
+            self._waiting.append(Noted(entry, self._api.hold_to(cluster)))
             self._manager.add(self, Key("", "", "recorder"))
 
     def stage(
@@ -87,9 +96,12 @@ class Recorder:
         del cluster, namespace, name
         batch = [self._waiting[i] for i in range(min(BATCH_MAX, len(self._waiting)))]
         transaction = self._api.transaction()
-        for entry in batch:
-            if self._api.has_cluster(entry.cluster):
-                self._write(transaction, entry)
+        for entry, still in batch:
+            with suppress(NotFound):
+                # Another cluster by the name is not told of it.
+                still()
+                if self._api.has_cluster(entry.cluster):
+                    self._write(transaction, entry)
         await transaction.commit()
         for _ in batch:
             self._waiting.popleft()
