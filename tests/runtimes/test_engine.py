@@ -82,6 +82,18 @@ def test_a_monitor_that_is_not_in_the_containers_group_is_heard_all_the_same(
     with_containers(tmp_path, story)
 
 
+def test_the_oci_runtime_knows_nothing_of_a_container_that_was_killed(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        process, said = await world.begin("sh", "-c", "echo up; sleep 1000")
+        await world.hears(said)
+        states = f"/run/walras-{world.shares.mark}/oci"
+        assert os.listdir(states) == [process.id]
+        await process.kill()
+        assert not os.listdir(states)
+
+    with_containers(tmp_path, story)
+
+
 def test_a_container_is_made_as_its_security_context_says(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         show = "id -u; id -g; id -G; grep -E 'CapEff|NoNewPrivs' /proc/self/status; touch /x 2>&1; true"

@@ -18,6 +18,7 @@ import pytest
 from support.registry import Registry, serving
 from support.runtimes import BUSYBOX, container_offer, file_system, hearing, import_image
 
+from walras.runtimes import procfs
 from walras.runtimes.base import ContainerSpec, CreateError, ImageError, Limits, PodRef, Security
 from walras.runtimes.engine import collecting, images, orphans, pull
 from walras.runtimes.engine.book import Book
@@ -64,6 +65,24 @@ async def says(runtime: ContainerRuntime, image_id: str, *command: str, security
     process = await runtime.start(spec, hearing(said), Limits())
     assert (await process.wait()).code == 0
     return said.decode()
+
+
+def test_an_engine_that_comes_back_leaves_alone_what_is_fetched_meanwhile(tmp_path: Path) -> None:
+    async def story(runtime: ContainerRuntime) -> None:
+        async with runtime.service.apart() as apart:
+            left = apart.directory.parent / "storage1"
+            left.mkdir()
+            for pid in procfs.marked("WALRAS_ENGINE", runtime.shares.mark):
+                if pid != apart.pid:
+                    os.kill(pid, signal.SIGKILL)
+            while runtime.service.running:  # noqa: ASYNC110  until the kernel has told of it
+                await asyncio.sleep(0.01)
+            await runtime.engine()
+            assert apart.directory.exists() and not left.exists()
+        assert not apart.directory.exists()
+
+    with serving() as registry:
+        with_registry(tmp_path, registry, story)
 
 
 def test_an_image_is_pulled_by_its_tag_shown_by_its_digest_and_runs_as_it_says(tmp_path: Path) -> None:

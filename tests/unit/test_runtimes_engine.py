@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from walras.core.errors import Invalid
-from walras.runtimes.base import ContainerSpec, Limits, Mount, PodRef, Security, Stream
+from walras.runtimes.base import (
+    ContainerSpec,
+    CreateError,
+    Limits,
+    Mount,
+    PodRef,
+    Security,
+    StartError,
+    Stream,
+    Wish,
+)
+from walras.runtimes.cgroups import Groups
 from walras.runtimes.engine.body import body, user
 from walras.runtimes.engine.client import Engine, EngineError
 from walras.runtimes.engine.outside import Outside, is_podman, unfit
-from walras.runtimes.engine.sessions import spoken
+from walras.runtimes.engine.service import Source
+from walras.runtimes.engine.sessions import enter, spoken
+from walras.runtimes.engine.starting import begin
 from walras.runtimes.engine.streams import Queues, frames
 from walras.runtimes.security import CAPABILITIES, capabilities, refused, security_of
 
@@ -212,6 +229,119 @@ def test_a_container_whose_program_has_just_ended_is_looked_at_again(tmp_path: P
         assert await looked("again", lost, lost, found) == ({"State": {"Status": "exited"}}, 1)
         assert await looked("other", other, found) == ("the database is locked", 1)
         assert (await looked("always", lost))[0] == "read /proc/7884/cgroup: no such process"
+
+    asyncio.run(run())
+
+
+@dataclass
+class Host:
+    """As much of a runtime as a container's start takes. `socket`: its engine's."""
+
+    socket: Path
+    service: Source
+    groups: Groups | None = None
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    engines: list[Engine] = field(default_factory=list)
+
+    async def engine(self) -> Engine:
+        self.engines.append(Engine(str(self.socket)))
+        return self.engines[-1]
+
+
+def answered(status: int, body: Any) -> bytes:
+    content = msgspec.json.encode(body)
+    return (
+        b"HTTP/1.1 %d Any\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+        % (
+            status,
+            len(content),
+        )
+        + content
+    )
+
+
+UPGRADED = b"HTTP/1.1 101 UPGRADED\r\n\r\n"
+
+
+@asynccontextmanager
+async def scripted(path: Path, answers: Mapping[str, list[bytes]]) -> AsyncIterator[list[str]]:
+    """An engine that answers each request in its turn, the last time for ever: what it was asked."""
+    asked: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        request = " ".join(head.split(" ", 2)[:2]).replace("/v1.41", "").partition("?")[0]
+        asked.append(request)
+        left = answers[request]
+        writer.write(left.pop(0) if len(left) > 1 else left[0])
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, str(path)):
+        yield asked
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"), [("created", CreateError), ("initialized", CreateError), ("running", StartError)]
+)
+def test_a_container_whose_engine_dies_at_its_start_is_made_anew_unless_its_program_may_have_run(
+    tmp_path: Path, state: str, kind: type[Exception]
+) -> None:
+    async def run() -> None:
+        answers = {
+            "POST /containers/create": [answered(201, {"Id": "x"})],
+            "POST /containers/x/attach": [UPGRADED],
+            "POST /containers/x/start": [b""],
+            "GET /containers/x/json": [answered(200, {"State": {"Status": state}})],
+            "DELETE /containers/x": [answered(204, None)],
+        }
+        host = Host(tmp_path / "s", Outside(tmp_path / "s", tmp_path, tmp_path))
+        async with scripted(tmp_path / "s", answers) as asked:
+            with pytest.raises(kind, match="does not answer"):
+                await begin(host, {}, (), stdin=False)
+            assert asked[-1] == "DELETE /containers/x"
+        for engine in host.engines:
+            await engine.close()
+
+    asyncio.run(run())
+
+
+def test_a_program_whose_code_went_with_its_container_was_killed(tmp_path: Path) -> None:
+    async def run() -> None:
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answers = {
+            "POST /containers/x/exec": [answered(201, {"Id": "e"})],
+            "POST /exec/e/start": [UPGRADED + frame(1, b"last words")],
+            "GET /exec/e/json": [
+                answered(200, {"Running": True, "Pid": 1}),
+                answered(404, {"message": "no such exec session"}),
+            ],
+        }
+        async with scripted(tmp_path / "s", answers):
+            engine = Engine(str(tmp_path / "s"))
+            session = await enter(engine, "x", ("sh",), Wish(), lambda _: None, gone)
+            gone.set_result(None)
+            assert await session.wait() == 137
+            assert await session.read("stdout") == b"last words"
+            await session.close()
+            await engine.close()
+
+    asyncio.run(run())
+
+
+def test_what_podman_says_of_a_program_that_it_could_not_start_is_not_the_programs(tmp_path: Path) -> None:
+    async def run() -> None:
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        said = b"Error: container create failed (no logs from conmon): EOF\n"
+        answers = {
+            "POST /containers/x/exec": [answered(201, {"Id": "e"})],
+            "POST /exec/e/start": [UPGRADED + frame(2, said)],
+            "GET /exec/e/json": [answered(200, {"Running": False, "ExitCode": 125})],
+        }
+        async with scripted(tmp_path / "s", answers):
+            engine = Engine(str(tmp_path / "s"))
+            with pytest.raises(StartError, match="no logs from conmon"):
+                await enter(engine, "x", ("sh",), Wish(), lambda _: None, gone)
+            await engine.close()
 
     asyncio.run(run())
 

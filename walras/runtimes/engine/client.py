@@ -122,7 +122,8 @@ class Engine:
             reader, writer = await asyncio.open_unix_connection(self.socket, limit=_HEAD_MAX)
             try:
                 writer.write(head.encode() + content)
-                answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _TIMEOUT_S)
+                async with asyncio.timeout(_TIMEOUT_S):
+                    answer = await reader.readuntil(b"\r\n\r\n")
                 status = int(answer.partition(b" ")[2][:3])
                 if status not in (101, 200):
                     raise EngineError(_message(await _rest(reader, answer)), status)
@@ -139,7 +140,8 @@ async def _rest(reader: asyncio.StreamReader, head: bytes) -> bytes:
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
             return await reader.readexactly(min(int(line.partition(b":")[2]), _HEAD_MAX))
-    return await asyncio.wait_for(reader.read(_HEAD_MAX), _TIMEOUT_S)
+    async with asyncio.timeout(_TIMEOUT_S):
+        return await reader.read(_HEAD_MAX)
 
 
 def _why(error: Exception) -> str:

@@ -5,24 +5,19 @@ from __future__ import annotations
 import asyncio
 import signal
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Final, Protocol
-
-import structlog
 
 from walras.core.errors import WalrasError
 from walras.runtimes import procfs, usage
 from walras.runtimes.attaching import Attached, AttachedInput, Fan
 from walras.runtimes.base import ContainerSpec, ExitStatus, Session, StartError, Stream, Wish
-from walras.runtimes.cgroups import GroupPath, Groups, clear, read
-from walras.runtimes.engine.client import Engine, EngineError, Streams, has_just_ended
-from walras.runtimes.engine.service import Source
+from walras.runtimes.cgroups import GroupPath, clear, read
 from walras.runtimes.engine.sessions import Entered, Typing, enter
+from walras.runtimes.engine.starting import Host as Starting
+from walras.runtimes.engine.starting import Started, attach, remove
 from walras.runtimes.engine.streams import frames
 from walras.runtimes.spawn import Handle, open_handle
-
-log = structlog.get_logger(__name__)
 
 # Programs that may be in one container at a time beside its own.
 ENTERED_MAX: Final = 32
@@ -32,36 +27,16 @@ _BREATH_BYTES: Final = 65_536
 # How long the engine may take to learn what the kernel already said.
 _TELL_S: Final = 10.0
 _LINGER_S: Final = 2.0
-_REMOVE_TRIES: Final = 4
+_ASK_AGAIN_S: Final = 0.05
 _KILLED: Final = 128 + signal.SIGKILL
 # The group of Podman's monitor of a container, beside the container's own.
 _MONITOR: Final = "conmon"
 
 
-class Host(Protocol):
+class Host(Starting, Protocol):
     """What a container asks its runtime for."""
 
-    @property
-    def groups(self) -> Groups | None: ...
-
-    # As many things as the engine does at a time.
-    turns: asyncio.Semaphore
-
-    @property
-    def service(self) -> Source: ...
-
-    async def engine(self) -> Engine: ...
-
     def forget(self, container: Container, used_ns: int) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """`pid`: the main process, 0 when it has ended. `layer`: where what it writes over its image lies."""
-
-    streams: Streams
-    pid: int
-    layer: Path | None
 
 
 class Container:
@@ -102,9 +77,7 @@ class Container:
         """Passes on what the container says; takes it up again when the engine went and came back."""
         while True:
             await frames(self._reader, self.spec.tty, self._say)
-            # The end of its output is told a moment before its own.
-            await asyncio.wait((self._gone,), timeout=_LINGER_S)
-            if self._gone.done():
+            if await self._has_ended():
                 return
             try:
                 streams = await attach(await self._host.engine(), self.id, self.spec.stdin)
@@ -112,6 +85,16 @@ class Container:
                 continue
             self._writer.close()
             self._reader, self._writer = streams
+
+    async def _has_ended(self) -> bool:
+        """Whether that was all it says; else the engine has gone, and nobody hears it meanwhile."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + _LINGER_S
+        while True:
+            # The end of its output is told a moment before its own.
+            await asyncio.wait((self._gone,), timeout=_ASK_AGAIN_S)
+            if self._gone.done() or not self._host.service.running or loop.time() > deadline_s:
+                return self._gone.done()
 
     async def _say(self, stream: Stream, data: bytes) -> None:
         self._fan(stream, data)
@@ -161,8 +144,10 @@ class Container:
         self._entering += 1
         try:
             engine = await self._host.engine()
-            session = await enter(engine, self.id, argv, wish, self._entered.discard)
-        except StartError:
+            session = await enter(engine, self.id, argv, wish, self._entered.discard, self._gone)
+        except StartError as error:
+            if self._gone.done():
+                raise StartError("the container has ended") from error
             raise
         except WalrasError as error:
             raise StartError(error.message) from error
@@ -247,49 +232,3 @@ class Container:
                     break
                 await asyncio.sleep(pause_s)
         return _KILLED
-
-
-async def remove(host: Host, engine_id: str) -> None:
-    """Takes the container from the engine, with all that it wrote."""
-    why = ""
-    for _ in range(_REMOVE_TRIES):
-        try:
-            engine = await host.engine()
-            async with host.turns:
-                await engine.call("DELETE", f"/containers/{engine_id}", params={"force": "true", "v": "true"})
-        except WalrasError as error:
-            if isinstance(error, EngineError) and error.status == 404:
-                return
-            # One that was killed from under its monitor takes two.
-            why = error.message
-            await asyncio.sleep(0.05)
-        else:
-            return
-    log.warning("container not removed", container=engine_id, error=why)
-
-
-async def attach(engine: Engine, engine_id: str, stdin: bool) -> Streams:
-    """The container's streams; one that was only made gets ready by it. Raises EngineError."""
-    wanted = {"stream": "true", "stdout": "true", "stderr": "true", **({"stdin": "true"} if stdin else {})}
-    return await engine.hijack(f"/containers/{engine_id}/attach", params=wanted)
-
-
-async def watch_start(engine: Engine, engine_id: str, stdin: bool) -> Started:
-    """Attaches and starts. Raises EngineError."""
-    streams = await attach(engine, engine_id, stdin)
-    try:
-        await _start(engine, engine_id)
-        found = await engine.look(engine_id)
-    except BaseException:
-        streams[1].close()
-        raise
-    layer = ((found.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
-    return Started(streams, int(found["State"].get("Pid") or 0), Path(layer) if layer else None)
-
-
-async def _start(engine: Engine, engine_id: str) -> None:
-    try:
-        await engine.call("POST", f"/containers/{engine_id}/start")
-    except EngineError as error:
-        if not has_just_ended(error):
-            raise

@@ -57,6 +57,9 @@ class Outside:
     def group(self, engine_id: str) -> str:
         return f"libpod-{engine_id}" if self.joins_paths else engine_id
 
+    def forget(self, engine_id: str) -> None:
+        """What it keeps is its own."""
+
     async def engine(self) -> Engine:
         """A client of it. Raises EngineError when it does not answer, Invalid when it will not do."""
         async with self._opening:

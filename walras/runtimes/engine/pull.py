@@ -45,7 +45,7 @@ async def pull(apart: Apart, pulls: Pulls, name: str, key: Mapping[str, str], ro
     Raises EngineError, also when it takes more than `room_bytes`.
     """
     pulls.running.add(apart)
-    getting = asyncio.ensure_future(asyncio.wait_for(_get(apart, name, key), PULL_S))
+    getting = asyncio.ensure_future(_get(apart, name, key))
     try:
         while True:
             await asyncio.wait((getting,), timeout=_LOOK_S)
@@ -54,6 +54,8 @@ async def pull(apart: Apart, pulls: Pulls, name: str, key: Mapping[str, str], ro
             _check(apart, pulls, room_bytes)
     except TimeoutError as error:
         raise EngineError(f"the pull takes more than {PULL_S:.0f} seconds") from error
+    except OSError as error:
+        raise EngineError(f"what is pulled is lost: {error.strerror or error}") from error
     finally:
         if not getting.done():
             apart.kill()
@@ -75,7 +77,8 @@ async def _get(apart: Apart, name: str, key: Mapping[str, str]) -> str:
     if key:
         told = {**key, "serveraddress": name.partition("/")[0]}
         headers["X-Registry-Auth"] = base64.urlsafe_b64encode(msgspec.json.encode(told)).decode()
-    async with aclosing(apart.engine.lines("/images/create", {"fromImage": name}, headers)) as lines:
+    lines = apart.engine.lines("/images/create", {"fromImage": name}, headers)
+    async with asyncio.timeout(PULL_S), aclosing(lines):
         return await _brought(lines, name)
 
 
@@ -105,6 +108,7 @@ async def _brought(lines: AsyncIterator[dict[str, Any]], name: str) -> str:
 
 async def _next(lines: AsyncIterator[dict[str, Any]], patience_s: float) -> dict[str, Any] | None:
     try:
-        return await asyncio.wait_for(anext(lines, None), patience_s)
+        async with asyncio.timeout(patience_s):
+            return await anext(lines, None)
     except TimeoutError as error:
         raise EngineError(f"no progress of the pull for {patience_s:.0f} seconds") from error

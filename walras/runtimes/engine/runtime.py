@@ -8,7 +8,7 @@ import socket
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -28,13 +28,13 @@ from walras.runtimes.cgroups import GroupPath, clear, group_name
 from walras.runtimes.cgroups_detect import sweep
 from walras.runtimes.dial import OpenSocket, connect
 from walras.runtimes.engine import body
-from walras.runtimes.engine.client import Engine, EngineError
-from walras.runtimes.engine.container import Container, Started, remove, watch_start
+from walras.runtimes.engine.client import Engine
+from walras.runtimes.engine.container import Container
 from walras.runtimes.engine.holding import hold, let_go
 from walras.runtimes.engine.images import Images
 from walras.runtimes.engine.outside import Outside
 from walras.runtimes.engine.service import Service, Source
-from walras.runtimes.engine.sessions import spoken
+from walras.runtimes.engine.starting import begin, remove
 from walras.runtimes.network.networks import PodNetwork
 from walras.runtimes.shares import Shares, Sharing
 from walras.runtimes.spawn import Spawner
@@ -213,31 +213,11 @@ class ContainerRuntime(Sharing):
             parent=self._parent(path),
             devices=_there(spec.devices),
         )
-        engine_id, started = await self._begin(spec, made, path)
+        engine_id, started = await begin(self, made, path, spec.stdin)
         container = Container(self, engine_id, spec, path, started, Fan(output))
         self.shares.join(spec.pod, container)
         pod.containers.add(container)
         return container
-
-    async def _begin(self, spec: ContainerSpec, made: dict[str, Any], path: GroupPath) -> tuple[str, Started]:
-        """Makes and starts it: its id, and what there is of it then. Raises CreateError, StartError."""
-        try:
-            engine = await self.engine()
-            async with self.turns:
-                engine_id = str((await engine.call("POST", "/containers/create", body=made))["Id"])
-        except WalrasError as error:
-            raise CreateError(error.message, again=True) from error
-        try:
-            async with self.turns:
-                started = await watch_start(engine, engine_id, spec.stdin)
-        except BaseException as error:
-            await remove(self, engine_id)
-            if self.groups is not None:
-                await clear(self.groups, path)
-            if isinstance(error, EngineError):
-                raise StartError(spoken(error.message)) from error
-            raise
-        return engine_id, started
 
     def _check_user(self, spec: ContainerSpec) -> None:
         """As the kubelet's verifyRunAsNonRoot."""

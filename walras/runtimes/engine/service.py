@@ -64,6 +64,9 @@ class Source(Protocol):
     def group(self, engine_id: str) -> str:
         """What it calls a container's control group."""
 
+    def forget(self, engine_id: str) -> None:
+        """Deletes what is left of a container that the engine has removed."""
+
     async def engine(self) -> Engine:
         """A client of it. Raises EngineError, StorageError, Invalid."""
 
@@ -95,6 +98,8 @@ class Service:
         self._child: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
         self._engine: Engine | None = None
+        # Where services apart put what they fetch.
+        self._apart: set[Path] = set()
 
     @property
     def used(self) -> bool:
@@ -123,6 +128,15 @@ class Service:
     def group(self, engine_id: str) -> str:
         return f"libpod-{engine_id}"
 
+    @property
+    def _states(self) -> Path:
+        """Where the OCI runtime keeps what it knows of containers."""
+        return self.run / "oci"
+
+    def forget(self, engine_id: str) -> None:
+        # Podman does not have the OCI runtime forget a container whose monitor was killed.
+        shutil.rmtree(self._states / engine_id, ignore_errors=True)
+
     async def probe(self) -> None:
         """It is not started before it is needed."""
 
@@ -141,6 +155,7 @@ class Service:
         await self.engine()
         name = f"apart-{next(_NUMBERS)}"
         socket, scratch = self.run / f"{name}.sock", self._directory / _SCRATCH / name
+        self._apart.add(scratch)
         try:
             child, engine = await self._spawn(socket, scratch)
             try:
@@ -152,12 +167,21 @@ class Service:
         finally:
             socket.unlink(missing_ok=True)
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+            self._apart.discard(scratch)
 
     async def _start(self) -> Engine:
-        await asyncio.to_thread(shutil.rmtree, self._directory / _SCRATCH, ignore_errors=True)
+        await asyncio.to_thread(self._tidy)
         self._child, engine = await self._spawn(self.run / "api.sock", self._directory / _SCRATCH)
         log.info("container engine ready", directory=str(self._directory))
         return engine
+
+    def _tidy(self) -> None:
+        """Takes away what earlier services fetched, but not what others fetch at the moment."""
+        for each in (self._directory / _SCRATCH).glob("*"):
+            if each.is_dir() and each not in self._apart:
+                shutil.rmtree(each, ignore_errors=True)
+            elif not each.is_dir():
+                each.unlink(missing_ok=True)
 
     async def _spawn(self, socket: Path, scratch: Path) -> tuple[asyncio.subprocess.Process, Engine]:
         """A service that listens. `scratch`: where it puts what it fetches until it is unpacked."""
@@ -167,7 +191,8 @@ class Service:
         env = self._prepared(socket, scratch)
         with open(self._directory / "service.log", "ab") as said:  # noqa: ASYNC230  a local file, once
             child = await asyncio.create_subprocess_exec(
-                *_with_its_parent(), podman, "system", "service", "--time=0", f"unix://{socket}",
+                *_with_its_parent(), podman, "--runtime-flag", f"root={self._states}",
+                "system", "service", "--time=0", f"unix://{socket}",
                 env={**env, _ENGINE: self._mark, "TMPDIR": str(scratch)},
                 stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
                 cwd=self.run,  # where what it starts may leave files

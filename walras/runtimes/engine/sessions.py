@@ -16,8 +16,9 @@ from walras.runtimes.engine.streams import BEHIND_MAX, Queues, frames
 
 _ASK_AGAIN_S: Final = 0.02
 _UNKNOWN_CODE: Final = 255
-# What the engine says of a program that is not there, or is none.
-_NOT_STARTED: Final = (126, 127)
+_KILLED: Final = 128 + signal.SIGKILL
+# What the engine says of a program that is not there, or is none, or that it could not start.
+_NOT_STARTED: Final = (125, 126, 127)
 _LINGER_S: Final = 2.0
 # How Podman and Docker begin to say so.
 _COMPLAINTS: Final = ("Error: ", "OCI runtime exec failed: ")
@@ -27,9 +28,15 @@ class Entered:
     """See base.Session: a program that the engine started in a container."""
 
     def __init__(
-        self, engine: Engine, name: str, streams: Streams, wish: Wish, ended: Callable[[Entered], None]
+        self,
+        engine: Engine,
+        name: str,
+        streams: Streams,
+        wish: Wish,
+        ended: Callable[[Entered], None],
+        gone: asyncio.Future[None],
     ) -> None:
-        self._engine, self._name, self._wish = engine, name, wish
+        self._engine, self._name, self._wish, self._gone = engine, name, wish, gone
         self._reader, self._writer = streams
         outputs: tuple[tuple[Stream, bool], ...] = (
             ("stdout", wish.stdout or wish.tty),
@@ -48,11 +55,16 @@ class Entered:
                 await asyncio.wait((self._said,), timeout=_ASK_AGAIN_S if self._said.done() else 1.0)
                 if self._said.done():
                     await asyncio.sleep(_ASK_AGAIN_S)
-            return code
+            return code if code >= 0 else await self._unknown()
         except EngineError:
-            return _UNKNOWN_CODE
+            return await self._unknown()
         finally:
             self._ended(self)
+
+    async def _unknown(self) -> int:
+        """The engine forgets a program with its container, whose end is the program's."""
+        await asyncio.wait((self._gone,), timeout=_LINGER_S)
+        return _KILLED if self._gone.done() else _UNKNOWN_CODE
 
     async def _code(self) -> int | None:
         found = await self._engine.call("GET", f"/exec/{self._name}/json")
@@ -128,9 +140,17 @@ class Entered:
 
 
 async def enter(
-    engine: Engine, container: str, argv: tuple[str, ...], wish: Wish, ended: Callable[[Entered], None]
+    engine: Engine,
+    container: str,
+    argv: tuple[str, ...],
+    wish: Wish,
+    ended: Callable[[Entered], None],
+    gone: asyncio.Future[None],
 ) -> Entered:
-    """Starts a program in a container; `ended` is called when it has ended. Raises StartError."""
+    """Starts a program in a container; `ended` is called when it has ended. Raises StartError.
+
+    `gone` is done when the container has ended.
+    """
     body = {
         "Cmd": list(argv),
         "Tty": wish.tty,
@@ -154,7 +174,7 @@ async def enter(
         if isinstance(error, EngineError):
             raise StartError(spoken(error.message)) from error
         raise
-    session = Entered(engine, name, streams, wish, ended)
+    session = Entered(engine, name, streams, wish, ended, gone)
     for stream, data in early:
         await session.hear(stream, data)
     return session
@@ -178,14 +198,13 @@ async def _begun(engine: Engine, name: str) -> dict[str, Any]:
 
 
 async def _complaint(streams: Streams, tty: bool) -> list[tuple[Stream, bytes]]:
-    """All that a program said that ended at once. Raises StartError when that was the OCI runtime."""
+    """All that a program said that ended at once. Raises StartError when it was Podman or its runtime."""
     said: list[tuple[Stream, bytes]] = []
     with suppress(TimeoutError):
-        await asyncio.wait_for(
-            frames(streams[0], tty, lambda stream, data: said.append((stream, data))), _LINGER_S
-        )
+        async with asyncio.timeout(_LINGER_S):
+            await frames(streams[0], tty, lambda stream, data: said.append((stream, data)))
     text = b"".join(data for _, data in said).decode(errors="replace")
-    if text.startswith(_COMPLAINTS) and "exec failed: " in text:
+    if text.startswith(_COMPLAINTS) and ("exec failed: " in text or "conmon" in text):
         raise StartError(spoken(text.partition("\n")[0]))
     return said[:BEHIND_MAX]
 
