@@ -228,7 +228,7 @@ def test_the_next_server_ends_what_a_killed_one_left_and_deletes_nothing(
     aside = places.set_aside("gone")
     places.claim("gone", "default", "data").mkdir(parents=True)
     places.unmount()
-    places.keep_only(set(), ["acme"])
+    places.keep_only(set(), set(), ["acme"])
     assert not parts.directory.exists() and (volume / "kept" / "file").read_text() == "x"
     # But for what is nobody's any more.
     assert not places.has("gone") and not aside.exists() and places.has("acme")

@@ -18,6 +18,7 @@ from walras.kube.api import API, Change
 from walras.runtimes.access import Access
 from walras.runtimes.admission import node_limits
 from walras.runtimes.base import Runtime
+from walras.runtimes.claimfiles import Claim, ClaimFiles
 from walras.runtimes.environment import Directories
 from walras.runtimes.logs import LogStore
 from walras.runtimes.network.networks import Networks
@@ -57,6 +58,7 @@ class Kubelet:
             api, runtime, clock, recorder, logs, places, Configs(api), Disk(data_dir), sleep, accounts, mps,
             networks,
         )  # fmt: skip
+        self._claims = ClaimFiles(places, self._remove_tree)
         self._workers: dict[tuple[str, str], PodWorker] = {}
         self.access = Access(self._services, self._workers)
         # Nodes whose end was asked for: nothing starts there again, until one of that name is made anew.
@@ -80,7 +82,10 @@ class Kubelet:
         await asyncio.to_thread(self._services.logs.keep_only, known)
         await asyncio.to_thread(self._services.places.close_off)
         await asyncio.to_thread(self._services.places.unmount)
-        await asyncio.to_thread(self._services.places.keep_only, known, tuple(self._api.clusters()))
+        claims = {record.key for record in self._api.everywhere_stored(CLAIMS)}
+        named = {(key.cluster, key.namespace, key.name) for key in claims}
+        keep_only = self._services.places.keep_only
+        await asyncio.to_thread(keep_only, known, named, tuple(self._api.clusters()))
         self._unsubscribe += [
             self._api.subscribe(NODES, self._node_changed),
             self._api.subscribe(PODS, self._pod_changed),
@@ -131,7 +136,7 @@ class Kubelet:
         places = self._services.places
         if places.has(cluster):
             aside = await asyncio.to_thread(places.set_aside, cluster)
-            self._spawn("", asyncio.to_thread(shutil.rmtree, aside, ignore_errors=True))
+            self._remove_tree("", aside)
         return True
 
     def node_cpu_ms(self, cluster: str, node: str) -> int:
@@ -219,8 +224,7 @@ class Kubelet:
         # However it ended: while one pod is to give way, no other is asked to.
         self._services.disk.forget(uid)
         self._services.rooms.freed((cluster, worker.ref.node))
-        for claim in claims_of(worker.pod):
-            self._release(cluster, worker.namespace, claim)
+        self._claims.left(uid)
 
     def _forget(self, cluster: str, uid: str) -> None:
         """The pod is gone: so are its logs and its own volumes."""
@@ -229,18 +233,21 @@ class Kubelet:
 
     def _config_changed(self, change: Change) -> None:
         self._services.configs.changed(change.cluster, change.namespace)
-        if change.type == "DELETED" and change.resource == CLAIMS:
-            self._release(change.cluster, change.namespace, change.name)
+        if change.resource == CLAIMS:
+            claim = Claim(change.cluster, change.namespace, change.name)
+            if change.type == "DELETED":
+                self._claims.gone(claim, self._users(claim))
+            elif change.type == "ADDED":
+                self._claims.came(claim)
 
-    def _release(self, cluster: str, namespace: str, claim: str) -> None:
-        """Deletes the files of a claim that is gone, once no pod uses them."""
-        used = any(
-            (each.cluster, each.namespace) == (cluster, namespace) and claim in claims_of(each.pod)
-            for each in self._workers.values()
-        )
-        if not used and self._api.find(cluster, CLAIMS, namespace, claim) is None:
-            remove = self._services.places.remove_claim
-            self._spawn(cluster, asyncio.to_thread(remove, cluster, namespace, claim))
+    def _users(self, claim: Claim) -> Iterator[str]:
+        """The uids of pods that have not ended and use the claim."""
+        for each in self._workers.values():
+            if (each.cluster, each.namespace) == claim[:2] and claim.name in claims_of(each.pod):
+                yield each.ref.uid
+
+    def _remove_tree(self, cluster: str, path: Path) -> None:
+        self._spawn(cluster, asyncio.to_thread(shutil.rmtree, path, ignore_errors=True))
 
     def _spawn(self, cluster: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

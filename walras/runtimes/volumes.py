@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,9 +81,15 @@ class Places:
         _release(self.pod(cluster, uid))
         shutil.rmtree(self.pod(cluster, uid), ignore_errors=True)
 
-    def remove_claim(self, cluster: str, namespace: str, name: str) -> None:
-        """Deletes the files of a claim that is gone."""
-        shutil.rmtree(self.claim(cluster, namespace, name), ignore_errors=True)
+    def set_claim_aside(self, cluster: str, namespace: str, name: str) -> Path | None:
+        """Takes the files of a claim that is gone from their place, at once: where they are then, for the
+        caller to delete, None where there are none. Raises OSError."""
+        path = self.claim(cluster, namespace, name)
+        if not path.exists():
+            return None
+        # Not a name that a claim may have, and no directory that a full disk had no room for.
+        names = (path.with_name(f".{path.name}.{number}") for number in count())
+        return path.rename(next(each for each in names if not each.exists()))
 
     def has(self, cluster: str) -> bool:
         """Whether there is anything of the agent."""
@@ -103,9 +110,11 @@ class Places:
         for pod in self.data_dir.glob(f"agents/{clusters}/pods/*"):
             _release(pod)
 
-    def keep_only(self, known: set[tuple[str, str]], clusters: Iterable[str]) -> None:
+    def keep_only(
+        self, known: set[tuple[str, str]], claims: set[tuple[str, str, str]], clusters: Iterable[str]
+    ) -> None:
         """Deletes all of other agents than those of `clusters`, what was set aside, and the directories of
-        pods that are not among `known` (cluster, uid)."""
+        pods and claims that are not among `known` (cluster, uid) and `claims` (cluster, namespace, name)."""
         shutil.rmtree(self.data_dir / _GONE, ignore_errors=True)
         agents = {path_part(each) for each in clusters}
         for directory in self.data_dir.glob("agents/*"):
@@ -113,6 +122,9 @@ class Places:
                 shutil.rmtree(directory, ignore_errors=True)
         for directory in self.data_dir.glob("agents/*/pods/*"):
             if (directory.parent.parent.name, directory.name) not in known:
+                shutil.rmtree(directory, ignore_errors=True)
+        for directory in self.data_dir.glob("agents/*/volumes/*/*"):
+            if (directory.parts[-4], *directory.parts[-2:]) not in claims:
                 shutil.rmtree(directory, ignore_errors=True)
 
 
