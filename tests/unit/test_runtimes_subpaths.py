@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +216,28 @@ def test_an_agent_that_goes_takes_its_mounts_and_nobody_elses(
         assert (volume / "kept" / "file").read_text() == "x"
     finally:
         places.unmount()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_is_gone_is_set_aside_on_a_full_disk_too(tmp_path: Path) -> None:
+    """It is what makes room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "nr_inodes=24", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        places = Places(disk, lambda _: -1)
+        for name in ("one", "two"):
+            places.claim("acme", "default", name).mkdir(parents=True)
+        with suppress(OSError):
+            for number in itertools.count():
+                (disk / str(number)).mkdir()
+        assert places.set_claim_aside("acme", "default", "one") is not None
+        assert not places.claim("acme", "default", "one").exists()
+        assert places.set_aside("acme").exists() and not places.has("acme")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_the_next_server_ends_what_a_killed_one_left_and_deletes_nothing(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import posixpath
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ Object = Mapping[str, Any]
 _DIRECTORY: Final = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CLAIMS: Final = "persistentvolumeclaims"
 _FRESH: Final = ".walras-fresh"
-_GONE: Final = "gone"
 _VOLUMES: Final = "volumes"
 _PARTS: Final = "subpaths"
 _MEMORY: Final = "Memory"
@@ -85,11 +83,7 @@ class Places:
         """Takes the files of a claim that is gone from their place, at once: where they are then, for the
         caller to delete, None where there are none. Raises OSError."""
         path = self.claim(cluster, namespace, name)
-        if not path.exists():
-            return None
-        # Not a name that a claim may have, and no directory that a full disk had no room for.
-        names = (path.with_name(f".{path.name}.{number}") for number in count())
-        return path.rename(next(each for each in names if not each.exists()))
+        return _set_aside(path) if path.exists() else None
 
     def has(self, cluster: str) -> bool:
         """Whether there is anything of the agent."""
@@ -99,11 +93,7 @@ class Places:
         """Takes all of an agent that is gone from its place, at once; the caller deletes the directory where
         it is then. Raises OSError when something stays mounted, and nothing is moved."""
         self.unmount(escape(path_part(cluster)))
-        gone = self.data_dir / _GONE
-        gone.mkdir(mode=0o700, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=gone))
-        self._agent(cluster).rename(aside / "agent")
-        return aside
+        return _set_aside(self._agent(cluster))
 
     def unmount(self, clusters: str = "*") -> None:
         """Ends all mounts for pods, of which none runs. Raises OSError when something stays mounted."""
@@ -115,7 +105,6 @@ class Places:
     ) -> None:
         """Deletes all of other agents than those of `clusters`, what was set aside, and the directories of
         pods and claims that are not among `known` (cluster, uid) and `claims` (cluster, namespace, name)."""
-        shutil.rmtree(self.data_dir / _GONE, ignore_errors=True)
         agents = {path_part(each) for each in clusters}
         for directory in self.data_dir.glob("agents/*"):
             if directory.name not in agents:
@@ -126,6 +115,12 @@ class Places:
         for directory in self.data_dir.glob("agents/*/volumes/*/*"):
             if (directory.parts[-4], *directory.parts[-2:]) not in claims:
                 shutil.rmtree(directory, ignore_errors=True)
+
+
+def _set_aside(path: Path) -> Path:
+    """Not where an agent or a claim may be, and in no new directory, for which a full disk has no room."""
+    names = (path.with_name(f".{path.name}.{number}") for number in count())
+    return path.rename(next(each for each in names if not each.exists()))
 
 
 def _release(pod: Path) -> None:
