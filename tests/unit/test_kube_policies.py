@@ -8,6 +8,7 @@ import pytest
 from support.caller import Caller, run
 
 from walras.core.errors import Denied, Invalid
+from walras.kube.record import Key
 
 Object = dict[str, Any]
 GROUP = "admissionregistration.k8s.io"
@@ -81,6 +82,28 @@ def test_a_policy_holds_for_what_wakes_its_cluster() -> None:
         await caller.api.hibernate([caller.cluster])
         assert caller.api.is_asleep(caller.cluster)
         await denied(caller, {"metadata": {"name": "y"}}, "namespaces")
+
+    run(story)
+
+
+def test_a_policy_that_a_backup_brought_to_another_cluster_is_another_one() -> None:
+    """It has the same uid there, and before long perhaps the same resourceVersion."""
+
+    async def story(caller: Caller) -> None:
+        api, other = caller.api, Caller(caller.api, "b", "b")
+        await caller.create(POLICIES, policy({"expression": "object.metadata.name != 'x'"}))
+        await caller.create(BINDINGS, binding())
+        there = api.get("a", POLICIES, "", "p")
+        changed = policy({"expression": "object.metadata.name != 'y'"})["spec"]
+        for key, obj in ((POLICIES, {**there, "spec": changed}), (BINDINGS, api.get("a", BINDINGS, "", "b"))):
+            transaction = api.transaction()
+            transaction.put(Key("b", key, "", obj["metadata"]["name"]), obj)
+            await transaction.commit()
+        brought = api.get("b", POLICIES, "", "p")["metadata"]
+        assert [brought[name] == there["metadata"][name] for name in ("uid", "resourceVersion")] == [True] * 2
+        for each, refused, fine in ((caller, "x", "y"), (other, "y", "x"), (caller, "x", "z")):
+            await denied(each, config(refused))
+            await each.create("configmaps", config(fine))
 
     run(story)
 

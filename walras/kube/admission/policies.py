@@ -118,7 +118,8 @@ class Policies:
     def of(self, raw: Object) -> Policy:
         key = (raw["metadata"]["uid"], raw["metadata"]["resourceVersion"])
         found = self._known.get(key)
-        if found is None:
+        # A backup brings uids to other clusters, which go on from there each with versions of its own.
+        if found is None or (found.raw is not raw and found.raw != raw):
             found = self._known[key] = Policy(raw)
             while len(self._known) > COMPILED_MAX:
                 self._known.popitem(last=False)
