@@ -133,6 +133,31 @@ def test_neither_the_data_directory_nor_home_nor_roots_files_are_there(tmp_path:
     sandboxed(tmp_path, story)
 
 
+def test_pods_of_two_agents_are_two_though_a_backup_gave_them_one_uid(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        sees, running = [], []
+        for cluster in ("acme", "rival"):
+            said = bytearray()
+
+            def output(_: Stream, data: bytes, to: bytearray = said) -> None:
+                to.extend(data)
+
+            script = "readlink /proc/self/ns/net; cat /proc/self/cgroup; exec sleep 60"
+            spec = ContainerSpec(
+                PodRef(cluster, "base", "uid", "p"), "main", 0, ("sh", "-c", script), {"PATH": PATH}
+            )
+            container = await world.runtime.start(spec, output, UNLIMITED)
+            running.append(container)
+            await world.hears(said)
+            sees.append(said.split(b"\n")[0])
+        assert sees[0] != sees[1]
+        assert running[0].path != running[1].path
+        await world.runtime.remove_pod(running[1].spec.pod)
+        assert not running[1].pids() and running[0].pids()
+
+    sandboxed(tmp_path, story)
+
+
 # Puts a key into each keyring of its uid, or says how many of them have it.
 KEYS = """
 import ctypes, sys

@@ -262,7 +262,7 @@ def test_a_connection_into_a_guest_has_two_halves_and_ends_when_its_client_hangs
     async def story(channel: Channel, guest: Guest) -> None:
         vms = runtime.VmRuntime(tmp_path, PARTS)
         pod: Any = SimpleNamespace(machine=SimpleNamespace(channel=channel, over=False))
-        vms._pods[POD.uid] = pod
+        vms._pods[POD.key] = pod
         dialing = asyncio.ensure_future(vms.dial(POD, 80))
         _, number, _ = await guest.hears()
         await guest.say(wire.STARTED, number)

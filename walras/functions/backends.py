@@ -44,7 +44,8 @@ class Backends:
     ) -> None:
         self._api, self._clock, self.dial, self._sleep = api, clock, dial, sleep
         self._backends: dict[Where, Backend] = {}
-        self._probes: dict[str, asyncio.Task[None]] = {}
+        # By cluster and the uid of a pod.
+        self._probes: dict[tuple[str, str], asyncio.Task[None]] = {}
         self.changed: Callable[[Where], None] = lambda _: None
         self.began: Callable[[], None] = lambda: None
 
@@ -159,10 +160,11 @@ class Backends:
 
     def probe(self, backend: Backend, instance: Instance) -> None:
         """Connects to the instance again and again until it accepts: then it is ready."""
-        if instance.uid not in self._probes:
+        key = (backend.where.cluster, instance.uid)
+        if key not in self._probes:
             task = asyncio.get_running_loop().create_task(self._probed(backend, instance))
-            self._probes[instance.uid] = task
-            task.add_done_callback(lambda _: self._probes.pop(instance.uid, None))
+            self._probes[key] = task
+            task.add_done_callback(lambda _: self._probes.pop(key, None))
 
     async def _probed(self, backend: Backend, instance: Instance) -> None:
         delay_s = _PROBE_S_MIN

@@ -74,6 +74,11 @@ class PodRef:
     name: str
     handler: str = ""
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from all others: a backup brings uids to other clusters."""
+        return self.cluster, self.uid
+
 
 @dataclass(frozen=True, slots=True)
 class Security:

@@ -106,8 +106,8 @@ async def _exceeded(worker: PodWorker, volumes: Mapping[str, Volume]) -> str:
             return f'Container {name} exceeded its local ephemeral storage limit "{amount}". '
     asked = {name: _bytes(amount) for name, amount in _amounts(pod, "requests").items()}
     # By what was noted before, when all have been looked at.
-    said = disk.goes(ref.uid)
-    disk.note(ref.uid, added(total, copies), sum(asked.values()))
+    said = disk.goes(ref.key)
+    disk.note(ref.key, added(total, copies), sum(asked.values()))
     return said and said + larger(own, asked)
 
 

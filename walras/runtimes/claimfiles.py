@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from walras.runtimes.volumes import Places
 
+# Cluster and uid.
+Pod = tuple[str, str]
+
 
 class Claim(NamedTuple):
     """A claim by name."""
@@ -18,15 +21,15 @@ class Claim(NamedTuple):
 
 
 class ClaimFiles:
-    """`delete` is told of whose they are and where, once nobody needs them. Pods are known by their uids."""
+    """`delete` is told of whose they are and where, once nobody needs them."""
 
     def __init__(self, places: Places, delete: Callable[[str, Path], None]) -> None:
         self._places, self._delete = places, delete
         # Who uses them still: where they were, and of which another claim has the place.
-        self._condemned: dict[Claim, set[str]] = {}
-        self._aside: dict[Path, tuple[str, set[str]]] = {}
+        self._condemned: dict[Claim, set[Pod]] = {}
+        self._aside: dict[Path, tuple[str, set[Pod]]] = {}
 
-    def gone(self, claim: Claim, users: Iterable[str]) -> None:
+    def gone(self, claim: Claim, users: Iterable[Pod]) -> None:
         """The claim is gone. Raises OSError."""
         if found := set(users):
             self._condemned[claim] = found
@@ -40,15 +43,15 @@ class ClaimFiles:
         if users is not None and aside is not None:
             self._aside[aside] = claim.cluster, users
 
-    def left(self, pod_uid: str) -> None:
+    def left(self, pod: Pod) -> None:
         """A pod has ended. Raises OSError."""
         for claim, users in list(self._condemned.items()):
-            users.discard(pod_uid)
+            users.discard(pod)
             if not users:
                 del self._condemned[claim]
                 self._remove(claim)
         for aside, (cluster, users) in list(self._aside.items()):
-            users.discard(pod_uid)
+            users.discard(pod)
             if not users:
                 del self._aside[aside]
                 self._delete(cluster, aside)

@@ -222,9 +222,9 @@ class Kubelet:
         if self._api.find(cluster, PODS, worker.namespace, worker.ref.name) is None:
             self._forget(cluster, uid)
         # However it ended: while one pod is to give way, no other is asked to.
-        self._services.disk.forget(uid)
+        self._services.disk.forget((cluster, uid))
         self._services.rooms.freed((cluster, worker.ref.node))
-        self._claims.left(uid)
+        self._claims.left((cluster, uid))
 
     def _forget(self, cluster: str, uid: str) -> None:
         """The pod is gone: so are its logs and its own volumes."""
@@ -240,11 +240,11 @@ class Kubelet:
             elif change.type == "ADDED":
                 self._claims.came(claim)
 
-    def _users(self, claim: Claim) -> Iterator[str]:
-        """The uids of pods that have not ended and use the claim."""
+    def _users(self, claim: Claim) -> Iterator[tuple[str, str]]:
+        """Pods that have not ended and use the claim."""
         for each in self._workers.values():
             if (each.cluster, each.namespace) == claim[:2] and claim.name in claims_of(each.pod):
-                yield each.ref.uid
+                yield each.ref.key
 
     def _remove_tree(self, cluster: str, path: Path) -> None:
         self._spawn(cluster, asyncio.to_thread(shutil.rmtree, path, ignore_errors=True))

@@ -15,6 +15,8 @@ from typing import Final
 PART: Final = 10
 BYTES: Final = 10 << 30
 _COUNTLESS: Final = 1 << 62
+# Cluster and uid.
+Pod = tuple[str, str]
 
 
 class Disk:
@@ -22,18 +24,18 @@ class Disk:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._beyond: dict[str, int] = {}
-        self._going = ""
+        self._beyond: dict[Pod, int] = {}
+        self._going: Pod | None = None
 
-    def note(self, uid: str, used_bytes: int | None, asked_bytes: int) -> None:
+    def note(self, pod: Pod, used_bytes: int | None, asked_bytes: int) -> None:
         """What the pod takes; None for more than could be counted."""
-        self._beyond[uid] = (_COUNTLESS if used_bytes is None else used_bytes) - asked_bytes
+        self._beyond[pod] = (_COUNTLESS if used_bytes is None else used_bytes) - asked_bytes
 
-    def forget(self, uid: str) -> None:
+    def forget(self, pod: Pod) -> None:
         """The pod has given back what it took."""
-        self._beyond.pop(uid, None)
-        if self._going == uid:
-            self._going = ""
+        self._beyond.pop(pod, None)
+        if self._going == pod:
+            self._going = None
 
     @property
     def is_tight(self) -> bool:
@@ -41,13 +43,13 @@ class Disk:
         little, available = self._sizes()
         return available < 2 * little
 
-    def goes(self, uid: str) -> str:
+    def goes(self, pod: Pod) -> str:
         """Why the pod has to go, as the kubelet says it; "" when it is not the one."""
         little, available = self._sizes()
-        beyond = self._beyond.get(uid, 0)
+        beyond = self._beyond.get(pod, 0)
         if available >= little or self._going or beyond <= 0 or beyond < max(self._beyond.values()):
             return ""
-        self._going = uid
+        self._going = pod
         return (
             "The node was low on resource: ephemeral-storage. "
             f"Threshold quantity: {quantity(little)}, available: {quantity(available)}. "

@@ -227,7 +227,7 @@ class ProcessRuntime(Sharing):
         self.spawner = Spawner()
         self.probed: Probed | None = None
         self._sandbox: Sandbox | None = None
-        self._pods: dict[str, _Pod] = {}
+        self._pods: dict[tuple[str, str], _Pod] = {}
 
     @property
     def separates_users(self) -> bool:
@@ -278,9 +278,9 @@ class ProcessRuntime(Sharing):
     # Pods and containers
 
     def _pod(self, ref: PodRef) -> _Pod:
-        found = self._pods.get(ref.uid)
+        found = self._pods.get(ref.key)
         if found is None:
-            found = self._pods[ref.uid] = _Pod(self.shares.pod_path(ref))
+            found = self._pods[ref.key] = _Pod(self.shares.pod_path(ref))
         return found
 
     async def _prepare(self, ref: PodRef, pod: _Pod, limits: Limits) -> None:
@@ -342,7 +342,7 @@ class ProcessRuntime(Sharing):
         if missing and (sandbox.mode != "plain" or wish.tty):
             raise StartError(f"{' and '.join(missing)} of util-linux not found on the server's machine")
         entrances = self.groups.entrances(container.path) if self.groups is not None else ()
-        pod = self._pods.get(spec.pod.uid)
+        pod = self._pods.get(spec.pod.key)
         place = pod.place if pod is not None else Place()
         nested = sandbox.mode == "user" and os.geteuid() != 0 and container.is_nested()
         adapted_argv = rewritten(argv, spec.mounts) if sandbox.mode == "plain" else argv
@@ -364,7 +364,7 @@ class ProcessRuntime(Sharing):
         """The container has ended and everything of it is gone."""
         ref = container.spec.pod
         self.shares.leave(ref, container, used_ns)
-        if (pod := self._pods.get(ref.uid)) is not None:
+        if (pod := self._pods.get(ref.key)) is not None:
             pod.containers.discard(container)
 
     async def forget_agent(self, cluster: str) -> None:
@@ -373,17 +373,17 @@ class ProcessRuntime(Sharing):
             await asyncio.to_thread(keyrings.clear, uid_of(cluster))
 
     async def remove_pod(self, pod: PodRef) -> None:
-        found = self._pods.get(pod.uid)
+        found = self._pods.get(pod.key)
         if found is None:
             return
         await asyncio.gather(*(each.kill() for each in list(found.containers)))
         if self.groups is not None:
             await clear(self.groups, found.path)
         found.close()
-        self._pods.pop(pod.uid, None)
+        self._pods.pop(pod.key, None)
 
     async def dial(self, pod: PodRef, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        found = self._pods.get(pod.uid)
+        found = self._pods.get(pod.key)
         if found is None or not found.containers or self._sandbox is None:
             raise ServiceUnavailable(f'pod "{pod.name}" is not running')
         pids = [each.init_pid for each in found.containers]

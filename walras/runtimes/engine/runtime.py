@@ -96,7 +96,7 @@ class ContainerRuntime(Sharing):
         self.images = Images(self.service, directory / "images.json", {body.MARK: self._mark})
         self._collecting: asyncio.Task[None] | None = None
         self._spawner = Spawner()
-        self._pods: dict[str, _Pod] = {}
+        self._pods: dict[tuple[str, str], _Pod] = {}
         self.turns = asyncio.Semaphore(_TURNS_A_CORE * len(os.sched_getaffinity(0)))
 
     def traits(self, pod: PodRef) -> Traits:
@@ -169,9 +169,9 @@ class ContainerRuntime(Sharing):
             sweep(parent)
 
     async def _prepare(self, ref: PodRef, limits: Limits) -> _Pod:
-        found = self._pods.get(ref.uid)
+        found = self._pods.get(ref.key)
         if found is None:
-            found = self._pods[ref.uid] = _Pod(self.shares.pod_path(ref))
+            found = self._pods[ref.key] = _Pod(self.shares.pod_path(ref))
         async with found.ready:
             if found.network < 0:
                 self.shares.enforce_pod(ref, limits)
@@ -186,7 +186,8 @@ class ContainerRuntime(Sharing):
     async def _hold(self, ref: PodRef, pod: _Pod) -> None:
         path = (*pod.path, _HOLDER)
         self.shares.enforce(path, Limits())
-        engine, pod.place = await self.engine(), self.service.run / "networks" / group_name("pod", ref.uid)
+        place = self.service.run / "networks" / group_name("pod", "-".join(ref.key))
+        engine, pod.place = await self.engine(), place
         pod.holder = await hold(
             engine,
             pod.network,
@@ -241,14 +242,14 @@ class ContainerRuntime(Sharing):
         """The container has ended and everything of it is gone."""
         ref = container.spec.pod
         self.shares.leave(ref, container, used_ns)
-        if (pod := self._pods.get(ref.uid)) is not None:
+        if (pod := self._pods.get(ref.key)) is not None:
             pod.containers.discard(container)
 
     async def forget_agent(self, cluster: str) -> None:
         self.images.forget_agent(cluster)
 
     async def remove_pod(self, pod: PodRef) -> None:
-        found = self._pods.get(pod.uid)
+        found = self._pods.get(pod.key)
         if found is None:
             return
         await asyncio.gather(*(each.kill() for each in list(found.containers)))
@@ -257,7 +258,7 @@ class ContainerRuntime(Sharing):
             await clear(self.groups, found.path)
         self._sweep(found.path)
         found.close()
-        self._pods.pop(pod.uid, None)
+        self._pods.pop(pod.key, None)
 
     async def _let_go(self, pod: _Pod) -> None:
         if pod.holder:
@@ -266,7 +267,7 @@ class ContainerRuntime(Sharing):
             await let_go(pod.place)
 
     async def dial(self, pod: PodRef, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        found = self._pods.get(pod.uid)
+        found = self._pods.get(pod.key)
         if found is None or not found.containers:
             raise ServiceUnavailable(f'pod "{pod.name}" is not running')
         networks = self.shares.networks

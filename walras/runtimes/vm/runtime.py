@@ -76,7 +76,7 @@ class VmRuntime(Sharing):
         self._directory = data_dir.resolve() / "vm"
         self._parts = parts
         self._inner = ProcessRuntime(data_dir, shares=self.shares)
-        self._pods: dict[str, _Pod] = {}
+        self._pods: dict[tuple[str, str], _Pod] = {}
         self._archive: Path | None = None
         self._archiving = asyncio.Lock()
         self._accelerator = acceleration.Choice(self._inner, parts, self._directory, accelerator)
@@ -113,7 +113,7 @@ class VmRuntime(Sharing):
             raise CreateError(NO_COMMAND.format(name=spec.name, image=spec.image))
         if spec.devices:
             raise CreateError(NO_DEVICES)
-        pod = self._pods.setdefault(spec.pod.uid, _Pod())
+        pod = self._pods.setdefault(spec.pod.key, _Pod())
         async with pod.lock:
             if pod.gone:
                 raise StartError("the pod is gone")
@@ -160,7 +160,7 @@ class VmRuntime(Sharing):
             return self._archive
 
     async def remove_pod(self, pod: PodRef) -> None:
-        found = self._pods.get(pod.uid)
+        found = self._pods.get(pod.key)
         if found is not None:
             found.gone = True
             # One that boots ends too, and lets go of the lock.
@@ -168,11 +168,11 @@ class VmRuntime(Sharing):
             async with found.lock:
                 if found.machine is not None:
                     await found.machine.kill()
-            self._pods.pop(pod.uid, None)
+            self._pods.pop(pod.key, None)
         await self._inner.remove_pod(pod)
 
     async def dial(self, pod: PodRef, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        found = self._pods.get(pod.uid)
+        found = self._pods.get(pod.key)
         if found is None or found.machine is None or found.machine.over:
             raise ServiceUnavailable(f'pod "{pod.name}" is not running')
         streams = Streams(("stdout",))
