@@ -280,25 +280,30 @@ async def scripted(path: Path, answers: Mapping[str, list[bytes]]) -> AsyncItera
         yield asked
 
 
-@pytest.mark.parametrize(
-    ("state", "kind"), [("created", CreateError), ("initialized", CreateError), ("running", StartError)]
-)
-def test_a_container_whose_engine_dies_at_its_start_is_made_anew_unless_its_program_may_have_run(
-    tmp_path: Path, state: str, kind: type[Exception]
+@pytest.mark.parametrize("state", ["created", "initialized", "running", "exited"])
+def test_a_container_whose_engine_dies_at_its_start_is_made_anew_unless_its_program_was_begun(
+    tmp_path: Path, state: str
 ) -> None:
     async def run() -> None:
         answers = {
             "POST /containers/create": [answered(201, {"Id": "x"})],
-            "POST /containers/x/attach": [UPGRADED],
+            "POST /containers/x/attach": [UPGRADED, answered(409, {"message": "not running"})],
             "POST /containers/x/start": [b""],
-            "GET /containers/x/json": [answered(200, {"State": {"Status": state}})],
+            "GET /containers/x/json": [b"", answered(200, {"State": {"Status": state, "Pid": 7}})],
             "DELETE /containers/x": [answered(204, None)],
         }
         host = Host(tmp_path / "s", Outside(tmp_path / "s", tmp_path, tmp_path))
         async with scripted(tmp_path / "s", answers) as asked:
-            with pytest.raises(kind, match="does not answer"):
-                await begin(host, {}, (), stdin=False)
-            assert asked[-1] == "DELETE /containers/x"
+            if state in ("created", "initialized"):
+                with pytest.raises(CreateError, match="does not answer") as error:
+                    await begin(host, {}, (), stdin=False)
+                assert error.value.again and asked[-1] == "DELETE /containers/x"
+            else:
+                engine_id, started = await begin(host, {}, (), stdin=False)
+                assert (engine_id, started.pid) == ("x", 7)
+                # Nobody can hear it any more.
+                assert await started.streams[0].read() == b""
+                started.streams[1].close()
         for engine in host.engines:
             await engine.close()
 

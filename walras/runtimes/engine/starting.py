@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -64,11 +66,15 @@ async def begin(host: Host, made: dict[str, Any], path: GroupPath, stdin: bool) 
         async with host.turns:
             started = await _watch_start(engine, engine_id, stdin)
     except BaseException as error:
-        lost = isinstance(error, EngineError) and not error.status and await _is_new(host, engine_id)
+        lost = isinstance(error, EngineError) and not error.status
+        found = await _found_again(host, engine_id) if lost else None
+        if found is not None and found["State"]["Status"] not in _NEW:
+            # It was asked in time.
+            return engine_id, _started(await _heard_again(host, engine_id, stdin), found)
         await remove(host, engine_id)
         if host.groups is not None:
             await clear(host.groups, path)
-        if lost:
+        if found is not None:
             raise CreateError(str(error), again=True) from error
         if isinstance(error, EngineError):
             raise StartError(spoken(error.message)) from error
@@ -76,20 +82,27 @@ async def begin(host: Host, made: dict[str, Any], path: GroupPath, stdin: bool) 
     return engine_id, started
 
 
-async def _is_new(host: Host, engine_id: str) -> bool:
-    """Whether its program was never begun, though the engine may have been asked to."""
+async def _found_again(host: Host, engine_id: str) -> dict[str, Any] | None:
+    """What an engine that has ended knows of the container once it is back; None when that is not soon."""
     for pause_s in _BACK_S:
         try:
-            found = await (await host.engine()).look(engine_id)
+            return await (await host.engine()).look(engine_id)
         except EngineError as error:
             if error.status:
-                return False
+                break
             await asyncio.sleep(pause_s)
         except WalrasError:
-            return False
-        else:
-            return found["State"]["Status"] in _NEW
-    return False
+            break
+    return None
+
+
+async def _heard_again(host: Host, engine_id: str, stdin: bool) -> Streams:
+    """The streams of a container that was started, at their end for one that has ended. Raises OSError."""
+    with suppress(WalrasError):
+        return await attach(await host.engine(), engine_id, stdin)
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    return await asyncio.open_unix_connection(sock=ours)
 
 
 async def remove(host: Host, engine_id: str) -> None:
@@ -128,6 +141,10 @@ async def _watch_start(engine: Engine, engine_id: str, stdin: bool) -> Started:
     except BaseException:
         streams[1].close()
         raise
+    return _started(streams, found)
+
+
+def _started(streams: Streams, found: dict[str, Any]) -> Started:
     layer = ((found.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
     return Started(streams, int(found["State"].get("Pid") or 0), Path(layer) if layer else None)
 
