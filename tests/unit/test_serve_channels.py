@@ -106,6 +106,16 @@ def test_output_comes_before_the_status_that_ends_it(code: int, status: str) -> 
     told(story)
 
 
+def test_who_only_listens_is_not_told_of_the_programs_failure_as_its_own() -> None:
+    async def story() -> None:
+        wire = Wire()
+        program = Program(137, stdout=b"out")
+        await channels.converse(wire.socket, program, Wish(), channels.V5, tells_code=False)
+        assert (wire.channel(1), json.loads(wire.channel(3))["status"]) == (b"out", "Success")
+
+    told(story)
+
+
 @pytest.mark.parametrize(
     ("code", "said"), [(0, b""), (3, b"command terminated with non-zero exit code: exit code 3")]
 )

@@ -42,8 +42,13 @@ def wish(flags: Mapping[str, bool]) -> Wish:
     return Wish(stdin, stdout, stderr, flags["tty"])
 
 
-async def converse(socket: Socket, session: Session, wanted: Wish, protocol: str) -> None:
-    """Carries the streams both ways until the program has ended or the client has gone."""
+async def converse(
+    socket: Socket, session: Session, wanted: Wish, protocol: str, *, tells_code: bool = True
+) -> None:
+    """Carries the streams both ways until the program has ended or the client has gone.
+
+    `tells_code`: whether it is the program's failure that is told at its end, or success whatever came of it.
+    """
     speaking = [asyncio.ensure_future(_speak(socket, session, stream)) for stream in session.outputs]
     hearing = asyncio.ensure_future(_hear(socket, session, wanted, protocol))
     ending = asyncio.ensure_future(session.wait())
@@ -52,7 +57,7 @@ async def converse(socket: Socket, session: Session, wanted: Wish, protocol: str
         if not ending.done():
             return
         await asyncio.gather(*speaking)
-        await tell(socket, outcome(ending.result()), protocol)
+        await tell(socket, outcome(ending.result() if tells_code else 0), protocol)
     except SocketGone:
         return
     finally:

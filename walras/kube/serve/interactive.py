@@ -174,14 +174,16 @@ class Interactive:
                 await forwarding.Channels(socket, dial, asked.ports).run()
             return
         session: Session | None = None
-        if request.route.subresource == "attach":
+        attaches = request.route.subresource == "attach"
+        if attaches:
             session = access.attach(cluster, asked.pod, asked.container, asked.wanted)
         await socket.accept(protocol)
         try:
             if session is None:
                 session = await self._start(access, cluster, asked, socket, protocol)
             if session is not None:
-                await channels.converse(socket, session, asked.wanted, protocol)
+                # As the kubelet: what came of a container is in its status.
+                await channels.converse(socket, session, asked.wanted, protocol, tells_code=not attaches)
         finally:
             if session is not None:
                 await session.close()
