@@ -310,6 +310,24 @@ def test_a_container_whose_engine_dies_at_its_start_is_made_anew_unless_its_prog
     asyncio.run(run())
 
 
+def test_what_an_engine_made_before_it_could_say_so_is_taken_away(tmp_path: Path) -> None:
+    async def run() -> None:
+        answers = {
+            "POST /containers/create": [b""],
+            "GET /containers/json": [b"", answered(200, [{"Id": "x"}])],
+            "DELETE /containers/x": [answered(204, None)],
+        }
+        host = Host(tmp_path / "s", Outside(tmp_path / "s", tmp_path, tmp_path))
+        async with scripted(tmp_path / "s", answers) as asked:
+            with pytest.raises(CreateError, match="does not answer"):
+                await begin(host, {}, ("pod", "main-0"), stdin=False)
+            assert asked[-1] == "DELETE /containers/x"
+        for engine in host.engines:
+            await engine.close()
+
+    asyncio.run(run())
+
+
 def test_a_program_whose_code_went_with_its_container_was_killed(tmp_path: Path) -> None:
     async def run() -> None:
         gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
+import msgspec
 import structlog
 
 from walras.core.errors import WalrasError
@@ -19,10 +21,13 @@ from walras.runtimes.engine.service import Source
 from walras.runtimes.engine.sessions import spoken
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 _REMOVE_TRIES: Final = 4
 # While an engine that has ended comes back.
 _BACK_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+# The label of a container that says whose it is before its id is known.
+_GROUP: Final = "dev.walras.group"
 # How Docker and Podman call a container whose program was never begun.
 _NEW: Final = ("created", "configured", "initialized")
 
@@ -56,11 +61,14 @@ async def begin(host: Host, made: dict[str, Any], path: GroupPath, stdin: bool) 
 
     `path`: its control group. Raises CreateError, StartError.
     """
+    made["Labels"] = {**made.get("Labels", {}), _GROUP: "/".join(path)}
     try:
         engine = await host.engine()
         async with host.turns:
             engine_id = str((await engine.call("POST", "/containers/create", body=made))["Id"])
     except WalrasError as error:
+        if isinstance(error, EngineError) and not error.status:
+            await _remove_unnamed(host, path)
         raise CreateError(error.message, again=True) from error
     try:
         async with host.turns:
@@ -82,11 +90,25 @@ async def begin(host: Host, made: dict[str, Any], path: GroupPath, stdin: bool) 
     return engine_id, started
 
 
+async def _remove_unnamed(host: Host, path: GroupPath) -> None:
+    """Takes away what the engine may have made before it died, and could tell nobody."""
+    label = msgspec.json.encode({"label": [f"{_GROUP}={'/'.join(path)}"]}).decode()
+    asked = {"all": "true", "filters": label}
+    found = await _back(host, lambda engine: engine.call("GET", "/containers/json", params=asked))
+    for each in found or ():
+        await remove(host, str(each["Id"]))
+
+
 async def _found_again(host: Host, engine_id: str) -> dict[str, Any] | None:
     """What an engine that has ended knows of the container once it is back; None when that is not soon."""
+    return await _back(host, lambda engine: engine.look(engine_id))
+
+
+async def _back(host: Host, ask: Callable[[Engine], Awaitable[T]]) -> T | None:
+    """What an engine that has ended answers once it is back; None when that is not soon, or a refusal."""
     for pause_s in _BACK_S:
         try:
-            return await (await host.engine()).look(engine_id)
+            return await ask(await host.engine())
         except EngineError as error:
             if error.status:
                 break
