@@ -193,3 +193,32 @@ def written(value: Any, marks: tuple[str, str], twice: list[str], escaped: bool)
     if not escaped or "\\\\" in text:
         return text
     return text.replace(":", "\\u003a") if len(text) % 2 else text.replace('\\"', "\\u0022")
+
+
+@pytest.mark.parametrize(
+    ("media", "unit"),
+    [
+        ("application/json", b'{"a":1,"a":2,"b":[%s]}'),
+        ("application/yaml", b"{a: 1, a: 2, b: [%s]}"),
+    ],
+)
+def test_large_bodies_are_read_beside_the_loop(media: str, unit: bytes) -> None:
+    taken: list[int] = []
+
+    async def take(step: Any, body: bytes, kind: str) -> Any:
+        taken.append(len(body))
+        return step(body, kind)
+
+    small, large = (unit % b",".join([b"1"] * many) for many in (10, 20_000))
+    for body in (small, large):
+        there = asyncio.run(bodies.decode(body, media, "Pod", take))
+        assert there == asyncio.run(bodies.decode(body, media, "Pod"))
+    assert taken == [len(large)]
+
+
+def test_a_large_body_in_protobuf_is_read_beside_the_loop() -> None:
+    async def take(_: Any, body: bytes, __: str) -> Any:
+        raise BadRequest(f"{len(body)} bytes")
+
+    with pytest.raises(BadRequest, match="100004 bytes"):
+        asyncio.run(bodies.decode(bodies.PROTOBUF_MAGIC + b"x" * 100_000, "", "Pod", take))

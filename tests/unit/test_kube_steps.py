@@ -45,6 +45,27 @@ def test_a_large_write_holds_up_nobody_for_long() -> None:
     run(story)
 
 
+@pytest.mark.parametrize(
+    ("media", "change"),
+    [
+        ("merge-patch+json", {"data": {f"key-{number}": "other" for number in range(MANY)}}),
+        ("strategic-merge-patch+json", {"data": {f"key-{number}": None for number in range(0, MANY, 2)}}),
+        ("json-patch+json", [{"op": "add", "path": f"/data/more-{n}", "value": "x"} for n in range(2_000)]),
+    ],
+)
+def test_a_large_patch_is_read_and_applied_beside_the_loop(media: str, change: Any) -> None:
+    async def story(caller: Caller) -> None:
+        for name in ("x", "y"):
+            await caller.create("configmaps", {**config(MANY), "metadata": {"name": name}})
+        steps = Steps()
+        there = await caller.patch("configmaps", "x", change, media, steps=steps)
+        here = await caller.patch("configmaps", "y", change, media)
+        assert there["data"] == here["data"]
+        assert {"_read", "_applied"} <= {step.__name__ for step, *_ in steps._taken}
+
+    run(story)
+
+
 def test_a_large_scale_is_read_beside_the_loop_too() -> None:
     async def story(caller: Caller) -> None:
         template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}

@@ -17,13 +17,16 @@ from walras.kube.options import quoted
 from walras.kube.patch import DEPTH_MAX, json_kind
 from walras.kube.protobuf import decode as decode_protobuf
 from walras.kube.record import encode, parse
+from walras.kube.steps import BYTES_MIN
 
 Object = dict[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+# What a step comes to with what it is given; see steps.Aside.
+Take = Callable[..., Awaitable[Any]]
 
 BODY_BYTES_MAX: Final = 3 * 2**20
 _READ_TIMEOUT_S: Final = 60
-# Longer YAML is read in a thread: a megabyte takes a second.
+# Longer YAML is read beside the loop: a megabyte takes a second.
 _YAML_INLINE_BYTES: Final = 16 * 1024
 _SHOWN_BYTES: Final = 30
 _TYPE_META: Final = (
@@ -79,19 +82,22 @@ class Body(NamedTuple):
     repeats: tuple[str, ...] = ()
 
 
-async def decode(body: bytes, content_type: str, kind: str = "") -> Body:
-    """The object in a body, which is to be a `kind`. Raises BadRequest, UnsupportedMediaType.
+async def decode(body: bytes, content_type: str, kind: str = "", take: Take | None = None) -> Body:
+    """The object in a body, which is to be a `kind`. A large one is read by `take`, beside the event loop.
 
-    Duplicate fields are told, not refused: what becomes of them is up to the request's fieldValidation.
+    Raises BadRequest, UnsupportedMediaType. Duplicate fields are told, not refused: what becomes of them is
+    up to the request's fieldValidation.
     """
     media = media_type(content_type)
+    read, inline_bytes = _json, BYTES_MIN
     if media == _PROTOBUF or body.startswith(PROTOBUF_MAGIC):
-        return Body(checked(decode_protobuf(body)))
-    if media != "application/yaml":
-        return _json(body, kind)
-    if len(body) > _YAML_INLINE_BYTES:
-        return await asyncio.to_thread(_yaml, body, kind)
-    return _yaml(body, kind)
+        read = _protobuf
+    elif media == "application/yaml":
+        read, inline_bytes = _yaml, _YAML_INLINE_BYTES
+    if take is None or len(body) < inline_bytes:
+        return read(body, kind)
+    found: Body = await take(read, body, kind)
+    return found
 
 
 def media_type(content_type: str) -> str:
@@ -103,6 +109,10 @@ def media_type(content_type: str) -> str:
             "application/json, application/yaml, application/vnd.kubernetes.protobuf"
         )
     return media
+
+
+def _protobuf(body: bytes, kind: str) -> Body:  # noqa: ARG001 - as the others
+    return Body(checked(decode_protobuf(body)))
 
 
 def _json(body: bytes, kind: str) -> Body:

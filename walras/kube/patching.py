@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from walras.core.errors import BadRequest, Cause, InternalError, Invalid, UnsupportedMediaType
-from walras.kube import bodies, covering, decoding, fields, golang, patch, strategic, validation
+from walras.kube import bodies, covering, decoding, fields, golang, patch, steps, strategic, validation
 from walras.kube.context import Context
 from walras.kube.fieldpaths import Told
 from walras.kube.options import quoted
@@ -63,6 +63,12 @@ def decode(ctx: Context, body: bytes, media: str) -> Any:
     raise BadRequest(f"the patch is nested deeper than {patch.DEPTH_MAX} levels")
 
 
+def _read(ctx: Context, body: bytes, media: str) -> tuple[Any, list[str]]:
+    """A patch, and what it says twice or beside the point. Raises BadRequest."""
+    change = decode(ctx, body, media)
+    return change, _faults(ctx, body, media, change)
+
+
 def _where(ctx: Context, media: str) -> str:
     """Who does not want to hear of unknown fields has the patch decoded by others upstream."""
     return "" if ctx.field_validation == "Ignore" or media == STRATEGIC else "error decoding patch: "
@@ -83,9 +89,10 @@ def patcher(
     """
 
     def patched(old: Object) -> Object:
-        change = decode(ctx, body, media)
-        made = _Made(ctx, resource, _applied(ctx, resource, change, media, old), change, media)
-        faults = _faults(ctx, body, media, change)
+        change, faults = steps.taken(ctx, _read, ctx, body, media)
+        new = steps.taken(ctx, _applied, ctx, resource, change, media, old)
+        # With fields of its own: what was taken is to be read only.
+        made = _Made(ctx, resource, dict(new), change, media)
         made.settle_type(of or resource, old["metadata"], status=status)
         return made.decoded(faults)
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from walras.core.errors import WalrasError
 
@@ -64,6 +64,17 @@ def taken(ctx: Context | None, step: Callable[..., T], *given: Any) -> T:
     return step(*given) if ctx is None or ctx.steps is None else ctx.steps.take(step, *given)
 
 
+class Payer(Protocol):
+    """Whose time a step takes: a request, or the context of one."""
+
+    @property
+    def cluster(self) -> str: ...
+
+    @property
+    def charge(self) -> Callable[[int], None] | None:
+        """Told of the nanoseconds."""
+
+
 class Aside:
     """Takes steps in a thread: one at a time, of one cluster after another."""
 
@@ -72,13 +83,13 @@ class Aside:
         self._mine: dict[str, asyncio.Semaphore] = {}
         self._waiting: Counter[str] = Counter()
 
-    async def take(self, ctx: Context, step: Callable[..., T], *given: Any) -> T:
+    async def take(self, payer: Payer, step: Callable[..., T], *given: Any) -> T:
         """What it comes to, in time that the caller pays for. Raises what the step raises."""
-        cluster = ctx.cluster
+        cluster = payer.cluster
         self._waiting[cluster] += 1
         try:
             async with self._mine.setdefault(cluster, asyncio.Semaphore(1)), self._thread:
-                return await _taken(ctx, step, given)
+                return await _taken(payer, step, given)
         finally:
             self._waiting[cluster] -= 1
             if not self._waiting[cluster]:
@@ -97,7 +108,7 @@ class Aside:
         ctx.steps.learn(untaken, came_to, refusal)
 
 
-async def _taken(ctx: Context, step: Callable[..., T], given: tuple[Any, ...]) -> T:
+async def _taken(payer: Payer, step: Callable[..., T], given: tuple[Any, ...]) -> T:
     spent_ns = 0
 
     def take() -> T:
@@ -114,5 +125,5 @@ async def _taken(ctx: Context, step: Callable[..., T], given: tuple[Any, ...]) -
         return await asyncio.to_thread(take)
     finally:
         sys.setswitchinterval(usual_s)
-        if ctx.charge is not None:
-            ctx.charge(spent_ns)
+        if payer.charge is not None:
+            payer.charge(spent_ns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from walras.core.errors import BadRequest, Invalid
@@ -244,7 +245,8 @@ class Verbs:
         policy.check_verb(ctx, "patch", resource, namespace, subresource)
         media = patching.media_type(resource, content_type)
         if media == patching.APPLY:
-            document = await bodies.decode(body, "application/yaml")
+            take = partial(self.aside.take, ctx)
+            document = await bodies.decode(body, "application/yaml", take=take)
             ctx.repeats = document.repeats
             if subresource:
                 # There must be something before anybody looks at what is said of a part of it.

@@ -177,7 +177,7 @@ class Application:
         if request.route.place in PUBLIC:
             return self._public(request)
         turn = call.turn = await self._fair.turn(request.identity.payer, request.identity.user)
-        request.charge = turn.charge
+        request.charge, request.aside = turn.charge, self.verbs.aside
         if request.route.subresource == "proxy":
             # The pod's answer may take as long as it likes.
             turn.leave()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl
 
@@ -14,7 +14,7 @@ from walras.kube import bodies, options
 from walras.kube.access.authoriser import Authoriser, Decision
 from walras.kube.context import Context, Identity
 from walras.kube.serve.paths import Route
-from walras.kube.steps import BYTES_MIN, Steps
+from walras.kube.steps import BYTES_MIN, Aside, Steps
 
 _QUERY_BYTES_MAX: Final = 64 * 1024
 _PARAMETERS_MAX: Final = 100
@@ -50,6 +50,12 @@ class Request:
     # Whether what was sent is so much that it has long steps; and who is told what those take.
     is_large: bool = False
     charge: Callable[[int], None] | None = None
+    # Takes its long steps, once it is its turn.
+    aside: Aside | None = None
+
+    @property
+    def cluster(self) -> str:
+        return self.route.cluster
 
     def header(self, name: bytes) -> str:
         return self.headers.get(name, b"").decode("latin-1")
@@ -69,7 +75,8 @@ class Request:
 
     async def decoded(self, kind: str = "", limit: int = bodies.BODY_BYTES_MAX) -> bodies.Body:
         """The object in the body, to be a `kind`. Raises BadRequest, UnsupportedMediaType and as `body`."""
-        found = await bodies.decode(await self.body(limit), self.header(b"content-type"), kind)
+        body, take = await self.body(limit), partial(self.aside.take, self) if self.aside else None
+        found = await bodies.decode(body, self.header(b"content-type"), kind, take)
         self.check_still()
         return found
 
