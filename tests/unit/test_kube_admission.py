@@ -46,6 +46,17 @@ LIMITS: Object = {
 }
 
 
+def test_a_container_without_a_name_is_refused_where_there_are_defaults_too() -> None:
+    async def story(caller: Caller) -> None:
+        await caller.create("limitranges", LIMITS)
+        nameless = pod()
+        del nameless["spec"]["containers"][0]["name"]
+        with pytest.raises(Invalid, match=r"spec.containers\[0\].name: Required value"):
+            await caller.create("pods", nameless)
+
+    run(story)
+
+
 def test_containers_get_what_their_namespace_gives_by_default() -> None:
     async def story(caller: Caller) -> None:
         await caller.create("limitranges", LIMITS)

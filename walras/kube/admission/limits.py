@@ -58,7 +58,7 @@ def _default(pod: Object, requests: Object, limits: Object) -> None:
                 missing = sorted(each for each in given if each not in mine)
                 if missing:
                     resources[f"{word}s"] = {**mine, **{each: shown(given[each]) for each in missing}}
-                    name = container["name"]
+                    name = container.get("name", "")
                     told.append((name, word, f"{', '.join(missing)} {word} for {kind} {name}"))
     if told:
         # Of each container the requests come first.
