@@ -33,6 +33,9 @@ def test_durations() -> None:
     assert quantity.parse_duration_ms("1h30m") == 5_400_000
     assert quantity.parse_duration_ms("250ms") == 250
     assert quantity.format_duration(5_400_000) == "1h30m"
+    assert quantity.parse_duration_ms("2562047h") <= quantity.DURATION_MS_MAX
+    with pytest.raises(Invalid, match="the longest duration is 106751d"):
+        quantity.parse_duration_ms("2562048h")
     for text in ("", "10", "m", "1h 30m", "-1s"):
         with pytest.raises(Invalid):
             quantity.parse_duration_ms(text)

@@ -23,6 +23,8 @@ _DECIMAL: Final = ("E", "P", "T", "G", "M", "k", "", "m", "u", "n")
 _BINARY: Final = ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki", "")
 _CAP: Final = Fraction(2**63 - 1)  # Kubernetes caps amounts silently
 LENGTH_MAX: Final = 64
+# Go's, which counts nanoseconds in 64 bits: 292 years.
+DURATION_MS_MAX: Final = (2**63 - 1) // 10**6
 
 
 def _parse(text: str | int | float) -> Fraction:
@@ -115,7 +117,10 @@ def parse_duration_ms(text: str) -> int:
     parts = _DURATION.findall(text) if len(text) <= LENGTH_MAX else []
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise Invalid(f'"{text[:LENGTH_MAX]}" is not a duration; write one such as "90s", "10m" or "1h30m"')
-    return int(sum(Fraction(number) * _UNIT_MS[unit] for number, unit in parts))
+    ms = int(sum(Fraction(number) * _UNIT_MS[unit] for number, unit in parts))
+    if ms > DURATION_MS_MAX:
+        raise Invalid(f'"{text}" is too long; the longest duration is {format_duration(DURATION_MS_MAX)}')
+    return ms
 
 
 def format_duration(ms: int) -> str:
