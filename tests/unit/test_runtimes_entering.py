@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from walras.runtimes.base import Session, StartError, Stream, Wish
 from walras.runtimes.entering import Files, opened
 from walras.runtimes.process import ENTERED_MAX, Container
 from walras.runtimes.sandbox import Mode, uid_of
-from walras.runtimes.spawn import resolve
+from walras.runtimes.spawn import Handle, resolve
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None or shutil.which("nsenter") is None,
@@ -172,6 +173,19 @@ def test_it_ends_with_the_container(tmp_path: Path, mode: Mode) -> None:
         await container.kill()
         assert await session.wait() == 137
         with pytest.raises(StartError, match="has ended"):
+            await container.enter(("true",), Wish())
+        del world
+
+    told(tmp_path, mode, story)
+
+
+@pytest.mark.parametrize("mode", [each for each in MODES if each != "plain"])
+def test_a_container_that_has_just_ended_is_said_to_have(tmp_path: Path, mode: Mode) -> None:
+    async def story(world: World, container: Container) -> None:
+        first = Handle(container.init_pid)
+        first.signal(signal.SIGKILL)
+        await first.ended()
+        with pytest.raises(StartError, match=r"^the container has ended$"):
             await container.enter(("true",), Wish())
         del world
 

@@ -49,6 +49,11 @@ class Launched:
     files: Files
     mark: str
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is nothing more to enter."""
+        return (self.init or self.monitor).has_ended
+
     def code(self) -> int:
         """The exit code, negative for a signal, once the monitor has ended; asked for once."""
         return exit_code(self.monitor.pid)

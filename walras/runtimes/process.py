@@ -141,6 +141,10 @@ class Container:
             session = await enter(
                 self._runtime.spawner, command, env, wish, self._gone, place.namespace, nested
             )
+        except StartError as error:
+            if self._started.has_ended:
+                raise StartError("the container has ended") from error
+            raise
         finally:
             self._entering -= 1
         if not session.over:

@@ -7,6 +7,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import select
 import signal
 import socket
 import struct
@@ -179,6 +180,15 @@ class Handle:
         if self._fd >= 0:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._fd, signum)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process has, though nobody may have been told of it yet."""
+        if self._fd < 0:
+            return True
+        told = select.poll()
+        told.register(self._fd, select.POLLIN)
+        return bool(told.poll(0))
 
     async def ended(self) -> None:
         """Returns when the process has ended, whosever child it is. The handle is closed then."""
