@@ -42,12 +42,8 @@ _LONG_NUMBER: Final = re.compile(rb"\d{19}")
 _KEY_END: Final = re.compile(rb'"[ \t\r\n]*:')
 
 
-class ClientGone(Exception):
-    """The client left before its request was whole; there is nobody to answer."""
-
-
 async def read(receive: Receive, declared: bytes | None, limit: int = BODY_BYTES_MAX) -> bytes:
-    """The whole body, at most `limit` bytes. Raises RequestEntityTooLarge, Timeout, ClientGone."""
+    """The whole body, at most `limit` bytes. Raises RequestEntityTooLarge, Timeout, BadRequest."""
     whole = int(declared) if declared is not None and declared.isdigit() else -1
     if whole > limit:
         raise _too_large(limit)
@@ -57,7 +53,7 @@ async def read(receive: Receive, declared: bytes | None, limit: int = BODY_BYTES
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise ClientGone
+                    raise BadRequest("the request's body broke off, or is not in whole chunks")
                 chunk = message.get("body") or b""
                 size += len(chunk)
                 if size > limit:

@@ -25,7 +25,7 @@ from walras.core.errors import (
 from walras.kube.access.accounts import Accounts
 from walras.kube.access.authoriser import Authoriser
 from walras.kube.access.keys import SigningKey
-from walras.kube.bodies import ClientGone, Receive
+from walras.kube.bodies import Receive
 from walras.kube.context import EVERY_CLUSTER
 from walras.kube.registry import Registry
 from walras.kube.registry_builtin import for_all
@@ -118,8 +118,6 @@ class Application:
         trail = self._audit.begin(scope) if self._audit else None
         try:
             outcome = await self._outcome(call, scope, receive)
-        except ClientGone:
-            return
         except WalrasError as error:
             call.failure = error
             outcome = status.answer(error, header(scope, b"accept").decode("latin-1"))

@@ -61,7 +61,7 @@ class Request:
         return self.headers.get(name, b"").decode("latin-1")
 
     async def body(self, limit: int = bodies.BODY_BYTES_MAX) -> bytes:
-        """The undecoded body. Raises RequestEntityTooLarge, Timeout, ClientGone, NotFound."""
+        """The undecoded body. Raises RequestEntityTooLarge, Timeout, BadRequest, NotFound."""
         found = await bodies.read(self.receive, self.headers.get(b"content-length"), limit)
         self.check_still()
         self.is_large = len(found) >= BYTES_MIN
