@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import ip_network
@@ -13,7 +14,7 @@ import pytest
 from support.webhook import ALLOW, Webhook
 
 from walras.core.clock import SequenceIds, VirtualClock
-from walras.core.errors import Expired, NotFound
+from walras.core.errors import Expired, NotFound, WalrasError
 from walras.kube.api import API
 from walras.kube.context import Identity
 from walras.kube.serve import fair as fair_module
@@ -99,6 +100,46 @@ def test_an_agents_token_opens_no_other_cluster_by_any_path_or_verb(store: Sqlit
         return wrong
 
     assert asking(store, "one", every) == set()
+
+
+def test_nothing_is_left_of_a_request_that_was_refused(store: SqliteStore) -> None:
+    """Not even for the collector, which does not look at what it has set aside meanwhile."""
+    configs, large = "/clusters/one/api/v1/namespaces/default/configmaps", {"a": "b" * 100_000}
+    merge, apply = (
+        {"content-type": "application/merge-patch+json"},
+        {"content-type": "application/apply-patch+yaml"},
+    )
+
+    async def told(http: Client) -> list[int]:
+        answers = [
+            await http.get(f"{configs}/no-such"),
+            await http.post(configs, content=b"{"),
+            await http.post(configs, json={"metadata": {"name": "A"}, "data": large}),
+            await http.post(configs, json={"metadata": {"name": 5}, "data": large}),
+            await http.patch(
+                f"{configs}/here", json={"metadata": {"labels": {"-": "-"}}, "data": large}, headers=merge
+            ),
+            await http.patch(f"{configs}/here", json={"data": [large]}, headers=merge),
+            await http.patch(f"{configs}/here?fieldManager=a", json={"data": large}, headers=apply),
+            await http.get(f"{configs}?continue=x"),
+            await http.get("/clusters/two/api/v1/pods"),
+        ]
+        return [answer.status_code for answer in answers]
+
+    async def left(http: Client) -> tuple[list[int], list[WalrasError]]:
+        await told(http)
+        gc.collect()
+        gc.disable()
+        try:
+            codes = await told(http)
+            await asyncio.sleep(0)
+            return codes, [each for each in gc.get_objects() if isinstance(each, WalrasError)]
+        finally:
+            gc.enable()
+
+    codes, errors = asking(store, "one", left)
+    assert codes == [404, 400, 422, 400, 422, 422, 400, 400, 403]
+    assert errors == []
 
 
 @pytest.mark.parametrize(

@@ -150,3 +150,15 @@ class Denied(WalrasError):
         super().__init__(message, causes=causes, details=details)
         self.code = code
         self.reason = reason
+
+
+def bare(error: WalrasError) -> WalrasError:
+    """The error without the frames that it came through, in place.
+
+    They hold all that it is about, and mostly the error itself: a circle which only the collector finds.
+    """
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__context__
+    return error

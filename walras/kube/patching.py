@@ -41,15 +41,15 @@ def media_type(resource: Resource, content_type: str) -> str:
     return media
 
 
-def decode(ctx: Context, body: bytes, media: str) -> Any:
+def decode(validated: str, body: bytes, media: str) -> Any:
     """The JSON value of a body, not nested too deep to be walked. Raises BadRequest."""
     try:
         value = parse(body)
     except ValueError as error:
-        if media == MERGE and ctx.field_validation == "Ignore":
+        if media == MERGE and validated == "Ignore":
             raise BadRequest(_NO_PATCH) from None
         why = str(error) if body else "unexpected end of JSON input"
-        raise BadRequest(f"{_where(ctx, media)}{why}") from None
+        raise BadRequest(f"{_where(validated, media)}{why}") from None
     level = [value]
     for _ in range(patch.DEPTH_MAX):
         level = [
@@ -63,15 +63,18 @@ def decode(ctx: Context, body: bytes, media: str) -> Any:
     raise BadRequest(f"the patch is nested deeper than {patch.DEPTH_MAX} levels")
 
 
-def _read(ctx: Context, body: bytes, media: str) -> tuple[Any, list[str]]:
-    """A patch, and what it says twice or beside the point. Raises BadRequest."""
-    change = decode(ctx, body, media)
-    return change, _faults(ctx, body, media, change)
+def _read(validated: str, body: bytes, media: str) -> tuple[Any, list[str]]:
+    """A patch, and what it says twice or beside the point; `validated` is the request's fieldValidation.
+
+    Raises BadRequest.
+    """
+    change = decode(validated, body, media)
+    return change, _faults(validated, body, media, change)
 
 
-def _where(ctx: Context, media: str) -> str:
+def _where(validated: str, media: str) -> str:
     """Who does not want to hear of unknown fields has the patch decoded by others upstream."""
-    return "" if ctx.field_validation == "Ignore" or media == STRATEGIC else "error decoding patch: "
+    return "" if validated == "Ignore" or media == STRATEGIC else "error decoding patch: "
 
 
 def patcher(
@@ -89,8 +92,8 @@ def patcher(
     """
 
     def patched(old: Object) -> Object:
-        change, faults = steps.taken(ctx, _read, ctx, body, media)
-        new = steps.taken(ctx, _applied, ctx, resource, change, media, old)
+        change, faults = steps.taken(ctx, _read, ctx.field_validation, body, media)
+        new = steps.taken(ctx, _applied, ctx.field_validation, resource, change, media, old)
         # With fields of its own: what was taken is to be read only.
         made = _Made(ctx, resource, dict(new), change, media)
         made.settle_type(of or resource, old["metadata"], status=status)
@@ -188,9 +191,9 @@ def _strict(faults: list[str]) -> str:
     return f"strict decoding error: {', '.join(faults)}"
 
 
-def _faults(ctx: Context, body: bytes, media: str, change: Any) -> list[str]:
+def _faults(validated: str, body: bytes, media: str, change: Any) -> list[str]:
     """What the patch itself says twice, or beside the point, where the client wants to hear of it."""
-    if ctx.field_validation == "Ignore":
+    if validated == "Ignore":
         return []
     twice = [f'duplicate field "{path}"' for path in bodies.repeated(body, change)]
     if media != JSON:
@@ -203,20 +206,18 @@ def _faults(ctx: Context, body: bytes, media: str, change: Any) -> list[str]:
     return [f"json patch {each}" for each in (*twice, *(f'unknown field "{path}"' for path in told.paths))]
 
 
-def _applied(ctx: Context, resource: Resource, change: Any, media: str, old: Object) -> Object:
+def _applied(validated: str, resource: Resource, change: Any, media: str, old: Object) -> Object:
     if media == JSON:
-        _check_operations(ctx, change)
+        _check_operations(validated, change)
         return patch.json_patch(old, change or [])
-    if (
-        media == MERGE
-        and (change is None or ctx.field_validation == "Ignore")
-        and not isinstance(change, dict)
-    ):
+    if media == MERGE and (change is None or validated == "Ignore") and not isinstance(change, dict):
         raise BadRequest(_NO_PATCH)
     if media == STRATEGIC:
         change = _whole_numbers(change) if change is not None else {}
     if not isinstance(change, dict):
-        raise BadRequest(f"{_where(ctx, media)}{patch.cannot_decode(change, 'map[string]interface {}')}")
+        raise BadRequest(
+            f"{_where(validated, media)}{patch.cannot_decode(change, 'map[string]interface {}')}"
+        )
     if media == MERGE:
         return patch.merge_patch(old, change)
     return strategic.strategic_merge(resource.schema, old, change)
@@ -231,19 +232,19 @@ def _whole_numbers(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _check_operations(ctx: Context, change: Any) -> None:
+def _check_operations(validated: str, change: Any) -> None:
     """Raises BadRequest for what is no list of operations, in Go's words."""
-    told = ctx.field_validation != "Ignore"
+    told = validated != "Ignore"
     many, one = ("[]handlers.jsonPatchOp", "handlers.jsonPatchOp") if told else _PATCH_TYPES
     if change is not None and not isinstance(change, list):
-        raise BadRequest(f"{_where(ctx, JSON)}{patch.cannot_decode(change, many)}")
+        raise BadRequest(f"{_where(validated, JSON)}{patch.cannot_decode(change, many)}")
     for operation in change or ():
         if operation is not None and not isinstance(operation, dict):
-            raise BadRequest(f"{_where(ctx, JSON)}{patch.cannot_decode(operation, one)}")
+            raise BadRequest(f"{_where(validated, JSON)}{patch.cannot_decode(operation, one)}")
         for name in ("op", "path", "from") if told else ():
             value = (operation or {}).get(name)
             if value is not None and not isinstance(value, str):
                 why = f"Go struct field jsonPatchOp.{name} of type string"
                 raise BadRequest(
-                    f"{_where(ctx, JSON)}json: cannot unmarshal {patch.json_kind(value)} into {why}"
+                    f"{_where(validated, JSON)}json: cannot unmarshal {patch.json_kind(value)} into {why}"
                 )

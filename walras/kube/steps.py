@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from walras.core.errors import WalrasError
+from walras.core.errors import WalrasError, bare
 
 if TYPE_CHECKING:
     from walras.kube.context import Context
@@ -104,7 +104,7 @@ class Aside:
         try:
             came_to = await self.take(ctx, untaken.step, *untaken.given)
         except WalrasError as error:
-            refusal = error
+            refusal = bare(error)
         ctx.steps.learn(untaken, came_to, refusal)
 
 

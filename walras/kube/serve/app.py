@@ -21,6 +21,7 @@ from walras.core.errors import (
     NotFound,
     ServiceUnavailable,
     WalrasError,
+    bare,
 )
 from walras.kube.access.accounts import Accounts
 from walras.kube.access.authoriser import Authoriser
@@ -119,7 +120,7 @@ class Application:
         try:
             outcome = await self._outcome(call, scope, receive)
         except WalrasError as error:
-            call.failure = error
+            call.failure = bare(error)
             outcome = status.answer(error, header(scope, b"accept").decode("latin-1"))
         except Exception:
             log.exception("request failed", method=scope["method"], path=scope["path"])
@@ -197,7 +198,7 @@ class Application:
             offered = scope.get("subprotocols") or ()
             await call.turn.run(self.interactive.hold(request, registry, socket, offered))
         except WalrasError as error:
-            call.failure, code = error, error.code
+            call.failure, code = bare(error), error.code
             await socket.refuse(status.answer(error))
         except SocketGone:
             pass

@@ -254,4 +254,6 @@ class Metered:
                 except BaseException as error:
                     raised = error
         finally:
+            # What is raised leads to this frame, and is not to be led to by it.
+            raised = None
             work.close()
