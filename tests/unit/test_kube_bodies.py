@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from walras.core.errors import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 from walras.kube import bodies
-from walras.kube.bodies import BODY_BYTES_MAX, Body
+from walras.kube.bodies import BODY_BYTES_MAX, YAML_VALUES_MAX, Body
 
 
 @dataclass
@@ -222,3 +222,10 @@ def test_a_large_body_in_protobuf_is_read_beside_the_loop() -> None:
 
     with pytest.raises(BadRequest, match="100004 bytes"):
         asyncio.run(bodies.decode(bodies.PROTOBUF_MAGIC + b"x" * 100_000, "", "Pod", take))
+
+
+def test_yaml_of_too_many_values_is_refused_before_they_are_made() -> None:
+    body = b"a: [" + b",".join([b"1"] * (YAML_VALUES_MAX - 3)) + b"%s]"
+    assert len(decode(body % b"", "application/yaml").value["a"]) == YAML_VALUES_MAX - 3
+    with pytest.raises(RequestEntityTooLarge, match="at most 250000 values"):
+        decode(body % b",1", "application/yaml")

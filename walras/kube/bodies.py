@@ -28,6 +28,8 @@ BODY_BYTES_MAX: Final = 3 * 2**20
 _READ_TIMEOUT_S: Final = 60
 # Longer YAML is read beside the loop: a megabyte takes a second.
 _YAML_INLINE_BYTES: Final = 16 * 1024
+# Each takes a third of a kilobyte while it is read.
+YAML_VALUES_MAX: Final = 250_000
 _SHOWN_BYTES: Final = 30
 _TYPE_META: Final = (
     r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
@@ -271,10 +273,13 @@ _Loader.add_implicit_resolver(
 def _yaml(body: bytes, kind: str) -> Body:
     try:
         # An alias may stand for itself or for a billion others; no client needs one.
-        depth = 0
+        depth = values = 0
         for event in yaml.parse(body, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             if isinstance(event, yaml.AliasEvent):
                 raise BadRequest("YAML aliases are not accepted")
+            values += isinstance(event, yaml.NodeEvent)
+            if values > YAML_VALUES_MAX:
+                raise RequestEntityTooLarge(f"YAML has at most {YAML_VALUES_MAX} values and keys")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEPTH_MAX:
                 raise BadRequest(f"the object provided is nested deeper than {DEPTH_MAX} levels")
