@@ -50,7 +50,7 @@ class Policy:
 
     @property
     def name(self) -> str:
-        return str(self.raw["metadata"]["name"])
+        return str(self.raw["metadata"].get("name", ""))
 
     @property
     def spec(self) -> Object:
@@ -65,7 +65,8 @@ class Policy:
         """The policy's variables in order, each over those before it. Raises SourceError."""
         found: dict[str, cel.Expression] = {}
         for each in self.spec.get("variables") or ():
-            found[each["name"]] = cel.compile_typed(each["expression"], self._scope(found), STRUCTS)
+            text = each.get("expression", "")
+            found[each.get("name", "")] = cel.compile_typed(text, self._scope(found), STRUCTS)
         return found
 
     @cached_property
