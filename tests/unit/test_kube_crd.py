@@ -161,6 +161,15 @@ AT = "spec.validation.openAPIV3Schema.properties[spec]"
             '"number", "object", "string"',
         ),
         ({"type": "object", "$ref": "#/x"}, f"{AT}.$ref: Forbidden: $ref is not supported"),
+        # A default is a value by the schema, so that nothing is said of it where there is none.
+        (
+            {"type": "object", "$ref": "#/$defs/no-such", "default": {"a": 1}},
+            f"{AT}.$ref: Forbidden: $ref is not supported",
+        ),
+        (
+            {"type": "object", "properties": {"a": {"type": "object", "$ref": "#/x"}}, "default": {"a": 1}},
+            f"{AT}.properties[a].$ref: Forbidden: $ref is not supported",
+        ),
         (
             {"type": "object", "anyOf": [{"type": "object"}]},
             f"{AT}.anyOf[0].type: Forbidden: must be empty to be structural",

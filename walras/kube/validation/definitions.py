@@ -254,6 +254,7 @@ class _SchemaCheck:
         self.faults = faults
         self.nodes = 0
         self.rules = 0
+        self.defaults: list[tuple[Object, str]] = []
 
     def root(self, schema: Object, path: str) -> None:
         if schema.get("type", "object") != "object":
@@ -265,6 +266,10 @@ class _SchemaCheck:
             detail = "must not specify anything other than name and generateName, but metadata is implicitly "
             self.faults.forbidden(f"{path}.properties[metadata]", detail + "specified")
         self.node(schema, path, "at the root", 0)
+        if not self.faults:
+            # They are values by the schema, so it has to be one.
+            for each, at in self.defaults:
+                self._default(each, at)
 
     def node(self, schema: Object, path: str, place: str, depth: int) -> None:
         self.nodes += 1
@@ -284,7 +289,8 @@ class _SchemaCheck:
         self._list_type(schema, path)
         self._below(schema, path, depth)
         self._rules(schema, path)
-        self._default(schema, path)
+        if "default" in schema:
+            self.defaults.append((schema, path))
 
     def _below(self, schema: Object, path: str, depth: int) -> None:
         for name, child in sorted((schema.get("properties") or {}).items()):
@@ -366,8 +372,6 @@ class _SchemaCheck:
                 self.faults.invalid(f"{at}.fieldPath", place, "must be a valid path")
 
     def _default(self, schema: Object, path: str) -> None:
-        if "default" not in schema:
-            return
         node, found = Schema(schema), Faults()
         structural.check_value(found, node, schema["default"], "")
         for cause in found:
