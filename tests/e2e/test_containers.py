@@ -34,7 +34,8 @@ def registry() -> Iterator[Registry]:
 @pytest.fixture(scope="module")
 def private() -> Iterator[Registry]:
     with serving("open sesame") as found:
-        found.add("team/own:1", file_system(), CONFIG)
+        # Another image than that which anybody may pull, who then may have it by this name too.
+        found.add("team/own:1", file_system(), {**CONFIG, "Cmd": ["echo my own"]})
         yield found
 
 
