@@ -45,6 +45,32 @@ def test_a_large_write_holds_up_nobody_for_long() -> None:
     run(story)
 
 
+def test_a_collection_is_deleted_some_at_a_time() -> None:
+    async def story(caller: Caller) -> None:
+        for number in range(100):
+            await caller.create("configmaps", {"metadata": {"name": f"c-{number}"}})
+        kind = caller.resource("configmaps")
+        left: list[int] = []
+
+        async def delete(**more: Any) -> list[Object]:
+            work = caller.verbs.delete_collection(caller.context(**more), kind, "default", {})
+            task = asyncio.ensure_future(work)
+            left.clear()
+            while not task.done():
+                await asyncio.sleep(0)
+                left.append(len(caller.api.list("a", "configmaps")))
+            found: list[Object] = task.result()["items"]
+            return found
+
+        assert len(await delete(dry_run=True)) == 100
+        assert len(left) >= 3 and set(left) == {100}
+        assert len(await delete()) == 100
+        # Others had their turn when some were gone and some were not.
+        assert len({each for each in left if 0 < each < 100}) >= 2 and left[-1] == 0
+
+    run(story)
+
+
 @pytest.mark.parametrize(
     ("media", "change"),
     [
