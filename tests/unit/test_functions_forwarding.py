@@ -193,6 +193,32 @@ def test_a_kept_connection_that_ends_before_it_answers_costs_only_who_cannot_ask
     stage(story)
 
 
+def test_a_request_that_ends_its_instance_does_not_end_the_next() -> None:
+    async def story(on: Stage) -> None:
+        asked = set()
+
+        async def program(pod: Object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            name = str(pod["metadata"]["name"])
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                asked.add(name)
+                if head.startswith(b"GET /die "):
+                    on.dead.add(name)
+                    return
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+        await on.ready(service(min_scale="2"))
+        on.program = program
+        while len(asked) < 2:
+            # Each of them keeps its connection.
+            for each in (on.call(), on.call()):
+                assert (await each.task).status == 200
+        assert (await on.get(path="/die")).status == 502
+        assert len(on.dead) == 1
+        assert (await on.get()).status == 200
+
+    stage(story)
+
+
 def test_a_request_is_sent_once_however_it_ends() -> None:
     async def story(on: Stage) -> None:
         seen = Counter[str]()

@@ -64,6 +64,7 @@ class Call:
     async def run(self, backends: Backends, backend: Backend, instance: Instance) -> bool:
         """Passes the request on and the answer back; False when nothing could be sent, so that another
         instance may be asked. Raises Timeout, BadGateway."""
+        lost: Exception | None = None
         for number in range(_TRIES_MAX):
             link = instance.reusable(is_repeatable=self._method in IDEMPOTENT)
             is_reused = link is not None
@@ -71,6 +72,9 @@ class Call:
                 try:
                     link = await backends.connect(backend, instance)
                 except (WalrasError, OSError):
+                    if lost is not None:
+                        # The instance ended with this request, of which another may die as well.
+                        raise BadGateway(f"the instance did not answer: {said(lost)}") from None
                     return False
             assert isinstance(link, H2C)
             is_kept = False
@@ -82,6 +86,7 @@ class Call:
             except LOST as error:
                 undone = isinstance(error, Refused) or (is_reused and self._method in IDEMPOTENT)
                 if number + 1 < _TRIES_MAX and undone and not link.heard and self._is_repeatable:
+                    lost = None if isinstance(error, Refused) else error
                     continue
                 what = "broke its answer off" if self._client.has_begun else "did not answer"
                 raise self._refusal or BadGateway(f"the instance {what}: {said(error)}") from None

@@ -72,6 +72,7 @@ class Exchange:
                 await asyncio.gather(self._pump, return_exceptions=True)
 
     async def _run(self, backends: Backends, backend: Backend, instance: Instance) -> bool:
+        lost: Exception | None = None
         while True:
             connection = instance.reusable(is_repeatable=self._method in IDEMPOTENT)
             is_reused = connection is not None
@@ -79,6 +80,9 @@ class Exchange:
                 try:
                     connection = await backends.connect(backend, instance)
                 except (WalrasError, OSError):
+                    if lost is not None:
+                        # The instance ended with this request, of which another may die as well.
+                        raise BadGateway(f"the instance did not answer: {said(lost)}") from None
                     return False
             assert isinstance(connection, Connection)
             try:
@@ -87,6 +91,7 @@ class Exchange:
                 connection.abort()
                 # A connection that was kept may be over before we hear of it; then nothing was done.
                 if is_reused and not connection.heard and self._is_repeatable():
+                    lost = error
                     continue
                 raise self._refusal or BadGateway(f"the instance did not answer: {said(error)}") from None
             except BaseException:
