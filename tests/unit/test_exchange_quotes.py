@@ -69,6 +69,21 @@ async def crowd(world: Market) -> None:
     await world.seconds(8)
 
 
+def test_who_waited_is_told_nothing_of_the_next_agent_of_the_name() -> None:
+    async def story(world: Market) -> None:
+        await crowd(world)
+        async with world.exchange.turn:
+            quote = asyncio.create_task(world.ask("b", "b", "quote", a_bid("5.00")))
+            await asyncio.sleep(0.05)
+            assert not quote.done()
+            await world.api.delete_cluster("b")
+            await world.api.create_cluster("b")
+        with pytest.raises(NotFound):
+            await quote
+
+    play(story)
+
+
 @pytest.mark.parametrize("job_class", ["standard", "latency"])
 @pytest.mark.parametrize("price", ["0.05", "0.20", "0.90", "5.00"])
 @pytest.mark.parametrize("milli", [300, 900])

@@ -55,16 +55,18 @@ class Quotes:
     async def quote(self, identity: Identity, cluster: str, body: Object) -> Object:
         """What becomes of a Bid, or of the spec of one, in the cluster of an agent.
 
-        Raises what creating the Bid would raise, and TooManyRequests.
+        Raises what creating the Bid would raise, TooManyRequests, and NotFound when the agent went meanwhile.
         """
         if cluster in (FLEET, EVERY_CLUSTER):
             raise BadRequest("a quote is for one agent: ask below /clusters/NAME of the agent")
+        still = self._verbs.api.hold_to(cluster)
         async with self._admitted(identity.cluster):
             bid = await self._checked(identity, cluster, body)
             async with self._turn:
                 await asyncio.sleep(max(0, self._rests_until_ms - self._clock.now_ms()) / 1000)
                 began_ms = self._clock.now_ms()
                 async with self._exchange.turn:
+                    still()
                     question = self._exchange.ask(cluster, bid)
                 outcome = None if question.queued else await asyncio.to_thread(decide, question)
                 now_ms = self._clock.now_ms()
