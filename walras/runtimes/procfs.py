@@ -9,6 +9,8 @@ from typing import Final
 
 _PROC: Final = Path("/proc")
 _TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+# Not every kernel does.
+_LISTS_CHILDREN: Final = os.path.exists("/proc/thread-self/children")
 
 
 def _read(path: Path) -> str:
@@ -25,9 +27,8 @@ def _stat(pid: int) -> list[str]:
 
 def children(pid: int) -> list[int]:
     """Child processes, oldest first."""
-    listed = _PROC / str(pid) / "task" / str(pid) / "children"
-    if listed.exists():
-        return [int(each) for each in _read(listed).split()]
+    if _LISTS_CHILDREN:
+        return [int(each) for each in _read(_PROC / str(pid) / "task" / str(pid) / "children").split()]
     return sorted(each for each in processes() if (stat := _stat(each)) and int(stat[1]) == pid)
 
 
