@@ -36,7 +36,11 @@ AGENT = json.dumps(
         "apiVersion": "walras.dev/v1alpha1",
         "kind": "Agent",
         "metadata": {"name": "NAME"},
-        "spec": {"budget": {"income": "12/h", "balance": "1000"}},
+        # More objects than an agent has by default are made here in seconds.
+        "spec": {
+            "budget": {"income": "12/h", "balance": "1000"},
+            "controlPlane": {"quota": {"objects": 100_000}},
+        },
     }
 )
 
