@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import socket
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.books import save
 from support.command import Fake, Object, Walras, kubeconfig, status
 
 from walras.cli import agent, watching
@@ -504,13 +504,7 @@ class TestMoney:
         store.migrate("usage", usage.MIGRATIONS)
         treasury = Treasury(store)
         treasury.open_pool("default", 1)
-
-        async def save() -> None:
-            tx = API(store, VirtualClock(), SequenceIds()).transaction()
-            treasury.store(tx)
-            await tx.commit()
-
-        asyncio.run(save())
+        save(API(store, VirtualClock(), SequenceIds()), treasury)
         found = json.loads(walras.ok("ledger", "verify", "-o", "json"))
         assert (found["entries"], found["fault"]) == (2, None)
         assert "whole" in walras.ok("ledger", "verify", "--head", found["head"]), "while one runs as well"

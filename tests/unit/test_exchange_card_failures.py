@@ -18,6 +18,12 @@ RESERVE = 100_000
 NAME = "device.attributes['gpu.nvidia.com'].productName"
 
 
+async def asks(world: Cards, agent: str) -> None:
+    """A new agent that wants an instance."""
+    await world.agent(agent)
+    await world.mig_pod(agent, "p")
+
+
 def test_a_card_that_fails_ends_its_leases_and_gives_back_what_was_not_served() -> None:
     async def story(world: Cards) -> None:
         await world.agent("search")
@@ -141,14 +147,12 @@ def test_a_daemon_that_does_not_start_is_tried_again_when_the_operator_returns_i
 
 def test_an_instance_that_cannot_be_made_costs_the_lease_that_needs_it_and_no_other() -> None:
     async def story(world: Cards) -> None:
-        await world.agent("one")
-        await world.mig_pod("one", "p")
+        await asks(world, "one")
         await world.step(1000)
         await world.bind("one", "p", world.node("one")["metadata"]["name"])
         with world.cards.state() as state:
             state.cards[0].uncuttable = True
-        await world.agent("two")
-        await world.mig_pod("two", "p")
+        await asks(world, "two")
         await world.step(1000)
         await world.step(1000)
         assert world.nodes("two") == [] and world.exchange.treasury.held("two") == 0
@@ -168,13 +172,11 @@ def test_an_instance_that_cannot_be_made_costs_the_lease_that_needs_it_and_no_ot
 
 def test_a_card_that_is_lost_after_it_was_closed_ends_the_leases_that_were_spared() -> None:
     async def story(world: Cards) -> None:
-        await world.agent("one")
-        await world.mig_pod("one", "p")
+        await asks(world, "one")
         await world.step(1000)
         with world.cards.state() as state:
             state.cards[0].uncuttable = True
-        await world.agent("two")
-        await world.mig_pod("two", "p")
+        await asks(world, "two")
         for _ in range(2):
             await world.step(1000)
         assert world.taints() == {FAILED: "NoSchedule"} and len(world.nodes("one")) == 1
@@ -188,14 +190,12 @@ def test_a_card_that_is_lost_after_it_was_closed_ends_the_leases_that_were_spare
 
 def test_a_card_that_cannot_be_what_its_running_leases_need_ends_them_all_the_same() -> None:
     async def story(world: Cards) -> None:
-        await world.agent("one")
-        await world.mig_pod("one", "p")
+        await asks(world, "one")
         await world.step(1000)
         with world.cards.state() as state:
             state.cards[0].uncuttable = True
             state.cards[0].instances = []
-        await world.agent("two")
-        await world.mig_pod("two", "p")
+        await asks(world, "two")
         for _ in range(3):
             await world.step(1000)
         assert world.nodes("one") == world.nodes("two") == []

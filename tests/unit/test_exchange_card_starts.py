@@ -36,6 +36,14 @@ def tell(
         here.close()
 
 
+async def lease_both(world: Cards) -> None:
+    """An agent that gets two cards whole."""
+    await world.agent("search")
+    for name in ("a", "b"):
+        await world.pod("search", name, 1000, "2.00")
+    await world.step(1000)
+
+
 @pytest.mark.parametrize("rebooted", [False, True], ids=["after a crash", "after a reboot"])
 def test_after_a_crash_cards_are_what_leases_say_before_anything_runs(tmp_path: Path, rebooted: bool) -> None:
     clock = VirtualClock()
@@ -80,10 +88,7 @@ def test_cards_that_are_gone_at_a_start_end_their_leases(tmp_path: Path) -> None
     clock = VirtualClock()
 
     async def before(world: Cards) -> None:
-        await world.agent("search")
-        for name in ("a", "b"):
-            await world.pod("search", name, 1000, "2.00")
-        await world.step(1000)
+        await lease_both(world)
         assert len(world.nodes("search")) == 2
 
     async def after(world: Cards) -> None:
@@ -100,10 +105,7 @@ def test_cards_that_come_in_another_order_keep_their_taints_and_nobody_elses_lea
     clock = VirtualClock()
 
     async def before(world: Cards) -> None:
-        await world.agent("search")
-        for name in ("a", "b"):
-            await world.pod("search", name, 1000, "2.00")
-        await world.step(1000)
+        await lease_both(world)
         world.cards.xid(0, 79)
         await world.hear()
         assert world.taints(0) == {FAILED: "NoExecute"}

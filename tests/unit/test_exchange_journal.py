@@ -10,6 +10,7 @@ from typing import Any
 
 import apsw
 import pytest
+from support.books import save
 
 from walras.core.clock import SequenceIds, VirtualClock
 from walras.core.errors import Conflict, NotFound, StorageError
@@ -46,14 +47,7 @@ class Bank:
         self.store.close()
 
     def save(self, *used: tuple[Any, ...]) -> None:
-        async def commit() -> None:
-            tx = self.api.transaction()
-            self.treasury.store(tx)
-            if used:
-                tx.execute(usage.ADD, used)
-            await tx.commit()
-
-        asyncio.run(commit())
+        save(self.api, self.treasury, *used)
 
     def agent(self, name: str, micros: int = 1000) -> None:
         budget = Budget(uid=f"uid-{name}", rate_micros_per_hour=0, cap_micros=10**9, weight=1, paid_ms=0)

@@ -10,6 +10,7 @@ from typing import Any
 
 import apsw
 import pytest
+from support.books import save
 
 from walras.core.clock import SequenceIds, VirtualClock, rfc3339
 from walras.core.errors import BadRequest, Forbidden, NotFound, WalrasError
@@ -51,14 +52,7 @@ class Books:
         self.save()
 
     def save(self, *used: tuple[Any, ...]) -> None:
-        async def commit() -> None:
-            tx = self.api.transaction()
-            self.treasury.store(tx)
-            if used:
-                tx.execute(usage.ADD, used)
-            await tx.commit()
-
-        asyncio.run(commit())
+        save(self.api, self.treasury, *used)
 
     def ask(self, path: str, who: Identity = OPERATOR, cluster: str = "fleet", /, **query: str) -> Object:
         async def body() -> Object:

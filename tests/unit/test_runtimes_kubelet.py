@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from support.kubelet import ACME, Events, Object, World, in_world
+from support.kubelet import ACME, Object, World, in_world
 
-from walras.core.clock import SequenceIds, VirtualClock
 from walras.core.errors import BadRequest
-from walras.kube.api import API
-from walras.kube.store.sqlite import MEMORY, SqliteStore
 from walras.runtimes.fake import FakeRuntime
 from walras.runtimes.kubelet import Kubelet
 
@@ -490,88 +485,6 @@ def test_logs_of_a_container_that_has_not_started_are_refused(tmp_path: Path) ->
     in_world(tmp_path, story)
 
 
-def test_the_files_of_a_deleted_claim_stay_as_long_as_a_pod_uses_them(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
-        claims = "persistentvolumeclaims"
-        metadata = {"name": "data", "namespace": "default"}
-        await world.api.create(ACME, claims, {"metadata": metadata, "status": {"phase": "Bound"}})
-        volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
-        mount = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
-        await world.pod("p", volumes=[volume], container=mount)
-        await world.phase("p", "Running")
-        place = Path(world.runtime.processes[0].spec.mounts[0].source)
-        await world.api.delete(ACME, claims, "default", "data")
-        assert world.api.find(ACME, claims, "default", "data") is None
-        assert place.exists()  # noqa: ASYNC240
-        await world.api.delete(ACME, "pods", "default", "p", grace_seconds=0)
-        await world.until(lambda: not place.exists())
-
-    in_world(tmp_path, story)
-
-
-CLAIM = {
-    "metadata": {"name": "data", "namespace": "default"},
-    "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
-    "status": {"phase": "Bound"},
-}
-
-
-def _count(directory: Path, name: str) -> int:
-    """Files of the name, while others are deleted."""
-    return sum(name in files for _, _, files in os.walk(directory))
-
-
-@pytest.mark.parametrize("used", [True, False])
-def test_a_claim_by_the_name_of_one_that_is_gone_is_empty(tmp_path: Path, used: bool) -> None:
-    """However soon it comes: while a pod of the other ends still, or its files are deleted."""
-
-    async def story(world: World) -> None:
-        claims = "persistentvolumeclaims"
-        volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
-        mount = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
-        await world.api.create(ACME, claims, CLAIM)
-        await world.pod("first", volumes=[volume], container=mount)
-        await world.phase("first", "Running")
-        place = Path(world.runtime.processes[0].spec.mounts[0].source)
-        (place / "secret").write_text("x")
-        if not used:
-            await world.api.delete(ACME, "pods", "default", "first", grace_seconds=0)
-            await world.until(lambda: not world.kubelet._workers)
-        await world.api.delete(ACME, claims, "default", "data")
-        await world.api.create(ACME, claims, CLAIM)
-        await world.pod("second", volumes=[volume], container=mount)
-        await world.phase("second", "Running")
-        found = Path(world.runtime.processes[1].spec.mounts[0].source)
-        assert [each.name for each in found.iterdir()] == []  # noqa: ASYNC240
-        (found / "own").write_text("x")
-        if used:
-            # Of the one that runs nothing is taken away.
-            assert _count(tmp_path / "agents", "secret") == 1
-            await world.api.delete(ACME, "pods", "default", "first", grace_seconds=0)
-        await world.until(lambda: not _count(tmp_path / "agents", "secret"))
-        assert (found / "own").exists()
-
-    in_world(tmp_path, story)
-
-
-def test_the_files_of_a_claim_that_went_with_the_server_are_gone_at_the_next_start(tmp_path: Path) -> None:
-    for name in ("data", "gone", ".data.0"):
-        (tmp_path / "agents" / ACME / "volumes" / "default" / name).mkdir(parents=True)
-
-    async def run() -> None:
-        clock = VirtualClock()
-        api = API(SqliteStore(MEMORY), clock, SequenceIds())
-        await api.create_cluster(ACME)
-        await api.create(ACME, "persistentvolumeclaims", CLAIM)
-        kubelet = Kubelet(api, FakeRuntime(), clock, Events(), tmp_path)
-        await kubelet.start()
-        await kubelet.stop(0)
-        api.store.close()
-
-    asyncio.run(run())
-    assert [each.name for each in (tmp_path / "agents" / ACME / "volumes" / "default").iterdir()] == ["data"]
-
-
 def _files(data_dir: Path, uid: str) -> list[Path]:
     return list(data_dir.glob(f"agents/acme/*/{uid}"))
 
@@ -585,43 +498,5 @@ def test_a_deleted_pod_leaves_no_files(tmp_path: Path) -> None:
         assert _files(tmp_path, uid)
         await world.api.delete(ACME, "pods", "default", "p", grace_seconds=0)
         await world.until(lambda: not _files(tmp_path, uid))
-
-    in_world(tmp_path, story)
-
-
-def test_an_agent_by_the_name_of_one_that_is_gone_finds_nothing_of_it(tmp_path: Path) -> None:
-    async def story(world: World) -> None:
-        claim = {
-            "metadata": {"name": "data", "namespace": "default"},
-            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
-            "status": {"phase": "Bound"},
-        }
-        volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
-        mounts = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
-        node = world.api.get(ACME, "nodes", "", "base")
-        places = []
-        for number in range(2):
-            await world.api.create(ACME, "persistentvolumeclaims", claim)
-            await world.pod("p", volumes=[volume], container=mounts)
-            await world.phase("p", "Running")
-            (mount,) = (
-                each for each in world.runtime.processes[number].spec.mounts if each.target == "/data"
-            )
-            place = Path(mount.source)
-            places.append(place)
-            assert not any(place.iterdir())  # noqa: ASYNC240
-            (place / "secret").write_text("x")
-            await world.api.delete_cluster(ACME)
-            # Its pod has not ended yet.
-            assert not await world.kubelet.forget_agent(ACME)
-            async with asyncio.timeout(5):
-                while not await world.kubelet.forget_agent(ACME):  # noqa: ASYNC110
-                    await asyncio.sleep(0)
-            assert not world.runtime.processes[number].alive
-            assert not place.exists()  # noqa: ASYNC240
-            assert world.runtime.forgotten == [ACME] * (number + 1)
-            await world.api.create_cluster(ACME)
-            await world.api.create(ACME, "nodes", {"metadata": {"name": "base"}, "status": node["status"]})
-        assert places[0] == places[1]
 
     in_world(tmp_path, story)

@@ -15,7 +15,7 @@ from walras.core.errors import BadRequest
 from walras.kube import structs
 from walras.kube.fieldpaths import Path, Told
 from walras.kube.scalars import CannotDecode, Mismatch, base64_fault, json_type, quantity, time
-from walras.kube.schema import Schema, of_schemas
+from walras.kube.schema import JSON_SCHEMA, Schema
 
 Object = dict[str, Any]
 
@@ -190,7 +190,7 @@ def _schema_or(form: str, value: Any) -> Any:
             raise CannotDecode("boolean or JSON schema expected")
     elif not isinstance(value, list | dict):
         return None
-    walk, node = _Walk(), of_schemas()
+    walk, node = _Walk(), Schema.named(JSON_SCHEMA)
     if isinstance(value, dict):
         decoded: Any = walk.struct(node, value, None)
     elif isinstance(value, list):

@@ -31,12 +31,12 @@ _REF: Final = "#/$defs/"
 _QUANTITY: Final = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 INT_OR_STRING: Final = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 _MICRO_TIME: Final = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime"
-_SCHEMAS: Final = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
+JSON_SCHEMA: Final = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"
 # What a definition says of these is that they may be anything; they have decoders of their own.
 _SPECIAL: Final = {
     _QUANTITY: "quantity", INT_OR_STRING: "int-or-string", _MICRO_TIME: "microtime",
-    f"{_SCHEMAS}OrBool": "schema-or-bool", f"{_SCHEMAS}OrArray": "schema-or-list",
-    f"{_SCHEMAS}OrStringArray": "schema-or-strings",
+    f"{JSON_SCHEMA}OrBool": "schema-or-bool", f"{JSON_SCHEMA}OrArray": "schema-or-list",
+    f"{JSON_SCHEMA}OrStringArray": "schema-or-strings",
 }  # fmt: skip
 _SCALARS: Final = frozenset(("string", "integer", "boolean", "number"))
 # Nodes behind a reference, by the identity of the referring part of the definitions, which live for ever.
@@ -200,11 +200,6 @@ class Schema:
 
 
 ANYTHING: Final = Schema({})
-
-
-def of_schemas() -> Schema:
-    """What the schemas in CustomResourceDefinitions are of."""
-    return _named(_SCHEMAS)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from walras.core.errors import InternalError
 from walras.kube.serve.ports import Session, Stream, Wish
 
 __all__ = [
+    "KILLED",
     "ContainerSpec", "CreateError", "DiskImages", "ExitStatus", "Grouped", "ImageError", "Images", "Limits",
     "Mount", "NoRuntime", "Output", "Pausable", "PodRef", "PodRuntime", "Process", "Resize", "ResizeError",
     "Runtime", "Security", "Session", "StartError", "Stream", "Traits", "Wish", "no_runtime",
@@ -19,6 +21,8 @@ __all__ = [
 
 # Short, so that a share is smooth at the scale of one request.
 PERIOD_US: Final = 20_000
+# The exit code of a program that was killed.
+KILLED: Final = 128 + signal.SIGKILL
 
 # Called in the loop's thread with raw bytes as they come, in any pieces.
 Output = Callable[[Stream, bytes], None]

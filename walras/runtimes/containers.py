@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from walras.runtimes.backoff import Restart
+from walras.runtimes.base import KILLED
 from walras.runtimes.container import ContainerLoop
 from walras.runtimes.records import record_of, records
 from walras.runtimes.volumes import Volume
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from walras.runtimes.podworker import PodWorker
 
 Object = dict[str, Any]
-KILLED: Final = 137
 
 
 class Containers:

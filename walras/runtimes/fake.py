@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from walras.core.errors import ServiceUnavailable
 from walras.runtimes.attaching import Attached, Fan
 from walras.runtimes.base import (
+    KILLED,
     ContainerSpec,
     CreateError,
     ExitStatus,
@@ -82,7 +83,7 @@ class FakeProcess:
         if not self.alive:
             return
         self.signals.append(signal.SIGKILL)
-        self.exit(128 + signal.SIGKILL)
+        self.exit(KILLED)
 
     async def wait(self) -> ExitStatus:
         return await asyncio.shield(self._ended)

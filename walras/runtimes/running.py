@@ -12,7 +12,7 @@ import structlog
 
 from walras.core.errors import WalrasError
 from walras.runtimes import hooks
-from walras.runtimes.base import ExitStatus, Process
+from walras.runtimes.base import KILLED, ExitStatus, Process
 from walras.runtimes.probing import Kind, Probed, Prober
 from walras.runtimes.records import Record
 from walras.runtimes.waiting import Grace, cancelled, first
@@ -112,7 +112,7 @@ class Running:
 
     def _probes_failed(self, kind: Kind) -> None:
         said = f"Container {self.record.name} failed {kind} probe"
-        if self.record.restart.again(128 + signal.SIGKILL):
+        if self.record.restart.again(KILLED):
             said += ", will be restarted"
         grace_s = (self._container.get(f"{kind}Probe") or {}).get("terminationGracePeriodSeconds")
         self.end(said, self._worker.own_grace(grace_s))

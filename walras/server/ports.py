@@ -32,7 +32,7 @@ def free_port(host: str, port: int, option: str = "") -> int:
 
 def functions_ports(options: Options, port: int) -> tuple[int, int]:
     """Where functions are served, and where in HTTP/2: not where certificates are. Refuses a port that is
-    asked for and taken."""
+    asked for and taken, or asked for twice."""
     certificates = options.certificates[1] if options.certificates is not None else 0
     asked = {
         "--listen": port,

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from walras.core.errors import WalrasError
 from walras.runtimes import procfs, usage
 from walras.runtimes.attaching import Attached, AttachedInput, Fan
-from walras.runtimes.base import ContainerSpec, ExitStatus, Session, StartError, Stream, Wish
+from walras.runtimes.base import KILLED, ContainerSpec, ExitStatus, Session, StartError, Stream, Wish
 from walras.runtimes.cgroups import GroupPath, clear, read
 from walras.runtimes.engine.sessions import Entered, Typing, enter
 from walras.runtimes.engine.starting import Host as Starting
@@ -28,7 +28,6 @@ _BREATH_BYTES: Final = 65_536
 _TELL_S: Final = 10.0
 _LINGER_S: Final = 2.0
 _ASK_AGAIN_S: Final = 0.05
-_KILLED: Final = 128 + signal.SIGKILL
 # The group of Podman's monitor of a container, beside the container's own.
 _MONITOR: Final = "conmon"
 
@@ -195,7 +194,7 @@ class Container:
         self._writer.close()
         await remove(self._host, self.id)
         self._host.forget(self, used_ns)
-        return ExitStatus(code, (oom_killed or self._told_oom) and code == _KILLED)
+        return ExitStatus(code, (oom_killed or self._told_oom) and code == KILLED)
 
     def _was_oom(self) -> bool:
         groups = self._host.groups
@@ -231,4 +230,4 @@ class Container:
                 if self._has_monitor or loop.time() > deadline_s:
                     break
                 await asyncio.sleep(pause_s)
-        return _KILLED
+        return KILLED

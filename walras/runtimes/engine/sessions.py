@@ -10,13 +10,12 @@ from contextlib import suppress
 from typing import Any, Final
 
 from walras.runtimes import procfs
-from walras.runtimes.base import StartError, Stream, Wish
+from walras.runtimes.base import KILLED, StartError, Stream, Wish
 from walras.runtimes.engine.client import Engine, EngineError, Streams
 from walras.runtimes.engine.streams import BEHIND_MAX, Queues, frames
 
 _ASK_AGAIN_S: Final = 0.02
 _UNKNOWN_CODE: Final = 255
-_KILLED: Final = 128 + signal.SIGKILL
 # What the engine says of a program that is not there, or is none, or that it could not start.
 _NOT_STARTED: Final = (125, 126, 127)
 _LINGER_S: Final = 2.0
@@ -64,7 +63,7 @@ class Entered:
     async def _unknown(self) -> int:
         """The engine forgets a program with its container, whose end is the program's."""
         await asyncio.wait((self._gone,), timeout=_LINGER_S)
-        return _KILLED if self._gone.done() else _UNKNOWN_CODE
+        return KILLED if self._gone.done() else _UNKNOWN_CODE
 
     async def _code(self) -> int | None:
         found = await self._engine.call("GET", f"/exec/{self._name}/json")
